@@ -1,0 +1,6 @@
+"""Dose and overlap study of ptychography: a thin typed library behind parameterised notebooks.
+
+Import what you need from where it lives, for example ``from study_lib.forward import diffraction``.
+"""
+
+__version__ = "0.1.0"

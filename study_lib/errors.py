@@ -1,0 +1,13 @@
+"""Errors that carry the exit code of the command that meets them."""
+
+
+class StudyError(Exception):
+    """A job failed or evidence is missing."""
+
+    exit_code = 1
+
+
+class InputError(StudyError):
+    """The call was wrong: an unknown option or value, a missing or broken input."""
+
+    exit_code = 2

@@ -1,0 +1,98 @@
+"""Files that are either whole or absent: atomic writes, hashes, merged manifests."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from study_lib.errors import InputError
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces ``target`` only if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` in one piece."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ASCII JSON with sorted keys, in one piece."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the phase that writes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); write it again") from None
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write arrays and a JSON text under ``_metadata``, readable without pickle (DATA-002)."""
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **dict(arrays), _metadata=np.array(text), allow_pickle=False)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes_of(paths: list[Path], root: Path) -> dict[str, str]:
+    """Return POSIX paths relative to ``root`` with the SHA-256 of each file."""
+    return {path.relative_to(root).as_posix(): sha256_of(path) for path in sorted(paths)}
+
+
+def merge_record(manifest: Path, key: str, record: Mapping[str, Any]) -> None:
+    """Add or replace one job's record in a manifest; the records of other jobs stay."""
+
+    def add(content: dict[str, Any]) -> None:
+        content.setdefault("jobs", {})[key] = dict(record)
+
+    update_json(manifest, add)
+
+
+def update_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Read, change and write one JSON file while no other process does the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        content = read_json(path) if path.exists() else {}
+        change(content)
+        write_json(path, content)

@@ -1,0 +1,56 @@
+"""The centred unitary Fourier transform pair and the sub-pixel shift: the only ``torch.fft``."""
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+AXES = (-2, -1)
+
+
+def fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
+    """Return the unitary transform, zero frequency at pixel (y // 2, x // 2) of both sides.
+
+    Parameters
+    ----------
+    wave : (..., y, x)
+        Complex wave in sqrt(photons) per pixel; the sum of its squared modulus is kept.
+    """
+    shifted = torch.fft.ifftshift(wave, dim=AXES)
+    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=AXES)
+
+
+def inverse_fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
+    """Return the inverse, and so the adjoint, of :func:`fourier`."""
+    shifted = torch.fft.ifftshift(wave, dim=AXES)
+    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=AXES)
+
+
+def shift(
+    image: Complex[Tensor, "y x"], distances_px: Float[Tensor, "scan 2"]
+) -> Complex[Tensor, "scan y x"]:
+    """Return copies of an image moved by (row, column) distances, sub-pixel parts included.
+
+    The image is taken as periodic and band-limited: ``f(r - d)`` has the spectrum
+    ``F(q) exp(-2 pi i q d)``. Whole-pixel distances give exactly the rolled image.
+
+    Parameters
+    ----------
+    image : (y, x)
+    distances_px : (scan, 2)
+        Distance along (row, column); positive moves towards larger indices.
+
+    Returns
+    -------
+    (scan, y, x)
+    """
+    rows, columns = image.shape
+    frequency_y = torch.fft.fftfreq(rows, dtype=distances_px.dtype, device=image.device)
+    frequency_x = torch.fft.fftfreq(columns, dtype=distances_px.dtype, device=image.device)
+    cycles = (
+        distances_px[:, 0, None, None] * frequency_y[:, None]
+        + distances_px[:, 1, None, None] * frequency_x
+    )
+    ramps = torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles).to(image.dtype)
+    spectrum: Tensor = torch.fft.fft2(image)
+    shifted: Tensor = torch.fft.ifft2(spectrum * ramps)
+    return shifted

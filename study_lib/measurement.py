@@ -1,0 +1,57 @@
+"""What an arm of the study may know: patterns, positions, probe, groups. Never the object."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Complex, Float, Int
+
+from study_lib.contract import load_dataset
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The patterns of one view and split.
+
+    ``amplitudes`` (scan, n, n) are sqrt(counts), zero frequency in the centre; ``positions_px``
+    (scan, 2) are (row, column) patch centres in the frame of the object, whose ``object_shape`` is
+    known; ``groups`` (group, C) index patterns; ``scan_index`` (scan,) names each pattern in the
+    whole scan.
+    """
+
+    amplitudes: Float[np.ndarray, "scan n n"]
+    positions_px: Float[np.ndarray, "scan 2"]
+    probe: Complex[np.ndarray, "n n"]
+    groups: Int[np.ndarray, "group c"]
+    scan_index: Int[np.ndarray, " scan"]
+    object_shape: tuple[int, int]
+
+    @property
+    def counts(self) -> Float[np.ndarray, "scan n n"]:
+        """Photons per detector pixel; whole numbers again after the rounding of the root."""
+        counts: np.ndarray = np.round(self.amplitudes**2)
+        return counts
+
+
+def load_measurement(path: Path) -> Measurement:
+    """Return the measurement in a dataset file; the object in it is not handed on.
+
+    Without ``groups`` in the file, every pattern is a group by itself (gridsize 1).
+
+    Raises
+    ------
+    InputError
+        If the file breaks the data contract.
+    """
+    arrays, _ = load_dataset(path)
+    count = len(arrays["diffraction"])
+    every = np.arange(count, dtype=np.int64)
+    object_shape = arrays["objectGuess"].shape
+    return Measurement(
+        amplitudes=arrays["diffraction"],
+        positions_px=np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1),
+        probe=arrays["probeGuess"],
+        groups=arrays.get("groups", every[:, None]),
+        scan_index=arrays.get("scan_index", every),
+        object_shape=(object_shape[0], object_shape[1]),
+    )

@@ -1,0 +1,81 @@
+"""The probe: a defocused zone plate, its diameter, its window."""
+
+import numpy as np
+import torch
+from jaxtyping import Complex
+from torch import Tensor
+
+from study_lib.errors import InputError
+from study_lib.fourier import inverse_fourier
+
+KEPT_POWER_MIN = 0.9
+
+
+def zone_plate_probe(
+    *, side_px: int, aperture_per_px: float, stop_ratio: float, defocus_radius_px: float
+) -> Complex[Tensor, "n n"]:
+    """Return the wave of an annular lens out of focus, with unit power.
+
+    The pupil is an annulus in frequency; the defocus is a quadratic phase over it. A ray at
+    frequency ``q`` lands at ``(1 / 2 pi) d phase / dq``, so the phase that brings the edge ray
+    ``q_max`` to the radius ``R`` is ``pi R q^2 / q_max``.
+
+    Parameters
+    ----------
+    side_px
+        Side N of the square grid.
+    aperture_per_px
+        Pupil radius in cycles per pixel; the bright field on the detector has this radius.
+    stop_ratio
+        Radius of the central stop over the pupil radius.
+    defocus_radius_px
+        Distance from the axis at which the edge ray crosses the specimen.
+
+    References
+    ----------
+    Goodman, Introduction to Fourier Optics, section 6.4 (aberrated pupil function)
+    """
+    frequency = (torch.arange(side_px, dtype=torch.float64) - side_px // 2) / side_px
+    radius = torch.hypot(frequency[:, None], frequency)
+    edge = 0.5 / side_px
+    inside = ((aperture_per_px - radius) / edge).clamp(-1, 1) / 2 + 0.5
+    outside = ((radius - stop_ratio * aperture_per_px) / edge).clamp(-1, 1) / 2 + 0.5
+    phase = torch.pi * defocus_radius_px * radius**2 / aperture_per_px
+    pupil = torch.polar(inside * (outside if stop_ratio else 1), phase)
+    return inverse_fourier(pupil / torch.linalg.vector_norm(pupil))
+
+
+def central_window(
+    probe: Complex[np.ndarray, "a a"], side_px: int
+) -> tuple[Complex[np.ndarray, "n n"], float]:
+    """Return the central window of a probe and the share of its power inside.
+
+    A smaller window is the same illumination on a detector with larger pixels; object pixels keep
+    their size.
+
+    Raises
+    ------
+    InputError
+        If the probe is smaller than the window, or loses more than a tenth of its power.
+    """
+    if probe.shape[0] < side_px:
+        raise InputError(
+            f"the base probe has {probe.shape[0]} pixels a side, the design's patch {side_px}; "
+            f"set patch_size_px to {probe.shape[0]} or less"
+        )
+    start = probe.shape[0] // 2 - side_px // 2
+    window = probe[start : start + side_px, start : start + side_px]
+    share = float((np.abs(window) ** 2).sum() / (np.abs(probe) ** 2).sum())
+    if share < KEPT_POWER_MIN:
+        raise InputError(
+            f"a {side_px}-pixel window keeps {share:.1%} of the base probe's power, "
+            f"at least {KEPT_POWER_MIN:.0%} is needed; raise patch_size_px"
+        )
+    return window, share
+
+
+def probe_diameter_px(probe: Complex[np.ndarray, "n n"], power_share: float) -> float:
+    """Return the diameter of the disc as large as the brightest pixels that hold a power share."""
+    power = np.sort(np.abs(probe.ravel()) ** 2)[::-1].astype(np.float64)
+    pixel_count = 1 + int(np.searchsorted(np.cumsum(power), power_share * power.sum()))
+    return float(2 * np.sqrt(pixel_count / np.pi))

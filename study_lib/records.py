@@ -1,0 +1,143 @@
+"""What happened in a job: parameters, seeds, hashes, versions, time, memory, progress."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from study_lib.files import merge_record, sha256_of
+
+PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "torchmetrics", "papermill")
+PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+EVENT_INTERVAL_S = 1.0
+
+
+@dataclass
+class Job:
+    """One piece of work that leaves a record in its phase's manifest.
+
+    ``folder`` receives ``events.jsonl``; paths in the record are relative to the manifest.
+    """
+
+    manifest: Path
+    key: str
+    folder: Path
+    parameters: Mapping[str, Any]
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    inputs: list[Path] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    _last_event_s: float = 0.0
+
+    def progress(self, phase: str, step: int, total: int, **values: float) -> None:
+        """Append one line to ``events.jsonl``, at most one a second except for the last step."""
+        now = time.monotonic()
+        if step < total and now - self._last_event_s < EVENT_INTERVAL_S:
+            return
+        self._last_event_s = now
+        event = {"time": utc_now(), "phase": phase, "step": step, "total": total, **values}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, ensure_ascii=True) + "\n")
+
+
+@contextmanager
+def recorded(job: Job) -> Iterator[Job]:
+    """Run a block and write its record, whether it ends well or not."""
+    started, wall_s, cpu_s = utc_now(), time.perf_counter(), time.process_time()
+    status: Literal["done", "failed"] = "failed"
+    error: str | None = None
+    try:
+        yield job
+        status = "done"
+    except Exception as fault:
+        error = "".join(traceback.format_exception_only(fault)).strip()
+        raise
+    finally:
+        root = job.manifest.parent
+        record = {
+            "status": status,
+            "error": error,
+            "parameters": dict(job.parameters),
+            "seeds": dict(job.seeds),
+            "inputs": _relative_hashes(job.inputs, root),
+            "outputs": _relative_hashes(job.outputs, root) if status == "done" else {},
+            "results": job.results,
+            "started": started,
+            "wall_s": round(time.perf_counter() - wall_s, 3),
+            "cpu_s": round(time.process_time() - cpu_s, 3),
+            "peak_memory_mib": round(peak_memory_mib(), 1),
+            **provenance(),
+        }
+        merge_record(job.manifest, job.key, record)
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def peak_memory_mib() -> float:
+    """Return the largest resident size this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
+
+
+@cache
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(PROJECT_FOLDER), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, commit, machine and threads."""
+    status = _git("status", "--porcelain")
+    return {
+        "versions": _versions(),
+        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count(),
+            "device": "cpu",
+        },
+    }
+
+
+def _relative_hashes(paths: list[Path], root: Path) -> dict[str, str]:
+    return {
+        Path(os.path.relpath(path, root)).as_posix(): sha256_of(path)
+        for path in sorted(paths)
+        if path.is_file()
+    }
