@@ -312,11 +312,26 @@ def _parse_yaml(text: str, source: str) -> Any:
         raise InputError(f"{source}: not readable as YAML ({error})") from None
 
 
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the names and YAML values of texts such as ``dose=1.0e+4``.
+
+    Raises
+    ------
+    InputError
+        If a text is not an assignment.
+    """
+    values = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise InputError(f"{assignment!r}: write it as name=value, like dose=1.0e+4")
+        values[name] = _parse_yaml(text, assignment)
+    return values
+
+
 def _apply(content: dict[str, Any], setting: str) -> None:
     """Set one value of nested tables, ``name.name=value``."""
-    name, equals, text = setting.partition("=")
-    if not equals or not name:
-        raise InputError(f"setting {setting!r}: write it as name=value, like training.epochs=5")
+    ((name, value),) = parse_assignments([setting]).items()
     *tables, last = name.split(".")
     node = content
     for table in tables:
@@ -325,4 +340,4 @@ def _apply(content: dict[str, Any], setting: str) -> None:
             known = ", ".join(sorted(key for key in node if isinstance(node[key], dict)))
             raise InputError(f"setting {setting!r}: no table {table!r} here; known: {known}")
         node = child
-    node[last] = _parse_yaml(text, f"setting {setting!r}")
+    node[last] = value

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError
+from study_lib.files import write_json
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.paths import dataset_path, dose_name
 from study_lib.probe import central_window, zone_plate_probe
@@ -107,6 +108,7 @@ def generate_dose(
         inputs=[base_npz] if base_npz else [],
     )
     with recorded(job):
+        write_json(output_root / "design.json", design.model_dump(mode="json"))
         scene = scene_of(design, base_npz)
         masks = split_masks(scene.positions_px, design.patch_size_px)
         expected = {split: expected_patterns(scene, scene.positions_px[masks[split]]) for split in SPLITS}
@@ -186,7 +188,7 @@ def _synthetic_scene(design: StudyDesign) -> Scene:
         stop_ratio=design.probe.stop_ratio,
         defocus_radius_px=design.probe.defocus_radius_px,
     )
-    return Scene(object_, probe.numpy(), positions, {"source": "synthetic"})
+    return Scene(object_, probe, positions, {"source": "synthetic"})
 
 
 def _scene_of_base(design: StudyDesign, base_npz: Path) -> Scene:

@@ -1,19 +1,16 @@
 """The probe: a defocused zone plate, its diameter, its window."""
 
 import numpy as np
-import torch
 from jaxtyping import Complex
-from torch import Tensor
 
 from study_lib.errors import InputError
-from study_lib.fourier import inverse_fourier
 
 KEPT_POWER_MIN = 0.9
 
 
 def zone_plate_probe(
     *, side_px: int, aperture_per_px: float, stop_ratio: float, defocus_radius_px: float
-) -> Complex[Tensor, "n n"]:
+) -> Complex[np.ndarray, "n n"]:
     """Return the wave of an annular lens out of focus, with unit power.
 
     The pupil is an annulus in frequency; the defocus is a quadratic phase over it. A ray at
@@ -35,14 +32,15 @@ def zone_plate_probe(
     ----------
     Goodman, Introduction to Fourier Optics, section 6.4 (aberrated pupil function)
     """
-    frequency = (torch.arange(side_px, dtype=torch.float64) - side_px // 2) / side_px
-    radius = torch.hypot(frequency[:, None], frequency)
+    frequency = (np.arange(side_px) - side_px // 2) / side_px
+    radius = np.hypot(frequency[:, None], frequency)
     edge = 0.5 / side_px
-    inside = ((aperture_per_px - radius) / edge).clamp(-1, 1) / 2 + 0.5
-    outside = ((radius - stop_ratio * aperture_per_px) / edge).clamp(-1, 1) / 2 + 0.5
-    phase = torch.pi * defocus_radius_px * radius**2 / aperture_per_px
-    pupil = torch.polar(inside * (outside if stop_ratio else 1), phase)
-    return inverse_fourier(pupil / torch.linalg.vector_norm(pupil))
+    inside = np.clip((aperture_per_px - radius) / edge, -1, 1) / 2 + 0.5
+    outside = np.clip((radius - stop_ratio * aperture_per_px) / edge, -1, 1) / 2 + 0.5
+    phase = np.pi * defocus_radius_px * radius**2 / aperture_per_px
+    pupil = inside * (outside if stop_ratio else 1) * np.exp(1j * phase)
+    wave: np.ndarray = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(pupil), norm="ortho"))
+    return wave / np.linalg.norm(wave)
 
 
 def central_window(

@@ -1,0 +1,165 @@
+"""The command ``study``: the whole matrix in one call, and each phase by itself."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study_lib import cli_phases
+from study_lib.errors import InputError, StudyError
+
+app = typer.Typer(
+    name="study",
+    help="Dose and overlap study of ptychography: PtychoPINN and LSQML on the same patterns.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cli_phases.register(app)
+
+Preset = Annotated[
+    str, typer.Option(help="Preset (smoke, laptop, fly64) or the path of a YAML file.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value of the design, like training.epochs=5."),
+]
+BaseNpz = Annotated[
+    Path | None, typer.Option(help="Base data from `study import`; default: the synthetic object.")
+]
+
+
+@app.command()
+def run(
+    preset: Preset = "laptop",
+    base_npz: BaseNpz = None,
+    settings: Settings = None,
+    reports: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("reports"),
+    cores: Annotated[int, typer.Option(min=1, help="Jobs at the same time.")] = 2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="List the jobs with reasons; write nothing.")
+    ] = False,
+) -> None:
+    """Run the whole study; a second call on the same day runs only what is missing."""
+    from study_lib import design, engine, plan, runs
+
+    base = runs.base_data(base_npz) if base_npz else None
+    study = design.load_design(preset, settings or (), base)
+    _check_scene(study, base_npz)
+    jobs = plan.plan_jobs(study, runs.BASE_FILE if base else None)
+    folder = reports / runs.run_name(study)
+    if dry_run:
+        engine.show_plan(folder, jobs, cores, sys.stdout)
+        print(f"{len(jobs)} jobs in {folder}; nothing was written")
+        return
+    runs.create_run(folder, study, base_npz)
+    print(f"study {study.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
+    engine.run_plan(folder, jobs, cores, sys.stdout)
+    summary = runs.Run(folder, study).root("H")
+    print((summary / "summary.md").read_text(encoding="utf-8"))
+    print(f"executed notebooks: {folder / 'notebooks'}")
+    print(f"summary:            {summary / 'summary.md'}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Measured data in Tike layout, .npz or .npz.bz2.")],
+    target: Annotated[Path, typer.Argument(help="The base NPZ to write.")],
+    epochs: Annotated[int, typer.Option(min=1, help="LSQML epochs.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Order of the batches.")] = 1011,
+) -> None:
+    """Reconstruct object and probe of measured data, and write them as a base NPZ."""
+    from tqdm import tqdm
+
+    from study_lib import contract, tike
+
+    if target.suffix != ".npz":
+        raise InputError(f"{target}: the base file is an NPZ; end its name in .npz")
+    scan = tike.read_tike(source)
+    with tqdm(total=epochs, desc="LSQML", unit="epoch", mininterval=1) as bar:
+
+        def progress(epoch: int, epochs: int, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+            bar.update(epoch - bar.n)
+
+        arrays, metadata = tike.base_from_scan(scan, epochs=epochs, seed=seed, progress=progress)
+    contract.save_dataset(target, arrays, {**metadata, "source": source.name}, base=True)
+    object_ = arrays["objectGuess"]
+    print(
+        f"{target}: object {object_.shape[0]} x {object_.shape[1]}, probe "
+        f"{arrays['probeGuess'].shape[0]} x {arrays['probeGuess'].shape[0]}, "
+        f"{len(arrays['xcoords'])} positions"
+    )
+
+
+@app.command()
+def verify(
+    report: Annotated[Path, typer.Argument(help="Folder of a run below reports/.")],
+) -> None:
+    """Check that every job of a run is done and every file still has its recorded hash."""
+    from study_lib.evidence import faults_of_run
+
+    faults = faults_of_run(report)
+    if faults:
+        raise StudyError("\n".join(faults))
+    print(f"{report}: complete, every hash holds")
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help="A notebook of the study, like 01_dataset.")],
+    output: Annotated[Path, typer.Argument(help="Where the executed notebook goes.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="name=value, like dose=1.0e+4; repeat it."),
+    ] = None,
+) -> None:
+    """Execute one notebook with checked parameters (paths relative to this folder)."""
+    from study_lib.design import parse_assignments
+    from study_lib.runner import execute_notebook
+
+    values = parse_assignments(parameter or [])
+    execute_notebook(name, output, values, Path.cwd())
+    print(output)
+
+
+@app.command(hidden=True)
+def job(run_folder: Path, name: str) -> None:
+    """Execute one job of a run's plan; the engine calls this."""
+    from study_lib.runner import run_job
+
+    run_job(run_folder.resolve(), name)
+
+
+def _check_scene(study: "object", base_npz: Path | None) -> None:
+    """Find out before the first job whether the scan can be split and the probe fits."""
+    from study_lib.design import StudyDesign
+    from study_lib.generation import scene_of, split_masks
+
+    assert isinstance(study, StudyDesign)
+    scene = scene_of(study, base_npz)
+    split_masks(scene.positions_px, study.patch_size_px)
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one message and an exit code."""
+    import click
+
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except StudyError as error:
+        if debug:
+            raise
+        print(f"study: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        print(f"study: {error.format_message()}; see `study --help`", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("study: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,278 @@
+"""The phases of the study as commands, with the flags of the original study."""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from study_lib.design import SPLITS, StudyDesign, load_design, parse_design
+from study_lib.errors import InputError, StudyError
+from study_lib.files import read_json
+
+PhaseC = Annotated[Path, typer.Option(help="Folder that `study generate` wrote.")]
+PhaseD = Annotated[Path, typer.Option(help="Folder that `study overlap` wrote.")]
+PhaseE = Annotated[Path, typer.Option(help="Folder that `study train` wrote.")]
+PhaseF = Annotated[Path, typer.Option(help="Folder that `study reconstruct` wrote.")]
+ArtifactRoot = Annotated[Path, typer.Option(help="Where results and the manifest go.")]
+Dose = Annotated[float | None, typer.Option(help="Only this dose; default: all.")]
+View = Annotated[str | None, typer.Option(help="Only this view; default: all.")]
+Split = Annotated[str | None, typer.Option(help="Only train or test; default: both.")]
+Preset = Annotated[str, typer.Option(help="Preset or the path of a YAML file.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, repeatable.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the jobs; write nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the phase commands to the application."""
+    for command in (design, validate, generate, overlap, train, reconstruct, compare, report):
+        app.command()(command)
+
+
+def design(
+    preset: Preset = "laptop",
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the design as JSON.")] = False,
+) -> None:
+    """Show a design and its jobs (phase A)."""
+    from study_lib.plan import plan_jobs
+
+    study = load_design(preset, settings or ())
+    if as_json:
+        print(json.dumps(study.model_dump(mode="json"), indent=2, sort_keys=True))
+        return
+    print(f"preset {study.preset}, design {study.digest}")
+    for job in plan_jobs(study):
+        print(f"  {job.name}")
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(help="An NPZ file.")],
+    base: Annotated[bool, typer.Option("--base", help="Check it as base data.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Check a file against the data contract DATA-001 and list every violation (phase B)."""
+    from study_lib.contract import check_arrays, read_arrays
+
+    found = check_arrays(read_arrays(file)[0], base=base)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2, sort_keys=True))
+    if not found:
+        raise InputError("\n".join(f"{file}: {entry}" for entry in found.violations))
+    if not as_json:
+        print(f"{file}: holds DATA-001")
+
+
+def generate(
+    output_root: Annotated[Path, typer.Option(help="Where dose folders and the manifest go.")],
+    base_npz: Annotated[Path | None, typer.Option(help="Base data; default: synthetic.")] = None,
+    dose: Dose = None,
+    preset: Preset = "laptop",
+    settings: Settings = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Simulate the patterns of every dose and split them (phase C)."""
+    from study_lib.generation import generate_dose
+    from study_lib.runs import base_data
+
+    base = base_data(base_npz) if base_npz else None
+    study = load_design(preset, settings or (), base)
+    _batch(
+        _chosen(study, dose=dose, axes=("dose",)),
+        lambda dose: generate_dose(study, dose, output_root, base_npz),
+        dry_run=dry_run,
+    )
+
+
+def overlap(
+    phase_c_root: PhaseC,
+    output_root: Annotated[Path, typer.Option(help="Where the view files go.")],
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Choose the patterns of each view, group them and measure their overlap (phase D)."""
+    from study_lib.overlap import write_view
+
+    study = _design_of(phase_c_root)
+    _batch(
+        _chosen(study, dose=dose, view=view),
+        lambda dose, view: write_view(
+            study,
+            dose,
+            view,
+            phase_c_root=phase_c_root,
+            output_root=output_root,
+            artifact_root=artifact_root,
+        ),
+        dry_run=dry_run,
+    )
+
+
+def train(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    gridsize: Annotated[int | None, typer.Option(help="Only views of this gridsize.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the network on the train split of each dose and view (phase E)."""
+    from study_lib.training_job import train_view
+
+    study = _design_of(phase_c_root)
+    _batch(
+        _chosen(study, dose=dose, view=view, gridsize=gridsize),
+        lambda dose, view: train_view(
+            study,
+            dose,
+            view,
+            phase_c_root=phase_c_root,
+            phase_d_root=phase_d_root,
+            artifact_root=artifact_root,
+        ),
+        dry_run=dry_run,
+    )
+
+
+def reconstruct(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    split: Split = None,
+    algorithm: Annotated[str | None, typer.Option(help="Default: the design's.")] = None,
+    num_epochs: Annotated[int | None, typer.Option(help="Default: the design's.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Reconstruct each dose, view and split iteratively from a uniform object (phase F)."""
+    from study_lib.reconstruction_job import reconstruct_view
+
+    content = _design_of(phase_c_root).model_dump(mode="json")
+    content["iterative"] |= {"algorithm": algorithm} if algorithm else {}
+    content["iterative"] |= {"epochs": num_epochs} if num_epochs is not None else {}
+    study = parse_design(content, "study reconstruct")
+    _batch(
+        _chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
+        lambda dose, view, split: reconstruct_view(
+            study,
+            dose,
+            view,
+            split,
+            phase_c_root=phase_c_root,
+            phase_d_root=phase_d_root,
+            artifact_root=artifact_root,
+        ),
+        dry_run=dry_run,
+    )
+
+
+def compare(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    phase_e_root: PhaseE,
+    phase_f_root: PhaseF,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    split: Split = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Align every arm with the truth and score it on one mask (phase G)."""
+    from study_lib.comparison import compare_view
+
+    study = _design_of(phase_c_root)
+    _batch(
+        _chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
+        lambda dose, view, split: compare_view(
+            study,
+            dose,
+            view,
+            split,
+            phase_c_root=phase_c_root,
+            phase_d_root=phase_d_root,
+            phase_e_root=phase_e_root,
+            phase_f_root=phase_f_root,
+            artifact_root=artifact_root,
+        ),
+        dry_run=dry_run,
+    )
+
+
+def report(
+    phase_g_root: Annotated[Path, typer.Option(help="Folder that `study compare` wrote.")],
+    artifact_root: ArtifactRoot,
+) -> None:
+    """Gather every comparison into one table and one figure per dose (phase H)."""
+    from study_lib.summary import write_summary
+
+    write_summary(phase_g_root, artifact_root)
+    print(artifact_root / "summary.md")
+
+
+def _design_of(phase_c_root: Path) -> StudyDesign:
+    """Return the design that the datasets were generated with."""
+    path = phase_c_root / "design.json"
+    return parse_design(read_json(path), str(path))
+
+
+def _chosen(
+    study: StudyDesign,
+    *,
+    dose: float | None = None,
+    view: str | None = None,
+    gridsize: int | None = None,
+    split: str | None = None,
+    axes: Sequence[str] = ("dose", "view"),
+) -> list[dict[str, Any]]:
+    """Return the jobs that the filters leave.
+
+    Raises
+    ------
+    InputError
+        If a filter names something that the design does not have, or no job is left.
+    """
+    doses = [study.require_dose(dose)] if dose is not None else list(study.doses)
+    views = [study.view(view)] if view is not None else list(study.views)
+    if split is not None and split not in SPLITS:
+        raise InputError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
+    names = [entry.name for entry in views if gridsize in (None, entry.gridsize)]
+    if not names:
+        known = ", ".join(f"{entry.name} (gridsize {entry.gridsize})" for entry in study.views)
+        raise InputError(f"no job matches view {view} with gridsize {gridsize}; known: {known}")
+    values = {"dose": doses, "view": names, "split": [split] if split else list(SPLITS)}
+    combinations = itertools.product(*(values[axis] for axis in axes))
+    return [dict(zip(axes, combination, strict=True)) for combination in combinations]
+
+
+def _batch(
+    jobs: list[dict[str, Any]], function: Callable[..., Any], *, dry_run: bool
+) -> None:
+    """Run every job; one that fails is reported and the others still run.
+
+    Raises
+    ------
+    StudyError
+        If a job failed; with the exit code of the last failure.
+    """
+    failures: list[StudyError] = []
+    for job in jobs:
+        label = " ".join(f"{name}={value}" for name, value in job.items())
+        if dry_run:
+            print(label)
+            continue
+        try:
+            function(**job)
+        except StudyError as error:
+            print(f"{label}: failed: {error}", file=sys.stderr)
+            failures.append(error)
+            continue
+        print(f"{label}: done", flush=True)
+    if failures:
+        raise type(failures[-1])(f"{len(failures)} of {len(jobs)} jobs failed")

@@ -1,0 +1,161 @@
+"""Phase G: every arm of one dose, view and split, scored by one code on one mask."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from study_lib.alignment import align
+from study_lib.arms import ARMS, ArmRequest, ArmResult
+from study_lib.contract import load_dataset
+from study_lib.design import StudyDesign
+from study_lib.errors import StudyError
+from study_lib.files import atomic_path, write_json, write_npz
+from study_lib.forward import illumination
+from study_lib.measurement import Measurement, load_measurement
+from study_lib.metrics import score
+from study_lib.paths import comparison_folder, view_path
+from study_lib.records import Job, recorded
+
+
+def compare_view(
+    design: StudyDesign,
+    dose: float,
+    view_name: str,
+    split: str,
+    *,
+    phase_c_root: Path,
+    phase_d_root: Path,
+    phase_e_root: Path,
+    phase_f_root: Path,
+    artifact_root: Path,
+) -> list[dict[str, Any]]:
+    """Align and score every arm; write metrics, aligned objects, truth, mask; return the rows.
+
+    Raises
+    ------
+    InputError
+        If dose or view are not in the design, or a file of an earlier phase is missing or broken.
+    StudyError
+        If the arms did not see the same patterns.
+    """
+    design.require_dose(dose)
+    view = design.view(view_name)
+    folder = comparison_folder(artifact_root, dose, view.name, split)
+    source = view_path(phase_c_root, phase_d_root, dose, view.name, split)
+    job = Job(
+        manifest=artifact_root / "comparison_manifest.json",
+        key=folder.relative_to(artifact_root).as_posix(),
+        folder=folder,
+        parameters={
+            "dose": dose,
+            "view": view.name,
+            "split": split,
+            "design": design.digest,
+            **design.metrics.model_dump(),
+        },
+        inputs=[source],
+    )
+    with recorded(job):
+        measurement = load_measurement(source)
+        truth = load_dataset(source)[0]["objectGuess"]
+        crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
+        request = ArmRequest(
+            dose, view.name, view.gridsize, split, measurement, phase_e_root, phase_f_root
+        )
+        rows, arrays = [], {"truth": truth[crop], "mask": mask}
+        for step, (name, arm) in enumerate(ARMS.items(), start=1):
+            result = arm(request)
+            require_same_patterns(result, measurement)
+            row, aligned = _score_arm(result, truth[crop], crop, mask, design)
+            conditions = {"dose": dose, "view": view.name, "split": split, "arm": name}
+            rows.append(conditions | row)
+            arrays[name] = aligned
+            job.inputs += result.sources
+            job.progress("compare", step, len(ARMS))
+        write_csv(folder / "metrics.csv", rows)
+        write_json(folder / "metrics.json", rows)
+        origin = [int(crop[0].start), int(crop[1].start)]
+        write_npz(folder / "aligned.npz", arrays, {"origin_px": origin, **job.parameters})
+        job.outputs += [folder / name for name in ("metrics.csv", "metrics.json", "aligned.npz")]
+        job.results |= {"arms": rows, "scored_pixels": int(mask.sum()), "origin_px": origin}
+    return rows
+
+
+def scored_pixels(
+    measurement: Measurement, illumination_threshold: float
+) -> tuple[tuple[slice, slice], Bool[np.ndarray, "y x"]]:
+    """Return the crop and, in it, the mask of pixels on which every arm is scored.
+
+    The crop is the box of the scan positions; the mask leaves out pixels that receive less than a
+    share of the median illumination there. Neither depends on any arm.
+    """
+    positions = measurement.positions_px
+    first = np.ceil(positions.min(axis=0)).astype(int)
+    last = np.floor(positions.max(axis=0)).astype(int) + 1
+    crop = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
+    photons: Float[np.ndarray, "oy ox"] = illumination(
+        torch.from_numpy(measurement.probe),
+        torch.from_numpy(positions).float(),
+        measurement.object_shape,
+    ).numpy()[crop]
+    mask: np.ndarray = photons > illumination_threshold * np.median(photons)
+    return crop, mask
+
+
+def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:
+    """Check that an arm used exactly the patterns of the view.
+
+    Raises
+    ------
+    StudyError
+        If it used others.
+    """
+    if np.array_equal(result.scan_index, measurement.scan_index):
+        return
+    differing = np.setxor1d(result.scan_index, measurement.scan_index)
+    raise StudyError(
+        f"{result.label} was made from {len(result.scan_index)} patterns, the view has "
+        f"{len(measurement.scan_index)}; {len(differing)} differ; run this view's phases again"
+    )
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the same keys; a value that does not exist stays empty."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="ascii") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _score_arm(
+    result: ArmResult,
+    truth: np.ndarray,
+    crop: tuple[slice, slice],
+    mask: np.ndarray,
+    design: StudyDesign,
+) -> tuple[Mapping[str, Any], np.ndarray]:
+    limit = design.metrics.registration_limit_px
+    alignment = align(result.object_[crop], truth, mask, registration_limit_px=limit)
+    scores = score(
+        alignment.object_, truth, mask, frc_threshold=design.metrics.frc_threshold
+    )
+    registration = alignment.registration
+    row = {
+        "label": result.label,
+        "knows": result.knows,
+        "patterns": len(result.scan_index),
+        **scores,
+        "shift_row_px": float(registration.shift_px[0]),
+        "shift_column_px": float(registration.shift_px[1]),
+        "registration_confident": bool(registration.confident),
+        "registration_at_limit": bool(registration.at_limit),
+        "phase_spread_rad": float(np.angle(alignment.object_[mask]).std()),
+        "seconds": result.seconds,
+        "training_s": result.training_s,
+    }
+    return row, alignment.object_.astype(np.complex64)

@@ -1,0 +1,192 @@
+"""Run the plan of a run with Snakemake, and say every few seconds how far it is."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from filelock import FileLock, Timeout
+
+from study_lib.errors import InputError, StudyError
+from study_lib.files import write_json
+from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
+
+SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
+LOG_FILE = "engine.log"
+POLL_S = 0.5
+REPORT_S = 8.0
+ENGINE_LINES = 30
+
+
+def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: TextIO) -> None:
+    """Execute what is not done yet; a job that fails does not stop those that do not need it.
+
+    Raises
+    ------
+    InputError
+        If another process runs this folder.
+    StudyError
+        If a job failed; names the jobs and their notebooks.
+    """
+    with _only_engine_of(run_folder):
+        write_json(run_folder / PLAN_FILE, plan_content(jobs))
+        log_path = run_folder / LOG_FILE
+        with log_path.open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [*_command(run_folder, cores), "--keep-going", "--rerun-incomplete", "--nolock"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+            )
+            try:
+                _report_until_end(process, run_folder, jobs, stream)
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+    failed = [job for job in jobs if not (run_folder / job.done).is_file()]
+    if process.returncode or failed:
+        raise StudyError(_describe_failure(run_folder, failed))
+
+
+def show_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: TextIO) -> None:
+    """Print what would run and why; writes nothing in the run's folder.
+
+    Raises
+    ------
+    StudyError
+        If the engine cannot read the plan.
+    """
+    with tempfile.TemporaryDirectory(prefix="study-") as scratch:
+        plan = Path(scratch) / PLAN_FILE
+        write_json(plan, plan_content(jobs))
+        folder = run_folder if run_folder.is_dir() else Path(scratch)
+        command = [*_command(folder, cores), "--dry-run", "--nolock", "--config", f"plan={plan}"]
+        result = subprocess.run(command, capture_output=True, text=True, env=_environment())
+    if result.returncode:
+        raise StudyError(f"the engine could not plan the run:\n{result.stdout}{result.stderr}")
+    by_name = {job.name: job for job in jobs}
+    for name, reason in _planned(result.stdout, by_name):
+        print(f"{name}\n    because {reason}", file=stream)
+
+
+def _planned(text: str, by_name: dict[str, PlannedJob]) -> Iterator[tuple[str, str]]:
+    """Yield each planned job with its reason from the engine's dry run."""
+    name = ""
+    for line in text.splitlines():
+        word = line.removeprefix("rule ").removesuffix(":") if line.startswith("rule ") else ""
+        if word in by_name:
+            name = word
+        if name and line.strip().startswith("reason: "):
+            yield name, line.strip().removeprefix("reason: ")
+            name = ""
+
+
+def _command(folder: Path, cores: int) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(SNAKEFILE),
+        "--directory",
+        str(folder),
+        "--cores",
+        str(cores),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the engine: one thread per job, caches beside the interpreter."""
+    cache = Path(sys.prefix) / "var" / "study"
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    folders = {
+        "XDG_CACHE_HOME": cache / "cache",
+        "XDG_CONFIG_HOME": cache / "config",
+        "MPLCONFIGDIR": cache / "matplotlib",
+        "IPYTHONDIR": cache / "ipython",
+        "JUPYTER_RUNTIME_DIR": cache / "jupyter",
+        "JUPYTER_CONFIG_DIR": cache / "jupyter_config",
+    }
+    return {**os.environ, **threads, **{name: str(path) for name, path in folders.items()}}
+
+
+@contextmanager
+def _only_engine_of(run_folder: Path) -> Iterator[None]:
+    """Hold the run's lock; the system frees it when the process ends, however it ends."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_folder / ".engine.lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise InputError(
+            f"{run_folder} is being run by another process; wait for it, or stop it first"
+        ) from None
+
+
+def _report_until_end(
+    process: subprocess.Popen[bytes], run_folder: Path, jobs: Sequence[PlannedJob], stream: TextIO
+) -> None:
+    """Print a line whenever a job ends, and at least every few seconds."""
+    started = time.monotonic()
+    started_wall = time.time()
+    last_report, last_count = started, -1
+    while True:
+        ended = process.poll() is not None
+        done = sum((run_folder / job.done).is_file() for job in jobs)
+        now = time.monotonic()
+        if done != last_count or now - last_report > REPORT_S or ended:
+            running = [] if ended else _running(run_folder, jobs, started_wall)
+            clock = time.strftime("%M:%S", time.gmtime(now - started))
+            text = "; ".join(running)
+            print(f"{clock}  {done}/{len(jobs)} jobs done  {text}", file=stream, flush=True)
+            last_report, last_count = now, done
+        if ended:
+            return
+        time.sleep(POLL_S)
+
+
+def _running(run_folder: Path, jobs: Sequence[PlannedJob], since: float) -> list[str]:
+    """Return one text for each job that has begun but is not done."""
+    texts = []
+    for job in jobs:
+        events = run_folder / job.folder / "events.jsonl"
+        if (run_folder / job.done).is_file() or not events.is_file():
+            continue
+        if events.stat().st_mtime < since:
+            continue
+        event = _last_event(events)
+        loss = f" loss {event['loss']:.4g}" if "loss" in event else ""
+        name = job.name.replace("__", " ")
+        texts.append(f"{name}: {event['phase']} {event['step']}/{event['total']}{loss}")
+    return texts
+
+
+def _last_event(path: Path) -> dict[str, Any]:
+    """Return the last whole line of an events file."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    event: dict[str, Any] = json.loads(lines[-1])
+    return event
+
+
+def _describe_failure(run_folder: Path, failed: Sequence[PlannedJob]) -> str:
+    """Return which jobs failed by themselves and where to read why."""
+    kept = [
+        run_folder / job.executed.replace(".ipynb", ".failed.ipynb")
+        for job in failed
+        if (run_folder / job.executed.replace(".ipynb", ".failed.ipynb")).is_file()
+    ]
+    log = run_folder / LOG_FILE
+    last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-ENGINE_LINES:])
+    notebooks = "".join(f"\n  {path}" for path in kept)
+    return (
+        f"{len(failed)} jobs are not done; notebooks that failed:{notebooks or ' none was kept'}\n"
+        f"the whole log is {log}; its end:\n{last}"
+    )

@@ -1,0 +1,154 @@
+"""Matplotlib only: arrays in, Figure out. Nothing is computed here."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PHASE_MAP = "twilight"
+AMPLITUDE_MAP = "gray"
+PANEL_IN = 3.2
+
+
+def object_and_probe(
+    object_: Complex[np.ndarray, "oy ox"], probe: Complex[np.ndarray, "n n"]
+) -> Figure:
+    """Show the object's phase and amplitude and the probe's amplitude."""
+    figure, axes = plt.subplots(1, 3, figsize=(3 * PANEL_IN, PANEL_IN), layout="constrained")
+    _image(axes[0], np.angle(object_), "object phase [rad]", PHASE_MAP)
+    _image(axes[1], np.abs(object_), "object amplitude", AMPLITUDE_MAP)
+    _image(axes[2], np.abs(probe), "probe amplitude [sqrt(photons)]", AMPLITUDE_MAP)
+    return figure
+
+
+def patterns(counts: Float[np.ndarray, "panel n n"], titles: Sequence[str]) -> Figure:
+    """Show diffraction patterns on a logarithmic scale."""
+    figure, axes = plt.subplots(
+        1, len(counts), figsize=(len(counts) * PANEL_IN, PANEL_IN), layout="constrained"
+    )
+    for axis, pattern, title in zip(np.atleast_1d(axes), counts, titles, strict=True):
+        _image(axis, np.log10(1 + pattern), f"{title}: log10(1 + counts)", "viridis")
+    return figure
+
+
+def positions(
+    splits: Mapping[str, Float[np.ndarray, "scan 2"]],
+    object_: Complex[np.ndarray, "oy ox"],
+    diameter_px: float,
+) -> Figure:
+    """Show scan positions on the object's phase, each with the disc of the probe's diameter."""
+    figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.6 * PANEL_IN), layout="constrained")
+    axis.imshow(np.angle(object_), cmap="gray")
+    for colour, (name, places) in zip(("tab:orange", "tab:cyan"), splits.items(), strict=False):
+        axis.scatter(places[:, 1], places[:, 0], s=4, color=colour, label=f"{name}, {len(places)}")
+        row, column = places[len(places) // 2]
+        axis.add_patch(
+            plt.Circle((float(column), float(row)), diameter_px / 2, fill=False, color=colour)
+        )
+    axis.set(xlabel="column [px]", ylabel="row [px]", title="scan positions; one disc per split")
+    axis.legend(loc="upper right")
+    return figure
+
+
+def losses(
+    curves: Mapping[str, Sequence[float]],
+    levels: Mapping[str, float],
+    *,
+    ylabel: str,
+    title: str,
+) -> Figure:
+    """Show losses per epoch, and levels to compare them with."""
+    figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
+    for label, values in curves.items():
+        axis.plot(range(1, len(values) + 1), values, label=label)
+    for label, level in levels.items():
+        axis.axhline(level, linestyle=":", color="gray", label=label)
+    axis.set(xlabel="epoch", ylabel=ylabel, title=title, yscale="log")
+    axis.legend()
+    return figure
+
+
+def phases(panels: Mapping[str, Complex[np.ndarray, "..."]], *, title: str) -> Figure:
+    """Show the phase of aligned objects with the limits of the first, usually the truth."""
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(2 * PANEL_IN, 1.15 * PANEL_IN * len(panels)), layout="constrained"
+    )
+    _phase_row(np.atleast_1d(axes), panels)
+    figure.suptitle(title)
+    return figure
+
+
+def phase_grid(
+    rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, title: str
+) -> Figure:
+    """Show rows of aligned objects; the first panel of each row sets the limits."""
+    columns = max(len(row) for row in rows)
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(columns * 1.5 * PANEL_IN, len(rows) * PANEL_IN),
+        layout="constrained",
+        squeeze=False,
+    )
+    for line, row in zip(axes, rows, strict=True):
+        _phase_row(line[: len(row)], row)
+        for axis in line[len(row) :]:
+            axis.set_axis_off()
+    figure.suptitle(title)
+    return figure
+
+
+def ring_correlations(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: float, *, title: str
+) -> Figure:
+    """Show FRC against the truth for every arm, with the threshold."""
+    figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
+    for label, (frequency, correlation) in curves.items():
+        axis.plot(frequency, correlation, label=label)
+    axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
+    axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", title=title, ylim=(-0.2, 1))
+    axis.legend()
+    return figure
+
+
+def metric_by_dose(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, ylabel: str, title: str
+) -> Figure:
+    """Show one metric against the dose, one line per arm and view."""
+    figure, axis = plt.subplots(figsize=(2 * PANEL_IN, 1.4 * PANEL_IN), layout="constrained")
+    for label, (doses, values) in series.items():
+        axis.plot(doses, values, marker="o", label=label)
+    axis.set(xscale="log", xlabel="photons per pattern", ylabel=ylabel, title=title)
+    axis.legend(fontsize="small")
+    return figure
+
+
+def masked(
+    objects: Mapping[str, Complex[np.ndarray, "y x"]], mask: Bool[np.ndarray, "y x"]
+) -> dict[str, np.ndarray]:
+    """Return the objects with unscored pixels blank."""
+    return {name: np.where(mask, object_, np.nan) for name, object_ in objects.items()}
+
+
+def _phase_row(axes: Sequence[Axes], panels: Mapping[str, np.ndarray]) -> None:
+    first = np.angle(next(iter(panels.values())))
+    limits = (float(np.nanmin(first)), float(np.nanmax(first)))
+    for axis, (title, object_) in zip(axes, panels.items(), strict=True):
+        _image(axis, np.angle(object_), title, "gray", limits)
+
+
+def _image(
+    axis: Axes,
+    image: np.ndarray,
+    title: str,
+    colours: str,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    low, high = limits or (float(np.nanmin(image)), float(np.nanmax(image)))
+    shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high)
+    axis.set_title(title, fontsize="small")
+    axis.set(xticks=[], yticks=[])
+    axis.figure.colorbar(shown, ax=axis, shrink=0.8)

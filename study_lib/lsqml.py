@@ -1,0 +1,355 @@
+"""Iterative reconstruction by LSQML, the least-squares maximum-likelihood solver of pty-chi.
+
+Where pty-chi 2.2 departs from this project, and what is done about it:
+
+* A patch starts at ``round(position) + origin - (n - 1) / 2``. The origin is therefore set to
+  ``(n - 1) / 2 - n // 2`` less the first pixel of the buffer, so that positions stay in the frame
+  of the object and are rounded as in :mod:`study_lib.forward`; the rest shifts the probe there too.
+* Its Fourier transform is not unitary: the probe is divided by ``n`` on the way in.
+* ``random_seed`` does not reach the order of the batches, whose generator always starts alike; that
+  generator is seeded here.
+* It asks for a pixel of margin around the patches; the buffer has it, the result does not.
+* Object and probe steps stay solved together, its default, even where the probe is fixed: alone,
+  the object's step carries a further factor of one half and takes some 1.5 times the epochs.
+
+Importing this module needs neither torch nor pty-chi.
+"""
+
+import importlib
+import json
+import logging
+import random
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.errors import StudyError
+
+MARGIN = 2
+TORCHVISION_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+RECORDED = (
+    "noise_model",
+    "num_epochs",
+    "batch_size",
+    "batching_mode",
+    "random_seed",
+    "default_device",
+    "default_dtype",
+    "gaussian_noise_std",
+    "momentum_acceleration_gain",
+    "preconditioning_damping_factor",
+    "rescale_probe_intensity_in_first_epoch",
+    "single_slice_solve_obj_prb_step_size_jointly",
+)
+_kept_libraries: list[Any] = []
+
+
+@dataclass(frozen=True)
+class LsqmlResult:
+    """What LSQML found.
+
+    ``object_`` (oy, ox) is in the frame of the object that was asked for, one where no patch falls;
+    ``probe`` (n, n) predicts counts; ``losses`` (epochs,) are the mean squared differences of the
+    measured and the predicted amplitudes, in photons per detector pixel, over each epoch while it
+    ran; ``options`` are plain data for JSON.
+    """
+
+    object_: Complex[np.ndarray, "oy ox"]
+    probe: Complex[np.ndarray, "n n"]
+    losses: Float[np.ndarray, " epochs"]
+    options: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _View:
+    """The part of the object under the patches: ``lit`` is in the frame of the object."""
+
+    positions_px: Float[np.ndarray, "scan 2"]
+    first_px: tuple[int, int]
+    shape_px: tuple[int, int]
+    lit: Bool[np.ndarray, "oy ox"]
+
+
+def import_ptychi() -> ModuleType:
+    """Return the package pty-chi with its ``api`` and ``api.task`` imported.
+
+    pty-chi imports torchvision, whose compiled operators do not load beside a CPU build of torch;
+    then the two schemas that its import looks up are registered first.
+
+    Raises
+    ------
+    StudyError
+        If pty-chi or something it needs is absent.
+    """
+    try:
+        _import_torchvision()
+        importlib.import_module("ptychi.api.task")
+        return importlib.import_module("ptychi")
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(
+            f"LSQML needs pty-chi, which does not import ({reason}); "
+            "install it beside torch with: pip install ptychi==2.2.0"
+        ) from error
+
+
+def reconstruct(
+    *,
+    amplitudes: Float[np.ndarray, "scan n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+    probe: Complex[np.ndarray, "n n"],
+    object_shape: tuple[int, int],
+    epochs: int,
+    batch_size: int,
+    noise_model: Literal["gaussian", "poisson"],
+    seed: int,
+    refine_probe: bool = False,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> LsqmlResult:
+    """Return the object that explains the patterns, from a uniform start.
+
+    Positions are never refined, and nothing rescales the probe or moves power between probe and
+    object; a known probe stays as given. The same seed gives the same bytes on one thread.
+
+    Parameters
+    ----------
+    amplitudes : (scan, n, n)
+        Square roots of the counts, zero frequency in the centre.
+    positions_px : (scan, 2)
+        (row, column) of the patch centres in object pixels.
+    probe : (n, n)
+        Illumination in sqrt(photons) per pixel.
+    object_shape
+        (rows, columns) of the object, lit or not.
+    epochs, batch_size
+        Passes over the patterns, and patterns per update.
+    noise_model
+        ``gaussian`` for the amplitudes (variance-stabilised counts), or ``poisson``.
+    seed
+        Order of the batches; with ``poisson`` also the small random part of the step sizes.
+    refine_probe
+        Whether the probe is an unknown too.
+    progress
+        Called after each epoch with (epochs done, epochs, loss).
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit together, or a patch leaves the object.
+    StudyError
+        If pty-chi is absent, or LSQML does not stay finite.
+
+    References
+    ----------
+    Odstrcil, Menzel and Guizar-Sicairos, Opt. Express 26, 3108 (2018), doi:10.1364/OE.26.003108
+    """
+    _check_together(amplitudes, positions_px, probe, epochs, batch_size)
+    ptychi = import_ptychi()
+    side = probe.shape[0]
+    view = _view_of(positions_px, side, object_shape)
+    settings = {
+        "noise_model": noise_model,
+        "num_epochs": epochs,
+        "batch_size": batch_size,
+        "random_seed": seed,
+    }
+    start = time.perf_counter()
+    with _borrowed_globals():
+        options = _options(ptychi.api, settings, view, side, refine_probe=refine_probe)
+        task = ptychi.api.task.PtychographyTask(
+            options,
+            diffraction_data=np.round(amplitudes.astype(np.float64) ** 2).astype(np.float32),
+            object_data=np.ones((1, *view.shape_px), np.complex64),
+            probe_data=(probe / side).astype(np.complex64)[None, None],
+            probe_position_y_px=view.positions_px[:, 0],
+            probe_position_x_px=view.positions_px[:, 1],
+            opr_mode_weights_data=np.ones(1, np.float32),
+        )
+        task.reconstructor.dataloader.generator.manual_seed(seed)
+        losses = _run(task, epochs, progress)
+        patch = task.get_data_to_cpu("object", as_numpy=True)[0]
+        refined = task.get_data_to_cpu("probe", as_numpy=True)[0, 0] * side
+    _check_finite(patch, losses)
+    return LsqmlResult(
+        object_=_pasted(patch, view),
+        probe=refined.astype(np.complex64) if refine_probe else probe.astype(np.complex64),
+        losses=losses,
+        options={"ptychi": ptychi.__version__, **_record(options)},
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _import_torchvision() -> None:
+    """Import torchvision, with the schemas of its operators if those do not load."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        torch_library: Any = importlib.import_module("torch.library")
+        library = torch_library.Library("torchvision", "FRAGMENT")
+        for schema in TORCHVISION_SCHEMAS:
+            library.define(schema)
+        _kept_libraries.append(library)
+        importlib.import_module("torchvision")
+
+
+def _check_together(
+    amplitudes: np.ndarray, positions_px: np.ndarray, probe: np.ndarray, epochs: int, batch: int
+) -> None:
+    side = probe.shape[0]
+    expected = (len(amplitudes), side, side)
+    if probe.shape != (side, side) or amplitudes.shape != expected or not len(amplitudes):
+        raise ValueError(
+            f"amplitudes have shape {amplitudes.shape} and the probe {probe.shape}; "
+            "give at least one pattern, as (scan, n, n) with the probe's (n, n)"
+        )
+    if positions_px.shape != (len(amplitudes), 2):
+        raise ValueError(
+            f"positions_px have shape {positions_px.shape} for {len(amplitudes)} patterns; "
+            "give one (row, column) per pattern"
+        )
+    if epochs < 1 or batch < 1:
+        raise ValueError(f"epochs is {epochs} and batch_size {batch}; both must be at least 1")
+
+
+def _check_finite(patch: np.ndarray, losses: np.ndarray) -> None:
+    wrong = int((~np.isfinite(patch)).sum())
+    if wrong or not np.isfinite(losses).all():
+        raise StudyError(
+            f"LSQML diverged: {wrong} of {patch.size} object pixels are not finite, the last loss "
+            f"is {losses[-1]}; use more patterns per batch or check the scale of the probe"
+        )
+
+
+def _view_of(positions_px: np.ndarray, side: int, object_shape: tuple[int, int]) -> _View:
+    """Return the bounding box of the patches with pty-chi's margin around it."""
+    import torch
+
+    from study_lib.forward import corners_of, pixel_indices
+
+    positions = positions_px.astype(np.float32)
+    corners = corners_of(torch.from_numpy(positions), side)
+    lit = np.zeros(object_shape, dtype=bool)
+    lit.reshape(-1)[pixel_indices(corners, side, object_shape).numpy()] = True
+    first = (corners.amin(dim=0) - MARGIN).tolist()
+    shape = (corners.amax(dim=0) - corners.amin(dim=0) + side + 2 * MARGIN).tolist()
+    return _View(positions, (first[0], first[1]), (shape[0], shape[1]), lit)
+
+
+def _options(
+    api: ModuleType, settings: dict[str, Any], view: _View, side: int, *, refine_probe: bool
+) -> Any:
+    """Return pty-chi's options with everything off that moves scale, modes or positions."""
+    options = api.LSQMLOptions()
+    options.data_options.fft_shift = True
+    options.data_options.free_space_propagation_distance_m = np.inf
+
+    solver = options.reconstructor_options
+    for name, value in settings.items():
+        setattr(solver, name, value)
+    solver.default_device = api.Devices.CPU
+    solver.allow_nondeterministic_algorithms = False
+    solver.rescale_probe_intensity_in_first_epoch = False
+    solver.single_slice_solve_obj_prb_step_size_jointly = True
+
+    object_options = options.object_options
+    object_options.remove_object_probe_ambiguity.enabled = False
+    object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
+    object_options.position_origin_coords = [
+        (side - 1) / 2 - side // 2 - first for first in view.first_px
+    ]
+
+    options.probe_options.optimizable = refine_probe
+    options.probe_options.power_constraint.enabled = False
+    options.probe_options.orthogonalize_incoherent_modes.enabled = False
+    options.probe_options.orthogonalize_opr_modes.enabled = False
+    options.probe_position_options.optimizable = False
+    options.opr_mode_weight_options.optimizable = False
+    return options
+
+
+def _record(options: Any) -> dict[str, Any]:
+    """Return the options that matter as plain data."""
+    solver = json.loads(json.dumps(options.reconstructor_options.get_dict(), default=str))
+    return {
+        "algorithm": "LSQML",
+        "object_start": "uniform",
+        "refine_probe": options.probe_options.optimizable,
+        "refine_positions": options.probe_position_options.optimizable,
+        "probe_power_constraint": options.probe_options.power_constraint.enabled,
+        "remove_object_probe_ambiguity": (
+            options.object_options.remove_object_probe_ambiguity.enabled
+        ),
+        "object_step_scaler": options.object_options.optimal_step_size_scaler,
+        **{name: solver[name] for name in RECORDED},
+    }
+
+
+def _run(
+    task: Any, epochs: int, progress: Callable[[int, int, float], None] | None
+) -> Float[np.ndarray, " epochs"]:
+    """Run epoch by epoch; the state of the task carries over."""
+    losses = np.empty(epochs)
+    for epoch in range(epochs):
+        try:
+            task.run(n_epochs=1, reset_timer_globals=False)
+        except RuntimeError as error:
+            raise StudyError(
+                f"LSQML stopped in epoch {epoch + 1} of {epochs} ({error}); "
+                "use more patterns per batch or check the scale of the probe"
+            ) from error
+        losses[epoch] = task.reconstructor.loss_tracker.table["loss"].iloc[-1]
+        if progress:
+            progress(epoch + 1, epochs, float(losses[epoch]))
+    return losses
+
+
+def _pasted(patch: Complex[np.ndarray, "by bx"], view: _View) -> Complex[np.ndarray, "oy ox"]:
+    """Return the object in its own frame, one where no patch falls."""
+    object_: np.ndarray = np.ones(view.lit.shape, np.complex64)
+    rows, columns = np.nonzero(view.lit)
+    object_[rows, columns] = patch[rows - view.first_px[0], columns - view.first_px[1]]
+    return object_
+
+
+@contextmanager
+def _borrowed_globals() -> Iterator[None]:
+    """Put back what pty-chi sets for the whole process; keep its log to warnings.
+
+    It seeds three global generators, sets torch's default device and type, and its calls of
+    ``logging.info`` give the root logger a handler. Torch's remark on pty-chi's bounds check is
+    left out: it is about gradients, which LSQML does not use.
+    """
+    import torch
+
+    root, logger = logging.getLogger(), logging.getLogger("ptychi")
+    handlers, level = root.handlers[:], logger.level
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    logger.setLevel(logging.WARNING)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad")
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None if device.type == "cpu" else device)
+        logger.setLevel(level)
+        root.handlers[:] = handlers

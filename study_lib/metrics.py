@@ -1,0 +1,310 @@
+"""Scores of an aligned complex object against the truth, over the pixels of a mask.
+
+The images are crops of one object frame. Pixels outside the mask do not count; where a score needs
+whole images they are set to the truth's mean under the mask in both, so crop to the mask first: a
+wide equal frame would flatter MS-SSIM.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+from skimage.metrics import structural_similarity
+from skimage.restoration import unwrap_phase
+
+from study_lib.alignment import WINDOW_EDGE, require_comparable, soft_window, without_mean
+
+SSIM_SIGMA_PX = 1.5
+SSIM_WINDOW_PX = 11
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+ROUNDING = 1e-12
+# A narrower range, in rad or in transmission, is the rounding of a constant complex64 image.
+SMALLEST_RANGE = 1e-5
+HIGHER_IS_BETTER = {
+    "phase_ms_ssim": True,
+    "phase_ssim": True,
+    "phase_psnr_db": True,
+    "phase_mae_rad": False,
+    "amplitude_ms_ssim": True,
+    "amplitude_ssim": True,
+    "amplitude_psnr_db": True,
+    "amplitude_mae": False,
+    "complex_nrmse": False,
+    "frc_crossing": True,
+}
+
+
+@dataclass(frozen=True)
+class FourierRingCorrelation:
+    """Correlation, -1 to 1, against frequency in fractions of Nyquist; one value per ring."""
+
+    frequency: Float[np.ndarray, " ring"]
+    correlation: Float[np.ndarray, " ring"]
+
+
+def score(
+    object_: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+    *,
+    frc_threshold: float,
+) -> dict[str, float | int | None]:
+    """Return every score by name, and the number of scales of MS-SSIM.
+
+    `HIGHER_IS_BETTER` tells the direction of each. None means better than the scale can tell: no
+    difference (PSNR) or no crossing up to Nyquist (FRC).
+
+    SSIM compares means as ratios, so it needs an origin: phases count from the truth's smallest.
+
+    Parameters
+    ----------
+    object_, truth : (y, x)
+        Complex transmission, aligned.
+    mask : (y, x)
+        Scored pixels.
+    frc_threshold
+        Correlation below which a frequency counts as lost.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the mask is empty, an image is zero under the mask or not finite, the
+        crop is smaller than the SSIM window, or the truth's phase or amplitude is constant there.
+    """
+    require_comparable(object_, truth, mask)
+    truth_phase, phase = phase_pair(object_, truth)
+    origin = truth_phase[mask].min()
+    scores: dict[str, float | int | None] = {}
+    for name, unit, image, reference in (
+        ("phase", "_rad", phase - origin, truth_phase - origin),
+        ("amplitude", "", np.abs(object_), np.abs(truth)),
+    ):
+        _data_range(reference, mask, name=f"{name} of the truth")
+        scores[f"{name}_ms_ssim"] = ms_ssim(image, reference, mask)
+        scores[f"{name}_ssim"] = ssim(image, reference, mask)
+        scores[f"{name}_psnr_db"] = psnr_db(image, reference, mask)
+        scores[f"{name}_mae{unit}"] = mae(image, reference, mask)
+    frc = fourier_ring_correlation(object_, truth, mask)
+    return scores | {
+        "complex_nrmse": complex_nrmse(object_, truth, mask),
+        "frc_crossing": frc_crossing(frc, frc_threshold),
+        "ms_ssim_scales": ms_ssim_scales(mask.shape),
+    }
+
+
+def phase_pair(
+    object_: Complex[np.ndarray, "y x"], truth: Complex[np.ndarray, "y x"]
+) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "y x"]]:
+    """Return the phases in rad of truth and object, in this order, without wraps between them.
+
+    The truth's phase is unwrapped if neighbours differ by more than pi (Herráez et al., Appl. Opt.
+    41, 7437 (2002), doi:10.1364/AO.41.007437), so a true step must stay below pi per pixel.
+    The object's phase is the branch nearest to the truth's, so no error exceeds pi.
+    """
+    truth_phase: np.ndarray = np.angle(truth).astype(np.float64)
+    if any((np.abs(np.diff(truth_phase, axis=axis)) > np.pi).any() for axis in (0, 1)):
+        truth_phase = unwrap_phase(truth_phase, rng=0)  # type: ignore[no-untyped-call]
+    return truth_phase, truth_phase + np.angle(object_ * truth.conj())
+
+
+def mae(
+    image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> float:
+    """Return the mean absolute error under the mask, in the unit of the images."""
+    return float(np.abs(image - truth)[mask].mean())
+
+
+def psnr_db(
+    image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> float | None:
+    """Return ``10 log10(range^2 / mean squared error)``; the range is the truth's under the mask.
+
+    None if the images are equal, up to rounding.
+
+    Raises
+    ------
+    ValueError
+        If the truth is constant under the mask.
+    """
+    data_range = _data_range(truth, mask)
+    squared_error = float(((image - truth)[mask] ** 2).mean())
+    if squared_error < (ROUNDING * data_range) ** 2:
+        return None
+    return float(10 * np.log10(data_range**2 / squared_error))
+
+
+def ssim(
+    image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> float:
+    """Return the mean structural similarity under the mask, Gaussian window of 1.5 pixels.
+
+    Wang et al., IEEE Trans. Image Process. 13, 600 (2004), doi:10.1109/TIP.2003.819861
+
+    Raises
+    ------
+    ValueError
+        If the truth is constant under the mask or the crop is smaller than the window.
+    """
+    _require_window(mask.shape)
+    _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
+        _filled(image, truth, mask),
+        _filled(truth, truth, mask),
+        gaussian_weights=True,
+        sigma=SSIM_SIGMA_PX,
+        use_sample_covariance=False,
+        data_range=_data_range(truth, mask),
+        full=True,
+    )
+    return float(similarity[mask].mean())
+
+
+def ms_ssim_scales(shape: tuple[int, ...]) -> int:
+    """Return how many scales of MS-SSIM a crop allows, at most 5.
+
+    The window must fit after the last halving, and torchmetrics wants ``(scales - 1)^2`` windows
+    along the shorter side: 22, 44, 99 and 176 pixels for 2 to 5 scales.
+
+    Raises
+    ------
+    ValueError
+        If the crop is smaller than the window.
+    """
+    _require_window(shape)
+    fits = [
+        scales
+        for scales in range(1, len(MS_SSIM_WEIGHTS) + 1)
+        if min(shape) // max(2 ** (scales - 1), (scales - 1) ** 2) >= SSIM_WINDOW_PX
+    ]
+    return fits[-1]
+
+
+def ms_ssim(
+    image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> float:
+    """Return the multi-scale structural similarity, over :func:`ms_ssim_scales` scales.
+
+    The weights are the first of the standard ones, scaled to a sum of 1; values for different
+    numbers of scales do not compare. Negative similarities count as 0 (torchmetrics' "relu"),
+    because the product of their powers is not real. Means over the whole crop, mirrored borders
+    included at the last scale.
+
+    Wang, Simoncelli and Bovik, Asilomar Conf. 37, 1398 (2003), doi:10.1109/ACSSC.2003.1292216
+
+    Raises
+    ------
+    ValueError
+        If the truth is constant under the mask or the crop is smaller than the window.
+    """
+    import torch
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    weights = MS_SSIM_WEIGHTS[: ms_ssim_scales(mask.shape)]
+    similarity = multiscale_structural_similarity_index_measure(
+        torch.from_numpy(_filled(image, truth, mask))[None, None],
+        torch.from_numpy(_filled(truth, truth, mask))[None, None],
+        sigma=SSIM_SIGMA_PX,
+        kernel_size=SSIM_WINDOW_PX,
+        data_range=_data_range(truth, mask),
+        betas=tuple(weight / sum(weights) for weight in weights),
+        normalize="relu",
+    )
+    return float(similarity)
+
+
+def complex_nrmse(
+    object_: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+) -> float:
+    """Return ``sqrt(sum |O - T|^2 / sum |T|^2)`` under the mask.
+
+    Raises
+    ------
+    ValueError
+        If the truth is zero under the mask.
+    """
+    norm = float((np.abs(truth[mask]) ** 2).sum())
+    if norm == 0:
+        raise ValueError(f"the truth is zero on all {mask.sum()} scored pixels; check the crop")
+    return float(np.sqrt((np.abs(object_ - truth)[mask] ** 2).sum() / norm))
+
+
+def fourier_ring_correlation(
+    object_: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+) -> FourierRingCorrelation:
+    """Return ``Re sum F conj(G) / sqrt(sum |F|^2 sum |G|^2)`` over rings of spatial frequency.
+
+    The complex images are taken under a soft window, less their means. A ring is one frequency
+    sample of the longer side wide; those from the first to Nyquist count. A ring where either
+    image has no power carries no information and has correlation 0.
+
+    van Heel and Schatz, J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the mask is empty, or an image is zero under the mask or not finite.
+    """
+    require_comparable(object_, truth, mask)
+    window = soft_window(mask, edge_px=WINDOW_EDGE * min(mask.shape))
+    side = max(mask.shape)
+    frequencies = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, mask.shape), indexing="ij"))
+    rings = np.rint(frequencies * side).astype(int).ravel()
+
+    def ring_sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(rings, weights=values.ravel())[1 : side // 2 + 1]
+
+    def spectrum_and_power(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        spectrum = np.fft.fft2(without_mean(image, window))
+        power = ring_sums(np.abs(spectrum) ** 2)
+        rounding = ROUNDING**2 * image.size * (np.abs(window * image) ** 2).sum()
+        return spectrum, np.where(power > rounding, power, 0)
+
+    spectrum, power = spectrum_and_power(object_)
+    truth_spectrum, truth_power = spectrum_and_power(truth)
+    cross = ring_sums((spectrum * truth_spectrum.conj()).real)
+    norm = np.sqrt(power * truth_power)
+    correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
+    return FourierRingCorrelation(np.arange(1, side // 2 + 1) / (side / 2), correlation)
+
+
+def frc_crossing(frc: FourierRingCorrelation, threshold: float) -> float | None:
+    """Return the frequency, as a fraction of Nyquist, where the FRC first falls below a threshold.
+
+    Linear between rings; the first ring's frequency if that is already below, None if none is.
+    """
+    below = np.flatnonzero(frc.correlation < threshold)
+    if not len(below):
+        return None
+    if below[0] == 0:
+        return float(frc.frequency[0])
+    pair = [below[0], below[0] - 1]
+    return float(np.interp(threshold, frc.correlation[pair], frc.frequency[pair]))
+
+
+def _filled(
+    image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> Float[np.ndarray, "y x"]:
+    return np.where(mask, image, truth[mask].mean()).astype(np.float64)
+
+
+def _data_range(
+    truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"], *, name: str = "truth"
+) -> float:
+    data_range = float(np.ptp(truth[mask]))
+    if data_range < SMALLEST_RANGE:
+        raise ValueError(
+            f"the {name} is {truth[mask][0]:.6g} on all {mask.sum()} scored pixels, so scores "
+            "relative to its range have no meaning; score pixels where it varies"
+        )
+    return data_range
+
+
+def _require_window(shape: tuple[int, ...]) -> None:
+    if min(shape) < SSIM_WINDOW_PX:
+        raise ValueError(
+            f"the crop is {shape[0]} x {shape[1]} pixels, smaller than the {SSIM_WINDOW_PX} pixel "
+            "window of SSIM; score a larger crop"
+        )

@@ -1,0 +1,185 @@
+"""PtychoPINN: a network that maps diffraction to object patches, judged by the diffraction model.
+
+Hoidn, Mishra and Mehta, Sci. Rep. 13, 22789 (2023), doi:10.1038/s41598-023-48351-7. Two decoders,
+for amplitude and phase, share one encoder. The patches of a group are merged into one object
+region; every pattern of the group has to be explained by that one region.
+"""
+
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor, nn
+
+from study_lib.forward import expected_counts
+
+BOTTLENECK_PX = 8
+ENCODER_WIDTH = 128
+DECODER_WIDTH = 32
+MERGE_FLOOR = 1e-3
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a 3 x 3 convolution, Glorot-uniform as in the original's framework."""
+    layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # a bias is there: bias=True
+    return layer
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        _convolution(inputs, outputs), nn.ReLU(), _convolution(outputs, outputs), nn.ReLU()
+    )
+
+
+class Head(nn.Module):
+    """Decoder of one quantity: the central half of the patch in full, its border coarsely.
+
+    The border comes from the last ``channels`` features of the trunk (the original's ``probe_big``).
+    """
+
+    def __init__(self, *, channels: int, side: int, filters_scale: int) -> None:
+        super().__init__()
+        width, layers = ENCODER_WIDTH * filters_scale, []
+        stages = (side // 2 // BOTTLENECK_PX).bit_length() - 1
+        for stage in reversed(range(stages)):
+            narrow = DECODER_WIDTH * filters_scale * 2**stage
+            layers += [_block(width, narrow), nn.Upsample(scale_factor=2)]
+            width = narrow
+        self.trunk = nn.Sequential(*layers)
+        self.channels = channels
+        self.centre = _convolution(width - channels, channels)
+        self.border = nn.Sequential(
+            nn.Upsample(scale_factor=2), _block(channels, channels), _convolution(channels, channels)
+        )
+        self.margin = side // 4
+
+    def forward(
+        self, features: Float[Tensor, "batch f h w"]
+    ) -> tuple[Float[Tensor, "batch c half half"], Float[Tensor, "batch c n n"]]:
+        """Return the central half and the whole-patch border field, both without activation."""
+        trunk = self.trunk(features)
+        return self.centre(trunk[:, : -self.channels]), self.border(trunk[:, -self.channels :])
+
+    def whole(
+        self, centre: Float[Tensor, "batch c half half"], border: Float[Tensor, "batch c n n"]
+    ) -> Float[Tensor, "batch c n n"]:
+        """Return the border field with its central half replaced."""
+        inner = slice(self.margin, -self.margin)
+        patch = border.clone()
+        patch[..., inner, inner] = centre
+        return patch
+
+
+class PtychoPinn(nn.Module):
+    """Amplitude and phase autoencoder: C diffraction amplitudes to C complex object patches.
+
+    Parameters
+    ----------
+    channels
+        Patterns per group, C = gridsize squared.
+    side
+        Side N of a pattern: a power of two, at least 16.
+    filters_scale
+        Width multiplier; 2 in the original study.
+    """
+
+    def __init__(self, *, channels: int, side: int, filters_scale: int) -> None:
+        super().__init__()
+        stages = (side // BOTTLENECK_PX).bit_length() - 1
+        layers: list[nn.Module] = []
+        inputs = channels
+        for stage in reversed(range(stages)):
+            outputs = max(1, ENCODER_WIDTH * filters_scale // 2**stage)
+            layers += [_block(inputs, outputs), nn.MaxPool2d(2)]
+            inputs = outputs
+        self.encoder = nn.Sequential(*layers)
+        self.amplitude = Head(channels=channels, side=side, filters_scale=filters_scale)
+        self.phase = Head(channels=channels, side=side, filters_scale=filters_scale)
+
+    def forward(self, inputs: Float[Tensor, "batch c n n"]) -> Complex[Tensor, "batch c n n"]:
+        """Return object patches; amplitude in (0, 1), phase in (-pi, pi).
+
+        Parameters
+        ----------
+        inputs : (batch, c, n, n)
+            Diffraction amplitudes times :func:`input_scale`.
+        """
+        features = self.encoder(inputs)
+        amplitude = self.amplitude.whole(*self.amplitude(features))
+        phase = self.phase.whole(*self.phase(features))
+        return torch.polar(
+            torch.sigmoid(amplitude.float()), torch.pi * torch.tanh(phase.float())
+        )
+
+
+def input_scale(amplitudes: Float[Tensor, "scan n n"]) -> float:
+    """Return the factor that brings the mean power of a pattern to (N / 2)^2, as in the original.
+
+    It only conditions the network's input; the likelihood is in counts.
+    """
+    side = amplitudes.shape[-1]
+    power = (amplitudes**2).sum(dim=(1, 2)).mean()
+    return float(side / 2 / torch.sqrt(power))
+
+
+def merge_groups(
+    patches: Complex[Tensor, "batch c n n"],
+    corners_px: Int[Tensor, "batch c 2"],
+    weights: Float[Tensor, "n n"],
+) -> Complex[Tensor, "batch c n n"]:
+    """Return the patches cut anew from the region that each group shares.
+
+    The region is the weighted mean of the patches where they lie. A single patch is its own region.
+
+    Parameters
+    ----------
+    patches : (batch, c, n, n)
+    corners_px : (batch, c, 2)
+        (row, column) of each patch's first pixel.
+    weights : (n, n)
+        Positive weight of each patch pixel, :func:`merge_weights`.
+    """
+    batch, channels, side, _ = patches.shape
+    if channels == 1:
+        return patches
+    local = corners_px - corners_px.amin(dim=1, keepdim=True)
+    region = side + int(local.max())
+    offsets = torch.arange(side, device=patches.device)
+    rows, columns = local[..., 0, None] + offsets, local[..., 1, None] + offsets
+    first = torch.arange(batch, device=patches.device)[:, None, None, None] * region**2
+    indices = (first + rows[..., :, None] * region + columns[..., None, :]).flatten()
+    zeros = patches.new_zeros(batch * region**2)
+    total = zeros.index_add(0, indices, (patches * weights).flatten())
+    spread = weights.expand(patches.shape).flatten()
+    weight = zeros.real.index_add(0, indices, spread)
+    return (total[indices] / weight[indices]).unflatten(0, patches.shape)
+
+
+def merge_weights(probe: Complex[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """Return the probe's intensity with a small floor: how well each patch pixel is known."""
+    power = probe.abs() ** 2
+    return power + MERGE_FLOOR * power.max()
+
+
+def half_deviance(
+    expected: Float[Tensor, "*batch n n"], counts: Float[Tensor, "*batch n n"]
+) -> Float[Tensor, ""]:
+    """Return the mean Poisson negative log-likelihood per pixel above that of a perfect model.
+
+    ``lambda - n - n log(lambda / n)``; its gradient is the likelihood's. Where many photons fall
+    on every pixel, noise alone gives 1/2.
+    """
+    ratio = torch.xlogy(counts, counts) - torch.xlogy(counts, expected + 1e-6)
+    return (expected - counts + ratio).mean()
+
+
+def group_half_deviance(
+    patches: Complex[Tensor, "batch c n n"],
+    probes: Complex[Tensor, "batch c n n"],
+    counts: Float[Tensor, "batch c n n"],
+    corners_px: Int[Tensor, "batch c 2"],
+    weights: Float[Tensor, "n n"],
+) -> Float[Tensor, ""]:
+    """Return how badly the regions of the groups explain the counts, through probe and FFT."""
+    merged = merge_groups(patches, corners_px, weights)
+    return half_deviance(expected_counts(probes * merged), counts)

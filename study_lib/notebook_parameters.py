@@ -1,0 +1,115 @@
+"""The parameters of each notebook: checked before a kernel starts, and again inside it."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, ValidationError
+
+from study_lib.design import Frozen, SplitName, ViewName, describe_faults
+from study_lib.errors import InputError
+
+
+class NotebookParameters(Frozen):
+    """What every notebook of the study is told."""
+
+    notebook: ClassVar[str]
+    run_folder: str = Field(min_length=1, description="folder of the run")
+
+    @classmethod
+    def from_notebook(cls, names: Mapping[str, Any]) -> "NotebookParameters":
+        """Return the parameters among a notebook's globals.
+
+        Raises
+        ------
+        InputError
+            If a value is missing or wrong.
+        """
+        return cls.check({name: names[name] for name in cls.model_fields if name in names})
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> "NotebookParameters":
+        """Return validated parameters.
+
+        Raises
+        ------
+        InputError
+            One line per unknown, missing or wrong value.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InputError(describe_faults(error, cls.notebook, cls)) from None
+
+
+class DesignParameters(NotebookParameters):
+    """Notebook 00."""
+
+    notebook = "00_design"
+    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    base_npz: str | None = Field(description="base data, or None for the synthetic object")
+
+
+class DatasetParameters(NotebookParameters):
+    """Notebook 01."""
+
+    notebook = "01_dataset"
+    dose: float = Field(gt=0, description="mean photons per pattern")
+
+
+class OverlapParameters(DatasetParameters):
+    """Notebook 02."""
+
+    notebook = "02_overlap"
+    view: ViewName
+
+
+class TrainParameters(OverlapParameters):
+    """Notebook 03."""
+
+    notebook = "03_train"
+
+
+class ReconstructParameters(OverlapParameters):
+    """Notebook 04."""
+
+    notebook = "04_reconstruct"
+    split: SplitName
+
+
+class CompareParameters(ReconstructParameters):
+    """Notebook 05."""
+
+    notebook = "05_compare"
+
+
+class SummaryParameters(NotebookParameters):
+    """Notebook 06."""
+
+    notebook = "06_summary"
+
+
+NOTEBOOKS: dict[str, type[NotebookParameters]] = {
+    model.notebook: model
+    for model in (
+        DesignParameters,
+        DatasetParameters,
+        OverlapParameters,
+        TrainParameters,
+        ReconstructParameters,
+        CompareParameters,
+        SummaryParameters,
+    )
+}
+
+
+def parameters_of(notebook: str, values: Mapping[str, Any]) -> NotebookParameters:
+    """Return the validated parameters of a notebook by name.
+
+    Raises
+    ------
+    InputError
+        If there is no such notebook, or a value is wrong.
+    """
+    if notebook not in NOTEBOOKS:
+        raise InputError(f"notebook {notebook!r} not found; choose one of {', '.join(NOTEBOOKS)}")
+    return NOTEBOOKS[notebook].check(values)

@@ -1,0 +1,195 @@
+"""The frozen plan of a run: one job per notebook, dose, view and split."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from study_lib.design import SPLITS, StudyDesign
+from study_lib.errors import InputError
+from study_lib.files import read_json
+from study_lib.notebook_parameters import parameters_of
+from study_lib.paths import (
+    comparison_folder,
+    dataset_path,
+    dose_name,
+    phase_root,
+    reconstruction_folder,
+    training_folder,
+    view_folder,
+    view_path,
+)
+
+PLAN_FILE = "plan.json"
+NOTEBOOK_FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+RUN = Path()
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One execution of a notebook; every path is relative to the run's folder.
+
+    ``folder`` receives the events, ``outputs`` and at least ``figures`` figures in the notebook
+    are the evidence without which the job has failed.
+    """
+
+    name: str
+    notebook: str
+    parameters: Mapping[str, Any]
+    after: Sequence[str]
+    folder: str
+    outputs: Sequence[str]
+    figures: int = field(default=1)
+
+    @property
+    def executed(self) -> str:
+        """The executed notebook."""
+        return f"notebooks/{self.name}.ipynb"
+
+    @property
+    def done(self) -> str:
+        """The file that proves the job is done."""
+        return f"jobs/{self.name}/done.json"
+
+
+def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJob]:
+    """Return every job of a study in an order that respects what each one needs.
+
+    Raises
+    ------
+    InputError
+        If the parameters of a job are wrong; nothing has been started then.
+    """
+    first = _job(
+        "00_design",
+        after=[],
+        folder=Path("phase_a_design"),
+        outputs=[Path("phase_a_design/matrix.csv")],
+        parameters={"preset": design.preset, "base_npz": base_npz},
+    )
+    jobs = [first]
+    for dose in design.doses:
+        jobs += _jobs_of_dose(design, dose, first.name)
+    summary = phase_root(RUN, "H")
+    jobs.append(
+        _job(
+            "06_summary",
+            after=[job.name for job in jobs if job.notebook in ("03_train", "05_compare")],
+            folder=summary,
+            outputs=[summary / "summary.md", summary / "table.csv", summary / "table_train.csv"],
+            parameters={},
+        )
+    )
+    return jobs
+
+
+def _jobs_of_dose(design: StudyDesign, dose: float, design_job: str) -> list[PlannedJob]:
+    roots = {phase: phase_root(RUN, phase) for phase in "CDEFG"}
+    dataset = _job(
+        "01_dataset",
+        dose_name(dose),
+        after=[design_job],
+        folder=roots["C"] / dose_name(dose),
+        outputs=[dataset_path(roots["C"], dose, split) for split in SPLITS],
+        parameters={"dose": dose},
+    )
+    jobs = [dataset]
+    for view in design.views:
+        condition = {"dose": dose, "view": view.name}
+        label = (dose_name(dose), view.name)
+        view_files = [view_path(roots["C"], roots["D"], dose, view.name, split) for split in SPLITS]
+        metrics = view_folder(roots["D"], dose, view.name) / "metrics_bundle.json"
+        overlap = _job(
+            "02_overlap",
+            *label,
+            after=[dataset.name],
+            folder=metrics.parent,
+            outputs=[metrics, *(path for path in view_files if path.is_relative_to(roots["D"]))],
+            parameters=condition,
+        )
+        trained = training_folder(roots["E"], dose, view.name, view.gridsize)
+        train = _job(
+            "03_train",
+            *label,
+            after=[overlap.name],
+            folder=trained,
+            outputs=[trained / name for name in ("model.pt", "history.json", "train.log")],
+            parameters=condition,
+        )
+        jobs += [overlap, train]
+        for split in SPLITS:
+            iterative = reconstruction_folder(roots["F"], dose, view.name, split)
+            reconstruct = _job(
+                "04_reconstruct",
+                *label,
+                split,
+                after=[overlap.name],
+                folder=iterative,
+                outputs=[iterative / "reconstruction.npz"],
+                parameters=condition | {"split": split},
+            )
+            compared = comparison_folder(roots["G"], dose, view.name, split)
+            compare = _job(
+                "05_compare",
+                *label,
+                split,
+                after=[train.name, reconstruct.name],
+                folder=compared,
+                outputs=[compared / name for name in ("metrics.csv", "metrics.json", "aligned.npz")],
+                parameters=condition | {"split": split},
+            )
+            jobs += [reconstruct, compare]
+    return jobs
+
+
+def _job(
+    notebook: str,
+    *label: str,
+    after: list[str],
+    folder: Path,
+    outputs: list[Path],
+    parameters: Mapping[str, Any],
+) -> PlannedJob:
+    values = {"run_folder": ".", **parameters}
+    parameters_of(notebook, values)
+    return PlannedJob(
+        name="__".join((notebook, *label)),
+        notebook=notebook,
+        parameters=values,
+        after=tuple(after),
+        folder=folder.as_posix(),
+        outputs=tuple(path.as_posix() for path in outputs),
+    )
+
+
+def plan_content(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
+    """Return the plan as plain data."""
+    return {"jobs": [asdict(job) for job in jobs]}
+
+
+def read_plan(path: Path) -> list[PlannedJob]:
+    """Return the jobs of a plan file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not a plan.
+    """
+    content = read_json(path)
+    try:
+        return [PlannedJob(**job) for job in content["jobs"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a plan of this study ({error})") from None
+
+
+@cache
+def code_digest(notebook: str) -> str:
+    """Return a hash of the library's sources and one notebook's code cells, not its outputs."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for cell in read_json(NOTEBOOK_FOLDER / f"{notebook}.ipynb")["cells"]:
+        digest.update("".join(cell["source"]).encode() + b"\0")
+    return digest.hexdigest()[:16]

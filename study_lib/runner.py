@@ -1,0 +1,149 @@
+"""Run one job of a plan: one notebook, in one process, whole or not at all."""
+
+import ctypes
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from study_lib.errors import InputError, StudyError
+from study_lib.files import hashes_of, write_json
+from study_lib.notebook_parameters import parameters_of
+from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
+from study_lib.records import Job, provenance, utc_now
+
+LAST_LINES = 20
+
+
+class SocketKernelManager(AsyncKernelManager):
+    """Kernel that listens on sockets in a private folder: no ports, so no two jobs can clash."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._sockets = tempfile.TemporaryDirectory(prefix="study-")
+        self.transport = "ipc"
+        self.ip = f"{self._sockets.name}/k"
+
+    async def cleanup_resources(self, restart: bool = False) -> None:
+        """Remove the sockets after the kernel."""
+        await super().cleanup_resources(restart)
+        if not restart:
+            self._sockets.cleanup()
+
+
+def execute_notebook(
+    notebook: str, output: Path, parameters: Mapping[str, Any], working_folder: Path
+) -> nbformat.NotebookNode:
+    """Execute a notebook of the study with papermill and write it in one piece.
+
+    A failed notebook is kept beside the output as ``.failed.ipynb``.
+
+    Raises
+    ------
+    InputError
+        If a parameter is unknown, missing or wrong; no kernel has been started then.
+    StudyError
+        If a cell fails or the kernel dies.
+    """
+    values = parameters_of(notebook, parameters).model_dump()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.stem}.part.ipynb")
+    failed = output.with_name(f"{output.stem}.failed.ipynb")
+    failed.unlink(missing_ok=True)
+    try:
+        executed = papermill.execute_notebook(
+            NOTEBOOK_FOLDER / f"{notebook}.ipynb",
+            partial,
+            parameters=values,
+            cwd=str(working_folder),
+            progress_bar=False,
+            kernel_manager_class=SocketKernelManager,
+        )
+    except PapermillExecutionError as error:
+        partial.replace(failed)
+        last = "\n".join("\n".join(error.traceback).splitlines()[-LAST_LINES:])
+        raise StudyError(
+            f"{notebook}: cell {error.cell_index} failed: {error.ename}: {error.evalue}\n"
+            f"the notebook is kept as {failed}\n{last}"
+        ) from None
+    except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        if partial.exists():
+            partial.replace(failed)
+        raise StudyError(
+            f"{notebook}: the kernel stopped ({type(error).__name__}: {error}); it may have run "
+            "out of memory, or was killed"
+        ) from None
+    partial.replace(output)
+    return executed
+
+
+def run_job(run_folder: Path, job_name: str) -> None:
+    """Execute one job of the run's plan, check its evidence, and write its ``done.json`` last.
+
+    Raises
+    ------
+    InputError
+        If the plan has no such job.
+    StudyError
+        If the notebook fails or its evidence is missing.
+    """
+    plan = {job.name: job for job in read_plan(run_folder / PLAN_FILE)}
+    if job_name not in plan:
+        raise InputError(f"job {job_name!r} is not in {run_folder / PLAN_FILE}; see `study run -n`")
+    job = plan[job_name]
+    _die_with_parent()
+    done = run_folder / job.done
+    done.unlink(missing_ok=True)
+    events = Job(run_folder, job.name, run_folder / job.folder, {})
+    events.progress("start kernel", 1, 1)
+    started, start_s = utc_now(), time.perf_counter()
+    executed = execute_notebook(
+        job.notebook, run_folder / job.executed, job.parameters, run_folder
+    )
+    _check_evidence(run_folder, job, executed)
+    files = [run_folder / path for path in (job.executed, *job.outputs)]
+    record = {
+        "job": job.name,
+        "parameters": dict(job.parameters),
+        "code": code_digest(job.notebook),
+        "started": started,
+        "wall_s": round(time.perf_counter() - start_s, 3),
+        "sha256": hashes_of(files, run_folder),
+        **provenance(),
+    }
+    write_json(done, record)
+
+
+def _check_evidence(run_folder: Path, job: PlannedJob, executed: nbformat.NotebookNode) -> None:
+    """Check that a notebook which ran to its end has left what it promised."""
+    missing = [path for path in job.outputs if not (run_folder / path).is_file()]
+    if missing:
+        raise StudyError(f"{job.name}: ran to its end but did not write {', '.join(missing)}")
+    figures = sum(
+        "image/png" in output.get("data", {})
+        for cell in executed.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+    if figures < job.figures:
+        raise StudyError(f"{job.name}: ran to its end with {figures} figures, needs {job.figures}")
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel of the system to end this process when the engine dies (Linux only)."""
+    if sys.platform != "linux":
+        return
+    parent_dies = 1
+    ctypes.CDLL(None, use_errno=True).prctl(parent_dies, signal.SIGTERM)
+    if os.getppid() == 1:
+        raise StudyError("the engine ended before its job began")

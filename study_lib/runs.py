@@ -1,0 +1,113 @@
+"""A run's folder: its design, its base data, where its phases keep their files."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from study_lib.contract import load_dataset
+from study_lib.design import BaseData, StudyDesign, load_design, parse_design
+from study_lib.errors import InputError
+from study_lib.files import atomic_path, read_json, sha256_of, write_json
+from study_lib.paths import phase_root
+
+DESIGN_FILE = "design.json"
+BASE_FILE = "base.npz"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder with everything a run reads and writes."""
+
+    folder: Path
+    design: StudyDesign
+
+    @property
+    def base_npz(self) -> Path | None:
+        """The run's own copy of the base data, if it has any."""
+        return self.folder / BASE_FILE if self.design.base else None
+
+    def root(self, phase: str) -> Path:
+        """Return the root folder of a phase, ``"C"`` to ``"H"``."""
+        return phase_root(self.folder, phase)
+
+
+def base_data(base_npz: Path) -> BaseData:
+    """Return name and hash of a base file that holds the contract.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, broken or breaks the contract.
+    """
+    load_dataset(base_npz, base=True)
+    return BaseData(name=base_npz.name, sha256=sha256_of(base_npz))
+
+
+def run_name(design: StudyDesign) -> str:
+    """Return ``<UTC date>_<preset>_<design hash>``."""
+    return f"{datetime.now(UTC):%Y-%m-%d}_{design.preset}_{design.digest}"
+
+
+def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) -> Run:
+    """Return the run of a folder, which is made if it does not exist yet.
+
+    Raises
+    ------
+    InputError
+        If the folder already belongs to another design.
+    """
+    path = folder / DESIGN_FILE
+    if path.exists():
+        found = open_run(folder)
+        if found.design != design:
+            raise InputError(
+                f"{folder} holds a run of design {found.design.digest} ({found.design.preset}), "
+                f"not {design.digest} ({design.preset}); choose another folder or remove it"
+            )
+        return found
+    if base_npz:
+        with atomic_path(folder / BASE_FILE) as temporary:
+            temporary.write_bytes(base_npz.read_bytes())
+    write_json(path, design.model_dump(mode="json"))
+    return Run(folder, design)
+
+
+def open_run(folder: Path) -> Run:
+    """Return the run of an existing folder.
+
+    Raises
+    ------
+    InputError
+        If there is no readable design in it.
+    """
+    path = folder / DESIGN_FILE
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no {DESIGN_FILE} here; run notebook 00_design or `study run` first, "
+            "or correct run_folder"
+        )
+    return Run(folder, parse_design(read_json(path), str(path)))
+
+
+def open_or_create(folder: Path, preset: str, base_npz: Path | None = None) -> Run:
+    """Return the run of a folder, made from a preset if the folder is new.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run of another preset or another base file.
+    """
+    if not (folder / DESIGN_FILE).exists():
+        base = base_data(base_npz) if base_npz else None
+        return create_run(folder, load_design(preset, base=base), base_npz)
+    run = open_run(folder)
+    if run.design.preset != preset:
+        raise InputError(
+            f"{folder} holds a run of preset {run.design.preset}, not {preset}; "
+            "choose another run_folder or remove it"
+        )
+    if base_npz and (not run.design.base or run.design.base.sha256 != sha256_of(base_npz)):
+        raise InputError(
+            f"{folder} holds a run that does not start from {base_npz}; choose another run_folder"
+        )
+    return run

@@ -1,0 +1,120 @@
+"""Phase H: one table and one figure per dose from every comparison."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study_lib.comparison import write_csv
+from study_lib.contract import read_arrays
+from study_lib.errors import InputError
+from study_lib.files import atomic_path, read_json, write_text
+from study_lib.figures import masked, phase_grid
+from study_lib.paths import comparison_folder, dose_name
+
+COLUMNS = {
+    "dose": "photons",
+    "view": "view",
+    "label": "arm",
+    "patterns": "patterns",
+    "phase_ms_ssim": "phase MS-SSIM",
+    "phase_ssim": "phase SSIM",
+    "phase_psnr_db": "phase PSNR [dB]",
+    "phase_mae_rad": "phase MAE [rad]",
+    "amplitude_ssim": "amplitude SSIM",
+    "frc_crossing": "FRC crossing / Nyquist",
+    "seconds": "time [s]",
+    "training_s": "training [s]",
+}
+VIEW_ORDER = ("baseline", "dense", "sparse")
+
+
+def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any]]:
+    """Write ``table.csv`` (test split), ``table_train.csv``, ``summary.md`` and the figures.
+
+    Raises
+    ------
+    InputError
+        If there is no comparison to summarise.
+    """
+    rows = collect_rows(phase_g_root)
+    splits = {split: [row for row in rows if row["split"] == split] for split in ("test", "train")}
+    for name, split in (("table.csv", "test"), ("table_train.csv", "train")):
+        if splits[split]:
+            write_csv(artifact_root / name, splits[split])
+    doses = sorted({row["dose"] for row in splits["test"]})
+    figures = []
+    for dose in doses:
+        chosen = [row for row in splits["test"] if row["dose"] == dose]
+        path = artifact_root / "figures" / f"phase_{dose_name(dose)}.png"
+        figure = dose_figure(phase_g_root, chosen)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+        figures.append(path.relative_to(artifact_root).as_posix())
+    write_text(artifact_root / "summary.md", _markdown(splits, figures))
+    return rows
+
+
+def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
+    """Return one row per (dose, view, arm, split), ordered.
+
+    Raises
+    ------
+    InputError
+        If no comparison is found.
+    """
+    paths = sorted(phase_g_root.glob("dose_*/*/*/metrics.json"))
+    if not paths:
+        raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
+    rows: list[dict[str, Any]] = [row for path in paths for row in read_json(path)]
+    return sorted(
+        rows, key=lambda row: (row["split"], row["dose"], VIEW_ORDER.index(row["view"]), row["label"])
+    )
+
+
+def dose_figure(phase_g_root: Path, rows: Sequence[dict[str, Any]]) -> Any:
+    """Return the object phase of the truth and of every arm, one row of panels per view."""
+    lines = []
+    for view in VIEW_ORDER:
+        chosen = [row for row in rows if row["view"] == view]
+        if not chosen:
+            continue
+        folder = comparison_folder(phase_g_root, chosen[0]["dose"], view, chosen[0]["split"])
+        arrays, _ = read_arrays(folder / "aligned.npz")
+        panels = {f"truth, {view}": arrays["truth"]}
+        for row in chosen:
+            score = row["phase_ms_ssim"]
+            panels[f"{row['label']}, MS-SSIM {score:.3f}"] = arrays[row["arm"]]
+        lines.append(masked(panels, np.ones_like(arrays["mask"])))
+    dose, split = rows[0]["dose"], rows[0]["split"]
+    return phase_grid(lines, title=f"object phase [rad], {dose:g} photons per pattern, {split} split")
+
+
+def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table; a value that was not reached is a dash."""
+    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:g}"
+    return str(value)
+
+
+def _markdown(splits: dict[str, list[dict[str, Any]]], figures: Sequence[str]) -> str:
+    parts = ["# Summary\n"]
+    for split, rows in splits.items():
+        if rows:
+            parts.append(f"## {split.capitalize()} split\n\n{markdown_table(rows)}")
+    parts.append(
+        "All arms of a row group (photons, view) used the same patterns, probe and mask. PtychoPINN "
+        "was trained on the train split of the same view. A dash in the FRC column: the curve "
+        "never falls below the threshold, so no crossing is stated.\n"
+    )
+    parts += [f"![object phase]({path})\n" for path in figures]
+    return "\n".join(parts)

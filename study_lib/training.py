@@ -1,0 +1,229 @@
+"""Training the physics-informed network on one view, without ground truth, and using it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from study_lib.forward import corners_of, probes_at
+from study_lib.measurement import Measurement
+from study_lib.network import (
+    PtychoPinn,
+    group_half_deviance,
+    input_scale,
+    merge_groups,
+    merge_weights,
+)
+from study_lib.seeding import torch_seed
+from study_lib.stitching import stitch
+
+INFERENCE_BATCH = 64
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class History:
+    """Half deviance per pixel after every epoch, and what a featureless object would have."""
+
+    train: tuple[float, ...]
+    validation: tuple[float, ...]
+    learning_rate: tuple[float, ...]
+    uniform_object: float
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with the one number that its input needs, and what its training took."""
+
+    network: PtychoPinn
+    input_scale: float
+    history: History
+    training_s: float
+
+
+@dataclass(frozen=True)
+class GroupTensors:
+    """A measurement as tensors, indexed by pattern; ``groups`` (group, C) index patterns."""
+
+    amplitudes: Float[Tensor, "scan n n"]
+    positions_px: Float[Tensor, "scan 2"]
+    probe: Complex[Tensor, "n n"]
+    groups: Tensor
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> "GroupTensors":
+        """Share the arrays of a measurement."""
+        return cls(
+            torch.from_numpy(measurement.amplitudes),
+            torch.from_numpy(measurement.positions_px),
+            torch.from_numpy(measurement.probe),
+            torch.from_numpy(measurement.groups),
+        )
+
+
+def train(
+    measurement: Measurement,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    learning_rate_min: float,
+    plateau_patience: int,
+    filters_scale: int,
+    validation_share: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> TrainedNetwork:
+    """Train a network so that its object regions explain the counts (Poisson likelihood).
+
+    Adam; the learning rate halves when the validation groups stop improving. The validation groups
+    are held out of the gradient, not of the input: they belong to the same view and split.
+
+    Parameters
+    ----------
+    measurement
+        Patterns, positions, probe and groups; the network never sees an object.
+    epochs
+        Passes over the training groups.
+    batch_size
+        Groups per step.
+    learning_rate, learning_rate_min
+        Start and floor.
+    plateau_patience
+        Epochs without progress before the rate halves.
+    filters_scale
+        Width multiplier of the network.
+    validation_share
+        Share of the groups held out.
+    seed
+        Decides the initial weights, the held-out groups and the order of the groups.
+    progress
+        Called after every epoch with the epoch, all epochs and the training loss.
+    """
+    started = time.perf_counter()
+    data = GroupTensors.of(measurement)
+    order = torch.Generator().manual_seed(torch_seed(seed, "order"))
+    with _own_random_state(torch_seed(seed, "weights")):
+        network = PtychoPinn(
+            channels=data.groups.shape[1],
+            side=data.probe.shape[-1],
+            filters_scale=filters_scale,
+        )
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scale = input_scale(data.amplitudes)
+    shuffled = torch.randperm(len(data.groups), generator=order)
+    held_out = max(1, round(validation_share * len(shuffled)))
+    validation_groups, train_groups = shuffled[:held_out], shuffled[held_out:]
+
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=plateau_patience, min_lr=learning_rate_min
+    )
+    losses: list[tuple[float, float, float]] = []
+    for epoch in range(1, epochs + 1):
+        permuted = train_groups[torch.randperm(len(train_groups), generator=order)]
+        network.train()
+        total = 0.0
+        for batch in permuted.split(batch_size):
+            loss = _loss(network, data, batch, scale)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(batch)
+        validation = _mean_loss(network, data, validation_groups, scale)
+        losses.append((total / len(permuted), validation, optimizer.param_groups[0]["lr"]))
+        schedule.step(validation)
+        if progress:
+            progress(epoch, epochs, losses[-1][0])
+    train_loss, validation_loss, rates = zip(*losses, strict=True)
+    history = History(train_loss, validation_loss, rates, _uniform_loss(data))
+    return TrainedNetwork(network.eval(), scale, history, time.perf_counter() - started)
+
+
+def reconstruct(
+    trained: TrainedNetwork, measurement: Measurement
+) -> Complex[np.ndarray, "oy ox"]:
+    """Return the object that the network sees in a measurement, in the frame of its positions.
+
+    Every group is passed through the network once; the patches are stitched with the probe's
+    intensity as weight.
+    """
+    data = GroupTensors.of(measurement)
+    weights = merge_weights(data.probe)
+    patches, corners = [], []
+    with torch.no_grad():
+        for batch in data.groups.split(INFERENCE_BATCH):
+            predicted = trained.network(_inputs(data, batch, trained.input_scale))
+            corner = _corners(data, batch)
+            patches.append(merge_groups(predicted, corner, weights))
+            corners.append(corner)
+        object_ = stitch(torch.cat(patches), torch.cat(corners), weights, measurement.object_shape)
+    result: np.ndarray = object_.numpy()
+    return result
+
+
+def _inputs(data: GroupTensors, batch: Tensor, scale: float) -> Tensor:
+    inputs = data.amplitudes[batch] * scale
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def _corners(data: GroupTensors, batch: Tensor) -> Tensor:
+    flat = corners_of(data.positions_px[batch].flatten(0, 1), data.probe.shape[-1])
+    return flat.unflatten(0, tuple(batch.shape))
+
+
+def _probes(data: GroupTensors, batch: Tensor) -> Tensor:
+    flat = probes_at(data.probe, data.positions_px[batch].flatten(0, 1).float())
+    return flat.unflatten(0, tuple(batch.shape))
+
+
+def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -> Tensor:
+    """Return the half deviance of the groups in ``rows`` of ``data.groups``."""
+    batch = data.groups[rows]
+    patches = network(_inputs(data, batch, scale))
+    counts = data.amplitudes[batch] ** 2
+    weights = merge_weights(data.probe)
+    return group_half_deviance(patches, _probes(data, batch), counts, _corners(data, batch), weights)
+
+
+def _mean_loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -> float:
+    network.eval()
+    with torch.no_grad():
+        parts = [
+            float(_loss(network, data, part, scale)) * len(part)
+            for part in rows.split(INFERENCE_BATCH)
+        ]
+    return sum(parts) / len(rows)
+
+
+def _uniform_loss(data: GroupTensors) -> float:
+    """Return the half deviance of the best featureless object: one amplitude for every pixel."""
+    patterns = torch.arange(len(data.amplitudes))[:, None]
+    counts = data.amplitudes**2
+    ones = torch.ones_like(_probes(data, patterns[:1]))
+    power = counts.sum(dim=(1, 2)).mean() / (data.probe.abs() ** 2).sum()
+    weights = merge_weights(data.probe)
+    total = 0.0
+    for part in patterns.split(INFERENCE_BATCH):
+        loss = group_half_deviance(
+            ones.expand(len(part), -1, -1, -1) * torch.sqrt(power),
+            _probes(data, part),
+            counts[part],
+            _corners(data, part),
+            weights,
+        )
+        total += float(loss) * len(part)
+    return total / len(patterns)
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Seed torch's global generator for a block and put it back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

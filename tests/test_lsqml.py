@@ -1,0 +1,249 @@
+"""LSQML lands in our frame, is deterministic, and leaves the process as it found it."""
+
+import json
+import logging
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.registration import phase_cross_correlation
+
+from study_lib.errors import StudyError
+from study_lib.forward import exit_waves, expected_counts, illumination
+from study_lib.lsqml import import_ptychi, reconstruct
+from study_lib.probe import zone_plate_probe
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A known object and the patterns it gives."""
+
+    object_: np.ndarray
+    probe: np.ndarray
+    positions_px: np.ndarray
+    amplitudes: np.ndarray
+
+    @property
+    def lit(self) -> np.ndarray:
+        """Pixels with more than a tenth of the median illumination."""
+        probe, positions = torch.from_numpy(self.probe), torch.from_numpy(self.positions_px)
+        photons = illumination(probe, positions.float(), self.object_.shape).numpy()
+        return photons > 0.1 * np.median(photons[photons > 0])
+
+
+def asymmetric_object(shape: tuple[int, int]) -> np.ndarray:
+    """Return a slow phase without any symmetry, a wedge, and a dot 3 pixels wide."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    phase = 0.4 * np.sin(y / 9 + x / 23) + 0.3 * np.cos(x / 7 - y / 31)
+    phase += 0.6 * ((y > 30) & (y < 40 + x / 8) & (x > 35) & (x < 60))
+    phase += 0.8 * (np.hypot(y - 52, x - 31) < 2)
+    return (0.9 * np.exp(1j * phase)).astype(np.complex64)
+
+
+def scene_of(shape: tuple[int, int], *, half_pixels: bool = False, patterns: int = 110) -> Scene:
+    """Return a scene with 1e7 photons per pattern."""
+    rng = np.random.default_rng(3)
+    margin = SIDE // 2
+    last = np.array(shape) - SIDE + margin
+    positions = rng.uniform(margin, last, (patterns, 2))
+    if half_pixels:
+        positions = np.round(2 * positions) / 2
+    probe = zone_plate_probe(side_px=SIDE, aperture_per_px=0.3, stop_ratio=0.2, defocus_radius_px=6)
+    probe = np.sqrt(1e7) * np.asarray(probe)
+    object_ = asymmetric_object(shape)
+    waves = exit_waves(
+        torch.from_numpy(probe),
+        torch.from_numpy(object_.astype(np.complex128)),
+        torch.from_numpy(positions),
+    )
+    counts = np.round(expected_counts(waves).numpy())
+    return Scene(object_, probe.astype(np.complex64), positions, np.sqrt(counts).astype(np.float32))
+
+
+def arguments(scene: Scene, **changes: object) -> dict:
+    """Return the arguments of `reconstruct` for a scene."""
+    return {
+        "amplitudes": scene.amplitudes,
+        "positions_px": scene.positions_px,
+        "probe": scene.probe,
+        "object_shape": scene.object_.shape,
+        "epochs": 30,
+        "batch_size": 22,
+        "noise_model": "gaussian",
+        "seed": 5,
+        **changes,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small() -> Scene:
+    return scene_of((64, 61), patterns=30)
+
+
+@pytest.mark.parametrize("noise_model", ["gaussian", "poisson"])
+@pytest.mark.parametrize(
+    ("shape", "half_pixels"), [((96, 100), False), ((101, 93), False), ((95, 98), True)]
+)
+def test_result_lies_in_the_frame_of_the_object(shape, half_pixels, noise_model):
+    """An origin off by half a pixel, or swapped axes, would show as a shift."""
+    scene = scene_of(shape, half_pixels=half_pixels)
+
+    found = reconstruct(**arguments(scene, noise_model=noise_model)).object_
+
+    lit = scene.lit
+    found = found * np.exp(1j * np.angle(np.vdot(found[lit], scene.object_[lit])))
+    shift, _, _ = phase_cross_correlation(
+        np.angle(scene.object_) * lit, np.angle(found) * lit, upsample_factor=200
+    )
+    correlation = np.corrcoef(np.angle(found[lit]), np.angle(scene.object_[lit]))[0, 1]
+    assert np.abs(shift).max() < 0.05
+    assert correlation > 0.9
+    assert np.abs(found[lit]).mean() == pytest.approx(0.9, rel=0.02), "the probe keeps its scale"
+
+
+def test_half_a_view_lies_in_the_frame_of_the_whole_object():
+    """A split lights part of the object; the rest stays exactly one."""
+    scene = scene_of((120, 96), patterns=160)
+    half = scene.positions_px[:, 0] > 60
+    part = Scene(scene.object_, scene.probe, scene.positions_px[half], scene.amplitudes[half])
+
+    found = reconstruct(**arguments(part)).object_
+
+    first_row = int(np.round(part.positions_px[:, 0]).min()) - SIDE // 2
+    assert found.shape == (120, 96)
+    assert (found[:first_row] == 1).all()
+    assert (found[first_row] != 1).any()
+    lit = part.lit
+    correlation = np.abs(np.vdot(found[lit], scene.object_[lit]))
+    correlation /= np.linalg.norm(found[lit]) * np.linalg.norm(scene.object_[lit])
+    assert correlation > 0.97
+
+
+def test_loss_falls_and_progress_is_told(small):
+    told = []
+
+    result = reconstruct(**arguments(small, epochs=8, progress=lambda *step: told.append(step)))
+
+    assert result.losses.shape == (8,)
+    assert result.losses[-1] < 0.3 * result.losses[0]
+    assert told == [(epoch + 1, 8, loss) for epoch, loss in enumerate(result.losses)]
+    assert result.seconds > 0
+    json.dumps(result.options, allow_nan=False)
+
+
+@pytest.mark.parametrize("noise_model", ["gaussian", "poisson"])
+def test_seed_settles_every_byte(small, noise_model):
+    run = arguments(small, epochs=4, noise_model=noise_model)
+
+    first, again = reconstruct(**run), reconstruct(**run)
+    other = reconstruct(**run | {"seed": 6})
+
+    assert first.object_.tobytes() == again.object_.tobytes()
+    assert first.losses.tobytes() == again.losses.tobytes()
+    assert first.object_.tobytes() != other.object_.tobytes(), "the order of batches must change"
+
+
+def test_running_epoch_by_epoch_changes_nothing(small, monkeypatch):
+    """One call of the task for all epochs gives the same bytes as one call per epoch."""
+    by_epoch = reconstruct(**arguments(small, epochs=5))
+    task = import_ptychi().api.task.PtychographyTask
+    run = task.run
+
+    def all_at_once(self, n_epochs, **_):
+        if self.reconstructor.current_epoch == 0:
+            run(self, n_epochs=5)
+
+    monkeypatch.setattr(task, "run", all_at_once)
+
+    assert reconstruct(**arguments(small, epochs=5)).object_.tobytes() == by_epoch.object_.tobytes()
+
+
+def test_known_probe_stays_and_unknown_probe_is_found(small):
+    wrong = (small.probe * 1.3).astype(np.complex64)
+
+    known = reconstruct(**arguments(small, epochs=3))
+    refined = reconstruct(**arguments(small, epochs=10, probe=wrong, refine_probe=True))
+
+    assert known.probe.tobytes() == small.probe.tobytes()
+    assert refined.probe.tobytes() != wrong.tobytes()
+    assert refined.losses[-1] < 0.1 * refined.losses[0]
+
+
+def test_process_is_left_as_it_was(small, capsys):
+    logger = logging.getLogger()
+    for seed in (np.random.seed, random.seed, torch.manual_seed):
+        seed(99)
+    before = (logger.handlers[:], torch.get_default_dtype(), torch.initial_seed())
+    states = (np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist())
+
+    reconstruct(**arguments(small, epochs=1))
+
+    assert before == (logger.handlers[:], torch.get_default_dtype(), torch.initial_seed())
+    assert states == (
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+        torch.get_rng_state().tolist(),
+    )
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions_px": np.zeros((3, 2))}, "give one \\(row, column\\) per pattern"),
+        ({"probe": np.ones((8, 8), np.complex64)}, "the probe \\(8, 8\\)"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"object_shape": (40, 40)}, "leaves the object"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(small, changes, message):
+    with pytest.raises(ValueError, match=message):
+        reconstruct(**arguments(small, **changes))
+
+
+def test_divergence_is_an_error(small):
+    with pytest.raises(StudyError, match=r"LSQML (diverged|stopped)"):
+        reconstruct(**arguments(small, epochs=2, probe=np.full_like(small.probe, np.nan)))
+
+
+def test_missing_ptychi_names_the_remedy(small, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "ptychi"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ptychi", None)
+
+    with pytest.raises(StudyError, match=r"pip install ptychi==2\.2\.0") as caught:
+        reconstruct(**arguments(small))
+
+    assert "\n" not in str(caught.value)
+
+
+def test_import_is_lazy_and_leaves_torchmetrics_whole():
+    """A torchvision that half loads breaks torchmetrics, which imports it too."""
+    code = (
+        "import sys; import study_lib.lsqml as lsqml; "
+        "assert 'ptychi' not in sys.modules and 'torch' not in sys.modules; "
+        "assert lsqml.import_ptychi() is lsqml.import_ptychi(); "
+        "import torchmetrics.image; print(torchmetrics.image.PeakSignalNoiseRatio.__name__)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert result.stdout.strip() == "PeakSignalNoiseRatio", result.stderr

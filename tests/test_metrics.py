@@ -1,0 +1,349 @@
+"""Scores obey their laws: closed forms, invariances, limits and an independent library."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
+
+from study_lib.alignment import align, shifted
+from study_lib.metrics import (
+    HIGHER_IS_BETTER,
+    FourierRingCorrelation,
+    complex_nrmse,
+    fourier_ring_correlation,
+    frc_crossing,
+    mae,
+    ms_ssim,
+    ms_ssim_scales,
+    phase_pair,
+    psnr_db,
+    score,
+    ssim,
+)
+
+SHAPE = (112, 100)
+MARGIN_PX = 16
+EVERYWHERE = np.ones(SHAPE, dtype=bool)
+
+
+def frame(seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    shape = (SHAPE[0] + 2 * MARGIN_PX, SHAPE[1] + 2 * MARGIN_PX)
+    depth = gaussian_filter(random.standard_normal(shape), 2)
+    depth /= np.abs(depth).max()
+    return (0.8 - 0.15 * depth) * np.exp(1.2j * depth)
+
+
+def crop(image: np.ndarray) -> np.ndarray:
+    return image[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+
+
+def inner_mask(rim_px: int = 8) -> np.ndarray:
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[rim_px:-rim_px, rim_px:-rim_px] = True
+    return mask
+
+
+def noise(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return (random.standard_normal(shape) + 1j * random.standard_normal(shape)) / np.sqrt(2)
+
+
+def real_pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    truth = np.abs(crop(frame(seed)))
+    return truth + 0.05 * noise(seed + 1).real, truth
+
+
+def aligned_scores(reconstruction: np.ndarray) -> dict[str, float | int | None]:
+    truth = crop(frame())
+    alignment = align(reconstruction, truth, inner_mask(), registration_limit_px=3.0)
+    return score(alignment.object_, truth, inner_mask(), frc_threshold=0.5)
+
+
+def ramp() -> np.ndarray:
+    y, x = np.indices(SHAPE)
+    return np.exp(1j * (0.07 * y - 0.04 * x))
+
+
+@pytest.mark.parametrize(
+    "ambiguity", [np.exp(2j), 0.2 - 0.5j, ramp()], ids=["phase", "scale", "ramp"]
+)
+def test_scores_do_not_see_what_diffraction_cannot_tell(ambiguity):
+    noisy = crop(frame()) + 0.05 * noise(1)
+
+    assert aligned_scores(noisy * ambiguity) == pytest.approx(aligned_scores(noisy), rel=1e-4)
+
+
+def test_scores_do_not_see_a_shift():
+    """The frame is moved before the crop; its noise is smooth, so that it moves with it."""
+    object_ = frame() + 0.1 * gaussian_filter(noise(1, frame().shape), 0.7)
+
+    moved = aligned_scores(crop(shifted(object_, (1.4, -0.7))))
+
+    # Registration compensates the noise too: it may differ by its own error, here < 0.05 px.
+    assert moved == pytest.approx(aligned_scores(crop(object_)), rel=0.02)
+
+
+def test_a_shift_that_is_not_removed_costs():
+    moved = crop(shifted(frame(), (1.4, -0.7)))
+
+    raw = score(moved, crop(frame()), inner_mask(), frc_threshold=0.5)
+
+    assert raw["phase_mae_rad"] > 20 * aligned_scores(moved)["phase_mae_rad"]
+
+
+def test_equal_images_score_perfectly():
+    scores = score(crop(frame()), crop(frame()), inner_mask(), frc_threshold=0.5)
+
+    assert scores == {
+        "phase_ms_ssim": pytest.approx(1),
+        "phase_ssim": pytest.approx(1),
+        "phase_psnr_db": None,
+        "phase_mae_rad": pytest.approx(0, abs=1e-12),
+        "amplitude_ms_ssim": pytest.approx(1),
+        "amplitude_ssim": pytest.approx(1),
+        "amplitude_psnr_db": None,
+        "amplitude_mae": 0,
+        "complex_nrmse": 0,
+        "frc_crossing": None,
+        "ms_ssim_scales": 4,
+    }
+    json.dumps(scores, allow_nan=False)
+    assert HIGHER_IS_BETTER.keys() == scores.keys() - {"ms_ssim_scales"}
+
+
+def test_every_score_falls_with_noise():
+    levels = [
+        score(crop(frame()) + sigma * noise(1), crop(frame()), inner_mask(), frc_threshold=0.5)
+        for sigma in (0.02, 0.1, 0.4)
+    ]
+
+    for name, higher_is_better in HIGHER_IS_BETTER.items():
+        values = [level[name] for level in levels]
+        assert values == sorted(values, reverse=higher_is_better), name
+        assert len(set(values)) == 3, name
+
+
+def test_scores_do_not_see_pixels_outside_the_mask():
+    truth = crop(frame())
+    noisy = truth + 0.05 * noise(1)
+    spoilt = np.where(inner_mask(), noisy, 7j)
+
+    expected = score(noisy, truth, inner_mask(), frc_threshold=0.5)
+
+    assert score(spoilt, truth, inner_mask(), frc_threshold=0.5) == pytest.approx(expected)
+
+
+def test_phase_errors_are_not_wraps():
+    """A truth just below pi and an object just above it differ by 0.02, not by 2 pi - 0.02."""
+    truth_phase = np.full(SHAPE, np.pi - 0.01)
+    truth_phase[:, ::2] -= 0.3
+
+    truth, object_ = phase_pair(np.exp(1j * (truth_phase + 0.02)), np.exp(1j * truth_phase))
+
+    np.testing.assert_allclose(object_ - truth, 0.02, atol=1e-12)
+    assert np.ptp(truth) == pytest.approx(0.3)
+    assert np.ptp(object_) == pytest.approx(0.3)
+
+
+def test_a_truth_of_more_than_one_turn_is_unwrapped():
+    expected = np.linspace(0, 9, SHAPE[1]) * np.ones(SHAPE)
+
+    truth, object_ = phase_pair(np.exp(1j * (expected - 0.1)), np.exp(1j * expected))
+
+    np.testing.assert_allclose(truth - truth.min(), expected, atol=1e-9)
+    np.testing.assert_allclose(object_ - truth, -0.1, atol=1e-12)
+
+
+def test_scores_do_not_see_the_branch_of_the_phase():
+    truth, object_ = crop(frame()), crop(frame()) + 0.05 * noise(1)
+    expected = score(object_, truth, inner_mask(), frc_threshold=0.5)
+
+    turned = score(object_ * np.exp(3j), truth * np.exp(3j), inner_mask(), frc_threshold=0.5)
+
+    assert turned == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.1, -0.03])
+def test_psnr_and_mae_of_a_constant_offset(offset):
+    _, truth = real_pair()
+    data_range = truth[inner_mask()].max() - truth[inner_mask()].min()
+
+    assert mae(truth + offset, truth, inner_mask()) == pytest.approx(abs(offset))
+    assert psnr_db(truth + offset, truth, inner_mask()) == pytest.approx(
+        20 * np.log10(data_range / abs(offset))
+    )
+
+
+def test_ssim_is_that_of_scikit_image():
+    image, truth = real_pair()
+
+    _, similarity = structural_similarity(
+        image,
+        truth,
+        data_range=truth.max() - truth.min(),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+
+    assert ssim(image, truth, EVERYWHERE) == pytest.approx(similarity.mean())
+
+
+def test_ssim_under_a_mask_is_that_of_the_masked_part():
+    image, truth = real_pair()
+    half = EVERYWHERE.copy()
+    half[:, 50:] = False
+
+    expected = ssim(image[:, :50], truth[:, :50], EVERYWHERE[:, :50])
+
+    assert ssim(image, truth, half) == pytest.approx(expected, abs=0.03)
+
+
+def test_ms_ssim_with_one_scale_is_ssim_with_mirrored_borders():
+    image, truth = (array[:21, :40] for array in real_pair())
+    expected = structural_similarity(
+        np.pad(image, 5, mode="reflect"),
+        np.pad(truth, 5, mode="reflect"),
+        data_range=np.ptp(truth),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+
+    assert ms_ssim(image, truth, np.ones((21, 40), dtype=bool)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("side", "scales"), [(11, 1), (21, 1), (22, 2), (43, 2), (44, 3), (98, 3), (99, 4), (175, 4)]
+)
+def test_ms_ssim_takes_as_many_scales_as_fit(side, scales):
+    random = np.random.default_rng(0)
+    truth = random.random((side, side + 3))
+    mask = np.ones(truth.shape, dtype=bool)
+
+    assert ms_ssim_scales(truth.shape) == scales
+    assert 0 < ms_ssim(truth + 0.1 * random.random(truth.shape), truth, mask) < 1
+
+
+def test_ms_ssim_never_takes_more_than_five_scales():
+    assert ms_ssim_scales((176, 400)) == 5
+    assert ms_ssim_scales((4000, 4000)) == 5
+
+
+def test_ms_ssim_of_an_inverted_image_is_zero_and_finite():
+    _, truth = real_pair()
+    assert ms_ssim(truth.max() + truth.min() - truth, truth, EVERYWHERE) == 0
+
+
+def test_complex_nrmse_of_a_wrong_scale():
+    truth = crop(frame())
+    assert complex_nrmse((1 + 0.3j) * truth, truth, inner_mask()) == pytest.approx(0.3)
+
+
+def test_frc_of_equal_images_never_crosses():
+    frc = fourier_ring_correlation(crop(frame()), crop(frame()), inner_mask())
+
+    np.testing.assert_allclose(frc.correlation, 1)
+    assert frc.frequency[-1] == pytest.approx(1)
+    assert len(frc.frequency) == max(SHAPE) // 2
+    assert frc_crossing(frc, 0.999) is None
+
+
+def test_frc_is_signed_and_blind_to_scale():
+    frc = fourier_ring_correlation(-2 * crop(frame()), crop(frame()), inner_mask())
+    np.testing.assert_allclose(frc.correlation, -1)
+
+
+def test_frc_of_independent_noise_is_zero():
+    frc = fourier_ring_correlation(5 + noise(1), 5 + noise(2), EVERYWHERE)
+
+    # A ring of n independent samples scatters by 1 / sqrt(2 n); the window makes n smaller.
+    samples = 2 * np.pi * np.arange(1, len(frc.correlation) + 1) * SHAPE[1] / SHAPE[0]
+    assert np.abs(frc.correlation * np.sqrt(samples)).max() < 4
+    assert frc.correlation[10:].mean() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+def test_frc_of_noise_added_to_a_signal(sigma):
+    """FRC = sqrt(S / (S + N)) against a noiseless truth; S and N are white here."""
+    truth = noise(3)
+
+    frc = fourier_ring_correlation(truth + sigma * noise(4), truth, EVERYWHERE)
+
+    assert frc.correlation[10:].mean() == pytest.approx(np.sqrt(1 / (1 + sigma**2)), abs=0.02)
+
+
+def test_frc_rings_are_circles_in_cycles_per_pixel():
+    """A wave spoils the ring of its own frequency, whichever side of the crop it runs along."""
+    shape = (120, 60)
+    truth = noise(5, shape)
+    for cycles in np.indices(shape) / 4:
+        spoilt = truth + 5 * np.exp(2j * np.pi * cycles)
+        frc = fourier_ring_correlation(spoilt, truth, np.ones(shape, dtype=bool))
+        lost = np.average(frc.frequency, weights=(1 - frc.correlation) ** 2)
+        assert lost == pytest.approx(0.5, abs=0.02)
+
+
+def test_frc_crossing_moves_down_with_noise():
+    crossings = [
+        frc_crossing(
+            fourier_ring_correlation(crop(frame()) + sigma * noise(6), crop(frame()), EVERYWHERE),
+            0.5,
+        )
+        for sigma in (0.01, 0.1, 0.5)
+    ]
+    assert crossings[0] > crossings[1] > crossings[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("correlation", "expected"),
+    [
+        ([1.0, 0.8, 0.4, 0.9], 0.6875),
+        ([1.0, 0.3, 0.4, 0.2], 0.25 + 0.25 * 5 / 7),
+        ([0.4, 0.9, 0.9, 0.9], 0.25),
+        ([1.0, 0.9, 0.8, 0.5], None),
+    ],
+)
+def test_frc_crossing_is_the_first_and_linear(correlation, expected):
+    frc = FourierRingCorrelation(np.array([0.25, 0.5, 0.75, 1.0]), np.array(correlation))
+    assert frc_crossing(frc, 0.5) == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_constant_object_has_no_correlation_and_finite_scores():
+    constant = np.full(SHAPE, 0.8 - 0.1j)
+
+    scores = score(constant, crop(frame()), inner_mask(), frc_threshold=0.5)
+
+    frc = fourier_ring_correlation(constant, crop(frame()), inner_mask())
+    assert not frc.correlation.any()
+    assert scores["frc_crossing"] == pytest.approx(2 / max(SHAPE))
+    json.dumps(scores, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        (np.full(SHAPE, 0.5 + 0.5j), "the phase of the truth is 0 on all 8064 scored pixels"),
+        (crop(frame()) / np.abs(crop(frame())), "the amplitude of the truth is 1 on all"),
+    ],
+)
+def test_a_truth_without_contrast_is_refused(truth, message):
+    with pytest.raises(ValueError, match=message):
+        score(crop(frame()), truth, inner_mask(), frc_threshold=0.5)
+
+
+def test_a_crop_smaller_than_the_window_is_refused():
+    truth = crop(frame())[:10]
+    with pytest.raises(ValueError, match="10 x 100 pixels, smaller than the 11 pixel window"):
+        score(truth, truth, np.ones(truth.shape, dtype=bool), frc_threshold=0.5)
+
+
+def test_an_object_that_is_not_finite_is_refused():
+    broken = crop(frame())
+    broken[3, 4] = np.inf
+    with pytest.raises(ValueError, match=r"1 of 11200 pixels are not finite, first .* \(3, 4\)"):
+        score(broken, crop(frame()), inner_mask(), frc_threshold=0.5)
