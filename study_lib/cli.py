@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from study_lib import cli_phases
+from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
 
 app = typer.Typer(
@@ -128,17 +129,18 @@ def notebook(
 @app.command(hidden=True)
 def job(run_folder: Path, name: str) -> None:
     """Execute one job of a run's plan; the engine calls this."""
+    # jsonschema compiles a grammar of web addresses when it finds this package, for more than a
+    # second in every job; notebooks are checked without it.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     from study_lib.runner import run_job
 
     run_job(run_folder.resolve(), name)
 
 
-def _check_scene(study: "object", base_npz: Path | None) -> None:
+def _check_scene(study: StudyDesign, base_npz: Path | None) -> None:
     """Find out before the first job whether the scan can be split and the probe fits."""
-    from study_lib.design import StudyDesign
     from study_lib.generation import scene_of, split_masks
 
-    assert isinstance(study, StudyDesign)
     scene = scene_of(study, base_npz)
     split_masks(scene.positions_px, study.patch_size_px)
 

@@ -246,14 +246,16 @@ def _chosen(
     if not names:
         known = ", ".join(f"{entry.name} (gridsize {entry.gridsize})" for entry in study.views)
         raise InputError(f"no job matches view {view} with gridsize {gridsize}; known: {known}")
-    values = {"dose": doses, "view": names, "split": [split] if split else list(SPLITS)}
+    values: dict[str, list[Any]] = {
+        "dose": doses,
+        "view": names,
+        "split": [split] if split else list(SPLITS),
+    }
     combinations = itertools.product(*(values[axis] for axis in axes))
     return [dict(zip(axes, combination, strict=True)) for combination in combinations]
 
 
-def _batch(
-    jobs: list[dict[str, Any]], function: Callable[..., Any], *, dry_run: bool
-) -> None:
+def _batch(jobs: list[dict[str, Any]], function: Callable[..., Any], *, dry_run: bool) -> None:
     """Run every job; one that fails is reported and the others still run.
 
     Raises

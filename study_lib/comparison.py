@@ -1,7 +1,7 @@
 """Phase G: every arm of one dose, view and split, scored by one code on one mask."""
 
 import csv
-from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,12 @@ def compare_view(
         request = ArmRequest(
             dose, view.name, view.gridsize, split, measurement, phase_e_root, phase_f_root
         )
-        rows, arrays = [], {"truth": truth[crop], "mask": mask}
+        rows: list[dict[str, Any]] = []
+        arrays = {"truth": truth[crop], "mask": mask}
         for step, (name, arm) in enumerate(ARMS.items(), start=1):
             result = arm(request)
             require_same_patterns(result, measurement)
-            row, aligned = _score_arm(result, truth[crop], crop, mask, design)
+            row, aligned = _score_arm(result, truth, crop, mask, design)
             conditions = {"dose": dose, "view": view.name, "split": split, "arm": name}
             rows.append(conditions | row)
             arrays[name] = aligned
@@ -138,12 +139,16 @@ def _score_arm(
     crop: tuple[slice, slice],
     mask: np.ndarray,
     design: StudyDesign,
-) -> tuple[Mapping[str, Any], np.ndarray]:
+) -> tuple[dict[str, Any], np.ndarray]:
     limit = design.metrics.registration_limit_px
-    alignment = align(result.object_[crop], truth, mask, registration_limit_px=limit)
-    scores = score(
-        alignment.object_, truth, mask, frc_threshold=design.metrics.frc_threshold
-    )
+    # A moved image is not known at its edge: align on a wider crop, score on the crop.
+    margin = math.ceil(limit)
+    wide, inner = _widened(crop, margin, truth.shape)
+    wide_mask = np.zeros(result.object_[wide].shape, dtype=bool)
+    wide_mask[inner] = mask
+    alignment = align(result.object_[wide], truth[wide], wide_mask, registration_limit_px=limit)
+    aligned = alignment.object_[inner]
+    scores = score(aligned, truth[crop], mask, frc_threshold=design.metrics.frc_threshold)
     registration = alignment.registration
     row = {
         "label": result.label,
@@ -154,8 +159,23 @@ def _score_arm(
         "shift_column_px": float(registration.shift_px[1]),
         "registration_confident": bool(registration.confident),
         "registration_at_limit": bool(registration.at_limit),
-        "phase_spread_rad": float(np.angle(alignment.object_[mask]).std()),
+        "phase_spread_rad": float(np.angle(aligned[mask]).std()),
         "seconds": result.seconds,
         "training_s": result.training_s,
     }
-    return row, alignment.object_.astype(np.complex64)
+    return row, aligned.astype(np.complex64)
+
+
+def _widened(
+    crop: tuple[slice, slice], margin: int, shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return a crop wider by a margin where the object allows, and where the old one lies in it."""
+    wide = tuple(
+        slice(max(part.start - margin, 0), min(part.stop + margin, side))
+        for part, side in zip(crop, shape, strict=True)
+    )
+    inner = tuple(
+        slice(part.start - outer.start, part.stop - outer.start)
+        for part, outer in zip(crop, wide, strict=True)
+    )
+    return (wide[0], wide[1]), (inner[0], inner[1])

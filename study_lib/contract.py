@@ -81,9 +81,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             f"{path}: refused ({error}); pickled objects can run code, save plain arrays"
         ) from None
     except (zipfile.BadZipFile, OSError, EOFError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{path}: damaged or not an NPZ file ({error}); write it again"
-        ) from None
+        raise InputError(f"{path}: damaged or not an NPZ file ({error}); write it again") from None
     metadata: dict[str, Any] = {}
     if "_metadata" in arrays:
         try:
@@ -110,9 +108,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], *, base: bool = False) -> Con
     return ContractReport(tuple(violations))
 
 
-def load_dataset(
-    path: Path, *, base: bool = False
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return arrays and metadata of a file that holds DATA-001.
 
     Raises

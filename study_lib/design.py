@@ -108,6 +108,7 @@ class BaseData(Frozen):
 
     name: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    probe_side_px: int = Field(ge=16)
 
 
 class StudyDesign(Frozen):
@@ -221,7 +222,8 @@ def load_design(
     settings
         Changes such as ``training.epochs=5``, applied in order.
     base
-        The base data, if the object, probe and positions come from a file.
+        The base data, if the object, probe and positions come from a file; then the patch is as
+        large as its probe (the next smaller power of two) unless a setting says otherwise.
 
     Raises
     ------
@@ -239,6 +241,8 @@ def load_design(
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a table of names and values; start from a preset")
     content.setdefault("preset", path.stem)
+    if base:
+        content["patch_size_px"] = 2 ** (base.probe_side_px.bit_length() - 1)
     for setting in settings:
         _apply(content, setting)
     content["base"] = base.model_dump() if base else None

@@ -68,7 +68,9 @@ def show_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: 
         write_json(plan, plan_content(jobs))
         folder = run_folder if run_folder.is_dir() else Path(scratch)
         command = [*_command(folder, cores), "--dry-run", "--nolock", "--config", f"plan={plan}"]
-        result = subprocess.run(command, capture_output=True, text=True, env=_environment())
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=_environment()
+        )
     if result.returncode:
         raise StudyError(f"the engine could not plan the run:\n{result.stdout}{result.stderr}")
     by_name = {job.name: job for job in jobs}
@@ -84,8 +86,19 @@ def _planned(text: str, by_name: dict[str, PlannedJob]) -> Iterator[tuple[str, s
         if word in by_name:
             name = word
         if name and line.strip().startswith("reason: "):
-            yield name, line.strip().removeprefix("reason: ")
+            yield name, _shortened(line.strip().removeprefix("reason: "))
             name = ""
+
+
+def _shortened(reason: str) -> str:
+    """Return a reason with long lists of files replaced by the first one and a count."""
+    parts = []
+    for part in reason.split("; "):
+        kind, colon, files = part.partition(": ")
+        first, *others = files.split(", ")
+        more = f" and {len(others)} more" if others else ""
+        parts.append(f"{kind}{colon}{first}{more}")
+    return "; ".join(parts)
 
 
 def _command(folder: Path, cores: int) -> list[str]:
@@ -105,7 +118,7 @@ def _command(folder: Path, cores: int) -> list[str]:
 def _environment() -> dict[str, str]:
     """Return the environment of the engine: one thread per job, caches beside the interpreter."""
     cache = Path(sys.prefix) / "var" / "study"
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     folders = {
         "XDG_CACHE_HOME": cache / "cache",
         "XDG_CONFIG_HOME": cache / "config",

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 PHASE_MAP = "twilight"
 AMPLITUDE_MAP = "gray"
@@ -46,7 +47,7 @@ def positions(
         axis.scatter(places[:, 1], places[:, 0], s=4, color=colour, label=f"{name}, {len(places)}")
         row, column = places[len(places) // 2]
         axis.add_patch(
-            plt.Circle((float(column), float(row)), diameter_px / 2, fill=False, color=colour)
+            Circle((float(column), float(row)), diameter_px / 2, fill=False, color=colour)
         )
     axis.set(xlabel="column [px]", ylabel="row [px]", title="scan positions; one disc per split")
     axis.legend(loc="upper right")
@@ -76,14 +77,12 @@ def phases(panels: Mapping[str, Complex[np.ndarray, "..."]], *, title: str) -> F
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(2 * PANEL_IN, 1.15 * PANEL_IN * len(panels)), layout="constrained"
     )
-    _phase_row(np.atleast_1d(axes), panels)
+    _phase_row(list(np.atleast_1d(axes)), panels)
     figure.suptitle(title)
     return figure
 
 
-def phase_grid(
-    rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, title: str
-) -> Figure:
+def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, title: str) -> Figure:
     """Show rows of aligned objects; the first panel of each row sets the limits."""
     columns = max(len(row) for row in rows)
     figure, axes = plt.subplots(

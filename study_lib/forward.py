@@ -55,7 +55,7 @@ def patches_at(
 ) -> Complex[Tensor, "scan {side} {side}"]:
     """Return the object patch under each scan position."""
     indices = pixel_indices(corners_px, side, (object_.shape[0], object_.shape[1]))
-    return object_.reshape(-1)[indices].unflatten(1, (side, side))
+    return object_.reshape(-1)[indices].reshape(-1, side, side)
 
 
 def add_patches(
@@ -66,7 +66,7 @@ def add_patches(
     """Return the sum of all patches at their places, (oy, ox): the adjoint of `patches_at`."""
     indices = pixel_indices(corners_px, patches.shape[-1], object_shape)
     canvas = patches.new_zeros(object_shape[0] * object_shape[1])
-    return canvas.index_add(0, indices.flatten(), patches.flatten()).unflatten(0, object_shape)
+    return canvas.index_add(0, indices.flatten(), patches.flatten()).reshape(object_shape)
 
 
 def exit_waves(

@@ -16,13 +16,15 @@ def fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"
         Complex wave in sqrt(photons) per pixel; the sum of its squared modulus is kept.
     """
     shifted = torch.fft.ifftshift(wave, dim=AXES)
-    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=AXES)
+    transformed: Tensor = torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=AXES)
+    return transformed
 
 
 def inverse_fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
     """Return the inverse, and so the adjoint, of :func:`fourier`."""
     shifted = torch.fft.ifftshift(wave, dim=AXES)
-    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=AXES)
+    transformed: Tensor = torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=AXES)
+    return transformed
 
 
 def shift(

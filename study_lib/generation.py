@@ -111,7 +111,9 @@ def generate_dose(
         write_json(output_root / "design.json", design.model_dump(mode="json"))
         scene = scene_of(design, base_npz)
         masks = split_masks(scene.positions_px, design.patch_size_px)
-        expected = {split: expected_patterns(scene, scene.positions_px[masks[split]]) for split in SPLITS}
+        expected = {
+            split: expected_patterns(scene, scene.positions_px[masks[split]]) for split in SPLITS
+        }
         total = sum(patterns.sum() for patterns in expected.values())
         scale = dose * sum(len(patterns) for patterns in expected.values()) / total
         for step, split in enumerate(SPLITS, start=1):

@@ -11,15 +11,12 @@ Where pty-chi 2.2 departs from this project, and what is done about it:
 * It asks for a pixel of margin around the patches; the buffer has it, the result does not.
 * Object and probe steps stay solved together, its default, even where the probe is fixed: alone,
   the object's step carries a further factor of one half and takes some 1.5 times the epochs.
-
-Importing this module needs neither torch nor pty-chi.
 """
 
 import importlib
 import json
 import logging
 import random
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,15 +26,14 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.errors import StudyError
+from study_lib.forward import corners_of, pixel_indices
+from study_lib.torchvision_operators import import_torchvision
 
 MARGIN = 2
-TORCHVISION_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
 RECORDED = (
     "noise_model",
     "num_epochs",
@@ -52,7 +48,6 @@ RECORDED = (
     "rescale_probe_intensity_in_first_epoch",
     "single_slice_solve_obj_prb_step_size_jointly",
 )
-_kept_libraries: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -85,16 +80,13 @@ class _View:
 def import_ptychi() -> ModuleType:
     """Return the package pty-chi with its ``api`` and ``api.task`` imported.
 
-    pty-chi imports torchvision, whose compiled operators do not load beside a CPU build of torch;
-    then the two schemas that its import looks up are registered first.
-
     Raises
     ------
     StudyError
         If pty-chi or something it needs is absent.
     """
     try:
-        _import_torchvision()
+        import_torchvision()
         importlib.import_module("ptychi.api.task")
         return importlib.import_module("ptychi")
     except (ImportError, RuntimeError, OSError) as error:
@@ -191,23 +183,6 @@ def reconstruct(
     )
 
 
-def _import_torchvision() -> None:
-    """Import torchvision, with the schemas of its operators if those do not load."""
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        torch_library: Any = importlib.import_module("torch.library")
-        library = torch_library.Library("torchvision", "FRAGMENT")
-        for schema in TORCHVISION_SCHEMAS:
-            library.define(schema)
-        _kept_libraries.append(library)
-        importlib.import_module("torchvision")
-
-
 def _check_together(
     amplitudes: np.ndarray, positions_px: np.ndarray, probe: np.ndarray, epochs: int, batch: int
 ) -> None:
@@ -238,10 +213,6 @@ def _check_finite(patch: np.ndarray, losses: np.ndarray) -> None:
 
 def _view_of(positions_px: np.ndarray, side: int, object_shape: tuple[int, int]) -> _View:
     """Return the bounding box of the patches with pty-chi's margin around it."""
-    import torch
-
-    from study_lib.forward import corners_of, pixel_indices
-
     positions = positions_px.astype(np.float32)
     corners = corners_of(torch.from_numpy(positions), side)
     lit = np.zeros(object_shape, dtype=bool)
@@ -335,8 +306,6 @@ def _borrowed_globals() -> Iterator[None]:
     ``logging.info`` give the root logger a handler. Torch's remark on pty-chi's bounds check is
     left out: it is about gradients, which LSQML does not use.
     """
-    import torch
-
     root, logger = logging.getLogger(), logging.getLogger("ptychi")
     handlers, level = root.handlers[:], logger.level
     dtype, device = torch.get_default_dtype(), torch.get_default_device()

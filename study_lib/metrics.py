@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from skimage.restoration import unwrap_phase
 
 from study_lib.alignment import WINDOW_EDGE, require_comparable, soft_window, without_mean
 
 SSIM_SIGMA_PX = 1.5
-SSIM_WINDOW_PX = 11
+SSIM_RADIUS_PX = 5
+SSIM_WINDOW_PX = 2 * SSIM_RADIUS_PX + 1
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 ROUNDING = 1e-12
 # A narrower range, in rad or in transmission, is the rounding of a constant complex64 image.
@@ -161,8 +163,8 @@ def ssim(
 def ms_ssim_scales(shape: tuple[int, ...]) -> int:
     """Return how many scales of MS-SSIM a crop allows, at most 5.
 
-    The window must fit after the last halving, and torchmetrics wants ``(scales - 1)^2`` windows
-    along the shorter side: 22, 44, 99 and 176 pixels for 2 to 5 scales.
+    The window must fit after the last halving: 22, 44, 88 and 176 pixels along the shorter side
+    for 2 to 5 scales.
 
     Raises
     ------
@@ -173,7 +175,7 @@ def ms_ssim_scales(shape: tuple[int, ...]) -> int:
     fits = [
         scales
         for scales in range(1, len(MS_SSIM_WEIGHTS) + 1)
-        if min(shape) // max(2 ** (scales - 1), (scales - 1) ** 2) >= SSIM_WINDOW_PX
+        if min(shape) // 2 ** (scales - 1) >= SSIM_WINDOW_PX
     ]
     return fits[-1]
 
@@ -184,9 +186,9 @@ def ms_ssim(
     """Return the multi-scale structural similarity, over :func:`ms_ssim_scales` scales.
 
     The weights are the first of the standard ones, scaled to a sum of 1; values for different
-    numbers of scales do not compare. Negative similarities count as 0 (torchmetrics' "relu"),
-    because the product of their powers is not real. Means over the whole crop, mirrored borders
-    included at the last scale.
+    numbers of scales do not compare. Negative similarities count as 0,
+    because the product of their powers is not real. Means leave out the border that the window
+    reaches over, except at the last scale, where it is mirrored.
 
     Wang, Simoncelli and Bovik, Asilomar Conf. 37, 1398 (2003), doi:10.1109/ACSSC.2003.1292216
 
@@ -195,20 +197,47 @@ def ms_ssim(
     ValueError
         If the truth is constant under the mask or the crop is smaller than the window.
     """
-    import torch
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+    scales = ms_ssim_scales(mask.shape)
+    weights = np.array(MS_SSIM_WEIGHTS[:scales]) / sum(MS_SSIM_WEIGHTS[:scales])
+    pair = np.stack([_filled(image, truth, mask), _filled(truth, truth, mask)])
+    data_range = _data_range(truth, mask)
+    product = 1.0
+    for scale, weight in enumerate(weights, start=1):
+        luminance, structure = _similarity_maps(pair[0], pair[1], data_range)
+        inside = structure[SSIM_RADIUS_PX:-SSIM_RADIUS_PX, SSIM_RADIUS_PX:-SSIM_RADIUS_PX]
+        similarity = inside.mean() if scale < scales else (luminance * structure).mean()
+        product *= max(float(similarity), 0.0) ** float(weight)
+        pair = _halved(pair)
+    return product
 
-    weights = MS_SSIM_WEIGHTS[: ms_ssim_scales(mask.shape)]
-    similarity = multiscale_structural_similarity_index_measure(
-        torch.from_numpy(_filled(image, truth, mask))[None, None],
-        torch.from_numpy(_filled(truth, truth, mask))[None, None],
-        sigma=SSIM_SIGMA_PX,
-        kernel_size=SSIM_WINDOW_PX,
-        data_range=_data_range(truth, mask),
-        betas=tuple(weight / sum(weights) for weight in weights),
-        normalize="relu",
-    )
-    return float(similarity)
+
+def _similarity_maps(
+    image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], data_range: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the luminance map and the contrast-structure map of SSIM, borders mirrored."""
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        smoothed: np.ndarray = gaussian_filter(
+            values, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX, mode="mirror"
+        )
+        return smoothed
+
+    mean, mean_truth = smooth(image), smooth(truth)
+    variance = np.maximum(smooth(image**2) - mean**2, 0)
+    variance_truth = np.maximum(smooth(truth**2) - mean_truth**2, 0)
+    covariance = smooth(image * truth) - mean * mean_truth
+    first, second = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    luminance = (2 * mean * mean_truth + first) / (mean**2 + mean_truth**2 + first)
+    structure = (2 * covariance + second) / (variance + variance_truth + second)
+    return luminance, structure
+
+
+def _halved(images: Float[np.ndarray, "pair y x"]) -> Float[np.ndarray, "pair y2 x2"]:
+    """Return the means of 2 x 2 pixels; an odd last row or column is left out."""
+    rows, columns = images.shape[1] // 2, images.shape[2] // 2
+    blocks = images[:, : 2 * rows, : 2 * columns].reshape(len(images), rows, 2, columns, 2)
+    halved: np.ndarray = blocks.mean(axis=(2, 4))
+    return halved
 
 
 def complex_nrmse(

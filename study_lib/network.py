@@ -34,7 +34,8 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 class Head(nn.Module):
     """Decoder of one quantity: the central half of the patch in full, its border coarsely.
 
-    The border comes from the last ``channels`` features of the trunk (the original's ``probe_big``).
+    The border comes from the last ``channels`` features of the trunk (the original's
+    ``probe_big``).
     """
 
     def __init__(self, *, channels: int, side: int, filters_scale: int) -> None:
@@ -49,7 +50,9 @@ class Head(nn.Module):
         self.channels = channels
         self.centre = _convolution(width - channels, channels)
         self.border = nn.Sequential(
-            nn.Upsample(scale_factor=2), _block(channels, channels), _convolution(channels, channels)
+            nn.Upsample(scale_factor=2),
+            _block(channels, channels),
+            _convolution(channels, channels),
         )
         self.margin = side // 4
 
@@ -107,9 +110,7 @@ class PtychoPinn(nn.Module):
         features = self.encoder(inputs)
         amplitude = self.amplitude.whole(*self.amplitude(features))
         phase = self.phase.whole(*self.phase(features))
-        return torch.polar(
-            torch.sigmoid(amplitude.float()), torch.pi * torch.tanh(phase.float())
-        )
+        return torch.polar(torch.sigmoid(amplitude.float()), torch.pi * torch.tanh(phase.float()))
 
 
 def input_scale(amplitudes: Float[Tensor, "scan n n"]) -> float:
@@ -152,7 +153,7 @@ def merge_groups(
     total = zeros.index_add(0, indices, (patches * weights).flatten())
     spread = weights.expand(patches.shape).flatten()
     weight = zeros.real.index_add(0, indices, spread)
-    return (total[indices] / weight[indices]).unflatten(0, patches.shape)
+    return (total[indices] / weight[indices]).reshape(patches.shape)
 
 
 def merge_weights(probe: Complex[Tensor, "n n"]) -> Float[Tensor, "n n"]:

@@ -67,7 +67,9 @@ def image_overlap(
 
 
 def group_overlap(
-    positions_px: Float[np.ndarray, "scan 2"], groups: Int[np.ndarray, "group c"], diameter_px: float
+    positions_px: Float[np.ndarray, "scan 2"],
+    groups: Int[np.ndarray, "group c"],
+    diameter_px: float,
 ) -> float | None:
     """Return metric 1: the mean overlap of the pairs inside groups; None for single patterns."""
     size = groups.shape[1]
@@ -80,12 +82,16 @@ def group_overlap(
 
 
 def group_to_group_overlap(
-    positions_px: Float[np.ndarray, "scan 2"], groups: Int[np.ndarray, "group c"], diameter_px: float
+    positions_px: Float[np.ndarray, "scan 2"],
+    groups: Int[np.ndarray, "group c"],
+    diameter_px: float,
 ) -> float:
     """Return metric 3: the mean over groups of the mean overlap with groups nearer than D."""
     centres = positions_px[groups].mean(axis=1)
     pairs = cKDTree(centres).query_pairs(diameter_px, output_type="ndarray")
-    overlaps = disc_overlap(np.linalg.norm(centres[pairs[:, 0]] - centres[pairs[:, 1]], axis=1), diameter_px)
+    overlaps = disc_overlap(
+        np.linalg.norm(centres[pairs[:, 0]] - centres[pairs[:, 1]], axis=1), diameter_px
+    )
     ends = pairs.ravel()
     sums = np.bincount(ends, weights=np.repeat(overlaps, 2), minlength=len(centres))
     counts = np.bincount(ends, minlength=len(centres))
@@ -243,7 +249,8 @@ def _neighbors(
     positions_px: Float[np.ndarray, "scan 2"], neighbor_count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return distances and indices (scan, K) of each position's nearest others."""
-    distances, indices = cKDTree(positions_px).query(positions_px, k=neighbor_count + 1)
+    nearest = cKDTree(positions_px).query(positions_px, k=neighbor_count + 1)
+    distances, indices = np.asarray(nearest[0]), np.asarray(nearest[1])
     # A position at the same place as another may not be its own first neighbour.
     is_self = indices == np.arange(len(positions_px))[:, None]
     is_self[~is_self.any(axis=1), -1] = True

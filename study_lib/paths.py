@@ -32,9 +32,7 @@ def view_folder(root: Path, dose: float, view: str) -> Path:
     return root / dose_name(dose) / view
 
 
-def view_path(
-    phase_c_root: Path, phase_d_root: Path, dose: float, view: str, split: str
-) -> Path:
+def view_path(phase_c_root: Path, phase_d_root: Path, dose: float, view: str, split: str) -> Path:
     """Return the file of the patterns that every arm uses in a view.
 
     The baseline view is the whole split as phase C wrote it.

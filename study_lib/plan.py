@@ -71,7 +71,7 @@ def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJ
     )
     jobs = [first]
     for dose in design.doses:
-        jobs += _jobs_of_dose(design, dose, first.name)
+        jobs += _jobs_of_dose(design, dose)
     summary = phase_root(RUN, "H")
     jobs.append(
         _job(
@@ -85,12 +85,12 @@ def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJ
     return jobs
 
 
-def _jobs_of_dose(design: StudyDesign, dose: float, design_job: str) -> list[PlannedJob]:
+def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
     roots = {phase: phase_root(RUN, phase) for phase in "CDEFG"}
     dataset = _job(
         "01_dataset",
         dose_name(dose),
-        after=[design_job],
+        after=[],
         folder=roots["C"] / dose_name(dose),
         outputs=[dataset_path(roots["C"], dose, split) for split in SPLITS],
         parameters={"dose": dose},
@@ -137,7 +137,9 @@ def _jobs_of_dose(design: StudyDesign, dose: float, design_job: str) -> list[Pla
                 split,
                 after=[train.name, reconstruct.name],
                 folder=compared,
-                outputs=[compared / name for name in ("metrics.csv", "metrics.json", "aligned.npz")],
+                outputs=[
+                    compared / name for name in ("metrics.csv", "metrics.json", "aligned.npz")
+                ],
                 parameters=condition | {"split": split},
             )
             jobs += [reconstruct, compare]

@@ -40,7 +40,8 @@ def zone_plate_probe(
     phase = np.pi * defocus_radius_px * radius**2 / aperture_per_px
     pupil = inside * (outside if stop_ratio else 1) * np.exp(1j * phase)
     wave: np.ndarray = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(pupil), norm="ortho"))
-    return wave / np.linalg.norm(wave)
+    wave /= np.linalg.norm(wave)
+    return wave
 
 
 def central_window(

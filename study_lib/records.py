@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from study_lib.files import merge_record, sha256_of
 
-PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "torchmetrics", "papermill")
+PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 EVENT_INTERVAL_S = 1.0
 
@@ -124,7 +124,10 @@ def provenance() -> dict[str, Any]:
     status = _git("status", "--porcelain")
     return {
         "versions": _versions(),
-        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)},
+        "git": {
+            "commit": _git("rev-parse", "HEAD"),
+            "dirty": None if status is None else bool(status),
+        },
         "machine": {
             "system": platform.platform(),
             "processor": platform.machine(),

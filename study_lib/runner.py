@@ -34,7 +34,9 @@ class SocketKernelManager(AsyncKernelManager):
         self.transport = "ipc"
         self.ip = f"{self._sockets.name}/k"
 
-    async def cleanup_resources(self, restart: bool = False) -> None:
+    async def cleanup_resources(  # type: ignore[override]  # the base class mixes both kinds
+        self, restart: bool = False
+    ) -> None:
         """Remove the sockets after the kernel."""
         await super().cleanup_resources(restart)
         if not restart:
@@ -84,7 +86,8 @@ def execute_notebook(
             "out of memory, or was killed"
         ) from None
     partial.replace(output)
-    return executed
+    notebook_node: nbformat.NotebookNode = executed
+    return notebook_node
 
 
 def run_job(run_folder: Path, job_name: str) -> None:
@@ -107,9 +110,7 @@ def run_job(run_folder: Path, job_name: str) -> None:
     events = Job(run_folder, job.name, run_folder / job.folder, {})
     events.progress("start kernel", 1, 1)
     started, start_s = utc_now(), time.perf_counter()
-    executed = execute_notebook(
-        job.notebook, run_folder / job.executed, job.parameters, run_folder
-    )
+    executed = execute_notebook(job.notebook, run_folder / job.executed, job.parameters, run_folder)
     _check_evidence(run_folder, job, executed)
     files = [run_folder / path for path in (job.executed, *job.outputs)]
     record = {

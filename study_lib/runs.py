@@ -39,8 +39,9 @@ def base_data(base_npz: Path) -> BaseData:
     InputError
         If the file is missing, broken or breaks the contract.
     """
-    load_dataset(base_npz, base=True)
-    return BaseData(name=base_npz.name, sha256=sha256_of(base_npz))
+    arrays, _ = load_dataset(base_npz, base=True)
+    side = arrays["probeGuess"].shape[0]
+    return BaseData(name=base_npz.name, sha256=sha256_of(base_npz), probe_side_px=side)
 
 
 def run_name(design: StudyDesign) -> str:

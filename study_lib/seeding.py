@@ -16,9 +16,7 @@ def generator(seed: int, *purpose: str | int) -> np.random.Generator:
         What is drawn, for example ``("noise", "train", 1000)``. Texts enter by their CRC-32, so the
         stream of one purpose does not move when another purpose is added.
     """
-    key = [
-        zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in purpose
-    ]
+    key = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in purpose]
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 

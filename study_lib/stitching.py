@@ -41,8 +41,9 @@ def stitch(
         mean = add_patches(weighted.flatten(0, 1), corners, object_shape) / safe_weight
         under = mean.flatten()[indices.flatten(1)].unflatten(1, patches.shape[1:])
         agreement = (weighted.conj() * under).sum(dim=(1, 2, 3))
-        weighted = weighted * torch.polar(
-            torch.ones_like(agreement.real), agreement.angle()
-        )[:, None, None, None]
+        weighted = (
+            weighted
+            * torch.polar(torch.ones_like(agreement.real), agreement.angle())[:, None, None, None]
+        )
     mean = add_patches(weighted.flatten(0, 1), corners, object_shape) / safe_weight
     return torch.where(covered, mean, torch.ones_like(mean))

@@ -9,8 +9,8 @@ import numpy as np
 from study_lib.comparison import write_csv
 from study_lib.contract import read_arrays
 from study_lib.errors import InputError
-from study_lib.files import atomic_path, read_json, write_text
 from study_lib.figures import masked, phase_grid
+from study_lib.files import atomic_path, read_json, write_text
 from study_lib.paths import comparison_folder, dose_name
 
 COLUMNS = {
@@ -69,7 +69,8 @@ def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
         raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
     rows: list[dict[str, Any]] = [row for path in paths for row in read_json(path)]
     return sorted(
-        rows, key=lambda row: (row["split"], row["dose"], VIEW_ORDER.index(row["view"]), row["label"])
+        rows,
+        key=lambda row: (row["split"], row["dose"], VIEW_ORDER.index(row["view"]), row["label"]),
     )
 
 
@@ -88,7 +89,9 @@ def dose_figure(phase_g_root: Path, rows: Sequence[dict[str, Any]]) -> Any:
             panels[f"{row['label']}, MS-SSIM {score:.3f}"] = arrays[row["arm"]]
         lines.append(masked(panels, np.ones_like(arrays["mask"])))
     dose, split = rows[0]["dose"], rows[0]["split"]
-    return phase_grid(lines, title=f"object phase [rad], {dose:g} photons per pattern, {split} split")
+    return phase_grid(
+        lines, title=f"object phase [rad], {dose:g} photons per pattern, {split} split"
+    )
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -112,9 +115,9 @@ def _markdown(splits: dict[str, list[dict[str, Any]]], figures: Sequence[str]) -
         if rows:
             parts.append(f"## {split.capitalize()} split\n\n{markdown_table(rows)}")
     parts.append(
-        "All arms of a row group (photons, view) used the same patterns, probe and mask. PtychoPINN "
-        "was trained on the train split of the same view. A dash in the FRC column: the curve "
-        "never falls below the threshold, so no crossing is stated.\n"
+        "All arms of a row group (photons, view) used the same patterns, probe and mask. "
+        "PtychoPINN was trained on the train split of the same view. A dash in the FRC column: "
+        "the curve never falls below the threshold, so no crossing is stated.\n"
     )
     parts += [f"![object phase]({path})\n" for path in figures]
     return "\n".join(parts)

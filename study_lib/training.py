@@ -145,9 +145,7 @@ def train(
     return TrainedNetwork(network.eval(), scale, history, time.perf_counter() - started)
 
 
-def reconstruct(
-    trained: TrainedNetwork, measurement: Measurement
-) -> Complex[np.ndarray, "oy ox"]:
+def reconstruct(trained: TrainedNetwork, measurement: Measurement) -> Complex[np.ndarray, "oy ox"]:
     """Return the object that the network sees in a measurement, in the frame of its positions.
 
     Every group is passed through the network once; the patches are stitched with the probe's
@@ -174,12 +172,12 @@ def _inputs(data: GroupTensors, batch: Tensor, scale: float) -> Tensor:
 
 def _corners(data: GroupTensors, batch: Tensor) -> Tensor:
     flat = corners_of(data.positions_px[batch].flatten(0, 1), data.probe.shape[-1])
-    return flat.unflatten(0, tuple(batch.shape))
+    return flat.reshape(*batch.shape, *flat.shape[1:])
 
 
 def _probes(data: GroupTensors, batch: Tensor) -> Tensor:
     flat = probes_at(data.probe, data.positions_px[batch].flatten(0, 1).float())
-    return flat.unflatten(0, tuple(batch.shape))
+    return flat.reshape(*batch.shape, *flat.shape[1:])
 
 
 def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -> Tensor:
@@ -188,7 +186,9 @@ def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -
     patches = network(_inputs(data, batch, scale))
     counts = data.amplitudes[batch] ** 2
     weights = merge_weights(data.probe)
-    return group_half_deviance(patches, _probes(data, batch), counts, _corners(data, batch), weights)
+    return group_half_deviance(
+        patches, _probes(data, batch), counts, _corners(data, batch), weights
+    )
 
 
 def _mean_loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -> float:

@@ -62,7 +62,10 @@ def train_view(
             write_text(folder / "train.log", "\n".join(log) + "\n")
 
         trained = train(
-            measurement, seed=design.seeds.training, progress=progress, **design.training.model_dump()
+            measurement,
+            seed=design.seeds.training,
+            progress=progress,
+            **design.training.model_dump(),
         )
         save_bundle(folder / BUNDLE, trained, design.training.filters_scale)
         write_json(folder / "history.json", asdict(trained.history))
@@ -119,5 +122,3 @@ def load_bundle(path: Path) -> TrainedNetwork:
         raise InputError(f"{path}: not a network of this study ({error}); train it again") from None
     channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainedNetwork(channels_last.eval(), scale, history, training_s)
-
-
