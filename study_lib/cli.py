@@ -1,6 +1,7 @@
 """The command ``study``: the whole matrix in one call, and each phase by itself."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -52,12 +53,12 @@ def run(
     jobs = plan.plan_jobs(study, runs.BASE_FILE if base else None)
     folder = reports / runs.run_name(study)
     if dry_run:
-        engine.show_plan(folder, jobs, cores, sys.stdout)
+        engine.show_plan(folder, jobs, cores, print)
         print(f"{len(jobs)} jobs in {folder}; nothing was written")
         return
     runs.create_run(folder, study, base_npz)
     print(f"study {study.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
-    engine.run_plan(folder, jobs, cores, sys.stdout)
+    engine.run_plan(folder, jobs, cores, partial(print, flush=True))
     summary = runs.Run(folder, study).root("H")
     print((summary / "summary.md").read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
@@ -147,8 +148,6 @@ def _check_scene(study: StudyDesign, base_npz: Path | None) -> None:
 
 def main() -> None:
     """Run the command line; every foreseen error is one message and an exit code."""
-    import click
-
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -158,10 +157,10 @@ def main() -> None:
             raise
         print(f"study: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except typer.exceptions.TyperException as error:
         print(f"study: {error.format_message()}; see `study --help`", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("study: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -6,10 +6,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -22,9 +22,10 @@ LOG_FILE = "engine.log"
 POLL_S = 0.5
 REPORT_S = 8.0
 ENGINE_LINES = 30
+Say = Callable[[str], None]
 
 
-def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: TextIO) -> None:
+def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say) -> None:
     """Execute what is not done yet; a job that fails does not stop those that do not need it.
 
     Raises
@@ -45,7 +46,7 @@ def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: T
                 env=_environment(),
             )
             try:
-                _report_until_end(process, run_folder, jobs, stream)
+                _report_until_end(process, run_folder, jobs, say)
             finally:
                 if process.poll() is None:
                     process.terminate()
@@ -55,7 +56,7 @@ def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: T
         raise StudyError(_describe_failure(run_folder, failed))
 
 
-def show_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: TextIO) -> None:
+def show_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say) -> None:
     """Print what would run and why; writes nothing in the run's folder.
 
     Raises
@@ -75,7 +76,7 @@ def show_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, stream: 
         raise StudyError(f"the engine could not plan the run:\n{result.stdout}{result.stderr}")
     by_name = {job.name: job for job in jobs}
     for name, reason in _planned(result.stdout, by_name):
-        print(f"{name}\n    because {reason}", file=stream)
+        say(f"{name}\n    because {reason}")
 
 
 def _planned(text: str, by_name: dict[str, PlannedJob]) -> Iterator[tuple[str, str]]:
@@ -145,7 +146,7 @@ def _only_engine_of(run_folder: Path) -> Iterator[None]:
 
 
 def _report_until_end(
-    process: subprocess.Popen[bytes], run_folder: Path, jobs: Sequence[PlannedJob], stream: TextIO
+    process: subprocess.Popen[bytes], run_folder: Path, jobs: Sequence[PlannedJob], say: Say
 ) -> None:
     """Print a line whenever a job ends, and at least every few seconds."""
     started = time.monotonic()
@@ -159,7 +160,7 @@ def _report_until_end(
             running = [] if ended else _running(run_folder, jobs, started_wall)
             clock = time.strftime("%M:%S", time.gmtime(now - started))
             text = "; ".join(running)
-            print(f"{clock}  {done}/{len(jobs)} jobs done  {text}", file=stream, flush=True)
+            say(f"{clock}  {done}/{len(jobs)} jobs done  {text}")
             last_report, last_count = now, done
         if ended:
             return

@@ -169,8 +169,8 @@ def _synthetic_scene(design: StudyDesign) -> Scene:
         columns=scan.columns,
         step_px=scan.step_px,
         jitter_px=scan.jitter_px,
-        gap_px=side + 1,
-        margin_px=side // 2,
+        gap_px=side + 1.0,
+        margin_px=side / 2,
         random=generator(seed, "scan"),
     )
     rows, columns = (np.ceil(positions.max(axis=0)) + side // 2 + 1).astype(int).tolist()

@@ -1,0 +1,43 @@
+# make study   run the whole study (PRESET=laptop, BASE=base.npz, CORES=2)
+# make test    lint, types, tests, notebooks
+# make lab     JupyterLab on this machine only, with a token
+# Each one makes its environment in .venv first, if it is missing or out of date.
+
+VENV ?= .venv
+PYTHON ?= python3
+PRESET ?= laptop
+CORES ?= 2
+BASE ?=
+REPORTS ?= reports
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: study test lab notebooks clean
+
+study: $(STAMP)
+	@$(BIN)/study run --preset $(PRESET) --cores $(CORES) --reports $(REPORTS) $(if $(BASE),--base-npz $(BASE))
+
+test: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 ...")'
+	@echo "installing into $(VENV), one to five minutes ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+# Execute the notebooks in place at smoke size, so that their stored outputs are current.
+notebooks: $(STAMP)
+	rm -rf reports/lab
+	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb

@@ -1,0 +1,183 @@
+"""Wrong calls: one clear message on standard error, the right exit code, nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from study_lib.cli import main
+from study_lib.contract import save_dataset
+
+
+def call(monkeypatch, capsys, folder, *arguments):
+    """Run the command line in this process; return exit code, output and error text."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+@pytest.fixture
+def base_npz(tmp_path_factory):
+    """A small base file that holds the contract."""
+    random = np.random.default_rng(5)
+    path = tmp_path_factory.mktemp("base") / "base.npz"
+    arrays = {
+        "objectGuess": np.ones((120, 60), np.complex64),
+        "probeGuess": random.standard_normal((16, 16)).astype(np.complex64),
+        "xcoords": random.uniform(10, 50, 80),
+        "ycoords": random.uniform(10, 110, 80),
+    }
+    save_dataset(path, arrays, {}, base=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--preset", "latop"], "preset 'latop' not found; choose one of fly64, laptop"),
+        (["run", "--set", "training.epoch=3"], "training.epoch: unknown name; known here: batch_"),
+        (["run", "--set", "trainin.epochs=3"], "no table 'trainin' here; known: "),
+        (["run", "--set", "doses=[1e4]"], "'1e4' is text to YAML; write the number with a point"),
+        (["run", "--set", "doses=[-5.0]"], "found -5.0; input should be greater than 0"),
+        (["run", "--set", "neighbor_count=3"], "neighbor_count = 3 < 4 patterns per group"),
+        (["run", "--set", "training.epochs"], "write it as name=value"),
+        (["run", "--base-npz", "absent.npz"], "absent.npz: no such file"),
+        (["run", "--cores", "0"], "'--cores': Input should be greater than or equal to 1"),
+        (["run", "--coresn", "2"], "No such option"),
+        (["generat"], "No such command"),
+        (["run", "--set", "scan.rows=2", "--set", "patch_size_px=100"], "patch_size_px = 100"),
+        (["notebook", "07_none", "out.ipynb"], "notebook '07_none' not found; choose one of 00_"),
+        (
+            ["notebook", "01_dataset", "out.ipynb", "-p", "dos=1.0e+4", "-p", "run_folder=x"],
+            "dos: unknown name; known here: dose, run_folder",
+        ),
+        (
+            ["notebook", "01_dataset", "out.ipynb", "-p", "dose=1e4", "-p", "run_folder=x"],
+            "'1e4' is text to YAML",
+        ),
+        (["verify", "reports/none"], "reports/none: no such folder"),
+        (["validate", "none.npz"], "none.npz: no such file"),
+        (["import", "none.npz.bz2", "base.npz"], "none.npz.bz2"),
+        (
+            ["train", "--phase-c-root", "c", "--phase-d-root", "d", "--artifact-root", "e"],
+            "design.json: no such file; run the phase that writes it first",
+        ),
+    ],
+)
+def test_a_wrong_call_says_why_and_writes_nothing(
+    monkeypatch, capsys, tmp_path, arguments, message
+):
+    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+
+    assert code == 2
+    assert message in error
+    assert error.startswith("study: ")
+    assert len(error.splitlines()) <= 3
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "pickled", "incomplete"])
+def test_a_broken_base_file_is_refused(monkeypatch, capsys, tmp_path, base_npz, damage):
+    content = base_npz.read_bytes()
+    if damage == "truncated":
+        base_npz.write_bytes(content[: len(content) // 2])
+    elif damage == "text":
+        base_npz.write_text("not an archive")
+    elif damage == "pickled":
+        np.savez(base_npz, probeGuess=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    else:
+        np.savez(base_npz, probeGuess=np.ones((16, 16), np.complex64))
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "run", "--base-npz", base_npz)
+
+    assert code == 2
+    assert "base.npz" in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (["--dose", "5"], "dose 5 is not in the design; choose one of 10000"),
+        (["--view", "densest"], "view 'densest' is not in the design; choose one of baseline"),
+        (["--view", "baseline", "--gridsize", "2"], "no job matches view baseline with gridsize 2"),
+    ],
+)
+def test_a_filter_that_matches_no_job_is_an_error(monkeypatch, capsys, tmp_path, filters, message):
+    generated = ["generate", "--preset", "smoke", "--output-root", "c"]
+    assert call(monkeypatch, capsys, tmp_path, *generated)[0] == 0
+    roots = ["--phase-c-root", "c", "--phase-d-root", "d", "--artifact-root", "e"]
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "train", *roots, *filters)
+
+    assert code == 2
+    assert message in error
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_job_that_fails_is_named_and_the_others_still_run(monkeypatch, capsys, tmp_path):
+    assert (
+        call(
+            monkeypatch,
+            capsys,
+            tmp_path,
+            *("generate", "--preset", "smoke", "--output-root", "c"),
+            *("--set", "doses=[1000.0, 10000.0]"),
+        )[0]
+        == 0
+    )
+    (tmp_path / "c" / "dose_1000" / "patched_train.npz").write_bytes(b"broken")
+
+    code, printed, error = call(
+        monkeypatch,
+        capsys,
+        tmp_path,
+        *("overlap", "--view", "dense", "--phase-c-root", "c"),
+        *("--output-root", "d", "--artifact-root", "d"),
+    )
+
+    assert code == 2
+    assert "dose=1000.0 view=dense: failed" in error
+    assert "1 of 2 jobs failed" in error
+    assert "dose=10000.0 view=dense: done" in printed
+    assert (tmp_path / "d" / "dose_10000" / "dense" / "dense_test.npz").is_file()
+
+
+def test_dry_runs_list_jobs_and_write_nothing(monkeypatch, capsys, tmp_path, base_npz):
+    dry = ["run", "--base-npz", base_npz, "--preset", "smoke", "--dry-run"]
+    code, printed, _ = call(monkeypatch, capsys, tmp_path, *dry)
+
+    assert code == 0
+    assert "21 jobs in reports/" in printed
+    assert "00_design\n    because" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validate_names_every_violation(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "bad.npz"
+    np.savez(path, diffraction=-np.ones((3, 8, 8)), probeGuess=np.ones((8, 8), np.complex64))
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "validate", path)
+
+    assert code == 2
+    for key in ("diffraction: found float64", "objectGuess: found nothing", "xcoords", "ycoords"):
+        assert key in error
+
+
+def test_help_starts_without_torch():
+    code = (
+        "import sys; sys.argv = ['study', '--help']\n"
+        "from study_lib.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'papermill' not in sys.modules"
+    )
+    folder = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
