@@ -16,6 +16,7 @@ _metadata      ()            unicode    JSON (DATA-002)
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +34,18 @@ REQUIRED = {
     "xcoords": (1, np.float64),
     "ycoords": (1, np.float64),
 }
+OPTIONAL = {"scan_index": (1, np.int64), "groups": (2, np.int64)}
 BASE_REQUIRED = {key: REQUIRED[key] for key in REQUIRED if key != "diffraction"}
+# What a damaged ZIP archive raises; RuntimeError for flags it never had, such as encryption.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    OSError,
+    EOFError,
+    AttributeError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise InputError(
             f"{path}: refused ({error}); pickled objects can run code, save plain arrays"
         ) from None
-    except (zipfile.BadZipFile, OSError, EOFError, AttributeError, TypeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: damaged or not an NPZ file ({error}); write it again") from None
     metadata: dict[str, Any] = {}
     if "_metadata" in arrays:
@@ -100,10 +112,13 @@ def check_arrays(arrays: Mapping[str, np.ndarray], *, base: bool = False) -> Con
         True for a base file, which gives probe, object and positions but no patterns.
     """
     required = BASE_REQUIRED if base else REQUIRED
+    known = (
+        required if base else required | {key: OPTIONAL[key] for key in OPTIONAL if key in arrays}
+    )
     violations = []
-    for key, (rank, dtype) in required.items():
+    for key, (rank, dtype) in known.items():
         violations += _check_array(key, arrays.get(key), rank, np.dtype(dtype))
-    if not violations:
+    if all(_is_comparable(arrays.get(key), rank) for key, (rank, _) in known.items()):
         violations += _check_together(arrays, base=base)
     return ContractReport(tuple(violations))
 
@@ -163,6 +178,13 @@ def _check_array(
     return violations
 
 
+def _is_comparable(array: np.ndarray | None, rank: int) -> bool:
+    """Return whether an array has the axes and the numbers that relations between arrays need."""
+    return (
+        array is not None and array.ndim == rank and array.size > 0 and array.dtype.kind in "iufc"
+    )
+
+
 def _check_together(arrays: Mapping[str, np.ndarray], *, base: bool) -> list[Violation]:
     violations = []
     probe, object_ = arrays["probeGuess"], arrays["objectGuess"]
@@ -182,6 +204,7 @@ def _check_together(arrays: Mapping[str, np.ndarray], *, base: bool) -> list[Vio
         )
     if not base:
         violations += _check_patterns(arrays["diffraction"], side, len(x))
+        violations += _check_indices(arrays, len(x))
     for key, values, extent in (("ycoords", y, object_.shape[0]), ("xcoords", x, object_.shape[1])):
         corners = np.round(values) - side // 2
         outside = (corners < 0) | (corners + side > extent)
@@ -217,5 +240,21 @@ def _check_patterns(diffraction: np.ndarray, side: int, positions: int) -> list[
     if (diffraction < 0).any():
         violations.append(
             Violation("diffraction", "negative values", "amplitudes >= 0", "store sqrt(counts)")
+        )
+    return violations
+
+
+def _check_indices(arrays: Mapping[str, np.ndarray], positions: int) -> list[Violation]:
+    violations = []
+    names, groups = arrays.get("scan_index"), arrays.get("groups")
+    if names is not None and len(names) != positions:
+        expected = f"{positions}, one per scan position"
+        violations.append(
+            Violation("scan_index", f"{len(names)} values", expected, "name every pattern")
+        )
+    if groups is not None and ((groups < 0) | (groups >= positions)).any():
+        found = f"indices {groups.min()}..{groups.max()}"
+        violations.append(
+            Violation("groups", found, f"0..{positions - 1}", "index the patterns of this file")
         )
     return violations

@@ -20,9 +20,9 @@ Dose = Annotated[float, Field(gt=0, le=1e12)]
 
 
 class Frozen(BaseModel):
-    """Strict, immutable settings: unknown names and wrong types are errors."""
+    """Strict, immutable settings: unknown names, wrong types and infinities are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SpecimenDesign(Frozen):
@@ -76,12 +76,16 @@ class TrainingDesign(Frozen):
     """Physics-informed network; original values of the study in the comments of the presets."""
 
     epochs: int = Field(ge=1)
+    steps_min: int = Field(ge=0, description="small views get more epochs, up to this many steps")
     batch_size: int = Field(ge=1, description="groups per step")
     learning_rate: float = Field(gt=0)
     learning_rate_min: float = Field(gt=0)
     plateau_patience: int = Field(ge=0, description="epochs without progress before halving")
     filters_scale: int = Field(ge=1, description="width multiplier of the autoencoder")
     validation_share: float = Field(gt=0, lt=0.5)
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        description="of the convolutions; auto: bfloat16 where the processor has it"
+    )
 
 
 class IterativeDesign(Frozen):

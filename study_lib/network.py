@@ -15,6 +15,7 @@ BOTTLENECK_PX = 8
 ENCODER_WIDTH = 128
 DECODER_WIDTH = 32
 MERGE_FLOOR = 1e-3
+VARIANCE_FLOOR = 0.05
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
@@ -76,6 +77,10 @@ class Head(nn.Module):
 class PtychoPinn(nn.Module):
     """Amplitude and phase autoencoder: C diffraction amplitudes to C complex object patches.
 
+    The original brings the mean power of its input to one number. Here every detector pixel is
+    brought to mean 0 and deviation 1 over the training patterns (:meth:`fit_input`), because what
+    differs between positions is only a small part of a pattern.
+
     Parameters
     ----------
     channels
@@ -84,9 +89,16 @@ class PtychoPinn(nn.Module):
         Side N of a pattern: a power of two, at least 16.
     filters_scale
         Width multiplier; 2 in the original study.
+    half_precision
+        Whether convolutions are computed in bfloat16; the diffraction model never is.
     """
 
-    def __init__(self, *, channels: int, side: int, filters_scale: int) -> None:
+    input_mean: Tensor
+    input_deviation: Tensor
+
+    def __init__(
+        self, *, channels: int, side: int, filters_scale: int, half_precision: bool = False
+    ) -> None:
         super().__init__()
         stages = (side // BOTTLENECK_PX).bit_length() - 1
         layers: list[nn.Module] = []
@@ -98,29 +110,41 @@ class PtychoPinn(nn.Module):
         self.encoder = nn.Sequential(*layers)
         self.amplitude = Head(channels=channels, side=side, filters_scale=filters_scale)
         self.phase = Head(channels=channels, side=side, filters_scale=filters_scale)
+        self.register_buffer("input_mean", torch.zeros(side, side))
+        self.register_buffer("input_deviation", torch.ones(side, side))
+        self.half_precision = half_precision
 
-    def forward(self, inputs: Float[Tensor, "batch c n n"]) -> Complex[Tensor, "batch c n n"]:
+    def fit_input(self, amplitudes: Float[Tensor, "scan n n"]) -> None:
+        """Learn mean and deviation of every detector pixel from the training patterns.
+
+        Dark pixels get a floor, so that single photons there are not blown up.
+        """
+        variance = amplitudes.var(dim=0)
+        self.input_mean.copy_(amplitudes.mean(dim=0))
+        self.input_deviation.copy_(torch.sqrt(variance + VARIANCE_FLOOR * variance.max()))
+
+    def forward(self, amplitudes: Float[Tensor, "batch c n n"]) -> Complex[Tensor, "batch c n n"]:
         """Return object patches; amplitude in (0, 1), phase in (-pi, pi).
 
         Parameters
         ----------
-        inputs : (batch, c, n, n)
-            Diffraction amplitudes times :func:`input_scale`.
+        amplitudes : (batch, c, n, n)
+            Square roots of the counts.
         """
-        features = self.encoder(inputs)
-        amplitude = self.amplitude.whole(*self.amplitude(features))
-        phase = self.phase.whole(*self.phase(features))
+        inputs = (amplitudes - self.input_mean) / self.input_deviation
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        kind = amplitudes.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.half_precision):
+            features = self.encoder(inputs)
+            amplitude = self.amplitude.whole(*self.amplitude(features))
+            phase = self.phase.whole(*self.phase(features))
         return torch.polar(torch.sigmoid(amplitude.float()), torch.pi * torch.tanh(phase.float()))
 
 
-def input_scale(amplitudes: Float[Tensor, "scan n n"]) -> float:
-    """Return the factor that brings the mean power of a pattern to (N / 2)^2, as in the original.
-
-    It only conditions the network's input; the likelihood is in counts.
-    """
-    side = amplitudes.shape[-1]
-    power = (amplitudes**2).sum(dim=(1, 2)).mean()
-    return float(side / 2 / torch.sqrt(power))
+def has_fast_bfloat16() -> bool:
+    """Return whether this processor multiplies bfloat16 numbers itself."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def merge_groups(

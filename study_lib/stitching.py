@@ -18,7 +18,8 @@ def stitch(
     """Return the object made of the patches of every group; 1 where no patch lies.
 
     The likelihood of one group does not change with a constant phase over all its patches. These
-    constants are found by turning each group's patches towards the mean of all, a few rounds.
+    constants are found by turning each group's patches towards those of the groups nearer to the
+    middle, one by one, and then towards the mean of all, a few rounds.
 
     Parameters
     ----------
@@ -36,14 +37,35 @@ def stitch(
     total_weight = add_patches(weights.expand(len(corners), side, side), corners, object_shape)
     covered = total_weight > 0
     safe_weight = torch.where(covered, total_weight, torch.ones_like(total_weight))
-    weighted = patches * weights
+    # Rounds alone carry a phase one patch further each; a large scan needs the way outwards first.
+    weighted = _turned_outwards(patches * weights, corners_px, indices.flatten(1), object_shape)
     for _ in range(SYNCHRONISATION_ROUNDS):
         mean = add_patches(weighted.flatten(0, 1), corners, object_shape) / safe_weight
         under = mean.flatten()[indices.flatten(1)].unflatten(1, patches.shape[1:])
         agreement = (weighted.conj() * under).sum(dim=(1, 2, 3))
-        weighted = (
-            weighted
-            * torch.polar(torch.ones_like(agreement.real), agreement.angle())[:, None, None, None]
-        )
+        weighted = weighted * _direction(agreement)[:, None, None, None]
     mean = add_patches(weighted.flatten(0, 1), corners, object_shape) / safe_weight
     return torch.where(covered, mean, torch.ones_like(mean))
+
+
+def _turned_outwards(
+    weighted: Complex[Tensor, "group c n n"],
+    corners_px: Int[Tensor, "group c 2"],
+    indices: Int[Tensor, "group pixels"],
+    object_shape: tuple[int, int],
+) -> Complex[Tensor, "group c n n"]:
+    """Return each group turned towards the sum of those before it, from the middle outwards."""
+    places = corners_px.double().mean(dim=1)
+    order = torch.linalg.vector_norm(places - places.mean(dim=0), dim=1).argsort()
+    turned = weighted.flatten(1).clone()
+    canvas = weighted.new_zeros(object_shape[0] * object_shape[1])
+    for group in order.tolist():
+        agreement = torch.vdot(turned[group], canvas[indices[group]])
+        turned[group] *= _direction(agreement)
+        canvas.index_add_(0, indices[group], turned[group])
+    return turned.reshape(weighted.shape)
+
+
+def _direction(values: Complex[Tensor, "..."]) -> Complex[Tensor, "..."]:
+    """Return complex numbers of modulus 1 with the same phase; 1 for zero."""
+    return torch.polar(torch.ones_like(values.real), values.angle())

@@ -1,9 +1,11 @@
 """Training the physics-informed network on one view, without ground truth, and using it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from study_lib.measurement import Measurement
 from study_lib.network import (
     PtychoPinn,
     group_half_deviance,
-    input_scale,
+    has_fast_bfloat16,
     merge_groups,
     merge_weights,
 )
@@ -24,6 +26,7 @@ from study_lib.stitching import stitch
 
 INFERENCE_BATCH = 64
 Progress = Callable[[int, int, float], None]
+Precision = Literal["float32", "bfloat16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,9 @@ class History:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network with the one number that its input needs, and what its training took."""
+    """A network and what its training took."""
 
     network: PtychoPinn
-    input_scale: float
     history: History
     training_s: float
 
@@ -70,12 +72,14 @@ def train(
     measurement: Measurement,
     *,
     epochs: int,
+    steps_min: int,
     batch_size: int,
     learning_rate: float,
     learning_rate_min: float,
     plateau_patience: int,
     filters_scale: int,
     validation_share: float,
+    precision: Precision,
     seed: int,
     progress: Progress | None = None,
 ) -> TrainedNetwork:
@@ -90,6 +94,8 @@ def train(
         Patterns, positions, probe and groups; the network never sees an object.
     epochs
         Passes over the training groups.
+    steps_min
+        A view with few groups gets more epochs, until there are as many steps as this.
     batch_size
         Groups per step.
     learning_rate, learning_rate_min
@@ -100,6 +106,8 @@ def train(
         Width multiplier of the network.
     validation_share
         Share of the groups held out.
+    precision
+        Of the convolutions; ``auto`` is bfloat16 where the processor has it, else float32.
     seed
         Decides the initial weights, the held-out groups and the order of the groups.
     progress
@@ -113,9 +121,10 @@ def train(
             channels=data.groups.shape[1],
             side=data.probe.shape[-1],
             filters_scale=filters_scale,
+            half_precision=precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16()),
         )
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    scale = input_scale(data.amplitudes)
+    network.fit_input(data.amplitudes)
     shuffled = torch.randperm(len(data.groups), generator=order)
     held_out = max(1, round(validation_share * len(shuffled)))
     validation_groups, train_groups = shuffled[:held_out], shuffled[held_out:]
@@ -124,25 +133,26 @@ def train(
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=plateau_patience, min_lr=learning_rate_min
     )
+    epochs = max(epochs, math.ceil(steps_min / math.ceil(len(train_groups) / batch_size)))
     losses: list[tuple[float, float, float]] = []
     for epoch in range(1, epochs + 1):
         permuted = train_groups[torch.randperm(len(train_groups), generator=order)]
         network.train()
         total = 0.0
         for batch in permuted.split(batch_size):
-            loss = _loss(network, data, batch, scale)
+            loss = _loss(network, data, batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(batch)
-        validation = _mean_loss(network, data, validation_groups, scale)
+        validation = _mean_loss(network, data, validation_groups)
         losses.append((total / len(permuted), validation, optimizer.param_groups[0]["lr"]))
         schedule.step(validation)
         if progress:
             progress(epoch, epochs, losses[-1][0])
     train_loss, validation_loss, rates = zip(*losses, strict=True)
     history = History(train_loss, validation_loss, rates, _uniform_loss(data))
-    return TrainedNetwork(network.eval(), scale, history, time.perf_counter() - started)
+    return TrainedNetwork(network.eval(), history, time.perf_counter() - started)
 
 
 def reconstruct(trained: TrainedNetwork, measurement: Measurement) -> Complex[np.ndarray, "oy ox"]:
@@ -156,18 +166,13 @@ def reconstruct(trained: TrainedNetwork, measurement: Measurement) -> Complex[np
     patches, corners = [], []
     with torch.no_grad():
         for batch in data.groups.split(INFERENCE_BATCH):
-            predicted = trained.network(_inputs(data, batch, trained.input_scale))
+            predicted = trained.network(data.amplitudes[batch])
             corner = _corners(data, batch)
             patches.append(merge_groups(predicted, corner, weights))
             corners.append(corner)
         object_ = stitch(torch.cat(patches), torch.cat(corners), weights, measurement.object_shape)
     result: np.ndarray = object_.numpy()
     return result
-
-
-def _inputs(data: GroupTensors, batch: Tensor, scale: float) -> Tensor:
-    inputs = data.amplitudes[batch] * scale
-    return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def _corners(data: GroupTensors, batch: Tensor) -> Tensor:
@@ -180,10 +185,10 @@ def _probes(data: GroupTensors, batch: Tensor) -> Tensor:
     return flat.reshape(*batch.shape, *flat.shape[1:])
 
 
-def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -> Tensor:
+def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor) -> Tensor:
     """Return the half deviance of the groups in ``rows`` of ``data.groups``."""
     batch = data.groups[rows]
-    patches = network(_inputs(data, batch, scale))
+    patches = network(data.amplitudes[batch])
     counts = data.amplitudes[batch] ** 2
     weights = merge_weights(data.probe)
     return group_half_deviance(
@@ -191,12 +196,11 @@ def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -
     )
 
 
-def _mean_loss(network: PtychoPinn, data: GroupTensors, rows: Tensor, scale: float) -> float:
+def _mean_loss(network: PtychoPinn, data: GroupTensors, rows: Tensor) -> float:
     network.eval()
     with torch.no_grad():
         parts = [
-            float(_loss(network, data, part, scale)) * len(part)
-            for part in rows.split(INFERENCE_BATCH)
+            float(_loss(network, data, part)) * len(part) for part in rows.split(INFERENCE_BATCH)
         ]
     return sum(parts) / len(rows)
 

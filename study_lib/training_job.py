@@ -73,6 +73,7 @@ def train_view(
         job.results |= {
             "patterns": len(measurement.scan_index),
             "groups": len(measurement.groups),
+            "precision": "bfloat16" if trained.network.half_precision else "float32",
             "parameters": sum(weight.numel() for weight in trained.network.parameters()),
             "final_loss": trained.history.train[-1],
             "validation_loss": trained.history.validation[-1],
@@ -90,7 +91,7 @@ def save_bundle(path: Path, trained: TrainedNetwork, filters_scale: int) -> None
         "channels": network.amplitude.channels,
         "side": 4 * network.amplitude.margin,
         "filters_scale": filters_scale,
-        "input_scale": trained.input_scale,
+        "half_precision": network.half_precision,
         "history": asdict(trained.history),
         "training_s": trained.training_s,
     }
@@ -114,11 +115,12 @@ def load_bundle(path: Path) -> TrainedNetwork:
             channels=content["channels"],
             side=content["side"],
             filters_scale=content["filters_scale"],
+            half_precision=content["half_precision"],
         )
         network.load_state_dict(content["state"])
         history = History(**content["history"])
-        scale, training_s = float(content["input_scale"]), float(content["training_s"])
+        training_s = float(content["training_s"])
     except Exception as error:  # torch raises many types here; each means the same to the user
         raise InputError(f"{path}: not a network of this study ({error}); train it again") from None
     channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedNetwork(channels_last.eval(), scale, history, training_s)
+    return TrainedNetwork(channels_last.eval(), history, training_s)

@@ -54,7 +54,7 @@ def network_of(channels: int = 1, side: int = SIDE, filters_scale: int = 1) -> P
         return PtychoPinn(channels=channels, side=side, filters_scale=filters_scale)
 
 
-@pytest.mark.parametrize(("side", "channels"), itertools.product((16, 32, 64), (1, 4)))
+@pytest.mark.parametrize(("side", "channels"), [*itertools.product((16, 32, 64), (1, 4))])
 def test_network_gives_one_patch_per_pattern(side, channels, random):
     inputs = torch.rand(2, channels, side, side, generator=random)
 

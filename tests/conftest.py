@@ -1,0 +1,87 @@
+"""Small shared inputs: a lopsided probe, an object, sub-pixel positions, and one tiny study."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from study_lib.design import StudyDesign, load_design
+from study_lib.generation import generate_dose
+from study_lib.overlap import write_view
+from study_lib.paths import phase_root
+
+OBJECT_SHAPE = (40, 36)
+TINY_SETTINGS = (
+    "patch_size_px=16",
+    "probe.defocus_radius_px=3.0",
+    "scan.rows=6",
+    "scan.columns=10",
+    "scan.step_px=2.0",
+    "specimen.largest_grain_px=8.0",
+    "views=[{name: baseline, gridsize: 1, target_overlap: null}, "
+    "{name: dense, gridsize: 2, target_overlap: 0.6}, "
+    "{name: sparse, gridsize: 2, target_overlap: 0.4}]",
+    "training.epochs=1",
+    "iterative.epochs=2",
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def probe() -> torch.Tensor:
+    """Complex, off-centre, without any mirror symmetry: a missing conjugate or flip shows."""
+    y, x = np.indices((16, 16)) - 8.0
+    envelope = np.exp(-((y - 1.3) ** 2) / 18 - (x + 0.7) ** 2 / 9) * (1 + 0.2 * y + 0.1 * x * y)
+    wave = envelope * np.exp(1j * (0.04 * y**2 + 0.09 * x**2 + 0.3 * y - 0.05 * x * y))
+    return torch.from_numpy(wave)
+
+
+@pytest.fixture
+def object_(rng) -> torch.Tensor:
+    phase_rad = rng.uniform(-1, 1, OBJECT_SHAPE)
+    return torch.from_numpy(rng.uniform(0.5, 1, OBJECT_SHAPE) * np.exp(1j * phase_rad))
+
+
+@pytest.fixture
+def positions_px() -> torch.Tensor:
+    """(row, column) patch centres with sub-pixel parts; neighbouring patches overlap."""
+    return torch.tensor(
+        [[9.0, 8.0], [12.3, 10.75], [14.45, 21.4], [23.6, 11.2], [30.9, 27.1]]
+    ).double()
+
+
+@pytest.fixture(scope="session")
+def tiny_design() -> StudyDesign:
+    """The smoke preset made as small as every phase still accepts."""
+    return load_design("smoke", TINY_SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def phase_c(tiny_design, tmp_path_factory) -> Path:
+    """Root of the generated data of the tiny study."""
+    root = phase_root(tmp_path_factory.mktemp("run"), "C")
+    for dose in tiny_design.doses:
+        generate_dose(tiny_design, dose, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def phase_d(tiny_design, phase_c) -> Path:
+    """Root of all views of the tiny study, beside phase C."""
+    root = phase_root(phase_c.parent, "D")
+    for dose in tiny_design.doses:
+        for view in tiny_design.views:
+            write_view(
+                tiny_design,
+                dose,
+                view.name,
+                phase_c_root=phase_c,
+                output_root=root,
+                artifact_root=root,
+            )
+    return root

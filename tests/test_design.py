@@ -1,0 +1,253 @@
+"""A design is complete, strict and frozen; its digest names every value."""
+
+import json
+import math
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from study_lib.design import (
+    PRESET_FOLDER,
+    BaseData,
+    load_design,
+    parse_assignments,
+    parse_design,
+    preset_names,
+)
+from study_lib.errors import InputError
+
+VIEWS = {
+    "dense": "{name: dense, gridsize: 2, target_overlap: 0.7}",
+    "baseline": "{name: baseline, gridsize: 1, target_overlap: null}",
+}
+
+
+def smoke_file(tmp_path, old: str, new: str) -> str:
+    text = (PRESET_FOLDER / "smoke.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "mine.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    return str(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop", "fly64"])
+def test_presets_hold_the_design_of_the_study(preset):
+    design = load_design(preset)
+
+    assert design.preset == preset
+    assert [view.name for view in design.views] == ["baseline", "dense", "sparse"]
+    assert [view.target_overlap for view in design.views] == [None, 0.7, 0.2]
+    assert design.neighbor_count == 7
+    assert (design.seeds.simulation, design.seeds.grouping, design.seeds.subsampling) == (
+        42,
+        123,
+        456,
+    )
+
+
+def test_every_preset_file_is_a_listed_preset():
+    assert preset_names() == ["fly64", "laptop", "smoke"]
+
+
+def test_fly64_has_the_pattern_count_of_the_original_study():
+    scan = load_design("fly64").scan
+
+    assert 2 * scan.rows * scan.columns == 10304
+
+
+def test_an_unknown_preset_lists_the_presets():
+    with pytest.raises(InputError, match=r"preset 'smok' not found.*fly64, laptop, smoke"):
+        load_design("smok")
+
+
+def test_a_file_that_sets_every_field_is_a_preset_named_after_it(tmp_path):
+    design = load_design(smoke_file(tmp_path, "epochs: 4 ", "epochs: 6 "))
+
+    assert (design.preset, design.training.epochs) == ("mine", 6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs: 4", "epoch: 4", r"training\.epoch: unknown name; known here: batch_size, epochs"),
+        ("step_px", "stepp_px", r"scan\.stepp_px: unknown name; known here: columns, jitter_px"),
+        ("{name: sparse", "{nam: sparse", r"views\.2\.nam: unknown name; .*gridsize, name"),
+        ("neighbor_count", "neighbour_count", r"neighbour_count: unknown name;.*neighbor_count"),
+    ],
+)
+def test_a_misspelt_name_is_named_beside_the_known_ones(old, new, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        load_design(smoke_file(tmp_path, old, new))
+
+
+def test_all_faults_are_told_at_once(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load_design(smoke_file(tmp_path, "epochs: 4", "epoch: 4"), ["scan.rows=1"])
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert any(line.endswith("training.epochs: missing; set it") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.learning_rate=1e-3", r"'1e-3' is text to YAML;.*for example 1.0e-03"),
+        ("doses=[1e4]", r"doses\.0: '1e4' is text to YAML;.*for example 1.0e\+04"),
+    ],
+)
+def test_a_number_that_yaml_takes_for_text_gets_the_remedy(setting, message):
+    with pytest.raises(InputError, match=message):
+        load_design("smoke", [setting])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.epochs=true",
+        "training.epochs=2.5",
+        "training.epochs=five",
+        "scan.step_px=true",
+        "scan.step_px=[3.0]",
+        "doses=1.0e+4",
+        "probe_power_share=1.0",
+        "patch_size_px=8",
+        "seeds.simulation=-1",
+        "iterative.algorithm=ePIE",
+        "scan.step_px=.inf",
+        "training.learning_rate=.nan",
+        "scan.step_px=2020-01-01",
+    ],
+)
+def test_a_value_of_the_wrong_type_or_size_is_refused_by_name(setting):
+    name = setting.partition("=")[0]
+    with pytest.raises(InputError, match=rf"{name}|not JSON serializable"):
+        load_design("smoke", [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("patch_size_px=48", "patch_size_px = 48: the autoencoder halves"),
+        ("doses=[10.5]", r"doses = \[10.5\]: use whole photons"),
+        ("doses=[10.0, 10.0]", "leave out the repeated dose"),
+        ("views=[{dense}, {dense}]", "leave out the repeated view"),
+        ("views=[{baseline}]|null|0.5", "views.baseline: it is every pattern by itself"),
+        ("views=[{baseline}]|gridsize: 1|gridsize: 2", "views.baseline: it is every pattern"),
+        ("views=[{dense}]|gridsize: 2|gridsize: 1", "views.dense: gridsize 1; set it to 2"),
+        ("neighbor_count=3", "neighbor_count = 3 < 4 patterns per group of view dense"),
+        ("specimen.smallest_grain_px=16.0", "smallest_grain_px 16.0 > largest_grain_px 15.0"),
+    ],
+)
+def test_a_rule_between_fields_is_kept(setting, message):
+    text, *change = setting.split("|")
+    for name, view in VIEWS.items():
+        text = text.replace(f"{{{name}}}", view)
+    if change:
+        text = text.replace(*change)
+    with pytest.raises(InputError, match=message):
+        load_design("smoke", [text])
+
+
+def test_settings_are_applied_in_order():
+    design = load_design("smoke", ["training.epochs=5", "doses=[5.0]", "training.epochs=7"])
+
+    assert (design.training.epochs, design.doses) == (7, (5.0,))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trainin.epochs=5", r"no table 'trainin' here; known: .*training"),
+        ("training.plateau.epochs=5", "no table 'plateau' here"),
+        ("training.epochs", "write it as name=value"),
+        ("=5", "write it as name=value"),
+        ("doses=[1.0", "not readable as YAML"),
+    ],
+)
+def test_a_setting_that_sets_nothing_is_refused(setting, message):
+    with pytest.raises(InputError, match=message):
+        load_design("smoke", [setting])
+
+
+def test_assignments_are_yaml_values_by_name():
+    values = parse_assignments(
+        ["dose=1.0e+4", "view=dense", "only=[a, b]", "text=a=b", "none=null"]
+    )
+
+    assert values == {"dose": 1e4, "view": "dense", "only": ["a", "b"], "text": "a=b", "none": None}
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "just text", "a: [1"])
+def test_a_file_that_is_no_table_is_refused(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"not a table|not readable as YAML"):
+        load_design(str(tmp_path / "mine.yaml"))
+
+
+def leaves(content: object, path: tuple = ()) -> list[tuple]:
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    found = []
+    for key, value in items:
+        if isinstance(value, dict | list):
+            found += leaves(value, (*path, key))
+        elif isinstance(value, int | float):
+            found.append((*path, key))
+    return found
+
+
+def test_the_digest_changes_with_every_number_of_the_design():
+    plain = load_design("smoke").model_dump(mode="json")
+    digests = {load_design("smoke").digest}
+    numbers = [path for path in leaves(plain) if path[-1] not in {"gridsize", "patch_size_px"}]
+    for path in numbers:
+        content = json.loads(json.dumps(plain))
+        node = content
+        for key in path[:-1]:
+            node = node[key]
+        value = node[path[-1]]
+        node[path[-1]] = value + 1 if isinstance(value, int) or value >= 2 else value * 0.5
+        digests.add(parse_design(content, "test").digest)
+
+    assert len(numbers) > 25
+    assert len(digests) == len(numbers) + 1
+
+
+def test_the_digest_does_not_depend_on_how_the_same_design_is_written(tmp_path):
+    content = yaml.safe_load((PRESET_FOLDER / "smoke.yaml").read_text(encoding="utf-8"))
+    reordered = yaml.safe_dump(dict(reversed(content.items())) | {"preset": "smoke"})
+    (tmp_path / "other.yaml").write_text(reordered, encoding="utf-8")
+
+    assert load_design(str(tmp_path / "other.yaml")).digest == load_design("smoke").digest
+    assert load_design("smoke", ["scan.step_px=3"]).digest == load_design("smoke").digest
+
+
+def test_a_design_survives_json():
+    design = load_design("laptop")
+
+    assert parse_design(json.loads(design.model_dump_json()), "test") == design
+
+
+def test_a_design_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        load_design("smoke").training.epochs = 9
+
+
+@pytest.mark.parametrize("side_px", [16, 63, 64, 100])
+def test_base_data_set_the_patch_to_the_next_smaller_power_of_two(side_px):
+    base = BaseData(name="base.npz", sha256="0" * 64, probe_side_px=side_px)
+
+    assert load_design("smoke", base=base).patch_size_px == 2 ** int(math.log2(side_px))
+    assert load_design("smoke", ["patch_size_px=16"], base=base).patch_size_px == 16
+    assert load_design("smoke", base=base).digest != load_design("smoke").digest
+
+
+def test_a_view_or_dose_outside_the_design_is_refused_with_the_choice():
+    design = load_design("smoke", [f"views=[{VIEWS['dense']}]"])
+
+    assert design.view("dense").target_overlap == 0.7
+    assert design.require_dose(1e4) == 1e4
+    with pytest.raises(InputError, match="view 'sparse' is not in the design; choose one of dense"):
+        design.view("sparse")
+    with pytest.raises(InputError, match="dose 1000 is not in the design; choose one of 10000"):
+        design.require_dose(1e3)
