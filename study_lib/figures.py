@@ -93,7 +93,7 @@ def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, titl
         squeeze=False,
     )
     for line, row in zip(axes, rows, strict=True):
-        _phase_row(line[: len(row)], row)
+        _phase_row(list(line[: len(row)]), row)
         for axis in line[len(row) :]:
             axis.set_axis_off()
     figure.suptitle(title)

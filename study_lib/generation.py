@@ -169,7 +169,7 @@ def _synthetic_scene(design: StudyDesign) -> Scene:
         columns=scan.columns,
         step_px=scan.step_px,
         jitter_px=scan.jitter_px,
-        gap_px=side + 1.0,
+        gap_px=side + 1 + 2 * scan.jitter_px,
         margin_px=side / 2,
         random=generator(seed, "scan"),
     )

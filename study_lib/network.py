@@ -14,6 +14,7 @@ from study_lib.forward import expected_counts
 BOTTLENECK_PX = 8
 ENCODER_WIDTH = 128
 DECODER_WIDTH = 32
+BORDER_FEATURES = 4
 MERGE_FLOOR = 1e-3
 VARIANCE_FLOOR = 0.05
 
@@ -35,13 +36,14 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 class Head(nn.Module):
     """Decoder of one quantity: the central half of the patch in full, its border coarsely.
 
-    The border comes from the last ``channels`` features of the trunk (the original's
-    ``probe_big``).
+    The border comes from the last features of the trunk (the original's ``probe_big``). They pass
+    through SiLU, not ReLU: so few features would die, and the border with them.
     """
 
     def __init__(self, *, channels: int, side: int, filters_scale: int) -> None:
         super().__init__()
-        width, layers = ENCODER_WIDTH * filters_scale, []
+        width = ENCODER_WIDTH * filters_scale
+        layers: list[nn.Module] = []
         stages = (side // 2 // BOTTLENECK_PX).bit_length() - 1
         for stage in reversed(range(stages)):
             narrow = DECODER_WIDTH * filters_scale * 2**stage
@@ -49,11 +51,12 @@ class Head(nn.Module):
             width = narrow
         self.trunk = nn.Sequential(*layers)
         self.channels = channels
-        self.centre = _convolution(width - channels, channels)
+        self.centre = _convolution(width - BORDER_FEATURES, channels)
         self.border = nn.Sequential(
             nn.Upsample(scale_factor=2),
-            _block(channels, channels),
-            _convolution(channels, channels),
+            _convolution(BORDER_FEATURES, BORDER_FEATURES),
+            nn.SiLU(),
+            _convolution(BORDER_FEATURES, channels),
         )
         self.margin = side // 4
 
@@ -62,7 +65,7 @@ class Head(nn.Module):
     ) -> tuple[Float[Tensor, "batch c half half"], Float[Tensor, "batch c n n"]]:
         """Return the central half and the whole-patch border field, both without activation."""
         trunk = self.trunk(features)
-        return self.centre(trunk[:, : -self.channels]), self.border(trunk[:, -self.channels :])
+        return self.centre(trunk[:, :-BORDER_FEATURES]), self.border(trunk[:, -BORDER_FEATURES:])
 
     def whole(
         self, centre: Float[Tensor, "batch c half half"], border: Float[Tensor, "batch c n n"]

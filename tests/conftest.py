@@ -1,5 +1,6 @@
 """Small shared inputs: a lopsided probe, an object, sub-pixel positions, and one tiny study."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,14 @@ def positions_px() -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def tiny_design() -> StudyDesign:
-    """The smoke preset made as small as every phase still accepts."""
-    return load_design("smoke", TINY_SETTINGS)
+def tiny_design_with() -> Callable[..., StudyDesign]:
+    """The smoke preset made as small as every phase still accepts, with further settings."""
+    return lambda *settings: load_design("smoke", [*TINY_SETTINGS, *settings])
+
+
+@pytest.fixture(scope="session")
+def tiny_design(tiny_design_with) -> StudyDesign:
+    return tiny_design_with()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The whole study by one command, at smoke size, and what is left behind."""
 
 import csv
+import itertools
 import json
 import os
 import subprocess
@@ -86,7 +87,7 @@ def test_progress_is_printed_while_jobs_run(smoke):
 
     times = [line[:5] for line in printed.splitlines() if "jobs done" in line]
     seconds = [60 * int(clock[:2]) + int(clock[3:]) for clock in times]
-    assert max(later - sooner for sooner, later in zip(seconds, seconds[1:], strict=False)) <= 10
+    assert max(later - sooner for sooner, later in itertools.pairwise(seconds)) <= 10
 
 
 def test_a_second_call_starts_no_kernel(smoke):

@@ -1,0 +1,449 @@
+"""Fairness: same patterns, same mask, uniform start, nobody sees the truth; then the tables."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from study_lib import arms, reconstruction_job, training_job
+from study_lib.arms import ARMS, ArmRequest, ArmResult
+from study_lib.comparison import compare_view, require_same_patterns, scored_pixels
+from study_lib.contract import load_dataset, read_arrays, save_dataset
+from study_lib.design import SPLITS, StudyDesign, load_design
+from study_lib.errors import InputError, StudyError
+from study_lib.generation import generate_dose
+from study_lib.measurement import Measurement, load_measurement
+from study_lib.metrics import HIGHER_IS_BETTER
+from study_lib.overlap import write_view
+from study_lib.paths import comparison_folder, reconstruction_folder, training_folder, view_path
+from study_lib.reconstruction_job import RESULT, reconstruct_view
+from study_lib.summary import write_summary
+from study_lib.training_job import BUNDLE, load_bundle, train_view
+
+DOSE = 1e4
+VIEW = "sparse"
+TINY = (
+    "patch_size_px=16",
+    "scan={rows: 7, columns: 9, step_px: 3.0, jitter_px: 0.6}",
+    "probe.defocus_radius_px=3.0",
+    "training.epochs=1",
+    "training.steps_min=0",
+    "training.precision=float32",
+    "iterative.epochs=3",
+)
+
+
+@dataclasses.dataclass
+class Run:
+    """A finished run of one view, and every measurement that an arm was given on the way."""
+
+    root: Path
+    design: StudyDesign
+    seen: dict[str, list[Measurement | dict]]
+
+    def source(self, split: str) -> Path:
+        return view_path(self.root / "C", self.root / "D", DOSE, VIEW, split)
+
+    def roots(self, *, of: str = "CDEF") -> dict[str, Path]:
+        return {f"phase_{phase.lower()}_root": self.root / phase for phase in of}
+
+    def compare(self, split: str, artifact_root: Path, view: str = VIEW) -> list[dict]:
+        roots = self.roots()
+        return compare_view(self.design, DOSE, view, split, artifact_root=artifact_root, **roots)
+
+    def rows(self, split: str) -> list[dict]:
+        return json.loads(self.compared(split, "metrics.json").read_text())
+
+    def compared(self, split: str, name: str) -> Path:
+        return comparison_folder(self.root / "G", DOSE, VIEW, split) / name
+
+    def weights(self) -> str:
+        path = training_folder(self.root / "E", DOSE, VIEW, 2) / BUNDLE
+        digest = hashlib.sha256()
+        for weight in load_bundle(path).network.state_dict().values():
+            digest.update(weight.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def iterated(self, split: str) -> dict[str, np.ndarray]:
+        return read_arrays(reconstruction_folder(self.root / "F", DOSE, VIEW, split) / RESULT)[0]
+
+
+def reconstruct_and_train(run: Run) -> None:
+    roots = run.roots(of="CD")
+    train_view(run.design, DOSE, VIEW, artifact_root=run.root / "E", **roots)
+    for split in SPLITS:
+        reconstruct_view(run.design, DOSE, VIEW, split, artifact_root=run.root / "F", **roots)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums depend on how they are cut into threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """Every phase once, with a witness at the door of each arm."""
+    root = tmp_path_factory.mktemp("run")
+    design = load_design("smoke", TINY)
+    run = Run(root, design, {"train": [], "lsqml": [], "pinn": []})
+
+    def witness(name, function):
+        def call(*arguments, **named):
+            run.seen[name].append(named or arguments[-1])
+            return function(*arguments, **named)
+
+        return call
+
+    generate_dose(design, DOSE, root / "C")
+    write_view(
+        design,
+        DOSE,
+        VIEW,
+        phase_c_root=root / "C",
+        output_root=root / "D",
+        artifact_root=root / "D",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        train = training_job.train
+
+        def train_seen(measurement, **settings):
+            run.seen["train"].append(measurement)
+            return train(measurement, **settings)
+
+        patch.setattr(training_job, "train", train_seen)
+        patch.setattr(
+            reconstruction_job, "reconstruct", witness("lsqml", reconstruction_job.reconstruct)
+        )
+        patch.setattr(arms, "reconstruct", witness("pinn", arms.reconstruct))
+        reconstruct_and_train(run)
+        for split in SPLITS:
+            run.compare(split, root / "G")
+    return run
+
+
+# --- fairness
+
+
+def test_train_and_test_light_no_common_pixel(run):
+    """Whole patches of every pattern of phase C, not only the bright part of the probe."""
+    lit = {}
+    for split in SPLITS:
+        arrays, _ = load_dataset(run.root / "C" / "dose_10000" / f"patched_{split}.npz")
+        side = arrays["probeGuess"].shape[0]
+        lit[split] = np.zeros(arrays["objectGuess"].shape, dtype=bool)
+        for y, x in zip(arrays["ycoords"], arrays["xcoords"], strict=True):
+            row, column = round(float(y)) - side // 2, round(float(x)) - side // 2
+            lit[split][row : row + side, column : column + side] = True
+
+    assert lit["train"].sum() > 500
+    assert lit["test"].sum() > 500
+    assert not (lit["train"] & lit["test"]).any()
+
+
+def test_sparse_view_leaves_patterns_out(run):
+    """Else the tests below could not tell a view from the whole split."""
+    for split in SPLITS:
+        whole = load_measurement(view_path(run.root / "C", run.root / "D", DOSE, "baseline", split))
+        kept = load_measurement(run.source(split)).scan_index
+        assert 8 <= len(kept) < len(whole.scan_index)
+        assert np.isin(kept, whole.scan_index).all()
+
+
+def test_every_arm_was_given_the_patterns_of_the_view(run):
+    (trained_on,) = run.seen["train"]
+    wanted = {split: load_dataset(run.source(split))[0] for split in SPLITS}
+    order = ("train", "test")
+
+    assert np.array_equal(trained_on.amplitudes, wanted["train"]["diffraction"])
+    assert np.array_equal(trained_on.groups, wanted["train"]["groups"])
+    for split, network, iterations in zip(order, run.seen["pinn"], run.seen["lsqml"], strict=True):
+        positions = np.stack([wanted[split]["ycoords"], wanted[split]["xcoords"]], axis=1)
+        for seen in (vars(network), iterations):
+            assert np.array_equal(seen["amplitudes"], wanted[split]["diffraction"])
+            assert np.array_equal(seen["positions_px"], positions)
+            assert np.array_equal(seen["probe"], wanted[split]["probeGuess"])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_arm_reports_the_patterns_of_the_view(run, split):
+    measurement = load_measurement(run.source(split))
+    request = ArmRequest(DOSE, VIEW, 2, split, measurement, run.root / "E", run.root / "F")
+
+    results = {name: arm(request) for name, arm in ARMS.items()}
+
+    assert {"pinn", "lsqml"} <= results.keys()
+    for result in results.values():
+        assert np.array_equal(result.scan_index, measurement.scan_index)
+        assert result.object_.shape == measurement.object_shape
+        assert "positions" in result.knows
+    assert {row["patterns"] for row in run.rows(split)} == {len(measurement.scan_index)}
+
+
+def test_no_arm_can_see_the_truth(run, tmp_path):
+    """Another object in the files, the same counts: not one byte of any result changes."""
+    blind = Run(tmp_path, run.design, {})
+    random = np.random.default_rng(1)
+    for split in SPLITS:
+        arrays, metadata = load_dataset(run.source(split))
+        noise = random.normal(size=(2, *arrays["objectGuess"].shape))
+        poison = arrays | {"objectGuess": (noise[0] + 1j * noise[1]).astype(np.complex64)}
+        save_dataset(blind.source(split), poison, metadata)
+
+    reconstruct_and_train(blind)
+
+    assert blind.weights() == run.weights()
+    for split in SPLITS:
+        for key, array in run.iterated(split).items():
+            assert blind.iterated(split)[key].tobytes() == array.tobytes(), key
+        measurement = load_measurement(blind.source(split))
+        request = ArmRequest(DOSE, VIEW, 2, split, measurement, tmp_path / "E", tmp_path / "F")
+        original = load_measurement(run.source(split))
+        for arm in (arms.pinn, arms.lsqml):
+            honest = dataclasses.replace(
+                request,
+                measurement=original,
+                phase_e_root=run.root / "E",
+                phase_f_root=run.root / "F",
+            )
+            assert arm(request).object_.tobytes() == arm(honest).object_.tobytes()
+
+
+def test_other_counts_do_change_every_arm(run, tmp_path):
+    """The blindness test would pass for arms that ignore the file."""
+    changed = Run(tmp_path, run.design, {})
+    for split in SPLITS:
+        arrays, metadata = load_dataset(run.source(split))
+        flipped = arrays["diffraction"][:, ::-1].copy()
+        save_dataset(changed.source(split), arrays | {"diffraction": flipped}, metadata)
+
+    reconstruct_and_train(changed)
+
+    assert changed.weights() != run.weights()
+    assert not np.array_equal(changed.iterated("test")["object"], run.iterated("test")["object"])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_mask_is_known_before_any_arm(run, split):
+    """Brute force from the file: box of the positions, a tenth of the median illumination."""
+    arrays, _ = load_dataset(run.source(split))
+    probe, side = arrays["probeGuess"], arrays["probeGuess"].shape[0]
+    frequency = np.fft.fftfreq(side)
+    photons = np.zeros(arrays["objectGuess"].shape)
+    for y, x in zip(arrays["ycoords"], arrays["xcoords"], strict=True):
+        row, column = round(float(y)), round(float(x))
+        ramp = np.exp(-2j * np.pi * np.add.outer(frequency * (y - row), frequency * (x - column)))
+        moved = np.fft.ifft2(np.fft.fft2(probe) * ramp)
+        corner = (
+            slice(row - side // 2, row + side // 2),
+            slice(column - side // 2, column + side // 2),
+        )
+        photons[corner] += np.abs(moved) ** 2
+    rows = slice(math.ceil(arrays["ycoords"].min()), math.floor(arrays["ycoords"].max()) + 1)
+    columns = slice(math.ceil(arrays["xcoords"].min()), math.floor(arrays["xcoords"].max()) + 1)
+    box = photons[rows, columns]
+
+    aligned, metadata = read_arrays(run.compared(split, "aligned.npz"))
+
+    expected = box > 0.1 * np.median(box)
+    assert (aligned["mask"] == expected).mean() > 0.999  # single precision at the threshold
+    assert metadata["origin_px"] == [rows.start, columns.start]
+    assert np.array_equal(aligned["truth"], arrays["objectGuess"][rows, columns])
+    assert {aligned[name].shape for name in ARMS} == {expected.shape}
+
+
+def test_pixels_without_light_are_not_scored(run):
+    """Three patterns; the third lies far from the others and nothing in between is lit."""
+    measurement = load_measurement(run.source("test"))
+    positions = np.array([[20.0, 10.0], [26.0, 14.0], [60.0, 30.0]])
+    gappy = Measurement(
+        amplitudes=measurement.amplitudes[:3],
+        positions_px=positions,
+        probe=measurement.probe,
+        groups=np.arange(3)[:, None],
+        scan_index=np.arange(3),
+        object_shape=measurement.object_shape,
+    )
+
+    crop, mask = scored_pixels(gappy, 0.1)
+
+    assert crop == (slice(20, 61), slice(10, 31))
+    assert not mask[15:30].any()
+    assert mask[:4].any()
+    assert mask[-4:].any()
+
+
+@pytest.mark.parametrize("change", ["fewer", "other", "order"])
+def test_arm_with_other_patterns_stops_the_comparison(change, run):
+    measurement = load_measurement(run.source("test"))
+    index = measurement.scan_index
+    used = {"fewer": index[1:], "other": index + 1, "order": index[::-1].copy()}[change]
+    ones = np.ones(measurement.object_shape, np.complex64)
+    result = ArmResult("Cheat", "the rest", ones, used, 0.0, 0.0, ())
+
+    require_same_patterns(dataclasses.replace(result, scan_index=index), measurement)
+    with pytest.raises(StudyError, match=r"Cheat was made from \d+ patterns, the view has \d+"):
+        require_same_patterns(result, measurement)
+
+
+def test_comparison_with_a_result_of_another_view_fails_and_says_so(run, tmp_path):
+    """The iterative result of the whole split in the place of the view's."""
+    folder = reconstruction_folder(tmp_path / "F", DOSE, VIEW, "test")
+    arrays, metadata = read_arrays(
+        reconstruction_folder(run.root / "F", DOSE, VIEW, "test") / RESULT
+    )
+    folder.mkdir(parents=True)
+    shorter = arrays | {"scan_index": arrays["scan_index"][:-1]}
+    np.savez(folder / RESULT, **shorter, _metadata=np.array(json.dumps(metadata)))
+    roots = run.roots() | {"phase_f_root": tmp_path / "F"}
+
+    with pytest.raises(StudyError, match="LSQML was made from"):
+        compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path / "G", **roots)
+
+    (record,) = json.loads((tmp_path / "G" / "comparison_manifest.json").read_text())[
+        "jobs"
+    ].values()
+    assert record["status"] == "failed"
+    assert not (comparison_folder(tmp_path / "G", DOSE, VIEW, "test") / "metrics.json").exists()
+
+
+# --- scores
+
+
+def arm_of(run: Run, change) -> object:
+    """Return an arm that hands out a function of the truth."""
+
+    def arm(request: ArmRequest) -> ArmResult:
+        truth = load_dataset(run.source(request.split))[0]["objectGuess"]
+        index = request.measurement.scan_index
+        return ArmResult("Test arm", "the truth", change(truth), index, 0.0, 0.0, ())
+
+    return arm
+
+
+def test_perfect_arm_with_another_phase_and_scale_is_perfect(run, tmp_path, monkeypatch):
+    """Global phase, phase ramp and scale are not in the patterns and cost nothing."""
+
+    def free_choice(truth: np.ndarray) -> np.ndarray:
+        ramp = 0.02 * np.arange(truth.shape[0])[:, None] - 0.03 * np.arange(truth.shape[1])
+        return (3.7 * np.exp(1j * (2.1 + ramp)) * truth).astype(np.complex64)
+
+    monkeypatch.setitem(ARMS, "perfect", arm_of(run, free_choice))
+
+    rows = {row["arm"]: row for row in run.compare("test", tmp_path)}
+
+    perfect = rows.pop("perfect")
+    assert perfect["phase_ms_ssim"] > 0.999
+    assert perfect["amplitude_ms_ssim"] > 0.999
+    assert perfect["phase_mae_rad"] < 1e-3
+    assert perfect["frc_crossing"] is None
+    for name, higher in HIGHER_IS_BETTER.items():
+        for row in rows.values():
+            if perfect[name] is not None:
+                assert (perfect[name] > row[name]) == higher, name
+
+
+def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARMS, "ones", arm_of(run, np.ones_like))
+
+    rows = {row["arm"]: row for row in run.compare("test", tmp_path)}
+
+    ones = rows.pop("ones")
+    assert ones["phase_ms_ssim"] < rows["lsqml"]["phase_ms_ssim"]
+    assert ones["phase_ms_ssim"] < 0.5
+    assert ones["phase_spread_rad"] < 0.05  # the ramp that is fitted to the truth
+    assert not ones["registration_confident"]
+    assert ones["frc_crossing"] < 0.2
+    timeless = [key for key in ones if key not in ("seconds", "training_s")]
+    for before in run.rows("test"):
+        assert [before[key] for key in timeless] == [rows[before["arm"]][key] for key in timeless]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(np.zeros_like, "zero"), (lambda truth: truth * np.float32(np.nan), "not finite|NaN|finite")],
+)
+def test_arm_without_an_object_stops_the_comparison(change, message, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARMS, "broken", arm_of(run, change))
+
+    with pytest.raises(ValueError, match=message):
+        run.compare("test", tmp_path)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_metrics_are_finite_or_null(run, split):
+    def refuse(text):
+        raise AssertionError(f"{text} is not JSON")
+
+    text = run.compared(split, "metrics.json").read_text()
+    rows = json.loads(text, parse_constant=refuse)
+
+    assert [row["arm"] for row in rows] == list(ARMS)
+    for row in rows:
+        assert HIGHER_IS_BETTER.keys() <= row.keys()
+        assert (row["dose"], row["view"], row["split"]) == (DOSE, VIEW, split)
+        numbers = [value for value in row.values() if isinstance(value, float)]
+        assert all(map(math.isfinite, numbers))
+        assert row["seconds"] > 0
+    with run.compared(split, "metrics.csv").open(encoding="ascii") as file:
+        assert [row["arm"] for row in csv.DictReader(file)] == list(ARMS)
+
+
+def test_scores_can_be_checked_from_the_aligned_file(run):
+    """Anyone can recompute the mean phase error from what is stored, without this library."""
+    aligned, _ = read_arrays(run.compared("test", "aligned.npz"))
+
+    for row in run.rows("test"):
+        difference = np.angle(aligned[row["arm"]] * aligned["truth"].conj())[aligned["mask"]]
+        assert np.abs(difference).mean() == pytest.approx(row["phase_mae_rad"], rel=1e-3)
+
+
+@pytest.mark.parametrize("missing", ["E", "F"])
+def test_comparison_without_an_arm_names_the_phase_to_run(missing, run, tmp_path):
+    roots = run.roots() | {f"phase_{missing.lower()}_root": tmp_path / "nothing"}
+
+    with pytest.raises(InputError, match=r"no trained network|no such file"):
+        compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
+
+
+# --- summary
+
+
+def test_summary_has_one_row_for_each_condition_and_arm(run, tmp_path):
+    rows = write_summary(run.root / "G", tmp_path)
+
+    assert len(rows) == 2 * len(ARMS)
+    for name, split in (("table.csv", "test"), ("table_train.csv", "train")):
+        with (tmp_path / name).open(encoding="ascii") as file:
+            table = list(csv.DictReader(file))
+        keys = [(float(row["dose"]), row["view"], row["arm"], row["split"]) for row in table]
+        assert sorted(keys) == sorted((DOSE, VIEW, arm, split) for arm in ARMS)
+
+
+def test_summary_shows_every_arm_and_existing_figures(run, tmp_path):
+    write_summary(run.root / "G", tmp_path)
+
+    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for row in run.rows("test"):
+        assert text.count(f"| {row['label']} |") == 2  # test and train
+    figures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if "![" in line]
+    assert figures
+    for figure in figures:
+        content = (tmp_path / figure).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+
+
+def test_summary_of_nothing_names_the_command(tmp_path):
+    with pytest.raises(InputError, match="no comparison found; run `study compare` first"):
+        write_summary(tmp_path, tmp_path / "H")
+    assert not (tmp_path / "H").exists()

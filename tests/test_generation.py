@@ -1,0 +1,268 @@
+"""Simulated patterns have the dose, the statistics, the split and the seeds they claim."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import fourier_shift
+
+from study_lib import generation, seeding
+from study_lib.contract import load_dataset, save_dataset
+from study_lib.design import SPLITS, load_design
+from study_lib.errors import InputError
+from study_lib.files import read_json
+from study_lib.generation import generate_dose, scene_of, split_masks
+from study_lib.paths import dataset_path
+from study_lib.specimen import grains
+
+DOSE = 1e4
+
+
+def splits_of(root, dose: float = DOSE) -> dict[str, dict[str, np.ndarray]]:
+    return {split: load_dataset(dataset_path(root, dose, split))[0] for split in SPLITS}
+
+
+def counts_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    return np.round(arrays["diffraction"].astype(float) ** 2)
+
+
+def model_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Expected counts from what is in the file alone, written out with numpy and scipy."""
+    probe = arrays["probeGuess"].astype(complex)
+    side = len(probe)
+    patterns = []
+    for position in np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1):
+        row, column = np.round(position).astype(int) - side // 2
+        patch = arrays["objectGuess"][row : row + side, column : column + side]
+        moved = np.fft.ifft2(fourier_shift(np.fft.fft2(probe), position - np.round(position)))
+        far_field = np.fft.fftshift(np.fft.fft2(moved * patch, norm="ortho"))
+        patterns.append(np.abs(far_field) ** 2)
+    return np.array(patterns)
+
+
+def base_file(path, rng, rows_px: float = 60.0, side: int = 16):
+    """A base NPZ whose object, probe and positions no preset would make."""
+    positions = rng.uniform(side // 2, (rows_px - side // 2, 31 - side // 2), (80, 2))
+    object_ = grains(
+        shape_px=(int(rows_px) + 1, 31),
+        grain_count=100,
+        smallest_grain_px=2.0,
+        largest_grain_px=6.0,
+        phase_range_rad=0.6,
+        amplitude_min=0.9,
+        random=rng,
+    )
+    y, x = np.indices((side, side)) - side // 2
+    arrays = {
+        "probeGuess": np.exp(-((y - 1) ** 2) / 8 - x**2 / 12 + 0.1j * y * x).astype(np.complex64),
+        "objectGuess": object_,
+        "ycoords": positions[:, 0].copy(),
+        "xcoords": positions[:, 1].copy(),
+    }
+    save_dataset(path, arrays, {}, base=True)
+    return path, arrays
+
+
+def test_the_mean_over_both_splits_is_the_dose_within_photon_noise(phase_c):
+    counts = np.concatenate([counts_of(arrays) for arrays in splits_of(phase_c).values()])
+
+    total, requested = counts.sum(), DOSE * len(counts)
+    assert abs(total - requested) < 5 * np.sqrt(requested)
+
+
+def test_the_model_in_the_file_predicts_exactly_the_dose(phase_c):
+    """No hidden normalisation: probe, object and positions give photons, summing to the dose."""
+    expected = np.concatenate([model_of(arrays) for arrays in splits_of(phase_c).values()])
+
+    assert expected.sum() == pytest.approx(DOSE * len(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_counts_scatter_about_the_model_as_photons_do(split, phase_c):
+    """sum (n - m)^2 = sum m for Poisson counts, with variance sum m + 2 m^2; over all pixels."""
+    arrays = splits_of(phase_c)[split]
+    expected = model_of(arrays)
+
+    squares = ((counts_of(arrays) - expected) ** 2).sum()
+
+    spread = np.sqrt((expected + 2 * expected**2).sum())
+    assert abs(squares - expected.sum()) < 5 * spread
+    assert spread < 0.1 * expected.sum()
+
+
+def test_every_pixel_agrees_with_the_model_also_in_the_dark_field(phase_c):
+    arrays = splits_of(phase_c)["train"]
+    summed, expected = counts_of(arrays).sum(axis=0), model_of(arrays).sum(axis=0)
+
+    assert (np.abs(summed - expected) < 5 * np.sqrt(expected) + 5).all()
+    assert summed.argmax() != 0
+
+
+def test_amplitudes_are_roots_of_whole_photons(phase_c):
+    for arrays in splits_of(phase_c).values():
+        squares = arrays["diffraction"].astype(float) ** 2
+        np.testing.assert_allclose(squares, np.round(squares), rtol=1e-6)
+
+
+def test_every_draw_has_a_stream_of_its_own(tmp_path, monkeypatch, tiny_design_with):
+    """Different purposes are independent (test_seeding); here no two draws share a purpose."""
+    design = tiny_design_with("doses=[1.0e+3, 1.0e+4]")
+    purposes = []
+
+    def watched(*purpose: str | int) -> np.random.Generator:
+        purposes.append(purpose)
+        return seeding.generator(*purpose)
+
+    monkeypatch.setattr(generation, "generator", watched)
+    for dose in design.doses:
+        generate_dose(design, dose, tmp_path)
+
+    noise = [purpose for purpose in purposes if "noise" in purpose]
+    assert len(set(noise)) == len(noise) == 4
+    assert len(set(purposes)) == 6
+
+
+def test_the_same_seeds_give_the_same_bytes_whatever_ran_before(tmp_path, tiny_design_with):
+    design = tiny_design_with("doses=[1.0e+3, 1.0e+4]")
+    for dose in (1e3, 1e4):
+        generate_dose(design, dose, tmp_path / "both")
+    generate_dose(design, 1e4, tmp_path / "alone")
+
+    for split in SPLITS:
+        first, second = (
+            dataset_path(tmp_path / root, 1e4, split).read_bytes() for root in ("both", "alone")
+        )
+        assert first == second
+
+
+def test_doses_share_the_scene_but_not_the_noise(tmp_path, tiny_design_with):
+    design = tiny_design_with("doses=[1.0e+4, 1.0001e+4]")
+    for dose in design.doses:
+        generate_dose(design, dose, tmp_path)
+    first, second = (splits_of(tmp_path, dose)["train"] for dose in design.doses)
+
+    for key in ("objectGuess", "xcoords", "ycoords", "scan_index"):
+        np.testing.assert_array_equal(first[key], second[key])
+    bright = model_of(first) > 5
+    assert (counts_of(first) != counts_of(second))[bright].mean() > 0.8
+
+
+def test_another_seed_gives_another_object_scan_and_noise(tmp_path, phase_c, tiny_design_with):
+    generate_dose(tiny_design_with("seeds.simulation=43"), DOSE, tmp_path)
+    first, second = splits_of(phase_c)["train"], splits_of(tmp_path)["train"]
+
+    for key in ("objectGuess", "xcoords", "diffraction"):
+        assert first[key].tobytes() != second[key].tobytes()
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop"])
+def test_no_object_row_is_lit_by_both_splits(preset):
+    design = load_design(preset)
+    side = design.patch_size_px
+    rows = scene_of(design).positions_px[:, 0]
+    lit = {}
+    for split, mask in split_masks(scene_of(design).positions_px, side).items():
+        first = np.round(rows[mask]).astype(int) - side // 2
+        lit[split] = {row for start in first for row in range(start, start + side)}
+
+    assert lit["train"].isdisjoint(lit["test"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_guard_band_holds_for_any_scan(seed):
+    rng = np.random.default_rng(seed)
+    side = int(rng.choice([16, 17, 32]))
+    positions = np.round(rng.uniform(0, 90, (300, 2)) * 2) / 2
+    masks = split_masks(positions, side)
+
+    last_of_train = np.round(positions[masks["train"], 0]).max() - side // 2 + side - 1
+    first_of_test = np.round(positions[masks["test"], 0]).min() - side // 2
+    assert last_of_train < first_of_test
+    assert not (masks["train"] & masks["test"]).any()
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop"])
+def test_a_synthetic_scan_loses_almost_nothing_to_the_guard_band(preset):
+    design = load_design(preset)
+    masks = split_masks(scene_of(design).positions_px, design.patch_size_px)
+
+    planned = design.scan.rows * design.scan.columns
+    for mask in masks.values():
+        assert mask.sum() > 0.95 * planned
+
+
+def test_splits_name_different_patterns_of_one_scan(phase_c, tiny_design):
+    positions = scene_of(tiny_design).positions_px
+    splits = splits_of(phase_c)
+
+    assert not np.intersect1d(splits["train"]["scan_index"], splits["test"]["scan_index"]).size
+    for arrays in splits.values():
+        stored = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+        np.testing.assert_array_equal(stored, positions[arrays["scan_index"]])
+
+
+def test_a_base_file_gives_object_probe_and_positions(tmp_path, tiny_design, rng):
+    path, base = base_file(tmp_path / "base.npz", rng)
+    generate_dose(tiny_design, DOSE, tmp_path / "C", path)
+
+    for arrays in splits_of(tmp_path / "C").values():
+        np.testing.assert_array_equal(arrays["objectGuess"], base["objectGuess"])
+        np.testing.assert_array_equal(arrays["ycoords"], base["ycoords"][arrays["scan_index"]])
+        np.testing.assert_array_equal(arrays["xcoords"], base["xcoords"][arrays["scan_index"]])
+        ratio = arrays["probeGuess"] / base["probeGuess"]
+        np.testing.assert_allclose(ratio, ratio[0, 0].real, rtol=1e-5)
+        assert counts_of(arrays).sum(axis=(1, 2)).mean() == pytest.approx(DOSE, rel=0.1)
+
+
+def test_a_larger_base_probe_is_cropped_and_the_share_recorded(tmp_path, tiny_design, rng):
+    path, _ = base_file(tmp_path / "base.npz", rng, side=20)
+
+    results = generate_dose(tiny_design, DOSE, tmp_path / "C", path)
+
+    assert splits_of(tmp_path / "C")["train"]["probeGuess"].shape == (16, 16)
+    assert 0.99 < results["scene"]["probe_power_kept"] < 1
+
+
+def test_a_scan_too_small_for_the_guard_band_is_refused(tmp_path, tiny_design, rng):
+    path, _ = base_file(tmp_path / "base.npz", rng, rows_px=30.0)
+
+    with pytest.raises(InputError, match="guard band of 17 rows leaves no position for the train"):
+        generate_dose(tiny_design, DOSE, tmp_path / "C", path)
+
+
+def test_a_dose_outside_the_design_is_refused_and_writes_nothing(tmp_path, tiny_design):
+    with pytest.raises(InputError, match="dose 500 is not in the design"):
+        generate_dose(tiny_design, 500.0, tmp_path / "C")
+
+    assert not (tmp_path / "C").exists()
+
+
+def test_the_manifest_keeps_every_dose_and_what_was_measured(tmp_path, tiny_design_with):
+    design = tiny_design_with("doses=[1.0e+3, 1.0e+4]")
+    for dose in design.doses:
+        generate_dose(design, dose, tmp_path)
+
+    jobs = read_json(tmp_path / "run_manifest.json")["jobs"]
+
+    assert jobs.keys() == {"dose_1000", "dose_10000"}
+    for dose in design.doses:
+        job = jobs[f"dose_{int(dose)}"]
+        assert job["status"] == "done"
+        for split, arrays in splits_of(tmp_path, dose).items():
+            budget = job["results"][split]
+            assert budget["photons_per_pattern_requested"] == dose
+            assert budget["photons_per_pattern_measured"] == pytest.approx(
+                counts_of(arrays).sum() / len(counts_of(arrays))
+            )
+            assert f"dose_{int(dose)}/patched_{split}.npz" in job["outputs"]
+
+
+def test_a_broken_base_leaves_a_record_of_the_failure(tmp_path, tiny_design):
+    base = tmp_path / "base.npz"
+    np.savez(base, probeGuess=np.ones((16, 16)))
+
+    with pytest.raises(InputError, match="DATA-001"):
+        generate_dose(tiny_design, DOSE, tmp_path / "C", base)
+
+    job = read_json(tmp_path / "C" / "run_manifest.json")["jobs"]["dose_10000"]
+    assert job["status"] == "failed"
+    assert "probeGuess: found float64" in job["error"]
+    assert job["outputs"] == {}

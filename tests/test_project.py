@@ -1,0 +1,288 @@
+"""Rules about the project itself: layers, docstrings, notebooks, pins, no trace of any machine."""
+
+import ast
+import graphlib
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from study_lib.notebook_parameters import NOTEBOOKS, parameters_of
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "study_lib").glob("*.py"))
+NOTEBOOK_PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REQUIREMENTS = [
+    Requirement(text)
+    for text in (
+        *PROJECT["dependencies"],
+        *itertools.chain.from_iterable(PROJECT["optional-dependencies"].values()),
+    )
+]
+HEAVY = ("torch", "ptychi", "matplotlib", "papermill", "snakemake")
+
+every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize("path", NOTEBOOK_PATHS, ids=lambda path: path.stem)
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Return the modules of study_lib imported anywhere in a module, inside functions too."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the whole name of the module"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    known = {path.stem for path in MODULES}
+    inside = {name.split(".")[1] for name in names if name.startswith("study_lib.")}
+    return inside & known
+
+
+def code_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def cells_tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+# --- study_lib
+
+
+def test_imports_go_one_way():
+    """No cycle, not even through an import inside a function."""
+    graph = {path.stem: imported_modules(tree_of(path)) for path in MODULES}
+
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+
+    assert order.index("forward") < order.index("comparison") < order.index("cli")
+    assert order[-1] == "__main__"
+
+
+def test_physics_does_not_know_files_or_commands():
+    """Arrays in, arrays out: what computes may not reach what reads, writes or schedules."""
+    computing = ("fourier", "forward", "probe", "specimen", "alignment", "metrics", "stitching")
+    graph = {path.stem: imported_modules(tree_of(path)) for path in MODULES}
+
+    reached = set(computing)
+    while more := set().union(*(graph[name] for name in reached)) - reached:
+        reached |= more
+
+    assert reached <= {*computing, "errors"}
+
+
+def test_command_line_and_contract_start_without_the_heavy_packages():
+    """POLICY-001: `study --help` answers at once."""
+    code = (
+        "import sys, study_lib.cli, study_lib.contract\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+@every_module
+def test_everything_public_is_documented(path):
+    tree = tree_of(path)
+    nodes = [tree, *tree.body]
+    nodes += itertools.chain.from_iterable(
+        node.body for node in tree.body if isinstance(node, ast.ClassDef)
+    )
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    silent = [
+        getattr(node, "name", "module")
+        for node in nodes
+        if isinstance(node, kinds)
+        and not getattr(node, "name", "").startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+@every_module
+def test_module_is_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 360
+
+
+# --- notebooks
+
+
+def test_every_notebook_has_a_model_of_its_parameters():
+    assert [path.stem for path in NOTEBOOK_PATHS] == sorted(NOTEBOOKS)
+
+
+@every_notebook
+def test_parameters_cell_mirrors_the_model(path):
+    """One literal per field: no expressions, nothing missing, nothing extra."""
+    (cell,) = cells_tagged(nbformat.read(path, as_version=4), "parameters")
+
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body
+    }
+
+    assert values.keys() == NOTEBOOKS[path.stem].model_fields.keys()
+    parameters_of(path.stem, values)
+
+
+@every_notebook
+def test_notebook_is_short_and_calls_the_library(path):
+    """What is worth a function or a loop belongs into study_lib, where it is tested."""
+    notebook = nbformat.read(path, as_version=4)
+    assert len(notebook.cells) <= 30
+    assert path.stat().st_size < 1_000_000
+    banned = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.For | ast.While
+    for cell in code_of(notebook):
+        assert len(cell.source.splitlines()) <= 15, cell.source
+        # A magic or a shell command is not Python and fails here.
+        found = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, banned)]
+        assert found == [], cell.source
+
+
+@every_notebook
+def test_notebook_asks_a_question_and_says_what_it_does_not_show(path):
+    cells = nbformat.read(path, as_version=4).cells
+
+    first, last = cells[0], cells[-1]
+
+    assert (first.cell_type, last.cell_type) == ("markdown", "markdown")
+    assert re.match(r"# \S.*\?\n", first.source)
+    assert last.source.startswith("**What this does not show.** ")
+
+
+@every_notebook
+def test_notebook_checks_a_result(path):
+    """Without a checked cell nbval would only see that nothing raises."""
+    assert len(cells_tagged(nbformat.read(path, as_version=4), "nbval-check-output")) == 1
+
+
+@every_notebook
+def test_stored_outputs_come_from_one_clean_run(path):
+    cells = code_of(nbformat.read(path, as_version=4))
+    counts = [cell.execution_count for cell in cells]
+    outputs = list(itertools.chain.from_iterable(cell.outputs for cell in cells))
+    if not outputs:
+        assert set(counts) == {None}
+        return
+    assert counts == list(range(1, len(cells) + 1))
+    assert "error" not in {output.output_type for output in outputs}
+    assert "stderr" not in {output.get("name") for output in outputs}
+
+
+# --- installation
+
+
+def pinned_versions() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("#")[0].strip() for line in lines]
+    assert [pin for pin in pins if pin and not re.fullmatch(r"[\w.-]+==[\w.+!]+", pin)] == []
+    return {
+        canonicalize_name(name): version
+        for name, version in (pin.split("==") for pin in pins if pin)
+    }
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda requirement: requirement.name)
+def test_pinned_version_is_within_the_bounds(requirement):
+    version = pinned_versions().get(canonicalize_name(requirement.name))
+
+    assert version is not None, f"{requirement.name} is not in constraints.txt"
+    assert requirement.specifier.contains(version, prereleases=True)
+
+
+def test_conda_users_get_the_same_installation():
+    """environment.yml pins nothing itself: bounds from pyproject.toml, pins from constraints."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    options = " ".join(pip["pip"]).split()
+    python = Requirement(conda[0])
+
+    assert [Requirement(text).name for text in conda] == ["python", "pip"]
+    assert options[:3] == ["--constraint", "constraints.txt", "--editable"]
+    assert set(re.fullmatch(r"\.\[(.*)\]", options[3]).group(1).split(",")) == set(
+        PROJECT["optional-dependencies"]
+    )
+    oldest = SpecifierSet(PROJECT["requires-python"])
+    for minor in range(8, 16):
+        assert not python.specifier.contains(f"3.{minor}") or oldest.contains(f"3.{minor}")
+
+
+def test_make_installs_what_is_pinned():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    (install,) = [line for line in text.splitlines() if "pip install" in line]
+
+    assert "--constraint constraints.txt" in install
+
+
+# --- no trace of a machine
+
+FOLDERS = "|".join(("home", "Users", "root", "work", "tmp", "private", "mnt", "scratch", "opt"))
+ABSOLUTE = re.compile(rf"(?<![\w.:/~>)}}-])/(?:{FOLDERS})/\w|\b[A-Z]:\\\\?(?:{FOLDERS})")
+INDEX = re.compile(r"(?:index-url|find-links|trusted-host|INDEX_URL)[\s=\"':]+([^\s\"']+)")
+HOST = re.compile(r"https?://([\w.-]+)(?::(\d+))?")
+PUBLIC_INDEXES = {"pypi.org", "download.pytorch.org"}
+
+
+def committed_texts() -> dict[str, str]:
+    """Return what git tracks or would add, without binary files."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: nothing to commit")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = [ROOT / name for name in result.stdout.split("\0") if name]
+    contents = {path: path.read_bytes() for path in paths if path.is_file()}
+    return {
+        path.relative_to(ROOT).as_posix(): content.decode("utf-8")
+        for path, content in contents.items()
+        if b"\0" not in content
+    }
+
+
+def test_no_file_names_a_folder_of_somebodys_machine():
+    found = {
+        name: match.group(0)
+        for name, text in committed_texts().items()
+        if (match := ABSOLUTE.search(text))
+    }
+    assert found == {}
+
+
+def test_no_file_names_a_private_package_index_or_host():
+    """Only the public indexes may be named; no address with a port, none inside a network."""
+    private = re.compile(r"^(localhost|[\d.]+|[^.]+|.*\.(internal|local|lan|corp))$")
+    found = []
+    for name, text in committed_texts().items():
+        for index in INDEX.findall(text):
+            host = HOST.match(index)
+            if not host or host.group(1) not in PUBLIC_INDEXES:
+                found.append((name, index))
+        for host, port in HOST.findall(text):
+            if port or private.match(host):
+                found.append((name, host))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["open('/ho" + "me/ada/x.npz')", "cd /wo" + "rk/main", "C:" + "\\Users\\ada", '"/tm' + 'p/a"'],
+)
+def test_absolute_paths_are_recognised(text):
+    assert ABSOLUTE.search(text)
