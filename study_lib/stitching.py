@@ -10,7 +10,8 @@ from torch import Tensor
 
 from study_lib.forward import add_patches, pixel_indices
 
-EIGENVECTOR_TOLERANCE = 1e-4
+EIGENVECTOR_TOLERANCE = 1e-6
+FEW_GROUPS = 3
 
 
 def stitch(
@@ -50,21 +51,26 @@ def stitch(
         return add_patches(turned.flatten(0, 1), corners, object_shape) / safe_weight
 
     def agreement(turns: np.ndarray) -> np.ndarray:
-        mean = mean_of(torch.from_numpy(turns.ravel().astype(np.complex64)))
+        mean = mean_of(torch.from_numpy(turns.ravel()).to(patches.dtype))
         under = mean.flatten()[indices].reshape(patches.shape)
         agreed: np.ndarray = (weighted.conj() * under).sum(dim=(1, 2, 3)).numpy()
         return agreed
 
-    mean = mean_of(torch.from_numpy(_common_phases(agreement, len(patches))))
+    turns = _common_phases(agreement, len(patches))
+    mean = mean_of(torch.from_numpy(turns).to(patches.dtype))
     return torch.where(covered, mean, torch.ones_like(mean))
 
 
 def _common_phases(agreement: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-    """Return the unit factors (group,) that bring all groups to one phase."""
-    if count == 1:
-        return np.ones(1, np.complex64)
-    operator = LinearOperator((count, count), matvec=agreement, dtype=np.complex64)
-    start = np.ones(count, np.complex64)
-    _, vectors = eigsh(operator, k=1, v0=start, tol=EIGENVECTOR_TOLERANCE)
-    phases: np.ndarray = np.exp(1j * np.angle(vectors[:, 0])).astype(np.complex64)
+    """Return the unit factors (group,) that bring all groups to one phase; their sum is real."""
+    if count < 3:  # too few for the Lanczos iteration
+        matrix = np.stack([agreement(column) for column in np.eye(count)], axis=1)
+        leading = np.linalg.eigh(matrix)[1][:, -1]
+    else:
+        operator = LinearOperator((count, count), matvec=agreement, dtype=np.complex64)
+        start = np.ones(count, np.complex64)
+        leading = eigsh(operator, k=1, v0=start, tol=EIGENVECTOR_TOLERANCE)[1][:, 0]
+    factors = np.exp(1j * np.angle(leading))
+    factors *= np.exp(-1j * np.angle(factors.sum()))
+    phases: np.ndarray = factors.astype(np.complex64)
     return phases

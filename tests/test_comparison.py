@@ -186,6 +186,7 @@ def test_every_arm_reports_the_patterns_of_the_view(run, split):
         assert np.array_equal(result.scan_index, measurement.scan_index)
         assert result.object_.shape == measurement.object_shape
         assert "positions" in result.knows
+    assert len({result.label for result in results.values()}) == len(ARMS)
     assert {row["patterns"] for row in run.rows(split)} == {len(measurement.scan_index)}
 
 

@@ -117,12 +117,12 @@ def test_network_learns_more_than_a_featureless_object(gridsize):
     measurement = measurement_of(gridsize=gridsize, step_px=5.0)
 
     history = trained_on(
-        measurement, epochs=12, batch_size=3, learning_rate=2e-3, plateau_patience=5
+        measurement, epochs=15, batch_size=3, learning_rate=2e-3, plateau_patience=5
     ).history
 
     assert history.train[0] > history.uniform_object
     assert history.train[-1] < 0.8 * history.uniform_object
-    assert history.validation[-1] < history.uniform_object
+    assert history.validation[-1] < 0.5 * history.validation[0]
 
 
 def test_uniform_object_loss_is_that_of_the_best_constant():
