@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from study_lib.alignment import align
+from study_lib.alignment import Registration, align
 from study_lib.arms import ARMS, ArmRequest, ArmResult
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
@@ -18,7 +18,9 @@ from study_lib.files import atomic_path, write_json, write_npz
 from study_lib.forward import illumination
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metrics import score
+from study_lib.overlap import image_overlap
 from study_lib.paths import comparison_folder, view_path
+from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
 
 
@@ -67,14 +69,21 @@ def compare_view(
         request = ArmRequest(
             dose, view.name, view.gridsize, split, measurement, phase_e_root, phase_f_root
         )
+        conditions = {
+            "dose": dose,
+            "photons_measured": float(measurement.counts.sum(axis=(1, 2)).mean()),
+            "view": view.name,
+            "overlap": view_overlap(measurement, design),
+            "overlap_target": view.target_overlap,
+            "split": split,
+        }
         rows: list[dict[str, Any]] = []
         arrays = {"truth": truth[crop], "mask": mask}
         for step, (name, arm) in enumerate(ARMS.items(), start=1):
             result = arm(request)
             require_same_patterns(result, measurement)
             row, aligned = _score_arm(result, truth, crop, mask, design)
-            conditions = {"dose": dose, "view": view.name, "split": split, "arm": name}
-            rows.append(conditions | row)
+            rows.append(conditions | {"arm": name} | row)
             arrays[name] = aligned
             job.inputs += result.sources
             job.progress("compare", step, len(ARMS))
@@ -106,6 +115,12 @@ def scored_pixels(
     ).numpy()[crop]
     mask: np.ndarray = photons > illumination_threshold * np.median(photons)
     return crop, mask
+
+
+def view_overlap(measurement: Measurement, design: StudyDesign) -> float:
+    """Return metric 2 of the patterns that the arms used."""
+    diameter = probe_diameter_px(measurement.probe, design.probe_power_share)
+    return image_overlap(measurement.positions_px, design.neighbor_count, diameter)
 
 
 def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:
@@ -157,13 +172,19 @@ def _score_arm(
         **scores,
         "shift_row_px": float(registration.shift_px[0]),
         "shift_column_px": float(registration.shift_px[1]),
-        "registration_confident": bool(registration.confident),
-        "registration_at_limit": bool(registration.at_limit),
+        "registration": describe_registration(registration),
         "phase_spread_rad": float(np.angle(aligned[mask]).std()),
         "seconds": result.seconds,
         "training_s": result.training_s,
     }
     return row, aligned.astype(np.complex64)
+
+
+def describe_registration(registration: Registration) -> str:
+    """Return ``ok``, or why a score should not be trusted."""
+    if not registration.confident:
+        return "uncertain"
+    return "at limit" if registration.at_limit else "ok"
 
 
 def _widened(

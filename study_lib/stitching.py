@@ -50,10 +50,15 @@ def stitch(
         turned = weighted * turns[:, None, None, None]
         return add_patches(turned.flatten(0, 1), corners, object_shape) / safe_weight
 
+    # Without it the eigenvector keeps to the brightest part, and elsewhere no phase is found.
+    root_power = torch.sqrt((weighted.conj() * patches).real.sum(dim=(1, 2, 3))).numpy()
+    root_power = np.maximum(root_power, np.finfo(np.float32).tiny)
+
     def agreement(turns: np.ndarray) -> np.ndarray:
-        mean = mean_of(torch.from_numpy(turns.ravel()).to(patches.dtype))
+        mean = mean_of(torch.from_numpy(turns.ravel() / root_power).to(patches.dtype))
         under = mean.flatten()[indices].reshape(patches.shape)
-        agreed: np.ndarray = (weighted.conj() * under).sum(dim=(1, 2, 3)).numpy()
+        products = (weighted.conj() * under).sum(dim=(1, 2, 3)).numpy()
+        agreed: np.ndarray = products / root_power
         return agreed
 
     turns = _common_phases(agreement, len(patches))

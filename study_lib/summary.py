@@ -16,6 +16,8 @@ from study_lib.paths import comparison_folder, dose_name
 COLUMNS = {
     "dose": "photons",
     "view": "view",
+    "overlap": "overlap",
+    "overlap_target": "target",
     "label": "arm",
     "patterns": "patterns",
     "phase_ms_ssim": "phase MS-SSIM",
@@ -24,6 +26,7 @@ COLUMNS = {
     "phase_mae_rad": "phase MAE [rad]",
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
+    "registration": "registration",
     "seconds": "time [s]",
     "training_s": "training [s]",
 }
@@ -115,6 +118,8 @@ def _markdown(splits: dict[str, list[dict[str, Any]]], figures: Sequence[str]) -
         if rows:
             parts.append(f"## {split.capitalize()} split\n\n{markdown_table(rows)}")
     parts.append(
+        "Overlap is metric 2 as measured on the patterns used; where it stays below its target, "
+        "the scan is sparser than the target and every pattern was kept. "
         "All arms of a row group (photons, view) used the same patterns, probe and mask. "
         "PtychoPINN was trained on the train split of the same view. A dash in the FRC column: "
         "the curve never falls below the threshold, so no crossing is stated.\n"

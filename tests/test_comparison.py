@@ -362,7 +362,7 @@ def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_
     assert ones["phase_ms_ssim"] < rows["lsqml"]["phase_ms_ssim"]
     assert ones["phase_ms_ssim"] < 0.5
     assert ones["phase_spread_rad"] < 0.05  # the ramp that is fitted to the truth
-    assert not ones["registration_confident"]
+    assert ones["registration"] == "uncertain"
     assert ones["frc_crossing"] < 0.2
     timeless = [key for key in ones if key not in ("seconds", "training_s")]
     for before in run.rows("test"):

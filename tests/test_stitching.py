@@ -68,7 +68,35 @@ def test_constant_phase_of_each_group_does_not_reach_the_object(size, object_, r
     image = stitched(patches, corners_px)
 
     image = without_global_phase(image[LIT], object_[LIT])
-    np.testing.assert_allclose(image, object_[LIT], atol=1e-5)
+    np.testing.assert_allclose(image, object_[LIT], atol=1e-4)
+
+
+def test_dark_part_of_a_wide_field_finds_its_phase_too(random):
+    """Bright groups agree more strongly than dark ones, but not more rightly."""
+    shape = (24, 200)
+    object_ = random.uniform(0.8, 1, shape) * np.exp(1j * random.uniform(-1, 1, shape))
+    object_[:, 100:] *= 0.5
+    rows, columns = np.arange(0, 13, 4), np.arange(0, 189, 4)
+    corners_px = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 1, 2)
+    turns = np.exp(1j * random.uniform(-np.pi, np.pi, len(corners_px)))
+    patches = cut(object_, corners_px) * turns[:, None, None, None]
+
+    image = without_global_phase(stitched(patches, corners_px, shape), object_)
+
+    np.testing.assert_allclose(image, object_, atol=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_groups_are_stitched_too(count, object_, random):
+    corners_px = np.array([[[5, 5]], [[9, 8]], [[7, 11]]])[:count]
+    turns = np.exp(1j * random.uniform(-np.pi, np.pi, count))
+
+    image = stitched(cut(object_, corners_px) * turns[:, None, None, None], corners_px)
+
+    lit = image != 1
+    assert lit.sum() >= SIDE**2
+    aligned = without_global_phase(image[lit], object_[lit])
+    np.testing.assert_allclose(aligned, object_[lit], atol=1e-4)
 
 
 def test_patches_without_common_pixels_keep_their_amplitude(object_):
