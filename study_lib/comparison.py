@@ -110,7 +110,7 @@ def scored_pixels(
     crop = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
     photons: Float[np.ndarray, "oy ox"] = illumination(
         torch.from_numpy(measurement.probe),
-        torch.from_numpy(positions).float(),
+        torch.from_numpy(positions),
         measurement.object_shape,
     ).numpy()[crop]
     mask: np.ndarray = photons > illumination_threshold * np.median(photons)

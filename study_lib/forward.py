@@ -21,7 +21,8 @@ def probes_at(
     probe: Complex[Tensor, "n n"], positions_px: Float[Tensor, "scan 2"]
 ) -> Complex[Tensor, "scan n n"]:
     """Return the probe shifted by the sub-pixel part of each position."""
-    return shift(probe, positions_px - torch.round(positions_px))
+    fractions = positions_px - torch.round(positions_px)
+    return shift(probe, fractions.to(probe.real.dtype))
 
 
 def pixel_indices(

@@ -17,6 +17,7 @@ DECODER_WIDTH = 32
 BORDER_FEATURES = 4
 MERGE_FLOOR = 1e-3
 VARIANCE_FLOOR = 0.05
+SMALLEST_VARIANCE = 1e-12
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
@@ -124,7 +125,8 @@ class PtychoPinn(nn.Module):
         """
         variance = amplitudes.var(dim=0)
         self.input_mean.copy_(amplitudes.mean(dim=0))
-        self.input_deviation.copy_(torch.sqrt(variance + VARIANCE_FLOOR * variance.max()))
+        floor = (VARIANCE_FLOOR * variance.max()).clamp_min(SMALLEST_VARIANCE)
+        self.input_deviation.copy_(torch.sqrt(variance + floor))
 
     def forward(self, amplitudes: Float[Tensor, "batch c n n"]) -> Complex[Tensor, "batch c n n"]:
         """Return object patches; amplitude in (0, 1), phase in (-pi, pi).

@@ -1,17 +1,12 @@
 """Object patches to one object: constant phases brought into agreement, then a weighted mean."""
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from study_lib.forward import add_patches, pixel_indices
 
-EIGENVECTOR_TOLERANCE = 1e-6
-FEW_GROUPS = 3
+SYNCHRONISATION_ROUNDS = 2
 
 
 def stitch(
@@ -23,10 +18,8 @@ def stitch(
     """Return the object made of the patches of every group; 1 where no patch lies.
 
     The likelihood of one group does not change with a constant phase over all its patches. These
-    constants are taken from the leading eigenvector of the agreement between groups, the matrix of
-    the products of their patches where they overlap: angular synchronisation (Singer, Appl. Comput.
-    Harmon. Anal. 30, 20 (2011), doi:10.1016/j.acha.2010.02.001). It settles slow phase over the
-    whole field at once, where turning patch after patch towards the mean takes hundreds of rounds.
+    constants are found by turning each group's patches towards those of the groups nearer to the
+    middle, one by one, and then towards the mean of all, a few rounds.
 
     Parameters
     ----------
@@ -40,42 +33,39 @@ def stitch(
     """
     side = patches.shape[-1]
     corners = corners_px.flatten(0, 1)
-    indices = pixel_indices(corners, side, object_shape).flatten()
+    indices = pixel_indices(corners, side, object_shape).reshape(len(patches), -1)
     total_weight = add_patches(weights.expand(len(corners), side, side), corners, object_shape)
     covered = total_weight > 0
     safe_weight = torch.where(covered, total_weight, torch.ones_like(total_weight))
-    weighted = patches * weights
-
-    def mean_of(turns: Complex[Tensor, " group"]) -> Complex[Tensor, "oy ox"]:
-        turned = weighted * turns[:, None, None, None]
-        return add_patches(turned.flatten(0, 1), corners, object_shape) / safe_weight
-
-    # Without it the eigenvector keeps to the brightest part, and elsewhere no phase is found.
-    root_power = torch.sqrt((weighted.conj() * patches).real.sum(dim=(1, 2, 3))).numpy()
-    root_power = np.maximum(root_power, np.finfo(np.float32).tiny)
-
-    def agreement(turns: np.ndarray) -> np.ndarray:
-        mean = mean_of(torch.from_numpy(turns.ravel() / root_power).to(patches.dtype))
+    # Rounds alone carry a phase one patch further each; a large scan needs the way outwards first.
+    weighted = _turned_outwards(patches * weights, corners_px, indices, object_shape)
+    for _ in range(SYNCHRONISATION_ROUNDS):
+        mean = add_patches(weighted.flatten(0, 1), corners, object_shape) / safe_weight
         under = mean.flatten()[indices].reshape(patches.shape)
-        products = (weighted.conj() * under).sum(dim=(1, 2, 3)).numpy()
-        agreed: np.ndarray = products / root_power
-        return agreed
-
-    turns = _common_phases(agreement, len(patches))
-    mean = mean_of(torch.from_numpy(turns).to(patches.dtype))
+        agreement = (weighted.conj() * under).sum(dim=(1, 2, 3))
+        weighted = weighted * _direction(agreement)[:, None, None, None]
+    mean = add_patches(weighted.flatten(0, 1), corners, object_shape) / safe_weight
     return torch.where(covered, mean, torch.ones_like(mean))
 
 
-def _common_phases(agreement: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-    """Return the unit factors (group,) that bring all groups to one phase; their sum is real."""
-    if count < 3:  # too few for the Lanczos iteration
-        matrix = np.stack([agreement(column) for column in np.eye(count)], axis=1)
-        leading = np.linalg.eigh(matrix)[1][:, -1]
-    else:
-        operator = LinearOperator((count, count), matvec=agreement, dtype=np.complex64)
-        start = np.ones(count, np.complex64)
-        leading = eigsh(operator, k=1, v0=start, tol=EIGENVECTOR_TOLERANCE)[1][:, 0]
-    factors = np.exp(1j * np.angle(leading))
-    factors *= np.exp(-1j * np.angle(factors.sum()))
-    phases: np.ndarray = factors.astype(np.complex64)
-    return phases
+def _turned_outwards(
+    weighted: Complex[Tensor, "group c n n"],
+    corners_px: Int[Tensor, "group c 2"],
+    indices: Int[Tensor, "group pixels"],
+    object_shape: tuple[int, int],
+) -> Complex[Tensor, "group c n n"]:
+    """Return each group turned towards the sum of those before it, from the middle outwards."""
+    places = corners_px.double().mean(dim=1)
+    order = torch.linalg.vector_norm(places - places.mean(dim=0), dim=1).argsort()
+    turned = weighted.flatten(1).clone()
+    canvas = weighted.new_zeros(object_shape[0] * object_shape[1])
+    for group in order.tolist():
+        agreement = torch.vdot(turned[group], canvas[indices[group]])
+        turned[group] *= _direction(agreement)
+        canvas.index_add_(0, indices[group], turned[group])
+    return turned.reshape(weighted.shape)
+
+
+def _direction(values: Complex[Tensor, "..."]) -> Complex[Tensor, "..."]:
+    """Return complex numbers of modulus 1 with the same phase; 1 for zero."""
+    return torch.polar(torch.ones_like(values.real), values.angle())

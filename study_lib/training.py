@@ -124,10 +124,10 @@ def train(
             half_precision=precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16()),
         )
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.fit_input(data.amplitudes)
     shuffled = torch.randperm(len(data.groups), generator=order)
     held_out = max(1, round(validation_share * len(shuffled)))
     validation_groups, train_groups = shuffled[:held_out], shuffled[held_out:]
+    network.fit_input(data.amplitudes[data.groups[train_groups].unique()])
 
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -181,7 +181,7 @@ def _corners(data: GroupTensors, batch: Tensor) -> Tensor:
 
 
 def _probes(data: GroupTensors, batch: Tensor) -> Tensor:
-    flat = probes_at(data.probe, data.positions_px[batch].flatten(0, 1).float())
+    flat = probes_at(data.probe, data.positions_px[batch].flatten(0, 1))
     return flat.reshape(*batch.shape, *flat.shape[1:])
 
 
