@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 .PHONY: study test lab notebooks clean
 
 study: $(STAMP)
-	@$(BIN)/study run --preset $(PRESET) --cores $(CORES) --reports $(REPORTS) $(if $(BASE),--base-npz $(BASE))
+	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
 
 test: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 ...")'
 	@echo "installing into $(VENV), one to five minutes ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
 	@touch $@
 
 clean:

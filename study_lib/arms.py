@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Complex, Int
 
 from study_lib.contract import read_arrays
-from study_lib.errors import InputError
+from study_lib.errors import InputError, StudyError
 from study_lib.measurement import Measurement
 from study_lib.paths import reconstruction_folder, training_folder
 from study_lib.reconstruction_job import RESULT
@@ -19,13 +19,18 @@ from study_lib.training_job import BUNDLE, load_bundle
 
 @dataclass(frozen=True)
 class ArmRequest:
-    """Which object is wanted, and where the phases before left their results."""
+    """Which object is wanted, and where the phases before left their results.
+
+    ``sha256`` and ``train_sha256`` are of the view's files of this and of the train split.
+    """
 
     dose: float
     view: str
     gridsize: int
     split: str
     measurement: Measurement
+    sha256: str
+    train_sha256: str
     phase_e_root: Path
     phase_f_root: Path
 
@@ -34,15 +39,15 @@ class ArmRequest:
 class ArmResult:
     """An object in the frame of the dataset, the patterns it was made from, and its cost.
 
-    ``seconds`` are for these patterns, ``training_s`` for what was learned before.
+    ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before.
     """
 
     label: str
     knows: str
     object_: Complex[np.ndarray, "oy ox"]
     scan_index: Int[np.ndarray, " scan"]
-    seconds: float
-    training_s: float
+    cpu_s: float
+    training_cpu_s: float
     sources: tuple[Path, ...]
 
 
@@ -50,15 +55,16 @@ def pinn(request: ArmRequest) -> ArmResult:
     """Pass the view's patterns through the network trained on the train split of the same view."""
     folder = training_folder(request.phase_e_root, request.dose, request.view, request.gridsize)
     trained = load_bundle(folder / BUNDLE)
-    started = time.perf_counter()
+    _require_made_from(trained.measurement_sha256, request.train_sha256, folder / BUNDLE)
+    started = time.process_time()
     object_ = reconstruct(trained, request.measurement)
     return ArmResult(
         label=f"PtychoPINN gs{request.gridsize}",
         knows="probe, positions; trained on the train split of this view",
         object_=object_,
         scan_index=request.measurement.scan_index,
-        seconds=time.perf_counter() - started,
-        training_s=trained.training_s,
+        cpu_s=time.process_time() - started,
+        training_cpu_s=trained.training_cpu_s,
         sources=(folder / BUNDLE,),
     )
 
@@ -71,15 +77,31 @@ def lsqml(request: ArmRequest) -> ArmResult:
     missing = {"object", "scan_index"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run `study reconstruct`")
+    _require_made_from(str(metadata.get("measurement_sha256")), request.sha256, path)
     return ArmResult(
         label="LSQML",
         knows="probe, positions; uniform start",
         object_=arrays["object"],
         scan_index=arrays["scan_index"],
-        seconds=float(metadata["reconstruction_s"]),
-        training_s=0.0,
+        cpu_s=float(metadata["reconstruction_cpu_s"]),
+        training_cpu_s=0.0,
         sources=(path,),
     )
+
+
+def _require_made_from(found: str, expected: str, path: Path) -> None:
+    """Check that a result was made from the view's file as it is now.
+
+    Raises
+    ------
+    StudyError
+        If it was made from other data.
+    """
+    if found != expected:
+        raise StudyError(
+            f"{path} was made from other data (SHA-256 {found[:8]}) than the view now holds "
+            f"({expected[:8]}); run its phase again"
+        )
 
 
 ARMS: dict[str, Callable[[ArmRequest], ArmResult]] = {"pinn": pinn, "lsqml": lsqml}

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from study_lib import cli_phases
-from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
+from study_lib.processes import end_on_terminate, use_private_folders
+
+WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 app = typer.Typer(
     name="study",
@@ -46,10 +48,12 @@ def run(
 ) -> None:
     """Run the whole study; a second call on the same day runs only what is missing."""
     from study_lib import design, engine, plan, runs
+    from study_lib.feasibility import check_feasible
+    from study_lib.generation import scene_of
 
     base = runs.base_data(base_npz) if base_npz else None
     study = design.load_design(preset, settings or (), base)
-    _check_scene(study, base_npz)
+    check_feasible(study, scene_of(study, base_npz))
     jobs = plan.plan_jobs(study, runs.BASE_FILE if base else None)
     folder = reports / runs.run_name(study)
     if dry_run:
@@ -70,15 +74,17 @@ def import_(
     source: Annotated[Path, typer.Argument(help="Measured data in Tike layout, .npz or .npz.bz2.")],
     target: Annotated[Path, typer.Argument(help="The base NPZ to write.")],
     epochs: Annotated[int, typer.Option(min=1, help="LSQML epochs.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Order of the batches.")] = 1011,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Order of the batches.")] = 1011,
 ) -> None:
     """Reconstruct object and probe of measured data, and write them as a base NPZ."""
     from tqdm import tqdm
 
     from study_lib import contract, tike
 
-    if target.suffix != ".npz":
-        raise InputError(f"{target}: the base file is an NPZ; end its name in .npz")
+    if target.suffix != ".npz" or target.resolve() == source.resolve():
+        raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
+    if not target.resolve().parent.is_dir():
+        raise InputError(f"{target}: its folder does not exist; make it first")
     scan = tike.read_tike(source)
     with tqdm(total=epochs, desc="LSQML", unit="epoch", mininterval=1) as bar:
 
@@ -138,16 +144,10 @@ def job(run_folder: Path, name: str) -> None:
     run_job(run_folder.resolve(), name)
 
 
-def _check_scene(study: StudyDesign, base_npz: Path | None) -> None:
-    """Find out before the first job whether the scan can be split and the probe fits."""
-    from study_lib.generation import scene_of, split_masks
-
-    scene = scene_of(study, base_npz)
-    split_masks(scene.positions_px, study.patch_size_px)
-
-
 def main() -> None:
     """Run the command line; every foreseen error is one message and an exit code."""
+    use_private_folders()
+    end_on_terminate()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -157,6 +157,11 @@ def main() -> None:
             raise
         print(f"study: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        print(f"study: {error}; check the path and its permissions", file=sys.stderr)
+        sys.exit(2 if isinstance(error, WRONG_PLACE) else 1)
     except typer.exceptions.TyperException as error:
         print(f"study: {error.format_message()}; see `study --help`", file=sys.stderr)
         sys.exit(2)

@@ -75,11 +75,13 @@ def generate(
     dry_run: DryRun = False,
 ) -> None:
     """Simulate the patterns of every dose and split them (phase C)."""
-    from study_lib.generation import generate_dose
+    from study_lib.feasibility import check_feasible
+    from study_lib.generation import generate_dose, scene_of
     from study_lib.runs import base_data
 
     base = base_data(base_npz) if base_npz else None
     study = load_design(preset, settings or (), base)
+    check_feasible(study, scene_of(study, base_npz))
     _batch(
         _chosen(study, dose=dose, axes=("dose",)),
         lambda dose: generate_dose(study, dose, output_root, base_npz),
@@ -261,7 +263,7 @@ def _batch(jobs: list[dict[str, Any]], function: Callable[..., Any], *, dry_run:
     Raises
     ------
     StudyError
-        If a job failed; with the exit code of the last failure.
+        If a job failed; an InputError if every failure was one.
     """
     failures: list[StudyError] = []
     for job in jobs:
@@ -277,4 +279,7 @@ def _batch(jobs: list[dict[str, Any]], function: Callable[..., Any], *, dry_run:
             continue
         print(f"{label}: done", flush=True)
     if failures:
-        raise type(failures[-1])(f"{len(failures)} of {len(jobs)} jobs failed")
+        message = f"{len(failures)} of {len(jobs)} jobs failed"
+        if all(isinstance(failure, InputError) for failure in failures):
+            raise InputError(message)
+        raise StudyError(message)

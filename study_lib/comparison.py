@@ -14,7 +14,7 @@ from study_lib.arms import ARMS, ArmRequest, ArmResult
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
-from study_lib.files import atomic_path, write_json, write_npz
+from study_lib.files import atomic_path, sha256_of, write_json, write_npz
 from study_lib.forward import illumination
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metrics import score
@@ -49,6 +49,7 @@ def compare_view(
     view = design.view(view_name)
     folder = comparison_folder(artifact_root, dose, view.name, split)
     source = view_path(phase_c_root, phase_d_root, dose, view.name, split)
+    train_source = view_path(phase_c_root, phase_d_root, dose, view.name, "train")
     job = Job(
         manifest=artifact_root / "comparison_manifest.json",
         key=folder.relative_to(artifact_root).as_posix(),
@@ -60,14 +61,22 @@ def compare_view(
             "design": design.digest,
             **design.metrics.model_dump(),
         },
-        inputs=[source],
+        inputs=sorted({source, train_source}),
     )
     with recorded(job):
         measurement = load_measurement(source)
         truth = load_dataset(source)[0]["objectGuess"]
         crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
         request = ArmRequest(
-            dose, view.name, view.gridsize, split, measurement, phase_e_root, phase_f_root
+            dose=dose,
+            view=view.name,
+            gridsize=view.gridsize,
+            split=split,
+            measurement=measurement,
+            sha256=sha256_of(source),
+            train_sha256=sha256_of(train_source),
+            phase_e_root=phase_e_root,
+            phase_f_root=phase_f_root,
         )
         conditions = {
             "dose": dose,
@@ -174,8 +183,8 @@ def _score_arm(
         "shift_column_px": float(registration.shift_px[1]),
         "registration": describe_registration(registration),
         "phase_spread_rad": float(np.angle(aligned[mask]).std()),
-        "seconds": result.seconds,
-        "training_s": result.training_s,
+        "cpu_s": result.cpu_s,
+        "training_cpu_s": result.training_cpu_s,
     }
     return row, aligned.astype(np.complex64)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ PRESET_FOLDER = Path(__file__).resolve().parent.parent / "parameters" / "presets
 ViewName = Literal["baseline", "dense", "sparse"]
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Dose = Annotated[float, Field(gt=0, le=1e12)]
 
 
@@ -65,11 +67,11 @@ class ViewDesign(Frozen):
 class SeedDesign(Frozen):
     """Seeds, one per kind of random choice."""
 
-    simulation: int = Field(ge=0)
-    grouping: int = Field(ge=0)
-    subsampling: int = Field(ge=0)
-    training: int = Field(ge=0)
-    iterative: int = Field(ge=0)
+    simulation: Seed
+    grouping: Seed
+    subsampling: Seed
+    training: Seed
+    iterative: Seed
 
 
 class TrainingDesign(Frozen):
@@ -241,10 +243,10 @@ def load_design(
             f"preset {preset!r} not found; choose one of {', '.join(preset_names())}, "
             "or give the path of a YAML file"
         )
-    content = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    content = _parse_yaml(path.read_bytes(), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a table of names and values; start from a preset")
-    content.setdefault("preset", path.stem)
+    content.setdefault("preset", re.sub("[^a-z0-9_-]+", "-", path.stem.lower()))
     if base:
         content["patch_size_px"] = 2 ** (base.probe_side_px.bit_length() - 1)
     for setting in settings:
@@ -313,10 +315,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _parse_yaml(text: str, source: str) -> Any:
+def _parse_yaml(text: str | bytes, source: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: not readable as YAML ({error})") from None
 
 

@@ -14,14 +14,18 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from study_lib.errors import InputError, StudyError
-from study_lib.files import write_json
+from study_lib.files import read_json, write_json
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
 
 SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
 POLL_S = 0.5
 REPORT_S = 8.0
-ENGINE_LINES = 30
+# Snakemake would outlive `study run` if that were killed.
+ENGINE = (
+    "import sys; from study_lib.processes import end_with_parent; end_with_parent(); "
+    "from snakemake.cli import main; main(sys.argv[1:])"
+)
 Say = Callable[[str], None]
 
 
@@ -105,8 +109,8 @@ def _shortened(reason: str) -> str:
 def _command(folder: Path, cores: int) -> list[str]:
     return [
         sys.executable,
-        "-m",
-        "snakemake",
+        "-c",
+        ENGINE,
         "--snakefile",
         str(SNAKEFILE),
         "--directory",
@@ -117,18 +121,9 @@ def _command(folder: Path, cores: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the engine: one thread per job, caches beside the interpreter."""
-    cache = Path(sys.prefix) / "var" / "study"
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    folders = {
-        "XDG_CACHE_HOME": cache / "cache",
-        "XDG_CONFIG_HOME": cache / "config",
-        "MPLCONFIGDIR": cache / "matplotlib",
-        "IPYTHONDIR": cache / "ipython",
-        "JUPYTER_RUNTIME_DIR": cache / "jupyter",
-        "JUPYTER_CONFIG_DIR": cache / "jupyter_config",
-    }
-    return {**os.environ, **threads, **{name: str(path) for name, path in folders.items()}}
+    """Return the environment of the engine: one thread per job."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return os.environ | dict.fromkeys(threads, "1")
 
 
 @contextmanager
@@ -158,7 +153,8 @@ def _report_until_end(
         now = time.monotonic()
         if done != last_count or now - last_report > REPORT_S or ended:
             running = [] if ended else _running(run_folder, jobs, started_wall)
-            clock = time.strftime("%M:%S", time.gmtime(now - started))
+            minutes, seconds = divmod(int(now - started), 60)
+            clock = f"{minutes:02d}:{seconds:02d}"
             text = "; ".join(running)
             say(f"{clock}  {done}/{len(jobs)} jobs done  {text}")
             last_report, last_count = now, done
@@ -177,30 +173,30 @@ def _running(run_folder: Path, jobs: Sequence[PlannedJob], since: float) -> list
         if events.stat().st_mtime < since:
             continue
         event = _last_event(events)
+        if event is None or (run_folder / job.failed).is_file():
+            continue
         loss = f" loss {event['loss']:.4g}" if "loss" in event else ""
         name = job.name.replace("__", " ")
         texts.append(f"{name}: {event['phase']} {event['step']}/{event['total']}{loss}")
     return texts
 
 
-def _last_event(path: Path) -> dict[str, Any]:
-    """Return the last whole line of an events file."""
+def _last_event(path: Path) -> dict[str, Any] | None:
+    """Return the last whole line of an events file, if there is one yet."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    if not lines:
+        return None
     event: dict[str, Any] = json.loads(lines[-1])
     return event
 
 
 def _describe_failure(run_folder: Path, failed: Sequence[PlannedJob]) -> str:
-    """Return which jobs failed by themselves and where to read why."""
-    kept = [
-        run_folder / job.executed.replace(".ipynb", ".failed.ipynb")
+    """Return one line per job that failed by itself, and how many waited for those in vain."""
+    causes = [
+        f"{job.name}: {read_json(run_folder / job.failed)['error']}"
         for job in failed
-        if (run_folder / job.executed.replace(".ipynb", ".failed.ipynb")).is_file()
+        if (run_folder / job.failed).is_file()
     ]
-    log = run_folder / LOG_FILE
-    last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-ENGINE_LINES:])
-    notebooks = "".join(f"\n  {path}" for path in kept)
-    return (
-        f"{len(failed)} jobs are not done; notebooks that failed:{notebooks or ' none was kept'}\n"
-        f"the whole log is {log}; its end:\n{last}"
-    )
+    waiting = len(failed) - len(causes)
+    lines = [f"{len(causes)} jobs failed, {waiting} were not run; the same command tries again"]
+    return "\n  ".join([*lines, *causes, f"the whole log: {run_folder / LOG_FILE}"])

@@ -1,33 +1,69 @@
 """Whether the evidence of a run is complete and untouched."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-from study_lib.errors import InputError
+from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
-from study_lib.plan import PLAN_FILE, read_plan
+from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.runs import BASE_FILE, open_run
 
 
 def faults_of_run(run_folder: Path) -> list[str]:
     """Return one line per job that is not done and per file that is missing or has changed.
 
+    The jobs are those that the run's design asks for, whatever the plan in the folder says. Every
+    output of a job is held against its ``done.json``, and every input and output that a phase's
+    manifest names against the hash recorded there.
+
     Raises
     ------
     InputError
-        If the folder holds no plan.
+        If the folder holds no run.
     """
     if not run_folder.is_dir():
         raise InputError(f"{run_folder}: no such folder; give a run below reports/")
+    design = open_run(run_folder).design
+    jobs = plan_jobs(design, BASE_FILE if design.base else None)
     faults = []
-    for job in read_plan(run_folder / PLAN_FILE):
-        done = run_folder / job.done
-        if not done.is_file():
+    if design.digest not in run_folder.resolve().name:
+        faults.append(f"design.json: is design {design.digest}, the folder is named for another")
+    if _read(run_folder / PLAN_FILE) != json.loads(json.dumps(plan_content(jobs))):
+        faults.append(f"{PLAN_FILE}: is not the plan of this design")
+    for job in jobs:
+        recorded = _read(run_folder / job.done).get("sha256")
+        if not isinstance(recorded, dict):
             faults.append(f"{job.name}: not done")
             continue
-        recorded = read_json(done)["sha256"]
         for name in (job.executed, *job.outputs):
-            path = run_folder / name
-            if not path.is_file():
-                faults.append(f"{name}: missing")
-            elif recorded.get(name) != sha256_of(path):
-                faults.append(f"{name}: differs from its record in {job.done}")
+            faults += _fault_of(run_folder / name, name, recorded.get(name), job.done)
+    for manifest in sorted(run_folder.glob("phase_*/*_manifest.json")):
+        faults += _faults_of_manifest(manifest, run_folder)
     return faults
+
+
+def _faults_of_manifest(manifest: Path, run_folder: Path) -> list[str]:
+    place = manifest.relative_to(run_folder).as_posix()
+    faults = []
+    for key, record in _read(manifest).get("jobs", {}).items():
+        if record.get("status") != "done":
+            faults.append(f"{place}: {key} is {record.get('status')}: {record.get('error')}")
+        for name, sha256 in {**record.get("inputs", {}), **record.get("outputs", {})}.items():
+            faults += _fault_of(manifest.parent / name, name, sha256, f"{place} ({key})")
+    return faults
+
+
+def _fault_of(path: Path, name: str, sha256: Any, record: str) -> list[str]:
+    if not path.is_file():
+        return [f"{name}: missing"]
+    return [] if sha256 == sha256_of(path) else [f"{name}: differs from its record in {record}"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a record; nothing if there is no readable one."""
+    try:
+        content = read_json(path)
+    except StudyError:
+        return {}
+    return content if isinstance(content, dict) else {}

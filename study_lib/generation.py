@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.contract import load_dataset, save_dataset
-from study_lib.design import SPLITS, StudyDesign
+from study_lib.design import SPLITS, StudyDesign, parse_design
 from study_lib.errors import InputError
-from study_lib.files import write_json
+from study_lib.files import read_json, write_json
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.paths import dataset_path, dose_name
 from study_lib.probe import central_window, zone_plate_probe
@@ -99,6 +99,7 @@ def generate_dose(
         If the dose is not in the design, or the base file is not usable.
     """
     design.require_dose(dose)
+    _claim_root(output_root, design)
     job = Job(
         manifest=output_root / "run_manifest.json",
         key=dose_name(dose),
@@ -108,7 +109,6 @@ def generate_dose(
         inputs=[base_npz] if base_npz else [],
     )
     with recorded(job):
-        write_json(output_root / "design.json", design.model_dump(mode="json"))
         scene = scene_of(design, base_npz)
         masks = split_masks(scene.positions_px, design.patch_size_px)
         expected = {
@@ -128,6 +128,20 @@ def generate_dose(
         job.results["scene"] = dict(scene.record)
         job.results["positions_in_guard_band"] = int((~(masks["train"] | masks["test"])).sum())
     return job.results
+
+
+def _claim_root(output_root: Path, design: StudyDesign) -> None:
+    """Write the design beside its data sets; data of two designs never share a folder."""
+    path = output_root / "design.json"
+    if not path.exists():
+        write_json(path, design.model_dump(mode="json"))
+        return
+    found = parse_design(read_json(path), str(path))
+    if found != design:
+        raise InputError(
+            f"{output_root} holds data of design {found.digest} ({found.preset}), not "
+            f"{design.digest} ({design.preset}); choose another folder or remove it"
+        )
 
 
 def _save_split(
@@ -197,9 +211,13 @@ def _scene_of_base(design: StudyDesign, base_npz: Path) -> Scene:
     arrays, _ = load_dataset(base_npz, base=True)
     probe, share = central_window(arrays["probeGuess"], design.patch_size_px)
     positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+    object_ = arrays["objectGuess"]
+    # A transmission is at most 1; any common factor belongs to the probe, which is scaled anyway.
+    factor = max(1.0, float(np.abs(object_).max()))
     record = {
         "source": base_npz.name,
+        "object_divided_by": factor,
         "probe_window_px": design.patch_size_px,
         "probe_power_kept": share,
     }
-    return Scene(arrays["objectGuess"], probe, positions, record)
+    return Scene((object_ / factor).astype(np.complex64), probe, positions, record)

@@ -71,7 +71,8 @@ def score(
     ------
     ValueError
         If shapes differ, the mask is empty, an image is zero under the mask or not finite, the
-        crop is smaller than the SSIM window, or the truth's phase or amplitude is constant there.
+        crop is smaller than the SSIM window, or the truth's phase is constant there. Where its
+        amplitude is, the scores that need its range are None.
     """
     require_comparable(object_, truth, mask)
     truth_phase, phase = phase_pair(object_, truth)
@@ -81,10 +82,13 @@ def score(
         ("phase", "_rad", phase - origin, truth_phase - origin),
         ("amplitude", "", np.abs(object_), np.abs(truth)),
     ):
-        _data_range(reference, mask, name=f"{name} of the truth")
-        scores[f"{name}_ms_ssim"] = ms_ssim(image, reference, mask)
-        scores[f"{name}_ssim"] = ssim(image, reference, mask)
-        scores[f"{name}_psnr_db"] = psnr_db(image, reference, mask)
+        # A pure-phase truth is ordinary; its amplitude has no range to compare with.
+        is_flat = name == "amplitude" and np.ptp(reference[mask]) < SMALLEST_RANGE
+        if not is_flat:
+            _data_range(reference, mask, name=f"{name} of the truth")
+        scores[f"{name}_ms_ssim"] = None if is_flat else ms_ssim(image, reference, mask)
+        scores[f"{name}_ssim"] = None if is_flat else ssim(image, reference, mask)
+        scores[f"{name}_psnr_db"] = None if is_flat else psnr_db(image, reference, mask)
         scores[f"{name}_mae{unit}"] = mae(image, reference, mask)
     frc = fourier_ring_correlation(object_, truth, mask)
     return scores | {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
@@ -180,7 +180,9 @@ def write_view(
     with recorded(job):
         for split in SPLITS:
             arrays, metadata = load_dataset(dataset_path(phase_c_root, dose, split))
-            kept, groups, metrics = _view_of(arrays, view, split, design)
+            positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+            probe = arrays["probeGuess"]
+            kept, groups, metrics = view_of(positions, probe, view, split, design)
             if view.name != "baseline":
                 path = view_path(phase_c_root, output_root, dose, view.name, split)
                 chosen = _take(arrays, kept) | {"groups": groups}
@@ -194,18 +196,27 @@ def write_view(
     return job.results
 
 
-def _view_of(
-    arrays: Mapping[str, np.ndarray], view: ViewDesign, split: str, design: StudyDesign
+def view_of(
+    positions: Float[np.ndarray, "scan 2"],
+    probe: Complex[np.ndarray, "n n"],
+    view: ViewDesign,
+    split: str,
+    design: StudyDesign,
 ) -> tuple[np.ndarray, np.ndarray, OverlapMetrics]:
-    """Return kept indices, groups and metrics of one split; the same for every dose."""
-    positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+    """Return kept indices, groups and metrics of one split; the same for every dose.
+
+    Raises
+    ------
+    InputError
+        If the split has too few positions for K neighbours.
+    """
     neighbor_count = design.neighbor_count
     if len(positions) <= neighbor_count:
         raise InputError(
             f"the {split} split has {len(positions)} patterns; {neighbor_count + 1} are needed for "
             f"K = {neighbor_count} neighbours; enlarge the scan or lower neighbor_count"
         )
-    diameter = probe_diameter_px(arrays["probeGuess"], design.probe_power_share)
+    diameter = probe_diameter_px(probe, design.probe_power_share)
     kept = subsample(
         positions,
         target_overlap=view.target_overlap,

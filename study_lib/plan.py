@@ -53,6 +53,11 @@ class PlannedJob:
         """The file that proves the job is done."""
         return f"jobs/{self.name}/done.json"
 
+    @property
+    def failed(self) -> str:
+        """The file that says why the last try failed."""
+        return f"jobs/{self.name}/failed.json"
+
 
 def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJob]:
     """Return every job of a study in an order that respects what each one needs.
@@ -78,7 +83,10 @@ def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJ
             "06_summary",
             after=[job.name for job in jobs if job.notebook in ("03_train", "05_compare")],
             folder=summary,
-            outputs=[summary / "summary.md", summary / "table.csv", summary / "table_train.csv"],
+            outputs=[
+                *(summary / name for name in ("summary.md", "table.csv", "table_train.csv")),
+                *(summary / "figures" / f"phase_{dose_name(dose)}.png" for dose in design.doses),
+            ],
             parameters={},
         )
     )
@@ -106,7 +114,11 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
             *label,
             after=[dataset.name],
             folder=metrics.parent,
-            outputs=[metrics, *(path for path in view_files if path.is_relative_to(roots["D"]))],
+            outputs=[
+                metrics,
+                *(metrics.parent / f"{split}_metrics.json" for split in SPLITS),
+                *(path for path in view_files if path.is_relative_to(roots["D"])),
+            ],
             parameters=condition,
         )
         trained = training_folder(roots["E"], dose, view.name, view.gridsize)

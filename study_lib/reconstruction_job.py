@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from study_lib.design import StudyDesign
-from study_lib.files import write_npz
+from study_lib.files import sha256_of, write_npz
 from study_lib.lsqml import reconstruct
 from study_lib.measurement import load_measurement
 from study_lib.paths import reconstruction_folder, view_path
@@ -69,7 +69,8 @@ def reconstruct_view(
             "epochs": len(result.losses),
             "first_loss": float(result.losses[0]),
             "final_loss": float(result.losses[-1]),
-            "reconstruction_s": result.seconds,
+            "reconstruction_cpu_s": result.cpu_s,
+            "measurement_sha256": sha256_of(source),
             "options": result.options,
         }
         arrays = {

@@ -61,7 +61,7 @@ def recorded(job: Job) -> Iterator[Job]:
     try:
         yield job
         status = "done"
-    except Exception as fault:
+    except BaseException as fault:
         error = "".join(traceback.format_exception_only(fault)).strip()
         raise
     finally:
@@ -88,9 +88,9 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def peak_memory_mib() -> float:
-    """Return the largest resident size this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_memory_mib(whose: int = resource.RUSAGE_SELF) -> float:
+    """Return the largest resident size this process, or one of its children, has had."""
+    peak = resource.getrusage(whose).ru_maxrss
     return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
 
 
@@ -132,7 +132,7 @@ def provenance() -> dict[str, Any]:
             "system": platform.platform(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
-            "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count(),
+            "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
             "device": "cpu",
         },
     }

@@ -1,9 +1,6 @@
 """Run one job of a plan: one notebook, in one process, whole or not at all."""
 
-import ctypes
-import os
-import signal
-import sys
+import resource
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,9 +17,8 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import hashes_of, write_json
 from study_lib.notebook_parameters import parameters_of
 from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
-from study_lib.records import Job, provenance, utc_now
-
-LAST_LINES = 20
+from study_lib.processes import end_with_parent
+from study_lib.records import Job, peak_memory_mib, provenance, utc_now
 
 
 class SocketKernelManager(AsyncKernelManager):
@@ -73,16 +69,15 @@ def execute_notebook(
         )
     except PapermillExecutionError as error:
         partial.replace(failed)
-        last = "\n".join("\n".join(error.traceback).splitlines()[-LAST_LINES:])
+        reason = " ".join(error.evalue.split()) or error.ename
         raise StudyError(
-            f"{notebook}: cell {error.cell_index} failed: {error.ename}: {error.evalue}\n"
-            f"the notebook is kept as {failed}\n{last}"
+            f"cell {error.cell_index} failed: {reason}; the notebook is kept as {failed}"
         ) from None
     except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
         if partial.exists():
             partial.replace(failed)
         raise StudyError(
-            f"{notebook}: the kernel stopped ({type(error).__name__}: {error}); it may have run "
+            f"the kernel stopped ({type(error).__name__}: {error}); it may have run "
             "out of memory, or was killed"
         ) from None
     partial.replace(output)
@@ -104,21 +99,30 @@ def run_job(run_folder: Path, job_name: str) -> None:
     if job_name not in plan:
         raise InputError(f"job {job_name!r} is not in {run_folder / PLAN_FILE}; see `study run -n`")
     job = plan[job_name]
-    _die_with_parent()
-    done = run_folder / job.done
-    done.unlink(missing_ok=True)
+    end_with_parent()
+    done, failed = run_folder / job.done, run_folder / job.failed
+    for record_path in (done, failed):
+        record_path.unlink(missing_ok=True)
     events = Job(run_folder, job.name, run_folder / job.folder, {})
     events.progress("start kernel", 1, 1)
     started, start_s = utc_now(), time.perf_counter()
-    executed = execute_notebook(job.notebook, run_folder / job.executed, job.parameters, run_folder)
-    _check_evidence(run_folder, job, executed)
+    try:
+        executed = execute_notebook(
+            job.notebook, run_folder / job.executed, job.parameters, run_folder
+        )
+        _check_evidence(run_folder, job, executed)
+    except StudyError as error:
+        write_json(failed, {"job": job.name, "status": "failed", "error": str(error)})
+        raise
     files = [run_folder / path for path in (job.executed, *job.outputs)]
     record = {
         "job": job.name,
+        "status": "done",
         "parameters": dict(job.parameters),
         "code": code_digest(job.notebook),
         "started": started,
         "wall_s": round(time.perf_counter() - start_s, 3),
+        "kernel_peak_memory_mib": round(peak_memory_mib(resource.RUSAGE_CHILDREN), 1),
         "sha256": hashes_of(files, run_folder),
         **provenance(),
     }
@@ -138,13 +142,3 @@ def _check_evidence(run_folder: Path, job: PlannedJob, executed: nbformat.Notebo
     )
     if figures < job.figures:
         raise StudyError(f"{job.name}: ran to its end with {figures} figures, needs {job.figures}")
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel of the system to end this process when the engine dies (Linux only)."""
-    if sys.platform != "linux":
-        return
-    parent_dies = 1
-    ctypes.CDLL(None, use_errno=True).prctl(parent_dies, signal.SIGTERM)
-    if os.getppid() == 1:
-        raise StudyError("the engine ended before its job began")

@@ -12,6 +12,7 @@ from study_lib.paths import phase_root
 
 DESIGN_FILE = "design.json"
 BASE_FILE = "base.npz"
+SMALLEST_PATCH_PX = 16
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ def base_data(base_npz: Path) -> BaseData:
     """
     arrays, _ = load_dataset(base_npz, base=True)
     side = arrays["probeGuess"].shape[0]
+    if side < SMALLEST_PATCH_PX:
+        raise InputError(
+            f"{base_npz}: the probe has {side} pixels a side; give one with at least "
+            f"{SMALLEST_PATCH_PX}"
+        )
     return BaseData(name=base_npz.name, sha256=sha256_of(base_npz), probe_side_px=side)
 
 
@@ -87,7 +93,16 @@ def open_run(folder: Path) -> Run:
             f"{folder}: no {DESIGN_FILE} here; run notebook 00_design or `study run` first, "
             "or correct run_folder"
         )
-    return Run(folder, parse_design(read_json(path), str(path)))
+    run = Run(folder, parse_design(read_json(path), str(path)))
+    base_npz = run.base_npz
+    if not base_npz or not run.design.base:
+        return run
+    if not base_npz.is_file() or sha256_of(base_npz) != run.design.base.sha256:
+        raise InputError(
+            f"{base_npz} is missing or not the file that this run began with; put "
+            f"{run.design.base.name} back there, or start another run"
+        )
+    return run
 
 
 def open_or_create(folder: Path, preset: str, base_npz: Path | None = None) -> Run:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from study_lib.comparison import write_csv
 from study_lib.contract import read_arrays
 from study_lib.errors import InputError
@@ -27,8 +25,8 @@ COLUMNS = {
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
     "registration": "registration",
-    "seconds": "time [s]",
-    "training_s": "training [s]",
+    "cpu_s": "CPU [s]",
+    "training_cpu_s": "training CPU [s]",
 }
 VIEW_ORDER = ("baseline", "dense", "sparse")
 
@@ -90,7 +88,7 @@ def dose_figure(phase_g_root: Path, rows: Sequence[dict[str, Any]]) -> Any:
         for row in chosen:
             score = row["phase_ms_ssim"]
             panels[f"{row['label']}, MS-SSIM {score:.3f}"] = arrays[row["arm"]]
-        lines.append(masked(panels, np.ones_like(arrays["mask"])))
+        lines.append(masked(panels, arrays["mask"]))
     dose, split = rows[0]["dose"], rows[0]["split"]
     return phase_grid(
         lines, title=f"object phase [rad], {dose:g} photons per pattern, {split} split"
@@ -118,8 +116,8 @@ def _markdown(splits: dict[str, list[dict[str, Any]]], figures: Sequence[str]) -
         if rows:
             parts.append(f"## {split.capitalize()} split\n\n{markdown_table(rows)}")
     parts.append(
-        "Overlap is metric 2 as measured on the patterns used; where it stays below its target, "
-        "the scan is sparser than the target and every pattern was kept. "
+        "Overlap is metric 2 as measured on the patterns used; the target is what was asked for. A "
+        "scan sparser than its target keeps every pattern. Times are processor seconds. "
         "All arms of a row group (photons, view) used the same patterns, probe and mask. "
         "PtychoPINN was trained on the train split of the same view. A dash in the FRC column: "
         "the curve never falls below the threshold, so no crossing is stated.\n"

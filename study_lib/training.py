@@ -41,11 +41,12 @@ class History:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network and what its training took."""
+    """A network, what its training took, and the file it was trained on, if known."""
 
     network: PtychoPinn
     history: History
-    training_s: float
+    training_cpu_s: float
+    measurement_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def train(
     progress
         Called after every epoch with the epoch, all epochs and the training loss.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     data = GroupTensors.of(measurement)
     order = torch.Generator().manual_seed(torch_seed(seed, "order"))
     with _own_random_state(torch_seed(seed, "weights")):
@@ -152,7 +153,7 @@ def train(
             progress(epoch, epochs, losses[-1][0])
     train_loss, validation_loss, rates = zip(*losses, strict=True)
     history = History(train_loss, validation_loss, rates, _uniform_loss(data))
-    return TrainedNetwork(network.eval(), history, time.perf_counter() - started)
+    return TrainedNetwork(network.eval(), history, time.process_time() - started)
 
 
 def reconstruct(trained: TrainedNetwork, measurement: Measurement) -> Complex[np.ndarray, "oy ox"]:

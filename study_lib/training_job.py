@@ -1,6 +1,6 @@
 """Phase E: train the network of one dose and view, and keep it as a bundle anyone can load."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
-from study_lib.files import atomic_path, write_json, write_text
+from study_lib.files import atomic_path, sha256_of, write_json, write_text
 from study_lib.measurement import load_measurement
 from study_lib.network import PtychoPinn
 from study_lib.paths import training_folder, view_path
@@ -67,6 +67,7 @@ def train_view(
             progress=progress,
             **design.training.model_dump(),
         )
+        trained = replace(trained, measurement_sha256=sha256_of(source))
         save_bundle(folder / BUNDLE, trained, design.training.filters_scale)
         write_json(folder / "history.json", asdict(trained.history))
         job.outputs += [folder / BUNDLE, folder / "history.json", folder / "train.log"]
@@ -93,7 +94,8 @@ def save_bundle(path: Path, trained: TrainedNetwork, filters_scale: int) -> None
         "filters_scale": filters_scale,
         "half_precision": network.half_precision,
         "history": asdict(trained.history),
-        "training_s": trained.training_s,
+        "training_cpu_s": trained.training_cpu_s,
+        "measurement_sha256": trained.measurement_sha256,
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -119,8 +121,9 @@ def load_bundle(path: Path) -> TrainedNetwork:
         )
         network.load_state_dict(content["state"])
         history = History(**content["history"])
-        training_s = float(content["training_s"])
+        training_cpu_s = float(content["training_cpu_s"])
+        measurement_sha256 = str(content["measurement_sha256"])
     except Exception as error:  # torch raises many types here; each means the same to the user
         raise InputError(f"{path}: not a network of this study ({error}); train it again") from None
     channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedNetwork(channels_last.eval(), history, training_s)
+    return TrainedNetwork(channels_last.eval(), history, training_cpu_s, measurement_sha256)

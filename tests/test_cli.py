@@ -27,7 +27,7 @@ def base_npz(tmp_path_factory):
     random = np.random.default_rng(5)
     path = tmp_path_factory.mktemp("base") / "base.npz"
     arrays = {
-        "objectGuess": np.ones((120, 60), np.complex64),
+        "objectGuess": np.exp(1j * random.uniform(0, 1, (120, 60))).astype(np.complex64),
         "probeGuess": random.standard_normal((16, 16)).astype(np.complex64),
         "xcoords": random.uniform(10, 50, 80),
         "ycoords": random.uniform(10, 110, 80),
@@ -45,6 +45,13 @@ def base_npz(tmp_path_factory):
         (["run", "--set", "doses=[1e4]"], "'1e4' is text to YAML; write the number with a point"),
         (["run", "--set", "doses=[-5.0]"], "found -5.0; input should be greater than 0"),
         (["run", "--set", "neighbor_count=3"], "neighbor_count = 3 < 4 patterns per group"),
+        (
+            ["run", "--set", "scan.rows=2", "--set", "scan.columns=3"],
+            "has 6 patterns; 8 are needed",
+        ),
+        (["run", "--set", "scan.step_px=0.5"], "pixels; scores need at least 11; enlarge the scan"),
+        (["run", "--set", "specimen.phase_range_rad=1.0e-9"], "there is nothing to compare"),
+        (["run", "--set", "seeds.iterative=5000000000"], "less than 4294967296"),
         (["run", "--set", "training.epochs"], "write it as name=value"),
         (["run", "--base-npz", "absent.npz"], "absent.npz: no such file"),
         (["run", "--cores", "0"], "'--cores': Input should be greater than or equal to 1"),
@@ -80,6 +87,28 @@ def test_a_wrong_call_says_why_and_writes_nothing(
     assert len(error.splitlines()) <= 3
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_of_another_design_are_not_relabelled(monkeypatch, capsys, tmp_path):
+    generated = ("generate", "--preset", "smoke", "--output-root", "c")
+    assert call(monkeypatch, capsys, tmp_path, *generated)[0] == 0
+
+    reseeded = (*generated, "--set", "seeds.simulation=7")
+    code, _, error = call(monkeypatch, capsys, tmp_path, *reseeded)
+
+    assert code == 2
+    assert "c holds data of design" in error
+
+
+def test_a_measurement_is_not_overwritten_by_its_base(monkeypatch, capsys, tmp_path):
+    data = tmp_path / "data.npz"
+    data.write_bytes(b"measured")
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "import", data, "data.npz")
+
+    assert code == 2
+    assert "give the base file another name" in error
+    assert data.read_bytes() == b"measured"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "pickled", "incomplete"])

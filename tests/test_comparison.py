@@ -17,6 +17,7 @@ from study_lib.comparison import compare_view, require_same_patterns, scored_pix
 from study_lib.contract import load_dataset, read_arrays, save_dataset
 from study_lib.design import SPLITS, StudyDesign, load_design
 from study_lib.errors import InputError, StudyError
+from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metrics import HIGHER_IS_BETTER
@@ -88,6 +89,21 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def request_of(run, split):
+    """Return what an arm is asked for, with the hashes of the files as they are."""
+    return ArmRequest(
+        dose=DOSE,
+        view=VIEW,
+        gridsize=2,
+        split=split,
+        measurement=load_measurement(run.source(split)),
+        sha256=sha256_of(run.source(split)),
+        train_sha256=sha256_of(run.source("train")),
+        phase_e_root=run.root / "E",
+        phase_f_root=run.root / "F",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +193,7 @@ def test_every_arm_was_given_the_patterns_of_the_view(run):
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_arm_reports_the_patterns_of_the_view(run, split):
     measurement = load_measurement(run.source(split))
-    request = ArmRequest(DOSE, VIEW, 2, split, measurement, run.root / "E", run.root / "F")
+    request = request_of(run, split)
 
     results = {name: arm(request) for name, arm in ARMS.items()}
 
@@ -206,17 +222,9 @@ def test_no_arm_can_see_the_truth(run, tmp_path):
     for split in SPLITS:
         for key, array in run.iterated(split).items():
             assert blind.iterated(split)[key].tobytes() == array.tobytes(), key
-        measurement = load_measurement(blind.source(split))
-        request = ArmRequest(DOSE, VIEW, 2, split, measurement, tmp_path / "E", tmp_path / "F")
-        original = load_measurement(run.source(split))
         for arm in (arms.pinn, arms.lsqml):
-            honest = dataclasses.replace(
-                request,
-                measurement=original,
-                phase_e_root=run.root / "E",
-                phase_f_root=run.root / "F",
-            )
-            assert arm(request).object_.tobytes() == arm(honest).object_.tobytes()
+            poisoned, honest = arm(request_of(blind, split)), arm(request_of(run, split))
+            assert poisoned.object_.tobytes() == honest.object_.tobytes()
 
 
 def test_other_counts_do_change_every_arm(run, tmp_path):
@@ -231,6 +239,15 @@ def test_other_counts_do_change_every_arm(run, tmp_path):
 
     assert changed.weights() != run.weights()
     assert not np.array_equal(changed.iterated("test")["object"], run.iterated("test")["object"])
+
+
+@pytest.mark.parametrize("arm", ["pinn", "lsqml"])
+def test_a_result_from_other_data_is_refused(run, arm):
+    """New counts at the same positions: the old result must not be scored against them."""
+    stale = dataclasses.replace(request_of(run, "test"), sha256="0" * 64, train_sha256="0" * 64)
+
+    with pytest.raises(StudyError, match=r"made from other data .* run its phase again"):
+        ARMS[arm](stale)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -364,7 +381,7 @@ def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_
     assert ones["phase_spread_rad"] < 0.05  # the ramp that is fitted to the truth
     assert ones["registration"] == "uncertain"
     assert ones["frc_crossing"] < 0.2
-    timeless = [key for key in ones if key not in ("seconds", "training_s")]
+    timeless = [key for key in ones if key not in ("cpu_s", "training_cpu_s")]
     for before in run.rows("test"):
         assert [before[key] for key in timeless] == [rows[before["arm"]][key] for key in timeless]
 
@@ -394,7 +411,7 @@ def test_metrics_are_finite_or_null(run, split):
         assert (row["dose"], row["view"], row["split"]) == (DOSE, VIEW, split)
         numbers = [value for value in row.values() if isinstance(value, float)]
         assert all(map(math.isfinite, numbers))
-        assert row["seconds"] > 0
+        assert row["cpu_s"] > 0
     with run.compared(split, "metrics.csv").open(encoding="ascii") as file:
         assert [row["arm"] for row in csv.DictReader(file)] == list(ARMS)
 

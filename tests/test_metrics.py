@@ -355,7 +355,6 @@ def test_a_constant_object_has_no_correlation_and_finite_scores():
     ("truth", "message"),
     [
         (np.full(SHAPE, 0.5 + 0.5j), "the phase of the truth is 0 on all 8064 scored pixels"),
-        (crop(frame()) / np.abs(crop(frame())), "the amplitude of the truth is 1 on all"),
     ],
 )
 def test_a_truth_without_contrast_is_refused(truth, message):
@@ -374,3 +373,13 @@ def test_an_object_that_is_not_finite_is_refused():
     broken[3, 4] = np.inf
     with pytest.raises(ValueError, match=r"1 of 11200 pixels are not finite, first .* \(3, 4\)"):
         score(broken, crop(frame()), inner_mask(), frc_threshold=0.5)
+
+
+def test_a_pure_phase_truth_is_scored_in_phase_alone():
+    truth = crop(frame()) / np.abs(crop(frame()))
+
+    scores = score(0.9 * truth * np.exp(0.01j), truth, inner_mask(), frc_threshold=0.5)
+
+    assert scores["phase_ms_ssim"] > 0.99
+    assert scores["amplitude_mae"] == pytest.approx(0.1, rel=1e-5)
+    assert [scores[f"amplitude_{name}"] for name in ("ms_ssim", "ssim", "psnr_db")] == [None] * 3

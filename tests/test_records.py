@@ -122,7 +122,7 @@ def test_provenance_names_versions_commit_and_threads(monkeypatch):
 
     assert origin["versions"]["numpy"] == np.__version__
     assert origin["git"].keys() == {"commit", "dirty"}
-    assert origin["machine"]["threads"] == 3
+    assert origin["machine"]["threads"] == "3"
 
 
 def test_progress_is_written_at_most_once_a_second_and_at_the_end(tmp_path, monkeypatch):

@@ -263,7 +263,7 @@ def test_bundle_gives_the_same_reconstruction(tmp_path):
 
     assert fingerprint(loaded) == fingerprint(trained)
     assert loaded.history == trained.history
-    assert loaded.training_s == trained.training_s
+    assert loaded.training_cpu_s == trained.training_cpu_s
     first, second = (reconstruct(each, measurement) for each in (trained, loaded))
     assert first.tobytes() == second.tobytes()
 

@@ -1,0 +1,39 @@
+"""What a process of the study asks of the system: private caches, and to end with its parent."""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+PARENT_DIES = 1  # PR_SET_PDEATHSIG
+
+
+def use_private_folders() -> None:
+    """Keep caches and settings of the tools beside the interpreter, not in the user's home."""
+    cache = Path(sys.prefix) / "var" / "study"
+    folders = {
+        "XDG_CACHE_HOME": "cache",
+        "XDG_CONFIG_HOME": "config",
+        "MPLCONFIGDIR": "matplotlib",
+        "IPYTHONDIR": "ipython",
+        "JUPYTER_RUNTIME_DIR": "jupyter",
+        "JUPYTER_CONFIG_DIR": "jupyter_config",
+    }
+    for name, folder in folders.items():
+        os.environ.setdefault(name, str(cache / folder))
+
+
+def end_with_parent() -> None:
+    """Ask the system to end this process when its parent ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PARENT_DIES, signal.SIGTERM)
+
+
+def end_on_terminate() -> None:
+    """Take a request to terminate like Ctrl-C, so that children are ended and locks freed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,156 @@
+"""Jobs that fail say why, keep their notebook, leave no half result and stop nothing else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from study_lib.design import load_design
+from study_lib.engine import _last_event, run_plan
+from study_lib.errors import InputError, StudyError
+from study_lib.evidence import faults_of_run
+from study_lib.files import write_json
+from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.runner import execute_notebook, run_job
+from study_lib.runs import create_run, open_or_create
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with its design and nothing else."""
+    return create_run(tmp_path / "run", load_design("smoke"))
+
+
+def planned(run, name):
+    """Return one job of the run's plan, which is written, without what it waits for."""
+    (job,) = (job for job in plan_jobs(run.design) if job.name == name)
+    alone = replace(job, after=())
+    write_json(run.folder / PLAN_FILE, plan_content([alone]))
+    return alone
+
+
+def test_wrong_parameters_stop_before_a_kernel_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("study_lib.runner.papermill", None)
+
+    with pytest.raises(InputError, match="dos: unknown name; known here: dose, run_folder"):
+        execute_notebook("01_dataset", tmp_path / "out.ipynb", {"dos": 1.0}, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_cell_is_named_and_its_notebook_kept(run):
+    """The view of a data set that was never generated."""
+    job = planned(run, "02_overlap__dose_10000__dense")
+
+    with pytest.raises(StudyError, match=r"cell \d+ failed: .*no such file.*\.failed\.ipynb"):
+        run_job(run.folder, job.name)
+
+    assert (run.folder / "notebooks" / f"{job.name}.failed.ipynb").is_file()
+    assert not (run.folder / job.executed).exists()
+    assert not (run.folder / job.done).exists()
+    assert "no such file" in json.loads((run.folder / job.failed).read_text())["error"]
+
+
+def test_a_notebook_without_its_evidence_has_failed(run):
+    job = replace(planned(run, "00_design"), outputs=("phase_a_design/nothing.csv",))
+    write_json(run.folder / PLAN_FILE, plan_content([job]))
+
+    with pytest.raises(StudyError, match=r"did not write phase_a_design/nothing\.csv"):
+        run_job(run.folder, job.name)
+
+    assert not (run.folder / job.done).exists()
+
+
+def test_engine_reports_the_cause_and_still_runs_the_others(run):
+    broken = planned(run, "02_overlap__dose_10000__dense")
+    fine = next(job for job in plan_jobs(run.design) if job.name == "00_design")
+    said = []
+
+    with pytest.raises(StudyError, match=r"1 jobs failed, 0 were not run") as caught:
+        run_plan(run.folder, [broken, fine], 2, said.append)
+
+    assert f"{broken.name}: cell" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert (run.folder / fine.done).is_file()
+    assert any("1/2 jobs done" in line for line in said)
+
+
+def test_a_folder_that_is_being_run_is_refused(run):
+    with (
+        FileLock(run.folder / ".engine.lock"),
+        pytest.raises(InputError, match="is being run by another process"),
+    ):
+        run_plan(run.folder, [], 1, print)
+
+
+def test_a_folder_of_another_design_is_refused(run):
+    other = load_design("smoke", ["seeds.simulation=1"])
+
+    with pytest.raises(InputError, match="choose another folder or remove it"):
+        create_run(run.folder, other)
+    with pytest.raises(InputError, match="holds a run of preset smoke, not laptop"):
+        open_or_create(run.folder, "laptop")
+
+
+def test_an_empty_events_file_is_no_event(tmp_path):
+    events = tmp_path / "events.jsonl"
+    events.write_text("")
+    assert _last_event(events) is None
+    events.write_text('{"step": 1}\n{"step"')
+    assert _last_event(events) == {"step": 1}
+
+
+def test_an_emptied_plan_does_not_make_a_run_complete(run):
+    write_json(run.folder / PLAN_FILE, {"jobs": []})
+
+    faults = faults_of_run(run.folder)
+
+    assert "plan.json: is not the plan of this design" in faults
+    assert "06_summary: not done" in faults
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end children with their parent")
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_a_killed_run(tmp_path, signal_number):
+    """Engine, job and kernel end soon after `study run`, however it ended."""
+    marker = f"study-test-{os.getpid()}-{signal_number}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study_lib", "run", "--preset", "smoke", "--reports", marker],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("events.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert list(tmp_path.rglob("events.jsonl")), "no job began"
+
+    process.send_signal(signal_number)
+    process.wait(timeout=30)
+    deadline = time.monotonic() + 20
+    while working_in(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+    assert working_in(tmp_path) == []
+
+
+def working_in(folder):
+    """Return the processes whose working folder lies below a folder."""
+    found = []
+    for entry in os.scandir("/proc"):
+        try:
+            place = str(Path(entry.path, "cwd").readlink()) if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if place.startswith(str(folder)):
+            found.append((entry.name, place))
+    return found
