@@ -193,7 +193,10 @@ def read_plan(path: Path) -> list[PlannedJob]:
     """
     content = read_json(path)
     try:
-        return [PlannedJob(**job) for job in content["jobs"]]
+        return [
+            PlannedJob(**job | {"after": tuple(job["after"]), "outputs": tuple(job["outputs"])})
+            for job in content["jobs"]
+        ]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a plan of this study ({error})") from None
 

@@ -71,7 +71,11 @@ def test_summary_has_one_row_per_condition_and_arm(smoke):
         for arm in ("lsqml", "pinn")
     )
     assert all(row["split"] == "test" for row in rows)
-    assert "| 10000 | baseline | LSQML |" in printed
+    printed_rows = [
+        line.split(" | ") for line in printed.splitlines() if line.startswith("| 10000")
+    ]
+    assert sum("LSQML" in row for row in printed_rows) == 6, "three views, two splits"
+    assert {row[1] for row in printed_rows} == {"baseline", "dense", "sparse"}
 
 
 def test_every_arm_of_a_comparison_used_the_same_patterns(smoke):
