@@ -138,7 +138,7 @@ def job(run_folder: Path, name: str) -> None:
     """Execute one job of a run's plan; the engine calls this."""
     # jsonschema compiles a grammar of web addresses when it finds this package, for more than a
     # second in every job; notebooks are checked without it.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how Python marks "not to be imported"
     from study_lib.runner import run_job
 
     run_job(run_folder.resolve(), name)

@@ -124,7 +124,7 @@ def train(
             filters_scale=filters_scale,
             half_precision=precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16()),
         )
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
     shuffled = torch.randperm(len(data.groups), generator=order)
     held_out = max(1, round(validation_share * len(shuffled)))
     validation_groups, train_groups = shuffled[:held_out], shuffled[held_out:]

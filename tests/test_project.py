@@ -235,7 +235,6 @@ FOLDERS = "|".join(("home", "Users", "root", "work", "tmp", "private", "mnt", "s
 ABSOLUTE = re.compile(rf"(?<![\w.:/~>)}}-])/(?:{FOLDERS})/\w|\b[A-Z]:\\\\?(?:{FOLDERS})")
 INDEX = re.compile(r"(?:index-url|find-links|trusted-host|INDEX_URL)[\s=\"':]+([^\s\"']+)")
 HOST = re.compile(r"https?://([\w.-]+)(?::(\d+))?")
-PUBLIC_INDEXES = {"pypi.org", "download.pytorch.org"}
 
 
 def committed_texts() -> dict[str, str]:
@@ -263,14 +262,12 @@ def test_no_file_names_a_folder_of_somebodys_machine():
 
 
 def test_no_file_names_a_private_package_index_or_host():
-    """Only the public indexes may be named; no address with a port, none inside a network."""
+    """No package index is named; no address has a port, none lies inside a network."""
     private = re.compile(r"^(localhost|[\d.]+|[^.]+|.*\.(internal|local|lan|corp))$")
     found = []
     for name, text in committed_texts().items():
         for index in INDEX.findall(text):
-            host = HOST.match(index)
-            if not host or host.group(1) not in PUBLIC_INDEXES:
-                found.append((name, index))
+            found.append((name, index))
         for host, port in HOST.findall(text):
             if port or private.match(host):
                 found.append((name, host))
