@@ -47,12 +47,12 @@ def run(
     ] = False,
 ) -> None:
     """Run the whole study; a second call on the same day runs only what is missing."""
-    from study_lib import design, engine, plan, runs
+    from study_lib import engine, plan, presets, runs
     from study_lib.feasibility import check_feasible
     from study_lib.generation import scene_of
 
     base = runs.base_data(base_npz) if base_npz else None
-    study = design.load_design(preset, settings or (), base)
+    study = presets.load_design(preset, settings or (), base)
     check_feasible(study, scene_of(study, base_npz))
     jobs = plan.plan_jobs(study, runs.BASE_FILE if base else None)
     folder = reports / runs.run_name(study)
@@ -125,7 +125,7 @@ def notebook(
     ] = None,
 ) -> None:
     """Execute one notebook with checked parameters (paths relative to this folder)."""
-    from study_lib.design import parse_assignments
+    from study_lib.presets import parse_assignments
     from study_lib.runner import execute_notebook
 
     values = parse_assignments(parameter or [])

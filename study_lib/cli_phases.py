@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from study_lib.design import SPLITS, StudyDesign, load_design, parse_design
+from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
+from study_lib.presets import load_design, parse_design
 
 PhaseC = Annotated[Path, typer.Option(help="Folder that `study generate` wrote.")]
 PhaseD = Annotated[Path, typer.Option(help="Folder that `study overlap` wrote.")]

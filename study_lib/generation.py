@@ -10,15 +10,16 @@ import torch
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.contract import load_dataset, save_dataset
-from study_lib.design import SPLITS, StudyDesign, parse_design
+from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.paths import dataset_path, dose_name
+from study_lib.presets import parse_design
 from study_lib.probe import central_window, zone_plate_probe
 from study_lib.records import Job, recorded
 from study_lib.seeding import generator
-from study_lib.specimen import grains, raster_scan
+from study_lib.specimen import SPECIMENS, raster_scan
 
 CHUNK = 256
 
@@ -188,15 +189,10 @@ def _synthetic_scene(design: StudyDesign) -> Scene:
         random=generator(seed, "scan"),
     )
     rows, columns = (np.ceil(positions.max(axis=0)) + side // 2 + 1).astype(int).tolist()
-    specimen = design.specimen
-    object_ = grains(
+    object_ = SPECIMENS[design.specimen.kind](
         shape_px=(rows, columns),
-        grain_count=specimen.grain_count,
-        smallest_grain_px=specimen.smallest_grain_px,
-        largest_grain_px=specimen.largest_grain_px,
-        phase_range_rad=specimen.phase_range_rad,
-        amplitude_min=specimen.amplitude_min,
         random=generator(seed, "specimen"),
+        **design.specimen.model_dump(exclude={"kind"}),
     )
     probe = zone_plate_probe(
         side_px=side,

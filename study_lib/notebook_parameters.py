@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError
 
-from study_lib.design import Frozen, SplitName, ViewName, describe_faults
+from study_lib.design import SplitName, ViewName
 from study_lib.errors import InputError
+from study_lib.settings import Frozen, describe_faults
 
 
 class NotebookParameters(Frozen):

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from study_lib.contract import load_dataset
-from study_lib.design import BaseData, StudyDesign, load_design, parse_design
+from study_lib.design import BaseData, StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, read_json, sha256_of, write_json
 from study_lib.paths import phase_root
+from study_lib.presets import load_design, parse_design
 
 DESIGN_FILE = "design.json"
 BASE_FILE = "base.npz"

@@ -114,3 +114,6 @@ def raster_scan(
     positions = raster.reshape(-1, 2) + margin_px + jitter_px
     shifted: np.ndarray = positions + random.uniform(-jitter_px, jitter_px, positions.shape)
     return shifted
+
+
+SPECIMENS = {"grains": grains}

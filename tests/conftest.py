@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.design import StudyDesign, load_design
+from study_lib.design import StudyDesign
 from study_lib.generation import generate_dose
 from study_lib.overlap import write_view
 from study_lib.paths import phase_root
+from study_lib.presets import load_design
 
 OBJECT_SHAPE = (40, 36)
 TINY_SETTINGS = (

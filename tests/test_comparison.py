@@ -15,7 +15,7 @@ from study_lib import arms, reconstruction_job, training_job
 from study_lib.arms import ARMS, ArmRequest, ArmResult
 from study_lib.comparison import compare_view, require_same_patterns, scored_pixels
 from study_lib.contract import load_dataset, read_arrays, save_dataset
-from study_lib.design import SPLITS, StudyDesign, load_design
+from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
@@ -23,6 +23,7 @@ from study_lib.measurement import Measurement, load_measurement
 from study_lib.metrics import HIGHER_IS_BETTER
 from study_lib.overlap import write_view
 from study_lib.paths import comparison_folder, reconstruction_folder, training_folder, view_path
+from study_lib.presets import load_design
 from study_lib.reconstruction_job import RESULT, reconstruct_view
 from study_lib.summary import write_summary
 from study_lib.training_job import BUNDLE, load_bundle, train_view

@@ -7,15 +7,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from study_lib.design import (
+from study_lib.design import BaseData
+from study_lib.errors import InputError
+from study_lib.presets import (
     PRESET_FOLDER,
-    BaseData,
     load_design,
     parse_assignments,
     parse_design,
     preset_names,
 )
-from study_lib.errors import InputError
 
 VIEWS = {
     "dense": "{name: dense, gridsize: 2, target_overlap: 0.7}",
@@ -206,7 +206,7 @@ def test_the_digest_changes_with_every_number_of_the_design():
         for key in path[:-1]:
             node = node[key]
         value = node[path[-1]]
-        node[path[-1]] = value + 1 if isinstance(value, int) or value >= 2 else value * 0.5
+        node[path[-1]] = value + 1 if isinstance(value, int) or value >= 2 else value * 0.5 or 0.25
         digests.add(parse_design(content, "test").digest)
 
     assert len(numbers) > 25

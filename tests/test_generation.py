@@ -6,11 +6,12 @@ from scipy.ndimage import fourier_shift
 
 from study_lib import generation, seeding
 from study_lib.contract import load_dataset, save_dataset
-from study_lib.design import SPLITS, load_design
+from study_lib.design import SPLITS
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.generation import generate_dose, scene_of, split_masks
 from study_lib.paths import dataset_path
+from study_lib.presets import load_design
 from study_lib.specimen import grains
 
 DOSE = 1e4

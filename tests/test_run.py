@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from study_lib.design import load_design
 from study_lib.plan import plan_jobs, read_plan
+from study_lib.presets import load_design
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 

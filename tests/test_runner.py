@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from study_lib.design import load_design
 from study_lib.engine import _last_event, run_plan
 from study_lib.errors import InputError, StudyError
 from study_lib.evidence import faults_of_run
 from study_lib.files import write_json
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.presets import load_design
 from study_lib.runner import execute_notebook, run_job
 from study_lib.runs import create_run, open_or_create
 

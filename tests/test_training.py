@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.design import load_design
 from study_lib.errors import InputError
 from study_lib.measurement import Measurement
 from study_lib.network import PtychoPinn
+from study_lib.presets import load_design
 from study_lib.training import History, TrainedNetwork, reconstruct, train
 from study_lib.training_job import load_bundle, save_bundle
 

@@ -1,0 +1,117 @@
+"""Designs from presets, files and single settings."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from study_lib.design import BaseData, StudyDesign
+from study_lib.errors import InputError
+from study_lib.settings import describe_faults
+
+PRESET_FOLDER = Path(__file__).resolve().parent.parent / "parameters" / "presets"
+
+
+def preset_names() -> list[str]:
+    """Return the presets that come with the study."""
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+
+
+def load_design(
+    preset: str, settings: Sequence[str] = (), base: BaseData | None = None
+) -> StudyDesign:
+    """Return the design of a preset.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset, or path of a YAML file that sets every field.
+    settings
+        Changes such as ``training.epochs=5``, applied in order.
+    base
+        The base data, if the object, probe and positions come from a file; then the patch is as
+        large as its probe (the next smaller power of two) unless a setting says otherwise.
+
+    Raises
+    ------
+    InputError
+        If the preset is unknown, a name is misspelt or a value has the wrong type or size.
+    """
+    is_file = preset.endswith((".yaml", ".yml"))
+    path = Path(preset) if is_file else PRESET_FOLDER / f"{preset}.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"preset {preset!r} not found; choose one of {', '.join(preset_names())}, "
+            "or give the path of a YAML file"
+        )
+    content = _parse_yaml(path.read_bytes(), str(path))
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a table of names and values; start from a preset")
+    content.setdefault("preset", re.sub("[^a-z0-9_-]+", "-", path.stem.lower()))
+    if base:
+        content["patch_size_px"] = 2 ** (base.probe_side_px.bit_length() - 1)
+        _apply(content, "scan.kind=measured")
+    for setting in settings:
+        _apply(content, setting)
+    content["base"] = base.model_dump() if base else None
+    return parse_design(content, str(path))
+
+
+def parse_design(content: Any, source: str) -> StudyDesign:
+    """Validate plain data as a design.
+
+    Raises
+    ------
+    InputError
+        One line per fault: where, what was found, and what to do.
+    """
+    try:
+        return StudyDesign.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise InputError(describe_faults(error, source, StudyDesign)) from None
+    except TypeError as error:
+        raise InputError(f"{source}: {error}; use numbers, texts, lists and tables only") from None
+
+
+def _parse_yaml(text: str | bytes, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: not readable as YAML ({error})") from None
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the names and YAML values of texts such as ``dose=1.0e+4``.
+
+    Raises
+    ------
+    InputError
+        If a text is not an assignment.
+    """
+    values = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise InputError(f"{assignment!r}: write it as name=value, like dose=1.0e+4")
+        values[name] = _parse_yaml(text, assignment)
+    return values
+
+
+def _apply(content: dict[str, Any], setting: str) -> None:
+    """Set one value of nested tables, ``name.name=value``."""
+    ((name, value),) = parse_assignments([setting]).items()
+    *tables, last = name.split(".")
+    node = content
+    for table in tables:
+        child = node.get(table)
+        if not isinstance(child, dict):
+            known = ", ".join(sorted(key for key in node if isinstance(node[key], dict)))
+            raise InputError(f"setting {setting!r}: no table {table!r} here; known: {known}")
+        node = child
+    if name == "specimen.kind" and node.get("kind") != value:
+        node.clear()  # the fields of one kind mean nothing to another, which has defaults
+    node[last] = value
