@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Complex, Int
 
-from study_lib.contract import read_arrays
+from study_lib.archive import read_npz
 from study_lib.errors import InputError, StudyError
 from study_lib.measurement import Measurement
 from study_lib.paths import reconstruction_folder, training_folder
@@ -73,7 +73,7 @@ def lsqml(request: ArmRequest) -> ArmResult:
     """Read the iterative reconstruction of the same patterns."""
     folder = reconstruction_folder(request.phase_f_root, request.dose, request.view, request.split)
     path = folder / RESULT
-    arrays, metadata = read_arrays(path)
+    arrays, metadata = read_npz(path)
     missing = {"object", "scan_index"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run `study reconstruct`")

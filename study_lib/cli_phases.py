@@ -53,16 +53,33 @@ def design(
 def validate(
     file: Annotated[Path, typer.Argument(help="An NPZ file.")],
     base: Annotated[bool, typer.Option("--base", help="Check it as base data.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Notes count as violations: the contract to the letter."),
+    ] = False,
+    other: Annotated[
+        Path | None, typer.Option(help="The other split: no pattern and no object row is shared.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check a file against the data contract DATA-001 and list every violation (phase B)."""
-    from study_lib.contract import check_arrays, read_arrays
+    """Check a file against the data contract DATA-001 and list every violation (phase B).
 
-    found = check_arrays(read_arrays(file)[0], base=base)
+    Without --strict, what can be converted exactly or loses nothing is only noted.
+    """
+    from study_lib.contract import ContractReport, validate_file, validate_splits
+
+    report = validate_file(file, base=base)
+    if other and not report.serious:
+        report = ContractReport(report.violations + validate_splits(file, other).violations)
     if as_json:
-        print(json.dumps(found.as_dict(), indent=2, sort_keys=True))
-    if not found:
-        raise InputError("\n".join(f"{file}: {entry}" for entry in found.violations))
+        print(json.dumps(report.as_dict(), indent=2, sort_keys=True))
+    counted = report.violations if strict else report.serious
+    if not as_json and not strict:
+        for entry in report.violations:
+            if not entry.serious:
+                print(f"{file}: note: {entry}", file=sys.stderr)
+    if counted:
+        raise InputError("\n".join(f"{file}: {entry}" for entry in counted))
     if not as_json:
         print(f"{file}: holds DATA-001")
 

@@ -1,4 +1,4 @@
-"""The NPZ contract DATA-001: load, validate with every violation at once, save.
+"""The NPZ contract DATA-001: what a dataset holds, checked with every violation at once.
 
 =============  ============  =========  =========================================================
 key            shape         dtype      meaning
@@ -10,239 +10,232 @@ xcoords        (n,)          float64    column of the patch centre in object pix
 ycoords        (n,)          float64    row of the patch centre in object pixels
 scan_index     (n,)          int64      position in the whole scan (optional)
 groups         (g, C)        int64      patterns of each group (optional)
+bad_pixels     (N, N)        bool       True where the detector counts nothing valid (optional)
+Y              (n, N, N)     complex64  object patches at the positions (optional)
 _metadata      ()            unicode    JSON (DATA-002)
 =============  ============  =========  =========================================================
+
+A base file gives probe, object and positions; patterns in it are kept but not asked for. Counts
+keep their scale: the largest amplitude is not bounded, as it is for normalised data.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from study_lib.archive import METADATA, metadata_of, open_npz, read_npz
+from study_lib.contract_rules import Violation, check_metadata, check_splits, check_together
 from study_lib.errors import InputError
+from study_lib.facts import ArrayFacts, facts_of_array, facts_of_member
 from study_lib.files import write_npz
 
+
+class Key(NamedTuple):
+    """What the contract asks of one array."""
+
+    rank: int
+    dtype: np.dtype[Any]
+
+
 REQUIRED = {
-    "diffraction": (3, np.float32),
-    "probeGuess": (2, np.complex64),
-    "objectGuess": (2, np.complex64),
-    "xcoords": (1, np.float64),
-    "ycoords": (1, np.float64),
+    "diffraction": Key(3, np.dtype(np.float32)),
+    "probeGuess": Key(2, np.dtype(np.complex64)),
+    "objectGuess": Key(2, np.dtype(np.complex64)),
+    "xcoords": Key(1, np.dtype(np.float64)),
+    "ycoords": Key(1, np.dtype(np.float64)),
 }
-OPTIONAL = {"scan_index": (1, np.int64), "groups": (2, np.int64)}
-BASE_REQUIRED = {key: REQUIRED[key] for key in REQUIRED if key != "diffraction"}
-
-
-@dataclass(frozen=True)
-class Violation:
-    """One breach of the contract."""
-
-    key: str
-    found: str
-    expected: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: found {self.found}; expected {self.expected}; {self.remedy}"
+OPTIONAL = {
+    "scan_index": Key(1, np.dtype(np.int64)),
+    "groups": Key(2, np.dtype(np.int64)),
+    "bad_pixels": Key(2, np.dtype(np.bool_)),
+    "Y": Key(3, np.dtype(np.complex64)),
+}
+KNOWN = REQUIRED | OPTIONAL
+READ = tuple(key for key in KNOWN if key != "Y")
+HINTS = {
+    "diffraction": "rename diff3d to diffraction, or let `study import` do it",
+    "probeGuess": "add the probe",
+    "objectGuess": "add the object, or let `study import` reconstruct it",
+    "xcoords": "add the columns of the patch centres",
+    "ycoords": "add the rows of the patch centres",
+}
 
 
 @dataclass(frozen=True)
 class ContractReport:
-    """Every violation of one file; empty when it holds."""
+    """Every violation of one file, or of two splits; true if there is none.
+
+    Violations that are not ``serious`` break the letter of the contract and lose nothing: an array
+    that can be converted exactly, a blank pattern, metadata that are missing.
+    """
 
     violations: tuple[Violation, ...]
 
     def __bool__(self) -> bool:
         return not self.violations
 
+    @property
+    def serious(self) -> tuple[Violation, ...]:
+        """The violations without which nothing can be computed, or not what the file claims."""
+        return tuple(entry for entry in self.violations if entry.serious)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"ok": bool(self), "violations": [asdict(entry) for entry in self.violations]}
+        return {
+            "ok": bool(self),
+            "usable": not self.serious,
+            "violations": [asdict(entry) for entry in self.violations],
+        }
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the arrays and the metadata of an NPZ file.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, not an NPZ, or holds pickled objects.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of an NPZ file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except Exception as error:  # zipfile, zlib and the parser of array headers each raise their own
-        if "pickle" in str(error):
-            reason = f"refused ({error}); pickled objects can run code, save plain arrays"
-        else:
-            reason = f"damaged or not an NPZ file ({error}); write it again"
-        raise InputError(f"{path}: {reason}") from None
-    metadata: dict[str, Any] = {}
-    if "_metadata" in arrays:
-        try:
-            metadata = json.loads(str(arrays.pop("_metadata")))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: _metadata is not JSON ({error}); write it again") from None
-    return arrays, metadata
-
-
-def check_arrays(arrays: Mapping[str, np.ndarray], *, base: bool = False) -> ContractReport:
+def check_arrays(
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    base: bool = False,
+) -> ContractReport:
     """Return every violation of DATA-001 in a set of arrays.
 
     Parameters
     ----------
+    arrays
+        By key.
+    metadata
+        What is under ``_metadata``; None leaves it unchecked.
     base
-        True for a base file, which gives probe, object and positions but no patterns.
+        True for a base file, of which no patterns are asked.
     """
-    required = BASE_REQUIRED if base else REQUIRED
-    known = (
-        required if base else required | {key: OPTIONAL[key] for key in OPTIONAL if key in arrays}
-    )
-    violations = []
-    for key, (rank, dtype) in known.items():
-        violations += _check_array(key, arrays.get(key), rank, np.dtype(dtype))
-    if all(_is_comparable(arrays.get(key), rank) for key, (rank, _) in known.items()):
-        violations += _check_together(arrays, base=base)
-    return ContractReport(tuple(violations))
+    facts = {key: facts_of_array(array) for key, array in arrays.items()}
+    return _report(facts, metadata, base=base)
 
 
-def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return arrays and metadata of a file that holds DATA-001.
+def validate_file(path: Path, *, base: bool = False) -> ContractReport:
+    """Return every violation of DATA-001 in a file, in bounded memory whatever its size.
 
     Raises
     ------
     InputError
-        One line per violation.
+        If the file is missing, damaged, hostile or no NPZ file.
     """
-    arrays, metadata = read_arrays(path)
-    report = check_arrays(arrays, base=base)
-    if not report:
-        lines = "\n".join(f"  {violation}" for violation in report.violations)
+    with open_npz(path) as archive:
+        names = [name for name in archive.members if name != METADATA]
+        facts = {name: facts_of_member(archive, name) for name in names}
+        return _report(facts, metadata_of(archive), base=base)
+
+
+def validate_splits(train: Path, test: Path) -> ContractReport:
+    """Return every violation between the two splits of one dose: shared patterns or object rows.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    needed = ("probeGuess", "objectGuess", "ycoords", "scan_index")
+    return ContractReport(
+        tuple(check_splits(read_npz(train, only=needed)[0], read_npz(test, only=needed)[0]))
+    )
+
+
+def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return arrays and metadata of a file that holds DATA-001, but for what converts exactly.
+
+    The arrays have the types of the contract. ``Y`` and unknown members are not read, and of a
+    base file no patterns either.
+
+    Raises
+    ------
+    InputError
+        One line per serious violation.
+    """
+    wanted = [key for key in READ if not (base and key == "diffraction")]
+    arrays, metadata = read_npz(path, only=wanted)
+    serious = check_arrays(arrays, metadata, base=base).serious
+    if serious:
+        lines = "\n".join(f"  {violation}" for violation in serious)
         raise InputError(f"{path} breaks the data contract DATA-001:\n{lines}")
-    return arrays, metadata
+    return _converted(arrays), metadata
 
 
 def save_dataset(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, base: bool = False
 ) -> None:
-    """Write a file that holds DATA-001.
+    """Write a file that holds DATA-001, converting types where that is exact.
 
     Raises
     ------
     ValueError
         If the arrays break the contract: the caller is at fault, nothing is written.
     """
-    report = check_arrays(arrays, base=base)
-    if not report:
-        raise ValueError(f"{path.name}: {'; '.join(str(entry) for entry in report.violations)}")
-    write_npz(path, arrays, metadata)
+    unknown = arrays.keys() - KNOWN.keys()
+    if unknown:
+        raise ValueError(f"{path.name}: {', '.join(sorted(unknown))} are no keys of DATA-001")
+    serious = check_arrays(arrays, metadata, base=base).serious
+    if serious:
+        raise ValueError(f"{path.name}: {'; '.join(str(entry) for entry in serious)}")
+    write_npz(path, _converted(arrays), metadata)
 
 
-def _check_array(
-    key: str, array: np.ndarray | None, rank: int, dtype: np.dtype[Any]
-) -> list[Violation]:
-    if array is None:
-        hint = "rename diff3d to diffraction" if key == "diffraction" else f"add {key}"
-        return [Violation(key, "nothing", f"{rank}-D {dtype}", hint)]
+def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays in the types of the contract; those that have them are not copied."""
+    return {key: array.astype(KNOWN[key].dtype, copy=False) for key, array in arrays.items()}
+
+
+def _report(
+    facts: Mapping[str, ArrayFacts], metadata: Mapping[str, Any] | None, *, base: bool
+) -> ContractReport:
+    required = [key for key in REQUIRED if not (base and key == "diffraction")]
+    violations = [
+        Violation(key, "nothing", f"{REQUIRED[key].rank}-D {REQUIRED[key].dtype}", HINTS[key])
+        for key in required
+        if key not in facts
+    ]
+    for key, found in facts.items():
+        if key in KNOWN:
+            violations += _check_key(key, found)
+        else:
+            remedy = f"leave it out; known: {', '.join(KNOWN)}"
+            violations.append(Violation(key, "an unknown array", "known keys", remedy, False))
+    sound = {key: found for key, found in facts.items() if key in KNOWN and _is_sound(key, found)}
+    if all(key in sound for key in required):
+        violations += check_together(sound)
+    if metadata is not None:
+        violations += check_metadata(metadata, sound.get("diffraction"))
+    return ContractReport(tuple(violations))
+
+
+def _check_key(key: str, found: ArrayFacts) -> list[Violation]:
+    rank, dtype = KNOWN[key]
     violations = []
-    if array.ndim != rank:
-        violations.append(
-            Violation(key, f"shape {array.shape}", f"{rank} axes", "remove or add axes")
-        )
-    if array.dtype != dtype:
-        violations.append(Violation(key, str(array.dtype), str(dtype), "convert it"))
-    if array.size == 0:
-        violations.append(Violation(key, f"shape {array.shape}", "at least one value", "fill it"))
-    elif array.dtype.kind in "fc" and not np.isfinite(array).all():
-        count = int((~np.isfinite(array)).sum())
-        violations.append(
-            Violation(key, f"{count} NaN or infinite", "finite values", "drop or mend them")
-        )
+    if found.ndim != rank:
+        remedy = "remove or add axes"
+        violations.append(Violation(key, f"shape {found.shape}", f"{rank} axes", remedy))
+    if found.dtype != dtype:
+        exact = _converts_exactly(found, dtype)
+        remedy = "convert it" if exact or key != "diffraction" else "store sqrt(counts) as float32"
+        violations.append(Violation(key, str(found.dtype), str(dtype), remedy, not exact))
+    if found.size == 0:
+        violations.append(Violation(key, f"shape {found.shape}", "at least one value", "fill it"))
+    if found.faulty_count:
+        where = ", ".join(str(index) for index in found.faulty)
+        message = f"{found.faulty_count} NaN or infinite, first at index {where}"
+        violations.append(Violation(key, message, "finite values", "drop or mend them"))
+    if dtype in (np.float32, np.complex64) and found.largest > np.finfo(np.float32).max:
+        message = f"values up to {found.largest:.3g}"
+        violations.append(Violation(key, message, f"values that fit {dtype}", "rescale it"))
     return violations
 
 
-def _is_comparable(array: np.ndarray | None, rank: int) -> bool:
-    """Return whether an array has the axes and the numbers that relations between arrays need."""
-    return (
-        array is not None and array.ndim == rank and array.size > 0 and array.dtype.kind in "iufc"
+def _converts_exactly(found: ArrayFacts, dtype: np.dtype[Any]) -> bool:
+    """Return whether nothing but precision beyond the contract's is lost in conversion."""
+    return found.dtype.kind == dtype.kind or (
+        dtype.kind in "if" and dtype.itemsize == 8 and found.dtype.kind in "iu"
     )
 
 
-def _check_together(arrays: Mapping[str, np.ndarray], *, base: bool) -> list[Violation]:
-    violations = []
-    probe, object_ = arrays["probeGuess"], arrays["objectGuess"]
-    x, y = arrays["xcoords"], arrays["ycoords"]
-    side = probe.shape[0]
-    if probe.shape != (side, side):
-        violations.append(
-            Violation("probeGuess", f"shape {probe.shape}", "a square", "crop or pad it")
-        )
-    if not np.abs(probe).any():
-        violations.append(Violation("probeGuess", "all zero", "some power", "give a probe"))
-    if len(x) != len(y):
-        violations.append(
-            Violation(
-                "ycoords", f"{len(y)} values", f"{len(x)}, as many as xcoords", "pair the positions"
-            )
-        )
-    if not base:
-        violations += _check_patterns(arrays["diffraction"], side, len(x))
-        violations += _check_indices(arrays, len(x))
-    for key, values, extent in (("ycoords", y, object_.shape[0]), ("xcoords", x, object_.shape[1])):
-        corners = np.round(values) - side // 2
-        outside = (corners < 0) | (corners + side > extent)
-        if outside.any():
-            violations.append(
-                Violation(
-                    key,
-                    f"{int(outside.sum())} of {len(values)} patches outside the object, first at "
-                    f"index {int(np.argmax(outside))} ({values[outside][0]:.1f} px)",
-                    f"{side // 2} to {extent - side + side // 2} px",
-                    "positions are patch centres in object pixels; shift them or pad the object",
-                )
-            )
-    return violations
-
-
-def _check_patterns(diffraction: np.ndarray, side: int, positions: int) -> list[Violation]:
-    violations = []
-    if diffraction.shape[1:] != (side, side):
-        remedy = "order the axes as (scan, row, column)"
-        violations.append(
-            Violation("diffraction", f"shape {diffraction.shape}", f"(n, {side}, {side})", remedy)
-        )
-    if diffraction.shape[0] != positions:
-        violations.append(
-            Violation(
-                "diffraction",
-                f"{diffraction.shape[0]} patterns",
-                f"{positions}, one per scan position",
-                "pair patterns and positions",
-            )
-        )
-    if (diffraction < 0).any():
-        violations.append(
-            Violation("diffraction", "negative values", "amplitudes >= 0", "store sqrt(counts)")
-        )
-    return violations
-
-
-def _check_indices(arrays: Mapping[str, np.ndarray], positions: int) -> list[Violation]:
-    violations = []
-    names, groups = arrays.get("scan_index"), arrays.get("groups")
-    if names is not None and len(names) != positions:
-        expected = f"{positions}, one per scan position"
-        violations.append(
-            Violation("scan_index", f"{len(names)} values", expected, "name every pattern")
-        )
-    if groups is not None and ((groups < 0) | (groups >= positions)).any():
-        found = f"indices {groups.min()}..{groups.max()}"
-        violations.append(
-            Violation("groups", found, f"0..{positions - 1}", "index the patterns of this file")
-        )
-    return violations
+def _is_sound(key: str, found: ArrayFacts) -> bool:
+    """Return whether the relations between arrays can be looked at."""
+    return found.ndim == KNOWN[key].rank and found.size > 0 and found.dtype.kind in "biufc"

@@ -15,6 +15,7 @@ from study_lib.design import SPLITS, StudyDesign, ViewDesign
 from study_lib.errors import InputError
 from study_lib.files import write_json
 from study_lib.paths import dataset_path, view_folder, view_path
+from study_lib.photons import photon_budget
 from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
 from study_lib.seeding import generator
@@ -186,7 +187,9 @@ def write_view(
             if view.name != "baseline":
                 path = view_path(phase_c_root, output_root, dose, view.name, split)
                 chosen = _take(arrays, kept) | {"groups": groups}
-                save_dataset(path, chosen, metadata | {"view": view.name})
+                metadata.pop("photons_per_pattern_expected", None)  # that of the whole split
+                photons = photon_budget(chosen["diffraction"])
+                save_dataset(path, chosen, metadata | {"view": view.name, **photons})
                 job.outputs.append(path)
             job.results[split] = asdict(metrics)
             write_json(folder / f"{split}_metrics.json", job.results[split])

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from study_lib.archive import read_npz
 from study_lib.comparison import write_csv
-from study_lib.contract import read_arrays
 from study_lib.errors import InputError
 from study_lib.figures import masked, phase_grid
 from study_lib.files import atomic_path, read_json, write_text
@@ -83,7 +83,7 @@ def dose_figure(phase_g_root: Path, rows: Sequence[dict[str, Any]]) -> Any:
         if not chosen:
             continue
         folder = comparison_folder(phase_g_root, chosen[0]["dose"], view, chosen[0]["split"])
-        arrays, _ = read_arrays(folder / "aligned.npz")
+        arrays, _ = read_npz(folder / "aligned.npz")
         panels = {f"truth, {view}": arrays["truth"]}
         for row in chosen:
             score = row["phase_ms_ssim"]

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from study_lib import arms, reconstruction_job, training_job
+from study_lib.archive import read_npz
 from study_lib.arms import ARMS, ArmRequest, ArmResult
 from study_lib.comparison import compare_view, require_same_patterns, scored_pixels
-from study_lib.contract import load_dataset, read_arrays, save_dataset
+from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import sha256_of
@@ -73,7 +74,7 @@ class Run:
         return digest.hexdigest()
 
     def iterated(self, split: str) -> dict[str, np.ndarray]:
-        return read_arrays(reconstruction_folder(self.root / "F", DOSE, VIEW, split) / RESULT)[0]
+        return read_npz(reconstruction_folder(self.root / "F", DOSE, VIEW, split) / RESULT)[0]
 
 
 def reconstruct_and_train(run: Run) -> None:
@@ -271,7 +272,7 @@ def test_mask_is_known_before_any_arm(run, split):
     columns = slice(math.ceil(arrays["xcoords"].min()), math.floor(arrays["xcoords"].max()) + 1)
     box = photons[rows, columns]
 
-    aligned, metadata = read_arrays(run.compared(split, "aligned.npz"))
+    aligned, metadata = read_npz(run.compared(split, "aligned.npz"))
 
     expected = box > 0.1 * np.median(box)
     assert (aligned["mask"] == expected).mean() > 0.999  # single precision at the threshold
@@ -317,9 +318,7 @@ def test_arm_with_other_patterns_stops_the_comparison(change, run):
 def test_comparison_with_a_result_of_another_view_fails_and_says_so(run, tmp_path):
     """The iterative result of the whole split in the place of the view's."""
     folder = reconstruction_folder(tmp_path / "F", DOSE, VIEW, "test")
-    arrays, metadata = read_arrays(
-        reconstruction_folder(run.root / "F", DOSE, VIEW, "test") / RESULT
-    )
+    arrays, metadata = read_npz(reconstruction_folder(run.root / "F", DOSE, VIEW, "test") / RESULT)
     folder.mkdir(parents=True)
     shorter = arrays | {"scan_index": arrays["scan_index"][:-1]}
     np.savez(folder / RESULT, **shorter, _metadata=np.array(json.dumps(metadata)))
@@ -419,7 +418,7 @@ def test_metrics_are_finite_or_null(run, split):
 
 def test_scores_can_be_checked_from_the_aligned_file(run):
     """Anyone can recompute the mean phase error from what is stored, without this library."""
-    aligned, _ = read_arrays(run.compared("test", "aligned.npz"))
+    aligned, _ = read_npz(run.compared("test", "aligned.npz"))
 
     for row in run.rows("test"):
         difference = np.angle(aligned[row["arm"]] * aligned["truth"].conj())[aligned["mask"]]
