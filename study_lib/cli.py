@@ -49,7 +49,7 @@ def run(
     """Run the whole study; a second call on the same day runs only what is missing."""
     from study_lib import engine, plan, presets, runs
     from study_lib.feasibility import check_feasible
-    from study_lib.generation import scene_of
+    from study_lib.scene import scene_of
 
     base = runs.base_data(base_npz) if base_npz else None
     study = presets.load_design(preset, settings or (), base)

@@ -94,8 +94,9 @@ def generate(
 ) -> None:
     """Simulate the patterns of every dose and split them (phase C)."""
     from study_lib.feasibility import check_feasible
-    from study_lib.generation import generate_dose, scene_of
+    from study_lib.generation import generate_dose
     from study_lib.runs import base_data
+    from study_lib.scene import scene_of
 
     base = base_data(base_npz) if base_npz else None
     study = load_design(preset, settings or (), base)

@@ -4,9 +4,9 @@ import numpy as np
 
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
-from study_lib.generation import Scene, split_masks
 from study_lib.metrics import SMALLEST_RANGE, SSIM_WINDOW_PX
 from study_lib.overlap import view_of
+from study_lib.scene import Scene, split_masks
 
 
 def check_feasible(design: StudyDesign, scene: Scene) -> None:

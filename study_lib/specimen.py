@@ -1,7 +1,7 @@
 """The synthetic object and the synthetic scan."""
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from scipy.ndimage import gaussian_filter
 
 
@@ -77,43 +77,6 @@ def grains(
     amplitude = 1 - (1 - amplitude_min) * depth
     transmission: np.ndarray = (amplitude * np.exp(1j * phase)).astype(np.complex64)
     return transmission
-
-
-def raster_scan(
-    *,
-    rows: int,
-    columns: int,
-    step_px: float,
-    jitter_px: float,
-    gap_px: float,
-    margin_px: float,
-    random: np.random.Generator,
-) -> Float[np.ndarray, "scan 2"]:
-    """Return a jittered raster of two blocks of rows with a gap between them.
-
-    Parameters
-    ----------
-    rows, columns
-        Positions along each axis of one block.
-    step_px
-        Distance between neighbours.
-    jitter_px
-        Largest random shift along each axis; breaks the symmetry of the raster.
-    gap_px
-        Smallest distance between the centres of the two blocks.
-    margin_px
-        Smallest distance of a centre from row 0 and column 0.
-
-    Returns
-    -------
-    (scan, 2), (row, column) of the centres in object pixels, float64.
-    """
-    block = np.arange(rows) * step_px
-    y = np.concatenate([block, block[-1] + gap_px + 2 * jitter_px + block])
-    raster = np.stack(np.meshgrid(y, np.arange(columns) * step_px, indexing="ij"), axis=-1)
-    positions = raster.reshape(-1, 2) + margin_px + jitter_px
-    shifted: np.ndarray = positions + random.uniform(-jitter_px, jitter_px, positions.shape)
-    return shifted
 
 
 SPECIMENS = {"grains": grains}

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from study_lib.contract import save_dataset
 from study_lib.design import StudyDesign
 from study_lib.generation import generate_dose
 from study_lib.overlap import write_view
 from study_lib.paths import phase_root
 from study_lib.presets import load_design
+from study_lib.specimen import grains
 
 OBJECT_SHAPE = (40, 36)
 TINY_SETTINGS = (
@@ -59,8 +61,11 @@ def positions_px() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def tiny_design_with() -> Callable[..., StudyDesign]:
-    """The smoke preset made as small as every phase still accepts, with further settings."""
-    return lambda *settings: load_design("smoke", [*TINY_SETTINGS, *settings])
+    """The smoke preset made as small as every phase still accepts, with further settings.
+
+    Base data, if given, set the scan to the measured one before the settings are applied.
+    """
+    return lambda *settings, base=None: load_design("smoke", [*TINY_SETTINGS, *settings], base)
 
 
 @pytest.fixture(scope="session")
@@ -92,3 +97,34 @@ def phase_d(tiny_design, phase_c) -> Path:
                 artifact_root=root,
             )
     return root
+
+
+@pytest.fixture
+def base_file(tmp_path, rng) -> Callable[..., tuple[Path, dict[str, np.ndarray]]]:
+    """Write a base NPZ whose object, probe and positions no preset would make."""
+
+    def written(rows_px: float = 60.0, side: int = 16) -> tuple[Path, dict[str, np.ndarray]]:
+        path = tmp_path / "base.npz"
+        positions = rng.uniform(side // 2, (rows_px - side // 2, 31 - side // 2), (80, 2))
+        object_ = grains(
+            shape_px=(int(rows_px) + 1, 31),
+            grain_count=100,
+            smallest_grain_px=2.0,
+            largest_grain_px=6.0,
+            phase_range_rad=0.6,
+            amplitude_min=0.9,
+            random=rng,
+        )
+        y, x = np.indices((side, side)) - side // 2
+        arrays = {
+            "probeGuess": np.exp(-((y - 1) ** 2) / 8 - x**2 / 12 + 0.1j * y * x).astype(
+                np.complex64
+            ),
+            "objectGuess": object_,
+            "ycoords": positions[:, 0].copy(),
+            "xcoords": positions[:, 1].copy(),
+        }
+        save_dataset(path, arrays, {}, base=True)
+        return path, arrays
+
+    return written

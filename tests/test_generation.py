@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import fourier_shift
 
-from study_lib import generation, seeding
-from study_lib.contract import load_dataset, save_dataset
+from study_lib import generation, scene, seeding
+from study_lib.contract import load_dataset
 from study_lib.design import SPLITS
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.generation import generate_dose, scene_of, split_masks
+from study_lib.generation import generate_dose
 from study_lib.paths import dataset_path
-from study_lib.presets import load_design
-from study_lib.specimen import grains
+from study_lib.runs import base_data
+from study_lib.scene import scene_of
 
 DOSE = 1e4
 
@@ -37,29 +37,6 @@ def model_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
         far_field = np.fft.fftshift(np.fft.fft2(moved * patch, norm="ortho"))
         patterns.append(np.abs(far_field) ** 2)
     return np.array(patterns)
-
-
-def base_file(path, rng, rows_px: float = 60.0, side: int = 16):
-    """A base NPZ whose object, probe and positions no preset would make."""
-    positions = rng.uniform(side // 2, (rows_px - side // 2, 31 - side // 2), (80, 2))
-    object_ = grains(
-        shape_px=(int(rows_px) + 1, 31),
-        grain_count=100,
-        smallest_grain_px=2.0,
-        largest_grain_px=6.0,
-        phase_range_rad=0.6,
-        amplitude_min=0.9,
-        random=rng,
-    )
-    y, x = np.indices((side, side)) - side // 2
-    arrays = {
-        "probeGuess": np.exp(-((y - 1) ** 2) / 8 - x**2 / 12 + 0.1j * y * x).astype(np.complex64),
-        "objectGuess": object_,
-        "ycoords": positions[:, 0].copy(),
-        "xcoords": positions[:, 1].copy(),
-    }
-    save_dataset(path, arrays, {}, base=True)
-    return path, arrays
 
 
 def test_the_mean_over_both_splits_is_the_dose_within_photon_noise(phase_c):
@@ -112,7 +89,8 @@ def test_every_draw_has_a_stream_of_its_own(tmp_path, monkeypatch, tiny_design_w
         purposes.append(purpose)
         return seeding.generator(*purpose)
 
-    monkeypatch.setattr(generation, "generator", watched)
+    for module in (generation, scene):
+        monkeypatch.setattr(module, "generator", watched)
     for dose in design.doses:
         generate_dose(design, dose, tmp_path)
 
@@ -154,42 +132,6 @@ def test_another_seed_gives_another_object_scan_and_noise(tmp_path, phase_c, tin
         assert first[key].tobytes() != second[key].tobytes()
 
 
-@pytest.mark.parametrize("preset", ["smoke", "laptop"])
-def test_no_object_row_is_lit_by_both_splits(preset):
-    design = load_design(preset)
-    side = design.patch_size_px
-    rows = scene_of(design).positions_px[:, 0]
-    lit = {}
-    for split, mask in split_masks(scene_of(design).positions_px, side).items():
-        first = np.round(rows[mask]).astype(int) - side // 2
-        lit[split] = {row for start in first for row in range(start, start + side)}
-
-    assert lit["train"].isdisjoint(lit["test"])
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_guard_band_holds_for_any_scan(seed):
-    rng = np.random.default_rng(seed)
-    side = int(rng.choice([16, 17, 32]))
-    positions = np.round(rng.uniform(0, 90, (300, 2)) * 2) / 2
-    masks = split_masks(positions, side)
-
-    last_of_train = np.round(positions[masks["train"], 0]).max() - side // 2 + side - 1
-    first_of_test = np.round(positions[masks["test"], 0]).min() - side // 2
-    assert last_of_train < first_of_test
-    assert not (masks["train"] & masks["test"]).any()
-
-
-@pytest.mark.parametrize("preset", ["smoke", "laptop"])
-def test_a_synthetic_scan_loses_almost_nothing_to_the_guard_band(preset):
-    design = load_design(preset)
-    masks = split_masks(scene_of(design).positions_px, design.patch_size_px)
-
-    planned = design.scan.rows * design.scan.columns
-    for mask in masks.values():
-        assert mask.sum() > 0.95 * planned
-
-
 def test_splits_name_different_patterns_of_one_scan(phase_c, tiny_design):
     positions = scene_of(tiny_design).positions_px
     splits = splits_of(phase_c)
@@ -200,9 +142,10 @@ def test_splits_name_different_patterns_of_one_scan(phase_c, tiny_design):
         np.testing.assert_array_equal(stored, positions[arrays["scan_index"]])
 
 
-def test_a_base_file_gives_object_probe_and_positions(tmp_path, tiny_design, rng):
-    path, base = base_file(tmp_path / "base.npz", rng)
-    generate_dose(tiny_design, DOSE, tmp_path / "C", path)
+def test_a_base_file_gives_object_probe_and_positions(tmp_path, tiny_design_with, base_file):
+    path, base = base_file()
+    design = tiny_design_with(base=base_data(path))
+    generate_dose(design, DOSE, tmp_path / "C", path)
 
     for arrays in splits_of(tmp_path / "C").values():
         np.testing.assert_array_equal(arrays["objectGuess"], base["objectGuess"])
@@ -211,22 +154,6 @@ def test_a_base_file_gives_object_probe_and_positions(tmp_path, tiny_design, rng
         ratio = arrays["probeGuess"] / base["probeGuess"]
         np.testing.assert_allclose(ratio, ratio[0, 0].real, rtol=1e-5)
         assert counts_of(arrays).sum(axis=(1, 2)).mean() == pytest.approx(DOSE, rel=0.1)
-
-
-def test_a_larger_base_probe_is_cropped_and_the_share_recorded(tmp_path, tiny_design, rng):
-    path, _ = base_file(tmp_path / "base.npz", rng, side=20)
-
-    results = generate_dose(tiny_design, DOSE, tmp_path / "C", path)
-
-    assert splits_of(tmp_path / "C")["train"]["probeGuess"].shape == (16, 16)
-    assert 0.99 < results["scene"]["probe_power_kept"] < 1
-
-
-def test_a_scan_too_small_for_the_guard_band_is_refused(tmp_path, tiny_design, rng):
-    path, _ = base_file(tmp_path / "base.npz", rng, rows_px=30.0)
-
-    with pytest.raises(InputError, match="guard band of 17 rows leaves no position for the train"):
-        generate_dose(tiny_design, DOSE, tmp_path / "C", path)
 
 
 def test_a_dose_outside_the_design_is_refused_and_writes_nothing(tmp_path, tiny_design):
