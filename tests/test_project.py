@@ -78,7 +78,7 @@ def test_imports_go_one_way():
 def test_physics_does_not_know_files_or_commands():
     """Arrays in, arrays out: what computes may not reach what reads, writes or schedules."""
     computing = (
-        *("fourier", "forward", "probe", "specimen", "scan"),
+        *("fourier", "forward", "probe", "specimen", "cells", "scan"),
         *("alignment", "metrics", "stitching"),
     )
     graph = {path.stem: imported_modules(tree_of(path)) for path in MODULES}
