@@ -48,11 +48,12 @@ def shift(
     rows, columns = image.shape
     frequency_y = torch.fft.fftfreq(rows, dtype=distances_px.dtype, device=image.device)
     frequency_x = torch.fft.fftfreq(columns, dtype=distances_px.dtype, device=image.device)
-    cycles = (
-        distances_px[:, 0, None, None] * frequency_y[:, None]
-        + distances_px[:, 1, None, None] * frequency_x
-    )
-    ramps = torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles).to(image.dtype)
     spectrum: Tensor = torch.fft.fft2(image)
-    shifted: Tensor = torch.fft.ifft2(spectrum * ramps)
+    along_y = _ramp(distances_px[:, 0, None] * frequency_y).to(image.dtype)
+    along_x = _ramp(distances_px[:, 1, None] * frequency_x).to(image.dtype)
+    shifted: Tensor = torch.fft.ifft2(spectrum * along_y[:, :, None] * along_x[:, None, :])
     return shifted
+
+
+def _ramp(cycles: Tensor) -> Tensor:
+    return torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
