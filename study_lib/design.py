@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from study_lib.errors import InputError
@@ -35,6 +36,15 @@ class SeedDesign(Frozen):
     subsampling: Seed
     training: Seed
     iterative: Seed
+
+
+class SplitDesign(Frozen):
+    """How positions are divided into train and test."""
+
+    axis: Literal["y"] = "y"
+    guard_band_px: int | None = Field(
+        ge=1, default=None, description="rows without positions; null: as few as share no row"
+    )
 
 
 class TrainingDesign(Frozen):
@@ -99,6 +109,13 @@ class StudyDesign(Frozen):
     training: TrainingDesign
     iterative: IterativeDesign
     metrics: MetricsDesign
+    split: SplitDesign = SplitDesign()
+    object_patches: bool = Field(
+        default=False, description="write the true patches Y too: three times the disk space"
+    )
+    replicate: int = Field(
+        ge=0, default=0, description="repetition: another noise, training and choice of patterns"
+    )
     base: BaseData | None = None
 
     @model_validator(mode="after")
@@ -130,6 +147,12 @@ class StudyDesign(Frozen):
                     f"neighbor_count = {self.neighbor_count} < {view.gridsize**2} patterns per "
                     f"group of view {view.name} (OVERSAMPLING-001); raise neighbor_count"
                 )
+        band = self.split.guard_band_px
+        if band is not None and band <= side:
+            raise ValueError(
+                f"split.guard_band_px = {band}: both splits would light the same object rows; set "
+                f"at least {side + 1} for patch_size_px = {side}, or null"
+            )
         if self.scan.kind == "measured" and self.base is None:
             raise ValueError(
                 "scan.kind = measured: there are no measured positions without base data; give "
@@ -142,6 +165,23 @@ class StudyDesign(Frozen):
         """First eight hexadecimal digits of the SHA-256 of every value of the design."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def guard_band_px(self) -> int:
+        """Rows between the patch centres of the two splits; one more than N, for the rounding."""
+        return self.split.guard_band_px or self.patch_size_px + 1
+
+    @property
+    def noise_seeds(self) -> SeedDesign:
+        """The seeds of this replicate; object, scan and detector keep those of the design."""
+        if self.replicate == 0:
+            return self.seeds
+        return SeedDesign(
+            **{
+                name: int(np.random.SeedSequence([seed, self.replicate]).generate_state(1)[0])
+                for name, seed in self.seeds.model_dump().items()
+            }
+        )
 
     def view(self, name: str) -> ViewDesign:
         """Return a view by name.

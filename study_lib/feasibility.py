@@ -18,7 +18,7 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
         If a split is empty or has too few positions, or the field of a view is too small or has no
         phase contrast.
     """
-    for split, mask in split_masks(scene.positions_px, design.patch_size_px).items():
+    for split, mask in split_masks(scene.positions_px, design.guard_band_px).items():
         positions = scene.positions_px[mask]
         for view in design.views:
             kept, _, _ = view_of(positions, scene.probe, view, split, design)

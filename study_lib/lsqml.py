@@ -108,6 +108,7 @@ def reconstruct(
     batch_size: int,
     noise_model: Literal["gaussian", "poisson"],
     seed: int,
+    bad_pixels: Bool[np.ndarray, "n n"] | None = None,
     refine_probe: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> LsqmlResult:
@@ -132,6 +133,8 @@ def reconstruct(
         ``gaussian`` for the amplitudes (variance-stabilised counts), or ``poisson``.
     seed
         Order of the batches; with ``poisson`` also the small random part of the step sizes.
+    bad_pixels : (n, n)
+        True where no count is valid; the wave there is left as the model has it.
     refine_probe
         Whether the probe is an unknown too.
     progress
@@ -169,6 +172,7 @@ def reconstruct(
             probe_position_y_px=view.positions_px[:, 0],
             probe_position_x_px=view.positions_px[:, 1],
             opr_mode_weights_data=np.ones(1, np.float32),
+            valid_pixel_mask=None if bad_pixels is None else ~bad_pixels,
         )
         task.reconstructor.dataloader.generator.manual_seed(seed)
         losses = _run(task, epochs, progress)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 
 from study_lib.contract import load_dataset
 
@@ -16,7 +16,8 @@ class Measurement:
     ``amplitudes`` (scan, n, n) are sqrt(counts), zero frequency in the centre; ``positions_px``
     (scan, 2) are (row, column) patch centres in the frame of the object, whose ``object_shape`` is
     known; ``groups`` (group, C) index patterns; ``scan_index`` (scan,) names each pattern in the
-    whole scan.
+    whole scan; ``bad_pixels`` (n, n) is True where no count is valid, and the amplitudes are zero
+    there; None if every pixel is good.
     """
 
     amplitudes: Float[np.ndarray, "scan n n"]
@@ -25,6 +26,7 @@ class Measurement:
     groups: Int[np.ndarray, "group c"]
     scan_index: Int[np.ndarray, " scan"]
     object_shape: tuple[int, int]
+    bad_pixels: Bool[np.ndarray, "n n"] | None = None
 
     @property
     def counts(self) -> Float[np.ndarray, "scan n n"]:
@@ -47,6 +49,9 @@ def load_measurement(path: Path) -> Measurement:
     count = len(arrays["diffraction"])
     every = np.arange(count, dtype=np.int64)
     object_shape = arrays["objectGuess"].shape
+    bad_pixels = arrays.get("bad_pixels")
+    if bad_pixels is not None:
+        arrays["diffraction"][:, bad_pixels] = 0
     return Measurement(
         amplitudes=arrays["diffraction"],
         positions_px=np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1),
@@ -54,4 +59,5 @@ def load_measurement(path: Path) -> Measurement:
         groups=arrays.get("groups", every[:, None]),
         scan_index=arrays.get("scan_index", every),
         object_shape=(object_shape[0], object_shape[1]),
+        bad_pixels=bad_pixels,
     )

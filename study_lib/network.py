@@ -6,7 +6,7 @@ region; every pattern of the group has to be explained by that one region.
 """
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
 from study_lib.forward import expected_counts
@@ -192,15 +192,20 @@ def merge_weights(probe: Complex[Tensor, "n n"]) -> Float[Tensor, "n n"]:
 
 
 def half_deviance(
-    expected: Float[Tensor, "*batch n n"], counts: Float[Tensor, "*batch n n"]
+    expected: Float[Tensor, "*batch n n"],
+    counts: Float[Tensor, "*batch n n"],
+    bad_pixels: Bool[Tensor, "n n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the mean Poisson negative log-likelihood per pixel above that of a perfect model.
 
     ``lambda - n - n log(lambda / n)``; its gradient is the likelihood's. Where many photons fall
-    on every pixel, noise alone gives 1/2.
+    on every pixel, noise alone gives 1/2. Bad pixels count neither in the sum nor in the mean.
     """
     ratio = torch.xlogy(counts, counts) - torch.xlogy(counts, expected + 1e-6)
-    return (expected - counts + ratio).mean()
+    terms = expected - counts + ratio
+    if bad_pixels is None:
+        return terms.mean()
+    return terms.masked_fill(bad_pixels, 0).mean() / (~bad_pixels).float().mean()
 
 
 def group_half_deviance(
@@ -209,7 +214,8 @@ def group_half_deviance(
     counts: Float[Tensor, "batch c n n"],
     corners_px: Int[Tensor, "batch c 2"],
     weights: Float[Tensor, "n n"],
+    bad_pixels: Bool[Tensor, "n n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return how badly the regions of the groups explain the counts, through probe and FFT."""
     merged = merge_groups(patches, corners_px, weights)
-    return half_deviance(expected_counts(probes * merged), counts)
+    return half_deviance(expected_counts(probes * merged), counts, bad_pixels)

@@ -175,7 +175,7 @@ def write_view(
         key=folder.relative_to(artifact_root).as_posix(),
         folder=folder,
         parameters={"dose": dose, "view": view.model_dump(), "design": design.digest},
-        seeds=design.seeds.model_dump(include={"grouping", "subsampling"}),
+        seeds=design.noise_seeds.model_dump(include={"grouping", "subsampling"}),
         inputs=[dataset_path(phase_c_root, dose, split) for split in SPLITS],
     )
     with recorded(job):
@@ -225,14 +225,14 @@ def view_of(
         target_overlap=view.target_overlap,
         neighbor_count=neighbor_count,
         diameter_px=diameter,
-        random=generator(design.seeds.subsampling, "subsample", view.name, split),
+        random=generator(design.noise_seeds.subsampling, "subsample", view.name, split),
     )
     used = positions[kept]
     groups = form_groups(
         used,
         gridsize=view.gridsize,
         neighbor_count=neighbor_count,
-        random=generator(design.seeds.grouping, "groups", view.name, split),
+        random=generator(design.noise_seeds.grouping, "groups", view.name, split),
     )
     reached = image_overlap(used, neighbor_count, diameter)
     target = view.target_overlap

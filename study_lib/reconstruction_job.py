@@ -48,7 +48,7 @@ def reconstruct_view(
             "design": design.digest,
             **settings.model_dump(),
         },
-        seeds={"iterative": design.seeds.iterative},
+        seeds={"iterative": design.noise_seeds.iterative},
         inputs=[source],
     )
     with recorded(job):
@@ -61,7 +61,8 @@ def reconstruct_view(
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             noise_model=settings.noise_model,
-            seed=design.seeds.iterative,
+            seed=design.noise_seeds.iterative,
+            bad_pixels=measurement.bad_pixels,
             progress=lambda epoch, epochs, loss: job.progress("lsqml", epoch, epochs, loss=loss),
         )
         job.results |= {

@@ -50,12 +50,12 @@ def scene_of(design: StudyDesign, base_npz: Path | None = None) -> Scene:
 
 
 def split_masks(
-    positions_px: Float[np.ndarray, "scan 2"], side_px: int
+    positions_px: Float[np.ndarray, "scan 2"], guard_band_px: int
 ) -> dict[str, Bool[np.ndarray, " scan"]]:
     """Return which positions belong to the train and the test split.
 
-    The range of rows is halved; positions in a guard band of ``side_px`` rows (one more for the
-    rounding to whole pixels) belong to neither, so that no object row is lit by both splits.
+    The range of rows is halved; positions in a guard band in the middle belong to neither, so that
+    no object row is lit by both splits if the band is wider than a patch.
 
     Raises
     ------
@@ -64,12 +64,12 @@ def split_masks(
     """
     rows = positions_px[:, 0]
     middle = (rows.min() + rows.max()) / 2
-    half_band = (side_px + 1) / 2
+    half_band = guard_band_px / 2
     masks = {"train": rows <= middle - half_band, "test": rows >= middle + half_band}
     for name, mask in masks.items():
         if not mask.any():
             raise InputError(
-                f"the scan spans {np.ptp(rows):.0f} rows; the guard band of {side_px + 1} rows "
+                f"the scan spans {np.ptp(rows):.0f} rows; the guard band of {guard_band_px} rows "
                 f"leaves no position for the {name} split; enlarge the scan or lower patch_size_px"
             )
     return masks
@@ -121,7 +121,7 @@ def _synthetic_positions(design: StudyDesign) -> Float[np.ndarray, "scan 2"]:
         columns=scan.columns,
         step_px=scan.step_px,
         jitter_px=scan.jitter_px,
-        gap_px=side + 1 + 2 * scan.jitter_px,
+        gap_px=design.guard_band_px + 2 * scan.jitter_px,
         margin_px=side / 2,
         random=generator(design.seeds.simulation, "scan"),
     )

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from study_lib.forward import corners_of, probes_at
+from study_lib.forward import corners_of, expected_counts, probes_at
 from study_lib.measurement import Measurement
 from study_lib.network import (
     PtychoPinn,
@@ -51,12 +51,16 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class GroupTensors:
-    """A measurement as tensors, indexed by pattern; ``groups`` (group, C) index patterns."""
+    """A measurement as tensors, indexed by pattern; ``groups`` (group, C) index patterns.
+
+    ``bad_pixels`` (n, n) is None where every pixel is good.
+    """
 
     amplitudes: Float[Tensor, "scan n n"]
     positions_px: Float[Tensor, "scan 2"]
     probe: Complex[Tensor, "n n"]
     groups: Tensor
+    bad_pixels: Bool[Tensor, "n n"] | None
 
     @classmethod
     def of(cls, measurement: Measurement) -> "GroupTensors":
@@ -66,6 +70,7 @@ class GroupTensors:
             torch.from_numpy(measurement.positions_px),
             torch.from_numpy(measurement.probe),
             torch.from_numpy(measurement.groups),
+            None if measurement.bad_pixels is None else torch.from_numpy(measurement.bad_pixels),
         )
 
 
@@ -193,7 +198,7 @@ def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor) -> Tensor:
     counts = data.amplitudes[batch] ** 2
     weights = merge_weights(data.probe)
     return group_half_deviance(
-        patches, _probes(data, batch), counts, _corners(data, batch), weights
+        patches, _probes(data, batch), counts, _corners(data, batch), weights, data.bad_pixels
     )
 
 
@@ -211,7 +216,10 @@ def _uniform_loss(data: GroupTensors) -> float:
     patterns = torch.arange(len(data.amplitudes))[:, None]
     counts = data.amplitudes**2
     ones = torch.ones_like(_probes(data, patterns[:1]))
-    power = counts.sum(dim=(1, 2)).mean() / (data.probe.abs() ** 2).sum()
+    plain = expected_counts(data.probe)
+    if data.bad_pixels is not None:
+        plain = plain.masked_fill(data.bad_pixels, 0)
+    power = counts.sum(dim=(1, 2)).mean() / plain.sum()
     weights = merge_weights(data.probe)
     total = 0.0
     for part in patterns.split(INFERENCE_BATCH):
@@ -221,6 +229,7 @@ def _uniform_loss(data: GroupTensors) -> float:
             counts[part],
             _corners(data, part),
             weights,
+            data.bad_pixels,
         )
         total += float(loss) * len(part)
     return total / len(patterns)

@@ -50,7 +50,7 @@ def train_view(
             "design": design.digest,
             **design.training.model_dump(),
         },
-        seeds={"training": design.seeds.training},
+        seeds={"training": design.noise_seeds.training},
         inputs=[source],
     )
     with recorded(job):
@@ -63,7 +63,7 @@ def train_view(
 
         trained = train(
             measurement,
-            seed=design.seeds.training,
+            seed=design.noise_seeds.training,
             progress=progress,
             **design.training.model_dump(),
         )

@@ -29,7 +29,7 @@ def lit_px(scene, mask) -> tuple[np.ndarray, np.ndarray]:
 def test_no_object_row_is_lit_by_both_splits(preset, kind):
     design = load_design(preset, [f"scan.kind={kind}"])
     scene = scene_of(design)
-    masks = split_masks(scene.positions_px, design.patch_size_px)
+    masks = split_masks(scene.positions_px, design.guard_band_px)
 
     _, (last_of_train, _) = lit_px(scene, masks["train"])
     (first_of_test, _), _ = lit_px(scene, masks["test"])
@@ -42,7 +42,7 @@ def test_the_guard_band_holds_for_any_scan(seed):
     rng = np.random.default_rng(seed)
     side = int(rng.choice([16, 17, 32]))
     positions = np.round(rng.uniform(0, 90, (300, 2)) * 2) / 2
-    masks = split_masks(positions, side)
+    masks = split_masks(positions, side + 1)
 
     last_of_train = np.round(positions[masks["train"], 0]).max() - side // 2 + side - 1
     first_of_test = np.round(positions[masks["test"], 0]).min() - side // 2
@@ -54,7 +54,7 @@ def test_the_guard_band_holds_for_any_scan(seed):
 @pytest.mark.parametrize("preset", ["smoke", "laptop"])
 def test_a_synthetic_scan_loses_almost_nothing_to_the_guard_band(preset, kind):
     design = load_design(preset, [f"scan.kind={kind}"])
-    masks = split_masks(scene_of(design).positions_px, design.patch_size_px)
+    masks = split_masks(scene_of(design).positions_px, design.guard_band_px)
 
     planned = design.scan.rows * design.scan.columns
     for mask in masks.values():
@@ -80,7 +80,7 @@ def test_a_scan_too_small_for_the_guard_band_is_refused(tiny_design_with, base_f
     positions = scene_of(design, path).positions_px
 
     with pytest.raises(InputError, match="guard band of 17 rows leaves no position for the train"):
-        split_masks(positions, design.patch_size_px)
+        split_masks(positions, design.guard_band_px)
 
 
 def test_a_larger_base_probe_is_cropped_and_the_share_recorded(tiny_design_with, base_file):
@@ -113,7 +113,7 @@ def test_a_synthetic_scan_lies_in_the_middle_of_the_base_object(kind, base_file)
     left_over = first, np.array(scene.object_.shape) - 1 - last
     assert (left_over[0] >= 0).all()
     assert np.abs(left_over[0] - left_over[1]).max() <= 1
-    masks = split_masks(scene.positions_px, design.patch_size_px)
+    masks = split_masks(scene.positions_px, design.guard_band_px)
     assert sum(mask.sum() for mask in masks.values()) > 0.9 * len(scene.positions_px)
 
 

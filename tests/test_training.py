@@ -108,6 +108,7 @@ def test_arms_are_told_no_object():
         "groups",
         "scan_index",
         "object_shape",
+        "bad_pixels",
     }
     assert "object_" not in inspect.signature(train).parameters
 

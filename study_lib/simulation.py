@@ -1,0 +1,122 @@
+"""A scan simulated: from object, probe and positions to counted patterns (pure, in memory)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.detector import count_photons
+from study_lib.forward import corners_of, exit_waves, expected_counts, patches_at
+
+CHUNK = 32  # patterns whose waves fit the processor's cache
+
+
+@dataclass(frozen=True)
+class SimulatedScan:
+    """The patterns of every split at one dose.
+
+    ``amplitudes`` (scan, n, n) by split are sqrt(counts); ``probe`` (n, n) predicts the photons;
+    ``photons_expected`` by split are the mean photons per pattern that reach the valid pixels,
+    dark counts included; ``saturated`` by split counts the pixels at their limit.
+    """
+
+    amplitudes: Mapping[str, Float[np.ndarray, "scan n n"]]
+    probe: Complex[np.ndarray, "n n"]
+    photons_expected: Mapping[str, float]
+    saturated: Mapping[str, int]
+
+
+def expected_patterns(
+    object_: Complex[np.ndarray, "oy ox"],
+    probe: Complex[np.ndarray, "n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+) -> Float[np.ndarray, "scan n n"]:
+    """Return the noise-free photons per detector pixel, in single precision.
+
+    Parameters
+    ----------
+    object_ : (oy, ox)
+        Complex transmission.
+    probe : (n, n)
+        Illumination in sqrt(photons) per pixel.
+    positions_px : (scan, 2)
+        (row, column) of the patch centres in object pixels.
+    """
+    waves_of = (
+        torch.from_numpy(probe.astype(np.complex64)),
+        torch.from_numpy(object_.astype(np.complex64)),
+    )
+    patterns = np.empty((len(positions_px), *probe.shape), np.float32)
+    for start in range(0, len(positions_px), CHUNK):
+        part = slice(start, start + CHUNK)
+        waves = exit_waves(*waves_of, torch.from_numpy(positions_px[part]))
+        patterns[part] = expected_counts(waves).numpy()
+    return patterns
+
+
+def simulate(
+    *,
+    object_: Complex[np.ndarray, "oy ox"],
+    probe: Complex[np.ndarray, "n n"],
+    positions_px: Mapping[str, Float[np.ndarray, "scan 2"]],
+    dose: float,
+    dark_counts: float,
+    saturation_counts: int | None,
+    bad_pixels: Bool[np.ndarray, "n n"] | None,
+    random: Mapping[str, np.random.Generator],
+) -> SimulatedScan:
+    """Return counted patterns whose mean over all splits is ``dose`` photons.
+
+    The dose is what leaves the specimen, before the detector loses or adds anything. One copy of
+    the patterns is held.
+
+    Parameters
+    ----------
+    object_ : (oy, ox)
+        Complex transmission.
+    probe : (n, n)
+        Illumination in any scale.
+    positions_px : (scan, 2) by split
+        (row, column) of the patch centres in object pixels.
+    dose
+        Mean photons per pattern.
+    dark_counts, saturation_counts, bad_pixels
+        As in :func:`study_lib.detector.count_photons`.
+    random
+        One generator for each split.
+    """
+    patterns = {
+        split: expected_patterns(object_, probe, positions)
+        for split, positions in positions_px.items()
+    }
+    totals = {split: part.sum(axis=(1, 2), dtype=np.float64) for split, part in patterns.items()}
+    scale = dose / np.concatenate(list(totals.values())).mean()
+    valid = np.ones(probe.shape, bool) if bad_pixels is None else ~bad_pixels
+    expected, saturated = {}, {}
+    for split, part in patterns.items():
+        np.multiply(part, np.float32(scale), out=part)
+        seen = part.mean(axis=0, dtype=np.float64)[valid]
+        expected[split] = float(seen.sum() + dark_counts * valid.sum())
+        saturated[split] = count_photons(
+            part,
+            dark_counts=dark_counts,
+            saturation_counts=saturation_counts,
+            bad_pixels=bad_pixels,
+            random=random[split],
+        )
+    scaled = (probe * np.sqrt(scale)).astype(np.complex64)
+    return SimulatedScan(patterns, scaled, expected, saturated)
+
+
+def object_patches(
+    object_: Complex[np.ndarray, "oy ox"], positions_px: Float[np.ndarray, "scan 2"], side_px: int
+) -> Complex[np.ndarray, "scan n n"]:
+    """Return the true object patch of every position, (scan, N, N): ``Y`` of the contract.
+
+    Patches lie on the object's grid; the sub-pixel part of a position belongs to the probe.
+    """
+    corners = corners_of(torch.from_numpy(positions_px), side_px)
+    patches: np.ndarray = patches_at(torch.from_numpy(object_), corners, side_px).numpy()
+    return patches

@@ -1,0 +1,215 @@
+"""The detector loses and adds what it says; masked pixels reach neither arm's loss."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare, poisson
+
+from study_lib import lsqml, training
+from study_lib.contract import load_dataset, validate_file
+from study_lib.design import SPLITS
+from study_lib.detector import bad_pixel_mask, count_photons
+from study_lib.generation import generate_dose
+from study_lib.measurement import load_measurement
+from study_lib.network import half_deviance
+from study_lib.paths import dataset_path
+
+DOSE = 1e4
+
+
+def counted(mean: float, *, seed: int = 0, **detector) -> np.ndarray:
+    expected = np.full((50, 16, 16), mean, np.float32)
+    count_photons(expected, random=np.random.default_rng(seed), **detector)
+    return np.round(expected.astype(float) ** 2)
+
+
+@pytest.mark.parametrize(("mean", "dark"), [(0.5, 0.0), (2.0, 1.5), (0.0, 3.0)])
+def test_photons_and_dark_counts_are_poisson_together(mean, dark):
+    counts = counted(mean, dark_counts=dark).ravel()
+
+    numbers = np.arange(0, int(mean + dark) + 4)
+    observed = [(counts == number).sum() for number in numbers]
+    observed.append(counts.size - sum(observed))
+    law = poisson(mean + dark)
+    expected = [*law.pmf(numbers), law.sf(numbers[-1])]
+    assert chisquare(observed, np.array(expected) * counts.size).pvalue > 1e-3
+
+
+def test_chunks_do_not_change_the_counts(monkeypatch):
+    whole = counted(2.0)
+    monkeypatch.setattr("study_lib.detector.CHUNK", 7)
+
+    np.testing.assert_array_equal(counted(2.0), whole)
+
+
+def test_a_pixel_counts_to_its_limit_and_says_how_often():
+    expected = np.full((20, 8, 8), 9.0, np.float32)
+    saturated = count_photons(expected, saturation_counts=9, random=np.random.default_rng(0))
+
+    counts = np.round(expected.astype(float) ** 2)
+    unlimited = poisson(9)
+    assert counts.max() == 9
+    assert saturated == (counts == 9).sum()
+    assert saturated / counts.size == pytest.approx(unlimited.sf(8), abs=0.05)
+
+
+def test_bad_pixels_hold_nothing_and_the_others_what_they_had():
+    mask = np.zeros((16, 16), bool)
+    mask[3, 4] = mask[8, 8] = True
+
+    counts = counted(5.0, bad_pixels=mask)
+
+    assert not counts[:, mask].any()
+    np.testing.assert_array_equal(counts[:, ~mask], counted(5.0)[:, ~mask])
+
+
+def test_the_beamstop_is_a_disc_about_the_zero_frequency():
+    mask = bad_pixel_mask(
+        side_px=64, beamstop_radius_px=10.0, bad_pixel_share=0.0, random=np.random.default_rng(0)
+    )
+
+    rows, columns = np.nonzero(mask)
+    assert (rows.mean(), columns.mean()) == (32, 32)
+    assert mask.sum() == pytest.approx(np.pi * 10**2, rel=0.05)
+
+
+def test_dead_pixels_are_a_share_placed_by_the_seed():
+    masks = [
+        bad_pixel_mask(
+            side_px=64,
+            beamstop_radius_px=0.0,
+            bad_pixel_share=0.1,
+            random=np.random.default_rng(seed),
+        )
+        for seed in (1, 1, 2)
+    ]
+
+    assert masks[0].mean() == pytest.approx(0.1, abs=0.02)
+    assert (masks[0] == masks[1]).all()
+    assert (masks[0] != masks[2]).any()
+
+
+# --- through the whole study
+
+
+@pytest.fixture(scope="module")
+def masked(tiny_design_with, tmp_path_factory):
+    """Root of data with a beamstop, dead pixels and dark counts."""
+    design = tiny_design_with(
+        "detector.beamstop_radius_px=1.5",
+        "detector.bad_pixel_share=0.05",
+        "detector.dark_counts=2.0",
+    )
+    root = tmp_path_factory.mktemp("masked")
+    generate_dose(design, DOSE, root)
+    return root
+
+
+def test_files_carry_the_mask_and_hold_the_contract(masked):
+    masks = []
+    for split in SPLITS:
+        path = dataset_path(masked, DOSE, split)
+        arrays, metadata = load_dataset(path)
+        masks.append(arrays["bad_pixels"])
+        assert validate_file(path).serious == ()
+        assert not arrays["diffraction"][:, masks[-1]].any()
+        assert metadata["detector"]["beamstop_radius_px"] == 1.5
+        assert metadata["photons_per_pattern_measured"] < 0.9 * DOSE
+    assert masks[0][8, 8]
+    np.testing.assert_array_equal(*masks)
+
+
+def test_saturation_is_recorded(tmp_path, tiny_design_with):
+    generate_dose(tiny_design_with("detector.saturation_counts=50"), DOSE, tmp_path)
+
+    arrays, metadata = load_dataset(dataset_path(tmp_path, DOSE, "train"))
+
+    counts = np.round(arrays["diffraction"].astype(float) ** 2)
+    assert metadata["saturated_pixels"] == (counts == 50).sum() > 0
+    assert counts.max() == 50
+
+
+def test_an_ideal_detector_leaves_no_mask(phase_c):
+    arrays, metadata = load_dataset(dataset_path(phase_c, DOSE, "train"))
+
+    assert "bad_pixels" not in arrays
+    assert "detector" not in metadata
+
+
+def test_what_a_file_holds_in_bad_pixels_is_not_handed_on(masked, tmp_path):
+    arrays, _ = load_dataset(dataset_path(masked, DOSE, "train"))
+    arrays["diffraction"][:, arrays["bad_pixels"]] = 99.0
+    np.savez(tmp_path / "data.npz", **arrays)
+
+    measurement = load_measurement(tmp_path / "data.npz")
+
+    assert not measurement.amplitudes[:, measurement.bad_pixels].any()
+
+
+def test_the_networks_loss_does_not_look_at_bad_pixels(rng):
+    expected = torch.from_numpy(rng.uniform(1, 5, (3, 8, 8)))
+    counts = torch.from_numpy(rng.poisson(3, (3, 8, 8)).astype(float))
+    bad = torch.ones(8, 8, dtype=torch.bool)
+    bad[2:, :6] = False
+    model = expected.clone().requires_grad_()
+
+    loss = half_deviance(model, counts, bad)
+    loss.backward()
+
+    assert not model.grad[:, bad].any()
+    assert model.grad[:, ~bad].all()
+    alone = half_deviance(expected[:, 2:, :6], counts[:, 2:, :6])
+    assert float(loss) == pytest.approx(float(alone))
+
+
+def test_a_network_trained_with_a_mask_learns_from_the_other_pixels(masked):
+    """The loss falls below that of a uniform object, which knows the mask too."""
+    measurement = load_measurement(dataset_path(masked, DOSE, "train"))
+
+    trained = training.train(
+        measurement,
+        epochs=6,
+        steps_min=0,
+        batch_size=4,
+        learning_rate=1e-3,
+        learning_rate_min=1e-4,
+        plateau_patience=2,
+        filters_scale=1,
+        validation_share=0.1,
+        precision="float32",
+        seed=0,
+    )
+
+    unmasked = training.GroupTensors.of(replace(measurement, bad_pixels=None))
+    assert trained.history.train[-1] < trained.history.train[0]
+    assert trained.history.uniform_object < training._uniform_loss(unmasked)
+
+
+def reconstructed(measurement, amplitudes, bad_pixels) -> np.ndarray:
+    return lsqml.reconstruct(
+        amplitudes=amplitudes,
+        positions_px=measurement.positions_px,
+        probe=measurement.probe,
+        object_shape=measurement.object_shape,
+        epochs=3,
+        batch_size=30,
+        noise_model="gaussian",
+        seed=0,
+        bad_pixels=bad_pixels,
+    ).object_
+
+
+def test_lsqml_does_not_look_at_bad_pixels(masked):
+    """Whatever stands in them, the object is the same but for rounding."""
+    measurement = load_measurement(dataset_path(masked, DOSE, "train"))
+    garbage = measurement.amplitudes.copy()
+    garbage[:, measurement.bad_pixels] = 30.0
+
+    clean = reconstructed(measurement, measurement.amplitudes, measurement.bad_pixels)
+
+    np.testing.assert_array_equal(
+        reconstructed(measurement, garbage, measurement.bad_pixels), clean
+    )
+    assert (reconstructed(measurement, garbage, None) != clean).any()
