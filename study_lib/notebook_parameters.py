@@ -1,7 +1,7 @@
 """The parameters of each notebook: checked before a kernel starts, and again inside it."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -11,10 +11,9 @@ from study_lib.settings import Frozen, describe_faults
 
 
 class NotebookParameters(Frozen):
-    """What every notebook of the study is told."""
+    """What a notebook is told."""
 
     notebook: ClassVar[str]
-    run_folder: str = Field(min_length=1, description="folder of the run")
 
     @classmethod
     def from_notebook(cls, names: Mapping[str, Any]) -> "NotebookParameters":
@@ -42,7 +41,13 @@ class NotebookParameters(Frozen):
             raise InputError(describe_faults(error, cls.notebook, cls)) from None
 
 
-class DesignParameters(NotebookParameters):
+class PhaseParameters(NotebookParameters):
+    """What every notebook that is a phase of the study is told."""
+
+    run_folder: str = Field(min_length=1, description="folder of the run")
+
+
+class DesignParameters(PhaseParameters):
     """Notebook 00."""
 
     notebook = "00_design"
@@ -50,7 +55,7 @@ class DesignParameters(NotebookParameters):
     base_npz: str | None = Field(description="base data, or None for the synthetic object")
 
 
-class DatasetParameters(NotebookParameters):
+class DatasetParameters(PhaseParameters):
     """Notebook 01."""
 
     notebook = "01_dataset"
@@ -83,10 +88,22 @@ class CompareParameters(ReconstructParameters):
     notebook = "05_compare"
 
 
-class SummaryParameters(NotebookParameters):
+class SummaryParameters(PhaseParameters):
     """Notebook 06."""
 
     notebook = "06_summary"
+
+
+class ExploreObjectsParameters(NotebookParameters):
+    """A notebook beside the phases: it needs no run and writes nothing."""
+
+    notebook = "explore_objects"
+    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    settings: list[str] = Field(description="changes of the design, for every object and scan")
+    specimens: dict[str, list[str]] = Field(
+        min_length=1, description="further changes that give each object, by its title"
+    )
+    scans: list[Literal["raster", "spiral", "fermat", "uniform"]] = Field(min_length=1)
 
 
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
@@ -99,6 +116,7 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         ReconstructParameters,
         CompareParameters,
         SummaryParameters,
+        ExploreObjectsParameters,
     )
 }
 
