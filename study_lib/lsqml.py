@@ -134,7 +134,8 @@ def reconstruct(
     seed
         Order of the batches; with ``poisson`` also the small random part of the step sizes.
     bad_pixels : (n, n)
-        True where no count is valid; the wave there is left as the model has it.
+        True where no count is valid; the wave there is left as the model has it. The losses that
+        pty-chi reports count these pixels all the same.
     refine_probe
         Whether the probe is an unknown too.
     progress

@@ -209,7 +209,6 @@ def test_lsqml_does_not_look_at_bad_pixels(masked):
 
     clean = reconstructed(measurement, measurement.amplitudes, measurement.bad_pixels)
 
-    np.testing.assert_array_equal(
-        reconstructed(measurement, garbage, measurement.bad_pixels), clean
-    )
-    assert (reconstructed(measurement, garbage, None) != clean).any()
+    masked_garbage = reconstructed(measurement, garbage, measurement.bad_pixels)
+    np.testing.assert_allclose(masked_garbage, clean, atol=1e-5)
+    assert np.abs(reconstructed(measurement, garbage, None) - clean).max() > 0.1
