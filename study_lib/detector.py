@@ -72,5 +72,5 @@ def count_photons(
         if saturation_counts is not None:
             saturated += int((counts >= saturation_counts).sum())
             np.minimum(counts, saturation_counts, out=counts)
-        part[...] = np.sqrt(counts)
+        np.sqrt(counts, out=part, casting="same_kind")
     return saturated

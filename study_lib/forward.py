@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from study_lib.fourier import fourier, shift
+from study_lib.fourier import power_spectrum, shift
 
 
 def corners_of(positions_px: Float[Tensor, "scan 2"], side: int) -> Int[Tensor, "scan 2"]:
@@ -111,8 +111,7 @@ def expected_counts(waves: Complex[Tensor, "*batch n n"]) -> Float[Tensor, "*bat
 
     The transform is unitary: a pattern's sum is its exit wave's.
     """
-    detector = fourier(waves)
-    return detector.real**2 + detector.imag**2
+    return power_spectrum(waves)
 
 
 def illumination(

@@ -20,6 +20,14 @@ def fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"
     return transformed
 
 
+def power_spectrum(wave: Complex[Tensor, "*batch y x"]) -> Float[Tensor, "*batch y x"]:
+    """Return the squared modulus of :func:`fourier`, without the shift that only turns phases."""
+    transformed = torch.fft.fft2(wave, norm="ortho")
+    power: Tensor = transformed.real.square() + transformed.imag.square()
+    shifted: Tensor = torch.fft.fftshift(power, dim=AXES)
+    return shifted
+
+
 def inverse_fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
     """Return the inverse, and so the adjoint, of :func:`fourier`."""
     shifted = torch.fft.ifftshift(wave, dim=AXES)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float
+from numpy.lib.stride_tricks import sliding_window_view
 
 from study_lib.detector import count_photons
-from study_lib.forward import corners_of, exit_waves, expected_counts, patches_at
+from study_lib.forward import corners_of, expected_counts, patches_at, probes_at
 
 CHUNK = 32  # patterns whose waves fit the processor's cache
 
@@ -44,14 +45,16 @@ def expected_patterns(
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.
     """
-    waves_of = (
-        torch.from_numpy(probe.astype(np.complex64)),
-        torch.from_numpy(object_.astype(np.complex64)),
-    )
-    patterns = np.empty((len(positions_px), *probe.shape), np.float32)
+    side = len(probe)
+    wave = torch.from_numpy(probe.astype(np.complex64))
+    # A view of every patch of the object; picking from it copies whole rows of pixels.
+    windows = sliding_window_view(object_.astype(np.complex64, copy=False), (side, side))
+    patterns = np.empty((len(positions_px), side, side), np.float32)
     for start in range(0, len(positions_px), CHUNK):
         part = slice(start, start + CHUNK)
-        waves = exit_waves(*waves_of, torch.from_numpy(positions_px[part]))
+        positions = torch.from_numpy(positions_px[part])
+        rows, columns = corners_of(positions, side).numpy().T
+        waves = probes_at(wave, positions) * torch.from_numpy(windows[rows, columns])
         patterns[part] = expected_counts(waves).numpy()
     return patterns
 
@@ -91,14 +94,15 @@ def simulate(
         split: expected_patterns(object_, probe, positions)
         for split, positions in positions_px.items()
     }
-    totals = {split: part.sum(axis=(1, 2), dtype=np.float64) for split, part in patterns.items()}
-    scale = dose / np.concatenate(list(totals.values())).mean()
+    flat = {split: part.reshape(len(part), -1) for split, part in patterns.items()}
+    totals = np.concatenate([part.sum(axis=1) for part in flat.values()])
+    scale = dose / totals.mean(dtype=np.float64)
     valid = np.ones(probe.shape, bool) if bad_pixels is None else ~bad_pixels
     expected, saturated = {}, {}
     for split, part in patterns.items():
         np.multiply(part, np.float32(scale), out=part)
-        seen = part.mean(axis=0, dtype=np.float64)[valid]
-        expected[split] = float(seen.sum() + dark_counts * valid.sum())
+        seen = part.mean(axis=0)[valid]
+        expected[split] = float(seen.sum(dtype=np.float64) + dark_counts * valid.sum())
         saturated[split] = count_photons(
             part,
             dark_counts=dark_counts,
