@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 GOLDEN_ANGLE_RAD = np.pi * (3 - np.sqrt(5))
-NEWTON_STEPS = 8
+NEWTON_STEPS = 6
 
 
 def raster(

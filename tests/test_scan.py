@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.integrate import cumulative_simpson
 from scipy.spatial import cKDTree
 
 from study_lib.scan import SCANS, two_blocks
@@ -98,12 +99,15 @@ def test_spiral_turns_are_one_step_apart():
 
 
 def test_spiral_positions_are_one_step_of_arc_apart():
-    """Far from the middle arc and chord agree to (step / radius)^2 / 24."""
-    offsets = block("spiral", 40, 40) - 60.0
-    radius = np.hypot(*offsets.T)
-    far = offsets[(radius > 20) & (radius < 60)]
+    """Arc length by quadrature of ``sqrt(r^2 + (dr/dangle)^2)``, from the radius of each one."""
+    radius = np.sort(np.hypot(*(block("spiral", 40, 40) - 60.0).T))
+    pitch_px = 3.0 / (2 * np.pi)
+    angle = np.linspace(0, 60 / pitch_px, 200_001)
+    length = cumulative_simpson(pitch_px * np.hypot(angle, 1), x=angle, initial=0)
 
-    np.testing.assert_allclose(np.linalg.norm(np.diff(far, axis=0), axis=1), 3.0, rtol=2e-3)
+    found = np.interp(radius[radius < 60] / pitch_px, angle, length)
+
+    np.testing.assert_allclose(found, 3.0 * (np.arange(len(found)) + 0.5), rtol=1e-6)
 
 
 def test_fermat_positions_turn_by_the_golden_angle_and_have_equal_areas():
