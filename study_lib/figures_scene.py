@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 
 SPLIT_COLOURS = {"train": "tab:orange", "test": "tab:cyan"}
 DARK_SHARE = 0.05
@@ -153,4 +154,5 @@ def _picture(axis: Axes, image: np.ndarray, label: str, **colours: object) -> No
     """Draw an image on axes in pixels with its own labelled scale."""
     shown = axis.imshow(image, interpolation="nearest", **colours)  # type: ignore[arg-type]  # names and limits of colours
     axis.set(xlabel="column [px]", ylabel="row [px]")
-    axis.figure.colorbar(shown, ax=axis, label=label, orientation="horizontal", shrink=0.9)
+    bar = axis.figure.colorbar(shown, ax=axis, label=label, orientation="horizontal", shrink=0.9)
+    bar.locator = MaxNLocator(4)

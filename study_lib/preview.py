@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Complex, Float, Int
 from scipy.spatial import cKDTree
 
-from study_lib.forward import exit_waves, expected_counts, illumination
+from study_lib.forward import illumination
+from study_lib.simulation import expected_patterns
 
 
 def photons_per_pixel(
@@ -88,13 +89,8 @@ def sample_patterns(
     """
     landed = photons_per_pixel(probe, positions_px, object_.shape)
     mean_photons = (landed * np.abs(object_) ** 2).sum() / len(positions_px)
-    waves = exit_waves(
-        torch.from_numpy(probe.astype(np.complex128)),
-        torch.from_numpy(object_.astype(np.complex128)),
-        torch.from_numpy(positions_px[index : index + 1]),
-    )
-    pattern = expected_counts(waves).numpy()
-    expected = pattern * np.reshape(doses, (-1, 1, 1)) / mean_photons
+    pattern = expected_patterns(object_, probe, positions_px[index : index + 1])
+    expected = pattern * (np.reshape(doses, (-1, 1, 1)) / mean_photons)
     counts: np.ndarray = random.poisson(expected)
     return counts
 
