@@ -1,18 +1,14 @@
 """The phases of the study as commands, with the flags of the original study."""
 
-import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
-from study_lib.files import read_json
-from study_lib.presets import load_design, parse_design
 
 PhaseC = Annotated[Path, typer.Option(help="Folder that `study generate` wrote.")]
 PhaseD = Annotated[Path, typer.Option(help="Folder that `study overlap` wrote.")]
@@ -36,18 +32,36 @@ def register(app: typer.Typer) -> None:
 def design(
     preset: Preset = "laptop",
     settings: Settings = None,
+    base_npz: Annotated[Path | None, typer.Option(help="Base data; default: synthetic.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the design as JSON.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a design file and stop.")
+    ] = False,
 ) -> None:
-    """Show a design and its jobs (phase A)."""
+    """Show a design and what follows from it: jobs, overlaps, counts, cost (phase A)."""
+    from study_lib.design import StudyDesign
     from study_lib.plan import plan_jobs
+    from study_lib.presets import load_design
+    from study_lib.runs import base_data
 
-    study = load_design(preset, settings or ())
-    if as_json:
-        print(json.dumps(study.model_dump(mode="json"), indent=2, sort_keys=True))
+    if schema:
+        print(json.dumps(StudyDesign.model_json_schema(), indent=2, sort_keys=True))
         return
-    print(f"preset {study.preset}, design {study.digest}")
-    for job in plan_jobs(study):
-        print(f"  {job.name}")
+    study = load_design(preset, settings or (), base_data(base_npz) if base_npz else None)
+
+    from study_lib.design_table import derived_matrix, table_text
+    from study_lib.scene import scene_of
+
+    derived = derived_matrix(study, scene_of(study, base_npz))
+    if as_json:
+        content = {
+            "design": study.model_dump(mode="json"),
+            "derived": derived,
+            "jobs": [job.name for job in plan_jobs(study)],
+        }
+        print(json.dumps(content, indent=2, sort_keys=True))
+        return
+    print(table_text(derived))
 
 
 def validate(
@@ -95,14 +109,16 @@ def generate(
     """Simulate the patterns of every dose and split them (phase C)."""
     from study_lib.feasibility import check_feasible
     from study_lib.generation import generate_dose
+    from study_lib.presets import load_design
     from study_lib.runs import base_data
     from study_lib.scene import scene_of
+    from study_lib.selection import chosen
 
     base = base_data(base_npz) if base_npz else None
     study = load_design(preset, settings or (), base)
     check_feasible(study, scene_of(study, base_npz))
     _batch(
-        _chosen(study, dose=dose, axes=("dose",)),
+        chosen(study, dose=dose, axes=("dose",)),
         lambda dose: generate_dose(study, dose, output_root, base_npz),
         dry_run=dry_run,
     )
@@ -118,10 +134,11 @@ def overlap(
 ) -> None:
     """Choose the patterns of each view, group them and measure their overlap (phase D)."""
     from study_lib.overlap import write_view
+    from study_lib.selection import chosen, design_of
 
-    study = _design_of(phase_c_root)
+    study = design_of(phase_c_root)
     _batch(
-        _chosen(study, dose=dose, view=view),
+        chosen(study, dose=dose, view=view),
         lambda dose, view: write_view(
             study,
             dose,
@@ -144,11 +161,12 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train the network on the train split of each dose and view (phase E)."""
+    from study_lib.selection import chosen, design_of
     from study_lib.training_job import train_view
 
-    study = _design_of(phase_c_root)
+    study = design_of(phase_c_root)
     _batch(
-        _chosen(study, dose=dose, view=view, gridsize=gridsize),
+        chosen(study, dose=dose, view=view, gridsize=gridsize),
         lambda dose, view: train_view(
             study,
             dose,
@@ -173,14 +191,16 @@ def reconstruct(
     dry_run: DryRun = False,
 ) -> None:
     """Reconstruct each dose, view and split iteratively from a uniform object (phase F)."""
+    from study_lib.presets import parse_design
     from study_lib.reconstruction_job import reconstruct_view
+    from study_lib.selection import chosen, design_of
 
-    content = _design_of(phase_c_root).model_dump(mode="json")
+    content = design_of(phase_c_root).model_dump(mode="json")
     content["iterative"] |= {"algorithm": algorithm} if algorithm else {}
     content["iterative"] |= {"epochs": num_epochs} if num_epochs is not None else {}
     study = parse_design(content, "study reconstruct")
     _batch(
-        _chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
+        chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
         lambda dose, view, split: reconstruct_view(
             study,
             dose,
@@ -207,10 +227,11 @@ def compare(
 ) -> None:
     """Align every arm with the truth and score it on one mask (phase G)."""
     from study_lib.comparison import compare_view
+    from study_lib.selection import chosen, design_of
 
-    study = _design_of(phase_c_root)
+    study = design_of(phase_c_root)
     _batch(
-        _chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
+        chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
         lambda dose, view, split: compare_view(
             study,
             dose,
@@ -235,45 +256,6 @@ def report(
 
     write_summary(phase_g_root, artifact_root)
     print(artifact_root / "summary.md")
-
-
-def _design_of(phase_c_root: Path) -> StudyDesign:
-    """Return the design that the datasets were generated with."""
-    path = phase_c_root / "design.json"
-    return parse_design(read_json(path), str(path))
-
-
-def _chosen(
-    study: StudyDesign,
-    *,
-    dose: float | None = None,
-    view: str | None = None,
-    gridsize: int | None = None,
-    split: str | None = None,
-    axes: Sequence[str] = ("dose", "view"),
-) -> list[dict[str, Any]]:
-    """Return the jobs that the filters leave.
-
-    Raises
-    ------
-    InputError
-        If a filter names something that the design does not have, or no job is left.
-    """
-    doses = [study.require_dose(dose)] if dose is not None else list(study.doses)
-    views = [study.view(view)] if view is not None else list(study.views)
-    if split is not None and split not in SPLITS:
-        raise InputError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
-    names = [entry.name for entry in views if gridsize in (None, entry.gridsize)]
-    if not names:
-        known = ", ".join(f"{entry.name} (gridsize {entry.gridsize})" for entry in study.views)
-        raise InputError(f"no job matches view {view} with gridsize {gridsize}; known: {known}")
-    values: dict[str, list[Any]] = {
-        "dose": doses,
-        "view": names,
-        "split": [split] if split else list(SPLITS),
-    }
-    combinations = itertools.product(*(values[axis] for axis in axes))
-    return [dict(zip(axes, combination, strict=True)) for combination in combinations]
 
 
 def _batch(jobs: list[dict[str, Any]], function: Callable[..., Any], *, dry_run: bool) -> None:

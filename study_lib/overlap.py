@@ -149,6 +149,15 @@ def form_groups(
     return np.hstack([seeds, np.take_along_axis(neighbors, choices, axis=1)])
 
 
+def legacy_spacing_px(overlap: float, side_px: int) -> float:
+    """Return the spacing the original study wanted, ``(1 - f) N``: 38.4 px for 0.7 at N = 128.
+
+    It takes overlap as linear in the patch side, which neither the probe's shape nor its size
+    bears out; it is reported, and gates nothing.
+    """
+    return (1 - overlap) * side_px
+
+
 def write_view(
     design: StudyDesign,
     dose: float,

@@ -15,12 +15,12 @@ AmplitudeMin = Annotated[float, Field(gt=0, le=1, description="the largest ampli
 class GrainsDesign(Frozen):
     """Overlapping discs and bars on a smooth phase."""
 
-    kind: Literal["grains"] = "grains"
-    grain_count: int = Field(ge=1, description="grains per 100 x 100 object pixels")
-    smallest_grain_px: float = Field(gt=0)
-    largest_grain_px: float = Field(gt=0)
-    phase_range_rad: PhaseRange
-    amplitude_min: AmplitudeMin
+    kind: Literal["grains"]
+    grain_count: int = Field(ge=1, default=40, description="grains per 100 x 100 object pixels")
+    smallest_grain_px: float = Field(gt=0, default=4.0, description="radius")
+    largest_grain_px: float = Field(gt=0, default=30.0, description="radius")
+    phase_range_rad: PhaseRange = 1.0
+    amplitude_min: AmplitudeMin = 0.7
 
     @model_validator(mode="after")
     def check_sizes(self) -> "GrainsDesign":

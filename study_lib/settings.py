@@ -15,12 +15,20 @@ def describe_faults(error: ValidationError, source: str, model: type[BaseModel])
     """Return one line per fault of a pydantic validation, with the remedy where it is known."""
     lines = []
     for fault in error.errors(include_url=False):
-        where = ".".join(str(part) for part in fault["loc"]) or "design"
+        names, known = _place(model, fault["loc"])
+        where = ".".join(names) or "design"
         found = fault["input"]
+        if fault["type"] == "too_short" and found:
+            continue  # its entries have faults of their own
         if fault["type"] == "extra_forbidden":
-            message = f"unknown name; known here: {', '.join(_known_names(model, fault['loc']))}"
+            message = f"unknown name; known here: {', '.join(known)}"
         elif fault["type"] == "missing":
             message = "missing; set it"
+        elif fault["type"] == "union_tag_not_found":
+            message = "it has no kind; set it, for example kind: grains"
+        elif fault["type"] == "union_tag_invalid":
+            allowed = fault["ctx"]["expected_tags"].replace("'", "")
+            message = f"kind {fault['ctx']['tag']!r} does not exist; choose one of {allowed}"
         elif isinstance(found, str) and _is_number(found):
             message = (
                 f"{found!r} is text to YAML; write the number with a point and a signed exponent, "
@@ -34,17 +42,37 @@ def describe_faults(error: ValidationError, source: str, model: type[BaseModel])
     return "\n".join(lines)
 
 
-def _known_names(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Return the field names of the model that holds the last part of a location."""
+def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Return the names that lead to a fault, and the field names known beside the last of them.
+
+    Where a table can be of several kinds, pydantic puts the kind into the location; nobody wrote
+    it there, so it is left out.
+    """
     schema = model.model_json_schema()
     node: dict[str, Any] = schema
-    for part in location[:-1]:
-        node = node["items"] if isinstance(part, int) else node["properties"][part]
-        options = node.get("anyOf", [node])
-        node = next((option for option in options if "$ref" in option), node)
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return sorted(node.get("properties", {}))
+    names, known = [], sorted(schema.get("properties", {}))
+    for depth, part in enumerate(location, start=1):
+        if "discriminator" in node:
+            node = _resolved(schema, node["discriminator"]["mapping"][part])
+        else:
+            names.append(str(part))
+            node = node.get("items", {}) if isinstance(part, int) else _field(node, part)
+            options = node.get("anyOf", [node])
+            node = next((option for option in options if "$ref" in option), node)
+            node = _resolved(schema, node["$ref"]) if "$ref" in node else node
+        if depth < len(location):
+            known = sorted(node.get("properties", {}))
+    return names, known
+
+
+def _field(node: dict[str, Any], name: str) -> dict[str, Any]:
+    field: dict[str, Any] = node.get("properties", {}).get(name, {})
+    return field
+
+
+def _resolved(schema: dict[str, Any], reference: str) -> dict[str, Any]:
+    definition: dict[str, Any] = schema["$defs"][reference.rsplit("/", 1)[1]]
+    return definition
 
 
 def _is_number(text: str) -> bool:

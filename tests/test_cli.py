@@ -1,5 +1,6 @@
 """Wrong calls: one clear message on standard error, the right exit code, nothing written."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,58 @@ def test_validate_names_every_violation(monkeypatch, capsys, tmp_path):
     assert code == 2
     for key in ("diffraction: found float64", "objectGuess: found nothing", "xcoords", "ycoords"):
         assert key in error
+
+
+@pytest.fixture
+def patterns_npz(tmp_path):
+    """A file that holds the contract but for two trifles: double precision, no metadata."""
+    random = np.random.default_rng(3)
+    path = tmp_path / "patterns.npz"
+    np.savez(
+        path,
+        diffraction=np.sqrt(random.poisson(5.0, (6, 8, 8))),
+        probeGuess=np.ones((8, 8), np.complex64),
+        objectGuess=np.ones((30, 30), np.complex64),
+        xcoords=random.uniform(5, 20, 6),
+        ycoords=random.uniform(5, 20, 6),
+    )
+    return path
+
+
+def test_validate_notes_what_loses_nothing(monkeypatch, capsys, tmp_path, patterns_npz):
+    code, out, error = call(monkeypatch, capsys, tmp_path, "validate", patterns_npz)
+
+    assert code == 0
+    assert "holds DATA-001" in out
+    assert "note: diffraction: found float64" in error
+    assert "note: _metadata: found nothing" in error
+
+
+def test_validate_strict_takes_the_contract_to_the_letter(
+    monkeypatch, capsys, tmp_path, patterns_npz
+):
+    code, _, error = call(monkeypatch, capsys, tmp_path, "validate", patterns_npz, "--strict")
+
+    assert code == 2
+    assert "diffraction: found float64; expected float32; convert it" in error
+
+
+def test_validate_reports_as_json(monkeypatch, capsys, tmp_path, patterns_npz):
+    code, out, _ = call(monkeypatch, capsys, tmp_path, "validate", patterns_npz, "--json")
+
+    report = json.loads(out)
+    assert code == 0
+    assert (report["ok"], report["usable"]) == (False, True)
+    assert {entry["key"] for entry in report["violations"]} == {"diffraction", "_metadata"}
+
+
+def test_validate_compares_two_splits(monkeypatch, capsys, tmp_path, patterns_npz):
+    arguments = ("validate", patterns_npz, "--other", patterns_npz)
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+
+    assert code == 2
+    assert "lit by both splits; expected no shared row; leave a guard band of 8 rows" in error
 
 
 def test_help_starts_without_torch():

@@ -137,6 +137,9 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_name(setting):
         ("views=[{dense}]|gridsize: 2|gridsize: 1", "views.dense: gridsize 1; set it to 2"),
         ("neighbor_count=3", "neighbor_count = 3 < 4 patterns per group of view dense"),
         ("specimen.smallest_grain_px=16.0", "smallest_grain_px 16.0 > largest_grain_px 15.0"),
+        ("specimen={kind: cells, smallest_cell_px: 40.0}", "smallest_cell_px 40.0 > largest_cell"),
+        ("scan.kind=measured", "no measured positions without base data; give --base-npz"),
+        ("split.guard_band_px=32", "split.guard_band_px = 32: both splits .* at least 33"),
     ],
 )
 def test_a_rule_between_fields_is_kept(setting, message):
@@ -147,6 +150,43 @@ def test_a_rule_between_fields_is_kept(setting, message):
         text = text.replace(*change)
     with pytest.raises(InputError, match=message):
         load_design("smoke", [text])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "specimen.grain_cont=3",
+            r"specimen\.grain_cont: unknown name; known here: amplitude_min, gr",
+        ),
+        ("specimen.kind=cell", r"specimen: kind 'cell' does not exist; choose one of grains, siem"),
+        ("specimen={kind: cells, grain_count: 3}", r"specimen\.grain_count: unknown.*cell_count"),
+        ("specimen={grain_count: 3}", r"specimen: it has no kind; set it"),
+        ("detector.dark_count=3.0", r"detector\.dark_count: unknown.*dark_counts"),
+        ("scan.kind=sprial", r"scan\.kind: found 'sprial'; input should be 'raster', 'spiral'"),
+    ],
+)
+def test_a_fault_inside_a_choice_names_what_that_choice_knows(setting, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_design("smoke", [setting])
+
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["grains", "siemens_star", "power_law", "cells"])
+def test_the_kind_of_object_is_one_setting(kind):
+    assert load_design("smoke", [f"specimen.kind={kind}"]).specimen.kind == kind
+    back = load_design("smoke", [f"specimen.kind={kind}", "specimen.kind=grains"])
+    assert back.specimen.kind == "grains"
+
+
+def test_another_replicate_has_other_seeds_and_another_digest():
+    designs = [load_design("smoke", [f"replicate={index}"]) for index in range(3)]
+
+    assert designs[0].noise_seeds == designs[0].seeds
+    seeds = [tuple(design.noise_seeds.model_dump().values()) for design in designs]
+    assert len({seed for row in seeds for seed in row}) == 15
+    assert len({design.digest for design in designs}) == 3
 
 
 def test_settings_are_applied_in_order():

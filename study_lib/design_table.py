@@ -1,0 +1,157 @@
+"""What follows from a design before anything is computed: sizes, overlaps, jobs, cost."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from study_lib.design import SPLITS, StudyDesign
+from study_lib.overlap import legacy_spacing_px, view_of
+from study_lib.plan import plan_jobs
+from study_lib.probe import probe_diameter_px
+from study_lib.scene import Scene, split_masks
+
+# Processor seconds measured with the laptop preset on one core; good to a factor of two elsewhere.
+NOTEBOOK_S = 8.0
+GROUP_S_PER_PIXEL = 3.0e-6
+PATTERN_S_PER_PIXEL = 1.7e-7
+LSQML_S_PER_PIXEL = 2.1e-7
+
+
+@dataclass(frozen=True)
+class ViewRow:
+    """One view of one split, as every dose has it."""
+
+    view: str
+    split: str
+    gridsize: int
+    target_overlap: float | None
+    overlap: float
+    target_reached: bool
+    s_img: float
+    patterns: int
+    groups: int
+    spacing_threshold_px: float | None
+
+
+def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
+    """Return everything that a design implies, as plain data.
+
+    Parameters
+    ----------
+    design
+        The design.
+    scene
+        Its object, probe and positions.
+
+    Raises
+    ------
+    InputError
+        If a split has too few positions.
+    """
+    masks = split_masks(scene.positions_px, design.guard_band_px)
+    rows = [
+        _view_row(design, scene, masks[split], view.name, split)
+        for view in design.views
+        for split in SPLITS
+    ]
+    jobs = plan_jobs(design)
+    cpu_s = _estimated_cpu_s(design, rows, len(jobs))
+    patterns = {split: int(mask.sum()) for split, mask in masks.items()}
+    pixels = design.patch_size_px**2
+    return {
+        "preset": design.preset,
+        "digest": design.digest,
+        "patch_size_px": design.patch_size_px,
+        "object_shape_px": list(scene.object_.shape),
+        "probe_diameter_px": probe_diameter_px(scene.probe, design.probe_power_share),
+        "guard_band_px": design.guard_band_px,
+        "positions": patterns | {"guard_band": len(scene.positions_px) - sum(patterns.values())},
+        "seeds": design.noise_seeds.model_dump(),
+        "doses": [
+            {"photons_per_pattern": dose, "counts_per_pixel": dose / pixels}
+            for dose in design.doses
+        ],
+        "views": [vars(row) for row in rows],
+        "jobs": dict(Counter(job.notebook for job in jobs)),
+        "estimated_cpu_minutes": cpu_s / 60,
+        "estimated_disk_gb": 4e-9 * pixels * sum(patterns.values()) * len(design.doses) * 2,
+    }
+
+
+def _view_row(
+    design: StudyDesign, scene: Scene, mask: np.ndarray, view_name: str, split: str
+) -> ViewRow:
+    view = design.view(view_name)
+    _, _, metrics = view_of(scene.positions_px[mask], scene.probe, view, split, design)
+    target = view.target_overlap
+    spacing = None if target is None else legacy_spacing_px(target, design.patch_size_px)
+    return ViewRow(
+        view=view.name,
+        split=split,
+        gridsize=view.gridsize,
+        target_overlap=target,
+        overlap=metrics.metric_2_image,
+        target_reached=metrics.target_reached,
+        s_img=metrics.s_img,
+        patterns=metrics.images_used,
+        groups=metrics.group_count,
+        spacing_threshold_px=spacing,
+    )
+
+
+def _estimated_cpu_s(design: StudyDesign, rows: list[ViewRow], notebooks: int) -> float:
+    """Return a rough sum over all jobs; convolutions grow with the square of the width."""
+    training, pixels = design.training, design.patch_size_px**2
+    cpu_s = notebooks * NOTEBOOK_S
+    for row in rows:
+        lsqml_s = LSQML_S_PER_PIXEL * pixels * row.patterns * design.iterative.epochs
+        cpu_s += len(design.doses) * lsqml_s
+        if row.split == "train":
+            shown = max(training.epochs * row.groups, training.steps_min * training.batch_size)
+            per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
+            per_group_s += PATTERN_S_PER_PIXEL * row.gridsize**2
+            cpu_s += len(design.doses) * per_group_s * pixels * shown
+    return cpu_s
+
+
+def table_text(derived: dict[str, Any]) -> str:
+    """Return the matrix for reading in a terminal."""
+    positions = derived["positions"]
+    rows, columns = derived["object_shape_px"]
+    lines = [
+        f"preset {derived['preset']}, design {derived['digest']}",
+        f"patch {derived['patch_size_px']} px, object {rows} x {columns} px, probe diameter "
+        f"{derived['probe_diameter_px']:.1f} px",
+        f"positions: {positions['train']} train, {positions['test']} test, "
+        f"{positions['guard_band']} in the guard band of {derived['guard_band_px']} rows",
+        "",
+        "photons per pattern   counts per pixel",
+        *(
+            f"{dose['photons_per_pattern']:19.6g}   {dose['counts_per_pixel']:16.3g}"
+            for dose in derived["doses"]
+        ),
+        "",
+        "view      split  gridsize  target  overlap  s_img  patterns  groups  spacing [px]",
+    ]
+    for row in derived["views"]:
+        target = "-" if row["target_overlap"] is None else f"{row['target_overlap']:.2f}"
+        spacing = row["spacing_threshold_px"]
+        reached = "" if row["target_reached"] else "   target not reached by this scan"
+        lines.append(
+            f"{row['view']:9} {row['split']:5}  {row['gridsize']:8}  {target:>6}  "
+            f"{row['overlap']:7.3f}  {row['s_img']:5.3f}  {row['patterns']:8}  {row['groups']:6}  "
+            f"{'-' if spacing is None else f'{spacing:.1f}':>12}{reached}"
+        )
+    minutes = derived["estimated_cpu_minutes"]
+    jobs = derived["jobs"]
+    lines += [
+        "",
+        f"{sum(jobs.values())} jobs: "
+        + ", ".join(f"{count} {notebook}" for notebook, count in sorted(jobs.items())),
+        f"roughly {minutes:.0f} processor minutes, {minutes / 2:.0f} minutes on two cores, "
+        f"{derived['estimated_disk_gb']:.1f} GB of data",
+        "spacing is the original study's (1 - target) N; it is reported and gates nothing",
+    ]
+    return "\n".join(lines)

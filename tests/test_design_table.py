@@ -1,0 +1,139 @@
+"""What follows from a design agrees with the original study's figures and with the run itself."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from jsonschema import ValidationError, validate
+
+from study_lib.cli import main
+from study_lib.contract import load_dataset
+from study_lib.design import StudyDesign
+from study_lib.design_table import derived_matrix, table_text
+from study_lib.overlap import legacy_spacing_px
+from study_lib.paths import dataset_path, view_path
+from study_lib.plan import plan_jobs
+from study_lib.presets import load_design
+from study_lib.scene import scene_of
+
+
+def derived(design: StudyDesign):
+    return derived_matrix(design, scene_of(design))
+
+
+@pytest.fixture(scope="module")
+def fly64():
+    return derived(load_design("fly64"))
+
+
+def test_spacing_thresholds_are_those_of_the_original_study(fly64):
+    assert legacy_spacing_px(0.7, 128) == pytest.approx(38.4)
+    assert legacy_spacing_px(0.2, 128) == pytest.approx(102.4)
+    thresholds = {row["view"]: row["spacing_threshold_px"] for row in fly64["views"]}
+    assert thresholds == {
+        "baseline": None,
+        "dense": pytest.approx(38.4),
+        "sparse": pytest.approx(102.4),
+    }
+
+
+def test_counts_per_pixel_are_those_the_original_study_recorded(fly64):
+    """0.061, 0.61 and 6.1 photons per pixel at 1e3, 1e4 and 1e5 for N = 128."""
+    per_pixel = {row["photons_per_pattern"]: row["counts_per_pixel"] for row in fly64["doses"]}
+
+    assert per_pixel[1e3] == pytest.approx(0.061, abs=5e-4)
+    assert per_pixel[1e5] == pytest.approx(6.1, abs=5e-2)
+
+
+def test_the_guard_band_is_wider_than_a_patch(fly64):
+    assert fly64["guard_band_px"] == 129
+    assert fly64["positions"] == {"train": 5152, "test": 5152, "guard_band": 0}
+
+
+def test_the_matrix_says_what_the_run_then_uses(tiny_design, phase_c, phase_d):
+    matrix = derived(tiny_design)
+
+    for row in matrix["views"]:
+        path = view_path(phase_c, phase_d, tiny_design.doses[0], row["view"], row["split"])
+        arrays, _ = load_dataset(path)
+        assert row["patterns"] == len(arrays["diffraction"])
+        assert row["groups"] == len(arrays.get("groups", arrays["diffraction"]))
+    for split in ("train", "test"):
+        arrays, _ = load_dataset(dataset_path(phase_c, tiny_design.doses[0], split))
+        assert matrix["positions"][split] == len(arrays["xcoords"])
+        assert matrix["object_shape_px"] == list(arrays["objectGuess"].shape)
+    assert sum(matrix["jobs"].values()) == len(plan_jobs(tiny_design))
+
+
+def test_a_target_the_scan_cannot_reach_is_said(tiny_design_with):
+    sparse_scan = tiny_design_with("scan.step_px=9.0", "specimen.largest_grain_px=8.0")
+
+    text = table_text(derived(sparse_scan))
+
+    assert "target not reached by this scan" in text
+
+
+def test_more_epochs_and_doses_take_longer(tiny_design_with):
+    minutes = [
+        derived(tiny_design_with(*settings))["estimated_cpu_minutes"]
+        for settings in (
+            (),
+            ("iterative.epochs=4",),
+            ("training.epochs=3",),
+            ("doses=[1.0e+3, 1.0e+4]",),
+        )
+    ]
+
+    assert min(minutes[1:]) > minutes[0]
+
+
+def test_the_command_prints_the_whole_matrix(capsys):
+    assert main_exit("design", "--preset", "fly64") == 0
+
+    text = capsys.readouterr().out
+    for expected in ("38.4", "102.4", "129 rows", "0.061", "78 jobs", "processor minutes"):
+        assert expected in text
+
+
+def test_json_holds_design_matrix_and_jobs(capsys):
+    assert main_exit("design", "--preset", "smoke", "--json") == 0
+
+    content = json.loads(capsys.readouterr().out)
+    design = load_design("smoke")
+    assert content["design"] == design.model_dump(mode="json")
+    assert content["derived"]["digest"] == design.digest
+    assert content["jobs"] == [job.name for job in plan_jobs(design)]
+
+
+def test_the_schema_accepts_every_preset_and_refuses_a_misspelling(capsys):
+    assert main_exit("design", "--schema") == 0
+
+    schema = json.loads(capsys.readouterr().out)
+    for preset in ("smoke", "laptop", "fly64"):
+        validate(load_design(preset).model_dump(mode="json"), schema)
+    misspelt = load_design("smoke").model_dump(mode="json") | {"neighbour_count": 7}
+    with pytest.raises(ValidationError, match="neighbour_count"):
+        validate(misspelt, schema)
+
+
+def main_exit(*arguments: str) -> int:
+    """Return the exit code of a call of the command line in this process."""
+    old, sys.argv = sys.argv, ["study", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+def test_the_command_line_answers_without_torch():
+    code = (
+        "import sys; sys.argv = ['study', 'design', '--preset', 'fly64']\n"
+        "from study_lib.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
