@@ -1,6 +1,7 @@
 # make study   run the whole study (PRESET=laptop, BASE=base.npz, CORES=2)
 # make test    lint, types, tests, notebooks
 # make lab     JupyterLab on this machine only, with a token
+# make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # Each one makes its environment in .venv first, if it is missing or out of date.
 
 VENV ?= .venv
@@ -13,7 +14,10 @@ REPORTS ?= reports
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test lab notebooks clean
+PTYCHODUS := .venv-peer-ptychodus
+CDTOOLS := .venv-peer-cdtools
+
+.PHONY: study test lab peers notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
@@ -27,6 +31,18 @@ test: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.
 
+# Each peer lives in an environment of its own and reads our files in a process of its own.
+peers: $(STAMP) $(PTYCHODUS)/.installed $(CDTOOLS)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest --peers tests/peers
+
+$(PTYCHODUS)/.installed: PACKAGE := ptychodus==1.7.0
+$(CDTOOLS)/.installed: PACKAGE := --constraint constraints.txt cdtools-py==0.3.2
+$(PTYCHODUS)/.installed $(CDTOOLS)/.installed:
+	@echo "installing $(PACKAGE) into $(@D), some minutes ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --progress-bar off --disable-pip-version-check $(PACKAGE)
+	@touch $@
+
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 ...")'
 	@echo "installing into $(VENV), one to five minutes ..."
@@ -35,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .mypy_cache .ruff_cache .pytest_cache
 
 # Execute the notebooks in place at smoke size, so that their stored outputs are current.
 notebooks: $(STAMP)

@@ -1,13 +1,22 @@
 """One scan in the study's conventions, whatever file it came from or goes to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int
+
+from study_lib.errors import InputError
 
 PLANCK_TIMES_LIGHT_EV_M = 1.239841984332003e-6
+WORDS = {"amplitudes": "patterns", "probe": "probe", "object_": "object"}
+FLAGS = {
+    "photon_energy_ev": "--energy-ev",
+    "detector_distance_m": "--distance-m",
+    "detector_pixel_m": "--detector-pixel-um",
+    "object_pixel_m": "--object-pixel-nm (or energy, distance and detector pixel)",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,13 @@ class Geometry:
             return self.wavelength_m * self.detector_distance_m / (side_px * self.detector_pixel_m)
         return None
 
+    def known(self) -> dict[str, float]:
+        """Return what is known, for JSON."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+UNKNOWN = Geometry()
+
 
 @dataclass(frozen=True)
 class Acquisition:
@@ -59,10 +75,16 @@ class Acquisition:
         True where the detector has no valid count.
     scan_index : (scan,)
         Number of each pattern in the whole scan.
+    is_normalized
+        True where the amplitudes carry no photon scale, so that their squares are not counts.
     geometry
         Lengths and energy.
+    transformations
+        What was done to the arrays on the way here, in order: see :func:`step`.
+    remarks
+        Sentences that the user should read.
     metadata
-        What is worth keeping as JSON; ``transformations`` lists what was done to the arrays.
+        What else is worth keeping as JSON.
     """
 
     positions_px: Float[np.ndarray, "scan 2"]
@@ -71,6 +93,126 @@ class Acquisition:
     probe_is_scaled: bool = False
     object_: Complex[np.ndarray, "oy ox"] | None = None
     bad_pixels: Bool[np.ndarray, "n n"] | None = None
-    scan_index: np.ndarray | None = None
-    geometry: Geometry = Geometry()
+    scan_index: Int[np.ndarray, " scan"] | None = None
+    is_normalized: bool = False
+    geometry: Geometry = UNKNOWN
+    transformations: tuple[dict[str, Any], ...] = ()
+    remarks: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Int[np.ndarray, " scan"]:
+        """Number of each pattern in the whole scan; its place in the file if there is none."""
+        return np.arange(len(self.positions_px)) if self.scan_index is None else self.scan_index
+
+    def counts(self) -> Float[np.ndarray, "scan n n"]:
+        """Return photons per detector pixel, whole where the amplitudes are roots of whole numbers.
+
+        Raises
+        ------
+        InputError
+            If there are no patterns, or they carry no photon scale.
+        """
+        (amplitudes,) = self.require("amplitudes")
+        if self.is_normalized:
+            raise InputError(
+                "the amplitudes are normalized and carry no photon scale, so there are no counts "
+                "to write; use the format ptychopinn, which takes amplitudes"
+            )
+        squares = amplitudes.astype(np.float64) ** 2
+        whole = np.round(squares)
+        are_roots = np.allclose(squares, whole, rtol=1e-6, atol=1e-3)
+        result: np.ndarray = (whole if are_roots else squares).astype(np.float32)
+        return result
+
+    def require(self, *names: str) -> list[Any]:
+        """Return arrays that a format cannot do without.
+
+        Raises
+        ------
+        InputError
+            If one is missing.
+        """
+        values = [getattr(self, name) for name in names]
+        missing = [WORDS[name] for name, value in zip(names, values, strict=True) if value is None]
+        if missing:
+            raise InputError(
+                f"the data have no {' and no '.join(missing)}, which this format needs"
+            )
+        return values
+
+    def side_px(self) -> int:
+        """Return the side N of a pattern.
+
+        Raises
+        ------
+        InputError
+            If there are neither patterns nor a probe.
+        """
+        for array in (self.amplitudes, self.probe):
+            if array is not None:
+                return int(array.shape[-1])
+        raise InputError(
+            "the data have neither patterns nor a probe; this format needs one of them"
+        )
+
+    def require_geometry(self, *names: str) -> list[float]:
+        """Return lengths (m) and the energy (eV) by the names of their fields.
+
+        ``object_pixel_m`` is computed from the others where it is not stated.
+
+        Raises
+        ------
+        InputError
+            If one is not known: lengths are never invented.
+        """
+        known = self.geometry.known()
+        pixel_m = self.geometry.pixel_of_object_m(self.side_px())
+        known |= {"object_pixel_m": pixel_m} if pixel_m else {}
+        missing = [name for name in names if name not in known]
+        if missing:
+            flags = ", ".join(FLAGS[name] for name in missing)
+            raise InputError(
+                f"this format is in metres and the data do not say {', '.join(missing)}; "
+                f"give {flags}"
+            )
+        return [known[name] for name in names]
+
+
+def step(operation: str, **parameters: Any) -> dict[str, Any]:
+    """Return the record of one thing done to the arrays."""
+    return {"operation": operation, "parameters": parameters}
+
+
+def centred_positions(
+    positions_px: Float[np.ndarray, "scan 2"], side_px: int, object_shape: tuple[int, int]
+) -> Float[np.ndarray, "scan 2"]:
+    """Return the vectors from the centre of the object to the centres of the patches, in pixels.
+
+    Both centres are geometric, ``(length - 1) / 2``, and not the pixel ``length // 2`` that names a
+    patch here: on an even grid the two are half a pixel apart.
+
+    Parameters
+    ----------
+    positions_px : (scan, 2)
+        (row, column) of pixel ``N // 2`` of each patch.
+    side_px
+        Side N of a patch.
+    object_shape
+        (rows, columns).
+    """
+    vectors: np.ndarray = positions_px - _geometric_origin(side_px, object_shape)
+    return vectors
+
+
+def positions_from_centred(
+    vectors_px: Float[np.ndarray, "scan 2"], side_px: int, object_shape: tuple[int, int]
+) -> Float[np.ndarray, "scan 2"]:
+    """Return patch centres from vectors: the inverse of :func:`centred_positions`."""
+    positions: np.ndarray = vectors_px + _geometric_origin(side_px, object_shape)
+    return positions
+
+
+def _geometric_origin(side_px: int, object_shape: tuple[int, int]) -> Float[np.ndarray, "2"]:
+    centre: np.ndarray = (np.array(object_shape, np.float64) - 1) / 2
+    return centre - (side_px - 1) / 2 + side_px // 2

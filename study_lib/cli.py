@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from study_lib import cli_phases
-from study_lib.errors import InputError, StudyError
+from study_lib import cli_files, cli_phases
+from study_lib.errors import StudyError
 from study_lib.processes import end_on_terminate, use_private_folders
 
 WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+cli_files.register(app)
 cli_phases.register(app)
 
 Preset = Annotated[
@@ -67,39 +68,6 @@ def run(
     print((summary / "summary.md").read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary / 'summary.md'}")
-
-
-@app.command("import")
-def import_(
-    source: Annotated[Path, typer.Argument(help="Measured data in Tike layout, .npz or .npz.bz2.")],
-    target: Annotated[Path, typer.Argument(help="The base NPZ to write.")],
-    epochs: Annotated[int, typer.Option(min=1, help="LSQML epochs.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Order of the batches.")] = 1011,
-) -> None:
-    """Reconstruct object and probe of measured data, and write them as a base NPZ."""
-    from tqdm import tqdm
-
-    from study_lib import contract, tike
-
-    if target.suffix != ".npz" or target.resolve() == source.resolve():
-        raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
-    if not target.resolve().parent.is_dir():
-        raise InputError(f"{target}: its folder does not exist; make it first")
-    scan = tike.read_tike(source)
-    with tqdm(total=epochs, desc="LSQML", unit="epoch", mininterval=1) as bar:
-
-        def progress(epoch: int, epochs: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
-            bar.update(epoch - bar.n)
-
-        arrays, metadata = tike.base_from_scan(scan, epochs=epochs, seed=seed, progress=progress)
-    contract.save_dataset(target, arrays, {**metadata, "source": source.name}, base=True)
-    object_ = arrays["objectGuess"]
-    print(
-        f"{target}: object {object_.shape[0]} x {object_.shape[1]}, probe "
-        f"{arrays['probeGuess'].shape[0]} x {arrays['probeGuess'].shape[0]}, "
-        f"{len(arrays['xcoords'])} positions"
-    )
 
 
 @app.command()
@@ -163,7 +131,8 @@ def main() -> None:
         print(f"study: {error}; check the path and its permissions", file=sys.stderr)
         sys.exit(2 if isinstance(error, WRONG_PLACE) else 1)
     except typer.exceptions.TyperException as error:
-        print(f"study: {error.format_message()}; see `study --help`", file=sys.stderr)
+        message = " ".join(error.format_message().split())
+        print(f"study: {message}; see `study --help`", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("study: stopped; the same command goes on from here", file=sys.stderr)

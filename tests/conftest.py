@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from study_lib.acquisition import Acquisition, Geometry
 from study_lib.contract import save_dataset
 from study_lib.design import StudyDesign
+from study_lib.forward import exit_waves, expected_counts
 from study_lib.generation import generate_dose
 from study_lib.overlap import write_view
 from study_lib.paths import phase_root
@@ -57,6 +59,25 @@ def positions_px() -> torch.Tensor:
     return torch.tensor(
         [[9.0, 8.0], [12.3, 10.75], [14.45, 21.4], [23.6, 11.2], [30.9, 27.1]]
     ).double()
+
+
+@pytest.fixture
+def acquisition(rng, probe, object_, positions_px) -> Acquisition:
+    """Counts of a lopsided probe on a lopsided object, with gaps in the indices and a bad pixel."""
+    bright = probe * torch.sqrt(2e5 / (probe.abs() ** 2).sum())
+    counts = rng.poisson(expected_counts(exit_waves(bright, object_, positions_px)).numpy())
+    bad_pixels = np.zeros((16, 16), bool)
+    bad_pixels[2, 13] = True
+    return Acquisition(
+        positions_px=positions_px.numpy(),
+        amplitudes=np.sqrt(counts * ~bad_pixels).astype(np.float32),
+        probe=bright.to(torch.complex64).numpy(),
+        probe_is_scaled=True,
+        object_=object_.to(torch.complex64).numpy(),
+        bad_pixels=bad_pixels,
+        scan_index=np.array([3, 4, 7, 8, 12]),
+        geometry=Geometry(photon_energy_ev=8000.0, detector_distance_m=1.5, detector_pixel_m=75e-6),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,9 @@ def test_conda_users_get_the_same_installation():
 def test_make_installs_what_is_pinned():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-    (install,) = [line for line in text.splitlines() if "pip install" in line]
+    (install,) = [
+        line for line in text.splitlines() if "pip install" in line and "--editable" in line
+    ]
 
     assert "--constraint constraints.txt" in install
 

@@ -1,0 +1,150 @@
+"""The commands that bring data in and take them out."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from study_lib.acquisition import Acquisition
+from study_lib.errors import InputError
+
+FormatName = Literal[
+    "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi", "ptyd"
+]
+WrittenName = Literal[
+    "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi"
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("import")(import_)
+    app.command("export")(export)
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="Measured data.")],
+    target: Annotated[Path, typer.Argument(help="The NPZ to write: a data set and base data.")],
+    format_name: Annotated[
+        FormatName | None,
+        typer.Option("--format", help="Format of the source; default: recognised by its content."),
+    ] = None,
+    domain: Annotated[
+        Literal["amplitude", "counts"] | None,
+        typer.Option(help="What the patterns are, where the file does not say."),
+    ] = None,
+    axes: Annotated[
+        Literal["nhw", "hwn"] | None,
+        typer.Option(help="Scan first or last, where the shape leaves it open (PtychoPINN)."),
+    ] = None,
+    zero_frequency: Annotated[
+        Literal["centre", "corner"] | None,
+        typer.Option(help="Where it lies in the patterns, if not where the format says."),
+    ] = None,
+    flip_y: Annotated[bool, typer.Option("--flip-y", help="Turn the sign of y.")] = False,
+    flip_x: Annotated[bool, typer.Option("--flip-x", help="Turn the sign of x.")] = False,
+    drop_bad_frames: Annotated[
+        bool,
+        typer.Option(
+            "--drop-bad-frames",
+            help="Leave out frames with NaN, infinite, negative or no counts, or no position.",
+        ),
+    ] = False,
+    patterns: Annotated[
+        Path | None, typer.Option(help="Diffraction file of a Ptychodus product.")
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="LSQML epochs, where the source has no object.")
+    ] = 60,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Order of the batches.")] = 1011,
+) -> None:
+    """Convert measured data; reconstruct object and probe if the source has none."""
+    from study_lib.dataset_exchange import write_dataset
+    from study_lib.formats import read_file
+    from study_lib.raw_scan import ReadChoices
+
+    _check_target(source, target)
+    choices = ReadChoices(
+        domain=domain,
+        axes=axes,
+        zero_frequency=zero_frequency,
+        flip_y=flip_y,
+        flip_x=flip_x,
+        drop_bad_frames=drop_bad_frames,
+    )
+    acquisition, name = read_file(source, choices, format_name, patterns)
+    for remark in acquisition.remarks:
+        print(f"study: warning: {source}: {remark}", file=sys.stderr)
+    if acquisition.object_ is None or acquisition.probe is None:
+        acquisition = _reconstructed(acquisition, epochs, seed)
+    else:
+        from study_lib.base_data import with_scaled_probe
+
+        acquisition = with_scaled_probe(acquisition)
+    write_dataset(target, acquisition, name)
+    probe, object_ = acquisition.require("probe", "object_")
+    print(
+        f"{target}: from {name}: object {object_.shape[0]} x {object_.shape[1]}, probe "
+        f"{probe.shape[0]} x {probe.shape[0]}, {len(acquisition.positions_px)} positions"
+        f"{'' if acquisition.amplitudes is not None else ', no patterns'}"
+    )
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="A data set or base data, as DATA-001 has it.")],
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    format_name: Annotated[WrittenName, typer.Option("--format", help="Format to write.")],
+    energy_ev: Annotated[float | None, typer.Option(min=0, help="Photon energy.")] = None,
+    distance_m: Annotated[float | None, typer.Option(min=0, help="Object to detector.")] = None,
+    detector_pixel_um: Annotated[float | None, typer.Option(min=0, help="Its pixel.")] = None,
+    object_pixel_nm: Annotated[
+        float | None, typer.Option(min=0, help="Its pixel, if not from the other three.")
+    ] = None,
+) -> None:
+    """Write a data set in the format of another program; lengths come from the file or the flags.
+
+    ptychopinn has amplitudes, ptychopinn-counts and slac have counts; ptychi is a pair of files,
+    NAME_dp.hdf5 and NAME_para.hdf5; ptychodus is a product and NAME_diffraction.h5.
+    """
+    from study_lib.dataset_exchange import read_dataset
+    from study_lib.formats import writer_for
+
+    write = writer_for(format_name, target, source)
+    acquisition = read_dataset(source)
+    given = {
+        "photon_energy_ev": energy_ev,
+        "detector_distance_m": distance_m,
+        "detector_pixel_m": detector_pixel_um and detector_pixel_um * 1e-6,
+        "object_pixel_m": object_pixel_nm and object_pixel_nm * 1e-9,
+    }
+    lengths = {name: value for name, value in given.items() if value}
+    acquisition = replace(acquisition, geometry=replace(acquisition.geometry, **lengths))
+    try:
+        write(target, acquisition)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    print(f"{target}: {len(acquisition.positions_px)} positions, format {format_name}")
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.suffix != ".npz" or target.resolve() == source.resolve():
+        raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
+    if not target.resolve().parent.is_dir():
+        raise InputError(f"{target}: its folder does not exist; make it first")
+
+
+def _reconstructed(acquisition: Acquisition, epochs: int, seed: int) -> Acquisition:
+    """Return the acquisition with object and probe, behind a progress bar."""
+    from tqdm import tqdm
+
+    from study_lib.base_data import reconstructed
+
+    with tqdm(total=epochs, desc="LSQML", unit="epoch", mininterval=1) as bar:
+
+        def progress(epoch: int, _: int, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+            bar.update(epoch - bar.n)
+
+        return reconstructed(acquisition, epochs=epochs, seed=seed, progress=progress)

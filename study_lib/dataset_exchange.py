@@ -1,0 +1,107 @@
+"""Between an acquisition and a DATA-001 file, which is a data set and base data at once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study_lib.acquisition import Acquisition, Geometry
+from study_lib.archive import open_npz
+from study_lib.cleaning import acquisition_of
+from study_lib.contract import check_arrays, load_dataset
+from study_lib.errors import InputError
+from study_lib.files import write_npz
+from study_lib.raw_scan import RawScan, ReadChoices
+
+
+def read_dataset(path: Path) -> Acquisition:
+    """Return the acquisition in a DATA-001 file, with or without patterns.
+
+    Raises
+    ------
+    InputError
+        If the file breaks the contract.
+    """
+    with open_npz(path) as archive:
+        has_patterns = "diffraction" in archive.members
+    arrays, metadata = load_dataset(path, base=not has_patterns)
+    raw = RawScan(
+        positions_px=np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1),
+        patterns=arrays.get("diffraction"),
+        domain="amplitude" if has_patterns else None,
+        is_normalized=metadata.get("photon_scale") == "none",
+        probe=arrays["probeGuess"],
+        probe_is_scaled=True,
+        object_=arrays["objectGuess"],
+        bad_pixels=arrays.get("bad_pixels"),
+        scan_index=arrays.get("scan_index"),
+        geometry=geometry_from(metadata),
+    )
+    return acquisition_of(path, raw, ReadChoices())
+
+
+def write_dataset(path: Path, acquisition: Acquisition, source_format: str) -> None:
+    """Write an acquisition with object and probe as a DATA-001 file that also is base data.
+
+    Parameters
+    ----------
+    path
+        The NPZ file.
+    acquisition
+        Converted or reconstructed.
+    source_format
+        The format it came in, for the record.
+
+    Raises
+    ------
+    InputError
+        If the data break the contract; nothing is written.
+    """
+    probe, object_ = acquisition.require("probe", "object_")
+    optional = {
+        "diffraction": acquisition.amplitudes,
+        "scan_index": acquisition.scan_index,
+        "bad_pixels": acquisition.bad_pixels,
+    }
+    arrays = {
+        **{key: array for key, array in optional.items() if array is not None},
+        "probeGuess": probe,
+        "objectGuess": object_,
+        "ycoords": acquisition.positions_px[:, 0].copy(),
+        "xcoords": acquisition.positions_px[:, 1].copy(),
+    }
+    report = check_arrays(arrays, base=acquisition.amplitudes is None)
+    if not report:
+        lines = "\n".join(f"  {violation}" for violation in report.violations)
+        source = acquisition.metadata.get("source", "the data")
+        raise InputError(f"{source} cannot become a data set, it breaks DATA-001:\n{lines}")
+    write_npz(path, arrays, _metadata(acquisition, source_format))
+
+
+def geometry_from(metadata: dict[str, Any]) -> Geometry:
+    """Return the geometry in a file's metadata, as far as it is there and makes sense."""
+    stated = metadata.get("geometry")
+    fields = stated if isinstance(stated, dict) else {}
+    return Geometry(
+        **{
+            name: float(value)
+            for name, value in fields.items()
+            if name in Geometry.__dataclass_fields__
+            and isinstance(value, int | float)
+            and np.isfinite(value)
+            and value > 0
+        }
+    )
+
+
+def _metadata(acquisition: Acquisition, source_format: str) -> dict[str, Any]:
+    photons = {"photon_scale": "none"} if acquisition.is_normalized else {}
+    return {
+        **acquisition.metadata,
+        **photons,
+        "domain": "amplitude",
+        "source_format": source_format,
+        "geometry": acquisition.geometry.known(),
+        "transformations": list(acquisition.transformations),
+        "remarks": list(acquisition.remarks),
+    }

@@ -1,0 +1,232 @@
+"""Every format: what is written comes back the same, and predicts the same patterns."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from study_lib import formats
+from study_lib.base_data import with_scaled_probe
+from study_lib.cli import main
+from study_lib.contract import check_arrays, load_dataset
+from study_lib.dataset_exchange import read_dataset, write_dataset
+from study_lib.errors import InputError
+from study_lib.forward import exit_waves, expected_counts
+from study_lib.raw_scan import ReadChoices
+
+FILES = {
+    "ptychopinn": "scan.npz",
+    "ptychopinn-counts": "scan.npz",
+    "slac": "scan.npz",
+    "tike": "scan.npz",
+    "ptychi": "scan_dp.hdf5",
+    "ptychodus": "scan.h5",
+    "cxi": "scan.cxi",
+}
+WITH_OBJECT = [name for name in FILES if name != "tike"]
+WITH_METRES = ["slac", "ptychi", "ptychodus", "cxi"]
+
+every_format = pytest.mark.parametrize("name", FILES)
+
+
+def there_and_back(name, folder, acquisition, choices=None):
+    """Write an acquisition in a format and read it again."""
+    path = folder / FILES[name]
+    formats.writer_for(name, path, folder / "source.npz")(path, acquisition)
+    extra = folder / "scan_diffraction.h5" if name == "ptychodus" else None
+    return formats.read_file(path, choices or ReadChoices(), name, extra)[0]
+
+
+def predicted(acquisition):
+    """Return the expected counts of an acquisition with probe and object."""
+    arrays = acquisition.probe, acquisition.object_, acquisition.positions_px
+    return expected_counts(exit_waves(*map(torch.from_numpy, arrays))).numpy()
+
+
+def call(monkeypatch, capsys, folder, *arguments):
+    """Run the command line in this process; return exit code, output and error text."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+@every_format
+def test_what_is_written_comes_back(name, tmp_path, acquisition):
+    """A flip, a transpose, a conjugate, a root too many or a shifted origin would show."""
+    found = there_and_back(name, tmp_path, acquisition)
+
+    np.testing.assert_array_equal(found.amplitudes, acquisition.amplitudes)
+    np.testing.assert_array_equal(found.probe, acquisition.probe)
+    assert found.amplitudes.dtype == np.float32
+    assert found.probe.dtype == np.complex64
+    if name in WITH_OBJECT:
+        np.testing.assert_array_equal(found.object_, acquisition.object_)
+    np.testing.assert_allclose(found.positions_px, acquisition.positions_px, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", WITH_OBJECT)
+def test_physics_survives(name, tmp_path, acquisition):
+    found = with_scaled_probe(there_and_back(name, tmp_path, acquisition))
+
+    np.testing.assert_allclose(predicted(found), predicted(acquisition), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", WITH_OBJECT)
+def test_odd_sides_come_back_too(name, tmp_path, rng, acquisition):
+    """On an odd grid the middle is a pixel; half a pixel must neither appear nor vanish."""
+    probe = (rng.normal(size=(15, 15)) + 1j * rng.normal(size=(15, 15))).astype(np.complex64)
+    odd = replace(
+        acquisition,
+        amplitudes=acquisition.amplitudes[:, :15, :15],
+        bad_pixels=None,
+        probe=probe,
+        object_=acquisition.object_[:39, :35],
+    )
+
+    found = there_and_back(name, tmp_path, odd)
+
+    np.testing.assert_allclose(found.positions_px, odd.positions_px, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.probe, odd.probe, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ptychopinn", "ptychopinn-counts", "ptychodus", "cxi"])
+def test_bad_pixels_and_indices_come_back(name, tmp_path, acquisition):
+    found = there_and_back(name, tmp_path, acquisition)
+
+    np.testing.assert_array_equal(found.bad_pixels, acquisition.bad_pixels)
+    np.testing.assert_array_equal(found.scan_index, acquisition.scan_index)
+
+
+@pytest.mark.parametrize("name", ["slac", "ptychodus", "cxi", "ptychopinn"])
+def test_lengths_come_back(name, tmp_path, acquisition):
+    found = there_and_back(name, tmp_path, acquisition)
+
+    assert found.geometry.photon_energy_ev == pytest.approx(8000.0, rel=1e-12)
+    assert found.geometry.detector_distance_m == 1.5
+    assert found.geometry.detector_pixel_m == 75e-6
+    assert found.geometry.pixel_of_object_m(16) == pytest.approx(1.937e-7, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", WITH_METRES)
+def test_lengths_are_never_invented(name, tmp_path, acquisition):
+    unknown = replace(acquisition, geometry=type(acquisition.geometry)())
+
+    with pytest.raises(InputError, match=r"do not say .*; give .*--"):
+        there_and_back(name, tmp_path, unknown)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@every_format
+def test_a_format_is_recognised_by_its_content(name, tmp_path, acquisition):
+    path = tmp_path / FILES[name]
+    formats.writer_for(name, path, tmp_path / "source.npz")(path, acquisition)
+
+    assert formats.recognised(path) == name.split("-")[0].replace("slac", "ptychopinn")
+
+
+@pytest.mark.parametrize("name", ["tike", "ptychi", "ptychodus", "cxi"])
+def test_a_domain_that_contradicts_the_format_is_refused(name, tmp_path, acquisition):
+    with pytest.raises(InputError, match=r"the file holds counts .* not amplitude"):
+        there_and_back(name, tmp_path, acquisition, ReadChoices(domain="amplitude"))
+
+
+@pytest.mark.parametrize("name", ["ptychopinn-counts", "slac", "tike", "ptychi", "cxi"])
+def test_normalized_amplitudes_are_never_sold_as_counts(name, tmp_path, acquisition):
+    with pytest.raises(InputError, match="carry no photon scale"):
+        there_and_back(name, tmp_path, replace(acquisition, is_normalized=True))
+
+
+@pytest.mark.parametrize("name", WITH_OBJECT)
+def test_commands_bring_a_data_set_out_and_in(name, tmp_path, monkeypatch, capsys, acquisition):
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+
+    path = FILES[name]
+    out = call(monkeypatch, capsys, tmp_path, "export", "a.npz", path, "--format", name)
+    extra = ["--patterns", "scan_diffraction.h5"] if name == "ptychodus" else []
+    back = call(monkeypatch, capsys, tmp_path, "import", path, "b.npz", *extra)
+    checked = call(monkeypatch, capsys, tmp_path, "validate", "b.npz")
+
+    assert (out[0], back[0], checked[0]) == (0, 0, 0), out[2] + back[2] + checked[2]
+    arrays, metadata = load_dataset(tmp_path / "b.npz")
+    assert check_arrays(arrays, base=True)
+    assert metadata["domain"] == "amplitude"
+    assert metadata["source"] == path
+    assert all(set(step) == {"operation", "parameters"} for step in metadata["transformations"])
+    found = read_dataset(tmp_path / "b.npz")
+    np.testing.assert_array_equal(found.amplitudes, acquisition.amplitudes)
+    np.testing.assert_allclose(predicted(found), predicted(acquisition), rtol=1e-4, atol=1e-2)
+
+
+def test_a_source_without_object_is_reconstructed(tmp_path, monkeypatch, capsys, acquisition):
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+    call(monkeypatch, capsys, tmp_path, "export", "a.npz", "t.npz", "--format", "tike")
+
+    code, printed, error = call(
+        monkeypatch, capsys, tmp_path, "import", "t.npz", "b.npz", "--epochs", "2"
+    )
+
+    assert code == 0, error
+    assert "from tike" in printed
+    arrays, metadata = load_dataset(tmp_path / "b.npz")
+    np.testing.assert_array_equal(arrays["diffraction"], acquisition.amplitudes)
+    assert metadata["r_factor_reconstruction"] < metadata["r_factor_start"]
+    assert metadata["starting_probe"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "a.npz", "b.npz"], "Missing option '--format'"),
+        (["export", "a.npz", "b.npz", "--format", "ptyd"], "'ptyd' is not one of"),
+        (["export", "a.npz", "b.h5", "--format", "ptychopinn"], "ends in .npz; rename it"),
+        (["export", "a.npz", "a.npz", "--format", "ptychopinn"], "this is the source"),
+        (["export", "a.npz", "none/b.npz", "--format", "tike"], "its folder does not exist"),
+        (["export", "a.npz", "b.hdf5", "--format", "ptychi"], "ends in neither _dp nor _para"),
+        (["export", "none.npz", "b.npz", "--format", "tike"], "none.npz: no such file"),
+        (["import", "a.npz", "a.npz"], "give the base file another name"),
+        (["import", "a.npz", "b.npz", "--format", "matlab"], "'matlab' is not one of"),
+        (["import", "a.npz", "b.npz", "--domain", "photons"], "'photons' is not one of"),
+        (["import", "a.npz", "b.npz", "--domain", "counts"], "the file holds amplitude by its"),
+        (["import", "text.npz", "b.npz"], "text.npz: damaged or not an NPZ file"),
+        (["import", "a.npz", "b.npz", "--format", "cxi"], "a.npz: damaged or not an HDF5 file"),
+        (["import", "a.npz", "b.npz", "--flip-y"], "the object in this file fixes the signs"),
+        (["import", "a.npz", "b.npz", "--patterns", "c.h5"], "--patterns is for a Ptychodus"),
+    ],
+)
+def test_a_wrong_call_says_why_and_writes_nothing(
+    arguments, message, tmp_path, monkeypatch, capsys, acquisition
+):
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+    (tmp_path / "text.npz").write_text("no archive")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+
+    assert code == 2
+    assert message in error
+    assert error.startswith("study: ")
+    assert len(error.splitlines()) <= 2
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_flags_give_the_lengths_that_a_file_lacks(tmp_path, monkeypatch, capsys, acquisition):
+    bare = replace(acquisition, geometry=type(acquisition.geometry)())
+    write_dataset(tmp_path / "a.npz", bare, "test")
+    lengths = ["--energy-ev", "8000", "--distance-m", "1.5", "--detector-pixel-um", "75"]
+
+    refused = call(monkeypatch, capsys, tmp_path, "export", "a.npz", "b.cxi", "--format", "cxi")
+    done = call(
+        monkeypatch, capsys, tmp_path, "export", "a.npz", "b.cxi", "--format", "cxi", *lengths
+    )
+
+    assert refused[0] == 2
+    assert "give --energy-ev, --distance-m, --detector-pixel-um" in refused[2]
+    assert done[0] == 0, done[2]
+    found, _ = formats.read_file(tmp_path / "b.cxi", ReadChoices())
+    assert found.geometry.detector_pixel_m == pytest.approx(75e-6, rel=1e-12)
