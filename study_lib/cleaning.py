@@ -38,8 +38,8 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     InputError
         If something does not fit together or cannot be used.
     """
-    raw = frames_that_count(path, _flipped(path, raw, choices), choices)
     _check_shapes(path, raw)
+    raw = frames_that_count(path, _flipped(path, raw, choices), choices)
     raw = _square(path, raw)
     probe, mode_steps, mode_remarks = _strongest_mode(path, raw.probe)
     object_ = _single_slice(path, raw.object_)
@@ -97,6 +97,8 @@ def _check_shapes(path: Path, raw: RawScan) -> None:
         )
     if raw.patterns is None:
         return
+    if raw.patterns.dtype.kind not in "fiu":
+        raise InputError(f"{path}: patterns: found {raw.patterns.dtype}; expected real numbers")
     if raw.patterns.ndim != 3 or raw.patterns.shape[0] != found[0] or not raw.patterns.size:
         raise InputError(
             f"{path}: patterns: found shape {raw.patterns.shape}; expected ({found[0]}, n, n), one "
@@ -208,8 +210,6 @@ def _amplitudes(
     """Return sqrt(counts) with bad pixels at zero."""
     if raw.patterns is None:
         return None, [], []
-    if raw.patterns.dtype.kind not in "fiu":
-        raise InputError(f"{path}: patterns: found {raw.patterns.dtype}; expected real numbers")
     steps, remarks = [], []
     # Whole numbers of 16 bits would overflow in every sum and square: NORMALIZE-DATA-UINT16-001.
     values = raw.patterns.astype(np.float32)

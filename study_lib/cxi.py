@@ -55,7 +55,7 @@ CLASSES = {
 
 
 def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
-    """Return the acquisition in a CXI file.
+    """Return the acquisition in a CXI file, which may have no patterns but probe and object.
 
     Raises
     ------
@@ -65,24 +65,20 @@ def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
     """
     require_domain(path, "counts", choices)
     with open_hdf5(path) as file:
-        place = f"{ENTRY}/data_1/data" if f"{ENTRY}/data_1/data" in file else f"{DETECTOR}/data"
-        patterns = file.array(place)
-        translation = file.array(
-            TRANSLATION if TRANSLATION in file else f"{ENTRY}/data_1/translation"
-        )
+        patterns = file.optional_array(f"{ENTRY}/data_1/data")
+        if patterns is None:
+            patterns = file.optional_array(f"{DETECTOR}/data")
+        translation = file.optional_array(TRANSLATION)
+        if translation is None:
+            translation = file.array(f"{ENTRY}/data_1/translation")
         mask = file.optional_array(f"{DETECTOR}/mask", "iub")
         probe, object_ = file.optional_array(PROBE, "c"), file.optional_array(OBJECT, "c")
-        geometry = _geometry(file)
-        directions = _directions(file)
         names = file.optional_array(INDEXES, "iu")
         centre = [file.number(f"{EXTENSION}/object_center_{axis}_m") or 0.0 for axis in "yx"]
-        if patterns.ndim != 3 or translation.ndim != 2 or translation.shape[1] != 3:
-            raise file.refused(
-                place,
-                f"found patterns of shape {patterns.shape} and translations of {translation.shape}",
-                "give (scan, n, n) and (scan, 3)",
-            )
-        side = min(patterns.shape[1:])
+        geometry, directions = _geometry(file), _directions(file)
+        if translation.ndim != 2 or translation.shape[1] != 3:
+            raise file.refused(TRANSLATION, f"found shape {translation.shape}", "give (scan, 3)")
+        side = _side(file, patterns, probe)
         pixel_m = geometry.pixel_of_object_m(side)
         if pixel_m is None:
             raise file.refused(
@@ -99,7 +95,7 @@ def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
     raw = RawScan(
         positions_px=vectors,
         patterns=patterns,
-        domain="counts",
+        domain=None if patterns is None else "counts",
         probe=probe,
         object_=object_,
         bad_pixels=None if mask is None else (mask != 0) & (mask != SIGNAL_ABOVE_BACKGROUND),
@@ -171,6 +167,14 @@ def _write_images(file: h5py.File, acquisition: Acquisition, pixel_m: float) -> 
         file[f"{EXTENSION}/object_center_x_m"] = file[f"{EXTENSION}/object_center_y_m"] = 0.0
 
 
+def _side(file: Hdf5Reader, *frames: np.ndarray | None) -> int:
+    """Return the side of the patterns or, without patterns, of the probe."""
+    for frame in frames:
+        if frame is not None and frame.ndim >= 2:
+            return int(min(frame.shape[-2:]))
+    raise file.missing(f"{ENTRY}/data_1/data")
+
+
 def _geometry(file: Hdf5Reader) -> Geometry:
     energy_j = file.number(f"{SOURCE}/energy")
     sizes = [file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "yx"]
@@ -185,6 +189,7 @@ def _geometry(file: Hdf5Reader) -> Geometry:
         photon_energy_ev=energy_j / ELEMENTARY_CHARGE_C if energy_j else None,
         detector_distance_m=file.number(f"{DETECTOR}/distance"),
         detector_pixel_m=known[0] if known else None,
+        object_pixel_m=None if known else file.number(f"{EXTENSION}/object_pixel_height_m"),
     )
 
 

@@ -24,11 +24,9 @@ def frames_that_count(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan
     InputError
         If there are any and the user did not choose to drop them, or none is left.
     """
-    if raw.positions_px.ndim != 2:
-        return raw
     reasons = {"positions that are no numbers": ~np.isfinite(raw.positions_px).all(axis=1)}
     patterns = raw.patterns
-    if patterns is not None and patterns.ndim == 3 and len(patterns) == len(raw.positions_px):
+    if patterns is not None:
         reasons |= _pattern_faults(patterns, raw.bad_pixels)
     faults = {reason: np.flatnonzero(mask) for reason, mask in reasons.items() if mask.any()}
     if not faults:
@@ -58,7 +56,7 @@ def _pattern_faults(
     patterns: np.ndarray, bad_pixels: np.ndarray | None
 ) -> dict[str, Bool[np.ndarray, " scan"]]:
     counted = np.ones(patterns.shape[1:], bool)
-    if bad_pixels is not None and bad_pixels.shape == counted.shape:
+    if bad_pixels is not None:
         counted &= ~bad_pixels.astype(bool)
     faults = np.zeros((3, len(patterns)), bool)
     for index, pattern in enumerate(patterns):

@@ -33,6 +33,17 @@ TINY_SETTINGS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--peers", action="store_true", help="run the tests with other programs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--peers"):
+        for item in items:
+            if item.get_closest_marker("peer"):
+                item.add_marker(pytest.mark.skip(reason="needs other programs: run `make peers`"))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -1,0 +1,199 @@
+"""What every format shares: modes, bad pixels, bad frames, squares, types, pairs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from study_lib.cleaning import acquisition_of
+from study_lib.errors import InputError
+from study_lib.raw_scan import RawScan, ReadChoices, pair_by_index
+
+FILE = Path("scan.cxi")
+POSITIONS = np.arange(12.0).reshape(6, 2)
+
+
+@pytest.fixture
+def patterns(rng):
+    """Counts, brightest in the middle."""
+    counts = rng.poisson(4, (6, 8, 8))
+    counts[:, 4, 4] = 900
+    return counts
+
+
+def operations(found):
+    return [step["operation"] for step in found.transformations]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (3, 8, 8), (2, 3, 8, 8), (1, 1, 1, 3, 8, 8)])
+def test_the_strongest_mode_is_taken_from_any_axes(shape, rng):
+    probe = 0.001 * rng.normal(size=shape) + 0j
+    strong = rng.normal(size=(8, 8)) + 1j * rng.normal(size=(8, 8))
+    probe.reshape(-1, 8, 8)[-1] = strong
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, probe=probe), ReadChoices())
+
+    np.testing.assert_array_equal(found.probe, strong.astype(np.complex64))
+    assert found.remarks == ()
+
+
+def test_a_trailing_axis_is_no_mode(rng):
+    probe = rng.normal(size=(8, 8)) + 1j * rng.normal(size=(8, 8))
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, probe=probe[..., None]), ReadChoices())
+
+    np.testing.assert_array_equal(found.probe, probe.astype(np.complex64))
+
+
+FAULTS = {
+    "NaN position": (lambda p, q: q.__setitem__((1, 0), np.nan), "positions that are no numbers"),
+    "NaN": (lambda p, q: p.__setitem__((1, 2, 3), np.nan), "NaN or infinite patterns"),
+    "infinite": (lambda p, q: p.__setitem__((1, 2, 3), np.inf), "NaN or infinite patterns"),
+    "negative": (lambda p, q: p.__setitem__((1, 2, 3), -1), "negative patterns"),
+    "empty": (lambda p, q: p.__setitem__(1, 0), "empty patterns"),
+}
+
+
+@pytest.mark.parametrize(("harm", "reason"), FAULTS.values(), ids=FAULTS)
+def test_bad_frames_are_refused_with_their_indices_or_dropped(patterns, harm, reason):
+    values, positions = patterns.astype(float), POSITIONS.copy()
+    harm(values, positions)
+    raw = RawScan(positions, patterns=values, domain="counts", scan_index=np.arange(6) + 10)
+
+    with pytest.raises(InputError, match=f"{reason} at index 1; .*--drop-bad-frames"):
+        acquisition_of(FILE, raw, ReadChoices())
+    found = acquisition_of(FILE, raw, ReadChoices(drop_bad_frames=True))
+
+    np.testing.assert_array_equal(found.scan_index, [10, 12, 13, 14, 15])
+    np.testing.assert_array_equal(found.positions_px, np.delete(POSITIONS, 1, axis=0))
+    np.testing.assert_allclose(found.counts(), np.delete(patterns, 1, axis=0), rtol=1e-6)
+    (record,) = [step for step in found.transformations if step["operation"] == "drop frames"]
+    assert record["parameters"] == {reason: [11]}
+
+
+def test_a_scan_without_a_good_frame_is_refused():
+    raw = RawScan(POSITIONS, patterns=np.zeros((6, 8, 8)), domain="counts")
+
+    with pytest.raises(InputError, match="no frame is left"):
+        acquisition_of(FILE, raw, ReadChoices(drop_bad_frames=True))
+
+
+def test_bad_pixels_are_zero_whatever_was_there(patterns):
+    """A dead pixel may hold anything, NaN and negative numbers too; no frame is lost to it."""
+    values = patterns.astype(float)
+    bad = np.zeros((8, 8), bool)
+    bad[2, 3] = bad[6, 1] = True
+    values[:, 2, 3], values[:, 6, 1] = np.nan, -1
+
+    found = acquisition_of(
+        FILE, RawScan(POSITIONS, patterns=values, domain="counts", bad_pixels=bad), ReadChoices()
+    )
+
+    assert (found.amplitudes[:, bad] == 0).all()
+    np.testing.assert_allclose(found.counts()[:, ~bad], patterns[:, ~bad], rtol=1e-6)
+    np.testing.assert_array_equal(found.bad_pixels, bad)
+
+
+def test_16_bit_counts_do_not_overflow():
+    values = np.full((6, 8, 8), 60000, np.uint16)
+
+    found = acquisition_of(
+        FILE, RawScan(POSITIONS, patterns=values, domain="counts"), ReadChoices()
+    )
+
+    assert (found.counts() == 60000).all()
+    assert found.counts().sum() == 6 * 64 * 60000
+    assert "convert type" in operations(found)
+
+
+def test_patterns_are_cropped_to_squares_about_their_zero_frequency(patterns):
+    wide = np.pad(patterns, ((0, 0), (0, 0), (3, 3)))
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, patterns=wide, domain="counts"), ReadChoices())
+
+    np.testing.assert_allclose(found.counts(), patterns, rtol=1e-6)
+    assert "crop to a square" in operations(found)
+
+
+def test_a_probe_is_not_cropped_with_its_patterns(patterns):
+    wide = np.pad(patterns, ((0, 0), (0, 0), (3, 3)))
+    raw = RawScan(POSITIONS, patterns=wide, domain="counts", probe=np.ones((8, 14), complex))
+
+    with pytest.raises(InputError, match="8 x 14 and there is a probe of that shape"):
+        acquisition_of(FILE, raw, ReadChoices())
+
+
+def test_a_zero_frequency_in_the_corner_is_suspected_and_moved_if_asked(patterns):
+    corner = np.fft.ifftshift(patterns, axes=(1, 2))
+    bad = np.zeros((8, 8), bool)
+    bad[0, 1] = True
+    raw = RawScan(POSITIONS, patterns=corner, domain="counts", bad_pixels=bad)
+
+    left = acquisition_of(FILE, raw, ReadChoices())
+    moved = acquisition_of(FILE, raw, ReadChoices(zero_frequency="corner"))
+
+    assert "say --zero-frequency corner" in " ".join(left.remarks)
+    assert moved.remarks == ()
+    assert (moved.counts()[:, 4, 4] == 900).all()
+    assert moved.bad_pixels[4, 5]
+    assert (moved.counts()[:, 4, 5] == 0).all()
+
+
+def test_signs_are_flipped_only_where_no_object_fixes_them():
+    raw = RawScan(POSITIONS)
+
+    found = acquisition_of(FILE, raw, ReadChoices(flip_y=True))
+
+    np.testing.assert_array_equal(found.positions_px, POSITIONS * [-1, 1])
+    with pytest.raises(InputError, match="leave out --flip-y"):
+        acquisition_of(
+            FILE, RawScan(POSITIONS, object_=np.ones((9, 9), complex)), ReadChoices(flip_y=True)
+        )
+
+
+def test_patterns_and_positions_are_paired_by_index_not_by_order():
+    patterns, positions, (record,) = pair_by_index(
+        FILE, np.array([7, 3, 5, 9]), np.array([3, 4, 5, 7])
+    )
+
+    np.testing.assert_array_equal(patterns, [1, 2, 0])
+    np.testing.assert_array_equal(positions, [0, 2, 3])
+    assert record["parameters"] == {
+        "pairs": 3,
+        "patterns_without_position": 1,
+        "positions_without_pattern": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "message"),
+    [([1, 1], [1, 2], "patterns: an index occurs twice"), ([1], [2], "no index in common")],
+)
+def test_pairs_that_cannot_be_are_refused(left, right, message):
+    with pytest.raises(InputError, match=message):
+        pair_by_index(FILE, np.array(left), np.array(right))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions_px": np.zeros((6, 3))}, r"positions: found shape \(6, 3\)"),
+        (
+            {"patterns": np.ones((5, 8, 8))},
+            r"patterns: found shape \(5, 8, 8\); expected \(6, n, n",
+        ),
+        ({"bad_pixels": np.zeros((8, 7))}, r"bad pixels: found shape \(8, 7\); expected \(8, 8\)"),
+        ({"scan_index": np.arange(4)}, r"indices: found shape \(4,\); expected \(6,\)"),
+        (
+            {"probe": np.ones((6, 6), complex)},
+            r"probe: found shape \(6, 6\); expected .modes, 8, 8",
+        ),
+        ({"patterns": np.full((6, 8, 8), "a")}, r"patterns: found <U1; expected real numbers"),
+        ({"object_": np.ones(4, complex)}, r"object: found shape \(4,\)"),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(patterns, change, message):
+    content = {"positions_px": POSITIONS, "patterns": patterns, "domain": "counts"} | change
+
+    with pytest.raises(InputError, match=message):
+        acquisition_of(FILE, RawScan(**content), ReadChoices())
