@@ -1,0 +1,113 @@
+"""CXI: units, signs and masks are those of the standard, whichever way the detector is turned."""
+
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from study_lib.cxi import DETECTOR, ENTRY, SOURCE, TRANSLATION, read_cxi, write_cxi
+from study_lib.errors import InputError
+from study_lib.raw_scan import ReadChoices
+
+
+@pytest.fixture
+def scan(tmp_path, acquisition):
+    path = tmp_path / "scan.cxi"
+    write_cxi(path, acquisition)
+    return path
+
+
+def changed(path, **content):
+    """Put other values in a file; None removes them."""
+    with h5py.File(path, "a") as file:
+        for name, value in content.items():
+            place = {"translation": TRANSLATION, "energy": f"{SOURCE}/energy"}.get(
+                name, f"{DETECTOR}/{name}"
+            )
+            if place in file:
+                del file[place]
+            if value is not None:
+                file[place] = value
+    return path
+
+
+def test_units_are_si_and_classes_are_those_of_nexus(scan, acquisition):
+    with h5py.File(scan) as file:
+        assert file["cxi_version"][()] == 160
+        assert file[f"{SOURCE}/energy"][()] == pytest.approx(8000 * 1.602176634e-19)
+        assert file[f"{SOURCE}/wavelength"][()] == pytest.approx(1.5498e-10, rel=1e-4)
+        assert file[f"{DETECTOR}/x_pixel_size"][()] == 75e-6
+        assert file[ENTRY].attrs["NX_class"] == "NXentry"
+        assert file[DETECTOR].attrs["NX_class"] == "NXdetector"
+        assert file[f"{DETECTOR}/mask"][2, 13] == 1
+        assert file[f"{DETECTOR}/mask"][()].sum() == 1
+        np.testing.assert_array_equal(file[f"{ENTRY}/data_1/data"], acquisition.counts())
+
+
+def test_translations_are_x_y_z_of_the_sample(scan, acquisition):
+    """Towards higher rows the sample moves up, +y; towards higher columns along +x."""
+    with h5py.File(scan) as file:
+        moved = np.diff(file[TRANSLATION][()], axis=0)
+    steps = np.diff(acquisition.positions_px, axis=0) * acquisition.geometry.pixel_of_object_m(16)
+
+    np.testing.assert_allclose(moved[:, 1], steps[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(moved[:, 0], steps[:, 1], rtol=1e-9)
+    assert (moved[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("basis", "signs"),
+    [
+        ([[0, -1], [-1, 0], [0, 0]], [1, 1]),
+        ([[0, 1], [-1, 0], [0, 0]], [1, -1]),
+        ([[0, -1], [1, 0], [0, 0]], [-1, 1]),
+    ],
+)
+def test_the_detector_says_which_way_rows_and_columns_run(tmp_path, acquisition, basis, signs):
+    bare = replace(acquisition, object_=None, probe=None)
+    path = tmp_path / "scan.cxi"
+    write_cxi(path, bare)
+    changed(path, basis_vectors=75e-6 * np.array(basis))
+
+    found = read_cxi(path, ReadChoices())
+
+    np.testing.assert_allclose(found.positions_px, bare.positions_px * signs, rtol=1e-9)
+
+
+def test_basis_vectors_may_lie_the_other_way_or_be_missing(scan, acquisition):
+    transposed = changed(scan, basis_vectors=75e-6 * np.array([[0, -1, 0], [-1, 0, 0.0]]))
+    first = read_cxi(transposed, ReadChoices())
+    second = read_cxi(changed(scan, basis_vectors=None), ReadChoices())
+
+    np.testing.assert_allclose(first.positions_px, acquisition.positions_px, atol=1e-9)
+    np.testing.assert_allclose(second.positions_px, acquisition.positions_px, atol=1e-9)
+
+
+def test_a_pixel_with_signal_above_background_is_good(scan):
+    mask = np.zeros((16, 16), np.uint32)
+    mask[1, 2], mask[3, 4] = 0x1000, 0x1001
+
+    found = read_cxi(changed(scan, mask=mask), ReadChoices())
+
+    assert np.argwhere(found.bad_pixels).tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"energy": None}, "energy, distance and pixel size are not all there"),
+        ({"distance": None}, "metres cannot become pixels; add source_1/energy"),
+        ({"y_pixel_size": 50e-6}, "found pixels of 5e-05 x 7.5e-05 m"),
+        ({"x_pixel_size": -75e-6, "y_pixel_size": -75e-6}, "square pixels of a positive size"),
+        ({"translation": np.zeros((5, 2))}, r"translation: found shape \(5, 2\); give \(scan, 3\)"),
+        ({"translation": np.zeros((4, 3))}, r"patterns: found shape \(5, 16, 16\); expected \(4"),
+        ({"translation": np.full((5, 3), np.nan)}, "positions that are no numbers at index 0, 1"),
+        ({"basis_vectors": np.zeros((3, 2))}, r"basis_vectors: found shape \(3, 2\); give two"),
+        ({"mask": np.zeros((8, 8), np.uint32)}, r"bad pixels: found shape \(8, 8\)"),
+        ({"data": np.ones((5, 16))}, r"patterns: found shape \(5, 16\)"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said(scan, content, message):
+    with pytest.raises(InputError, match=message):
+        read_cxi(changed(scan, **content), ReadChoices())

@@ -1,0 +1,207 @@
+"""Hostile and damaged HDF5 files end in one message and exit code 2, and leave nothing behind."""
+
+import contextlib
+import os
+import re
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from study_lib import hdf5_files
+from study_lib.cli import main
+from study_lib.cxi import DETECTOR, SOURCE, TRANSLATION, write_cxi
+from study_lib.errors import InputError
+from study_lib.hdf5_files import is_hdf5, new_hdf5, open_hdf5
+
+DATA = f"{DETECTOR}/data"
+
+
+@pytest.fixture
+def scan(tmp_path, acquisition):
+    """A CXI file that can be imported, open for harm."""
+    path = tmp_path / "scan.cxi"
+    write_cxi(path, acquisition)
+    return path
+
+
+def replaced(file, name, **dataset):
+    """Put another data set in the place of one."""
+    del file[name]
+    return file.create_dataset(name, **dataset)
+
+
+def external_link(file):
+    del file[DATA]
+    file[DATA] = h5py.ExternalLink("secret.h5", "/data")
+
+
+def linked_group(file):
+    del file[DETECTOR]
+    file[DETECTOR] = h5py.ExternalLink("secret.h5", "/")
+
+
+def external_values(file):
+    replaced(file, DATA, shape=(5, 16, 16), dtype="f4", external=[("secret.raw", 0, 5120)])
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout(shape=(5, 16, 16), dtype="f4")
+    layout[:] = h5py.VirtualSource("secret.h5", "data", shape=(5, 16, 16))
+    del file[DATA]
+    file.create_virtual_dataset(DATA, layout)
+
+
+def circle(file):
+    del file[DATA]
+    file[DATA] = h5py.SoftLink(DATA)
+
+
+def giant(file):
+    replaced(file, DATA, shape=(10**6, 10**4, 10**4), dtype="f4", chunks=(1, 100, 100))
+
+
+def hollow(file):
+    replaced(file, DATA, shape=(5, 1024, 1024), dtype="f4", chunks=(1, 64, 64))
+
+
+def bomb(file):
+    zeros = np.zeros((5, 1024, 1024), np.float32)
+    replaced(file, DATA, data=zeros, compression="gzip", compression_opts=9, chunks=zeros.shape)
+
+
+def words(file):
+    replaced(file, DATA, data=["a", "b"])
+
+
+def references(file):
+    replaced(file, DATA, data=[file["entry_1"].ref], dtype=h5py.ref_dtype)
+
+
+def group(file):
+    del file[DATA]
+    file.create_group(DATA)
+
+
+def empty(file):
+    replaced(file, DATA, data=h5py.Empty("f4"))
+
+
+def no_translation(file):
+    del file[TRANSLATION]
+
+
+def two_energies(file):
+    replaced(file, f"{SOURCE}/energy", data=[1.0, 2.0])
+
+
+def infinite_distance(file):
+    replaced(file, f"{DETECTOR}/distance", data=np.inf)
+
+
+HARMS = {
+    external_link: r"data: a link to another file, 'secret.h5', is not followed; copy the data",
+    linked_group: r"detector_1: a link to another file, 'secret.h5', is not followed",
+    external_values: r"data: its values lie in other files; copy them into this file",
+    virtual: r"data: its values lie in other files; copy them into this file",
+    circle: r"data: links lead in a circle",
+    giant: r"data: declares 372529.0 GiB, at most 16 GiB are read; cut the scan",
+    hollow: r"data: declares 20 MiB and stores 0 bytes; values must be there",
+    bomb: r"data: declares 20 MiB and stores 20\d+ bytes",
+    words: r"data: found type object; save an array of numbers",
+    references: r"data: found type object; save an array of numbers",
+    group: r"data: found a group; save an array of numbers",
+    empty: r"data: found type float32; save an array of numbers",
+    no_translation: r"translation: found nothing \(the file has cxi_version, entry_1, number_of",
+    two_energies: r"energy: found 2 values; save one finite number",
+    infinite_distance: r"distance: found 1 values; save one finite number",
+}
+
+
+@pytest.mark.parametrize(("harm", "message"), HARMS.items(), ids=[harm.__name__ for harm in HARMS])
+def test_a_hostile_file_is_refused_by_the_command(
+    tmp_path, monkeypatch, capsys, scan, harm, message
+):
+    with h5py.File(scan, "a") as file:
+        harm(file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["study", "import", "scan.cxi", "base.npz"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    error = capsys.readouterr().err
+    assert ended.value.code == 2, error
+    assert error.startswith("study: scan.cxi: ")
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error)
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.cxi"]
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(scan, kept):
+    os.truncate(scan, int(kept * scan.stat().st_size))
+
+    with pytest.raises(InputError, match=r"scan.cxi: .*damaged"), open_hdf5(scan) as file:
+        file.array(DATA)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_flipped_bytes_never_end_in_another_error(scan, seed):
+    """Either what was read is an array, or the message is ours."""
+    content = bytearray(scan.read_bytes())
+    random = np.random.default_rng(seed)
+    for place in random.integers(0, len(content), 40):
+        content[place] ^= 0xFF
+    scan.write_bytes(content)
+
+    with contextlib.suppress(InputError), open_hdf5(scan) as file:
+        assert isinstance(file.array(DATA), np.ndarray)
+
+
+def test_links_inside_the_file_are_followed(scan, acquisition):
+    with h5py.File(scan, "a") as file:
+        file["alias"] = h5py.SoftLink(DETECTOR)
+
+    with open_hdf5(scan) as file:
+        np.testing.assert_array_equal(file.array("alias/data"), acquisition.counts())
+        np.testing.assert_array_equal(file.array("entry_1/data_1/data"), acquisition.counts())
+        assert "nowhere/at/all" not in file
+
+
+def test_a_file_that_is_not_there_or_not_hdf5_is_refused(tmp_path):
+    (tmp_path / "text.h5").write_text("not an archive")
+
+    with (
+        pytest.raises(InputError, match=r"absent.h5: no such file"),
+        open_hdf5(tmp_path / "absent.h5"),
+    ):
+        pass
+    with pytest.raises(InputError, match="not an HDF5 file"), open_hdf5(tmp_path / "text.h5"):
+        pass
+    assert not is_hdf5(tmp_path / "text.h5")
+    assert not is_hdf5(tmp_path / "absent.h5")
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    def fail():
+        with new_hdf5(tmp_path / "a.h5") as file:
+            file["x"] = 1
+            raise RuntimeError("out of beam")
+
+    with pytest.raises(RuntimeError, match="out of beam"):
+        fail()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_allowed_is_read_up_to_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_files, "MAX_BYTES", 80)
+    with new_hdf5(tmp_path / "a.h5") as file:
+        file["ten"], file["eleven"] = np.arange(10.0), np.arange(11.0)
+
+    with open_hdf5(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file.array("ten"), np.arange(10.0))
+        with pytest.raises(InputError, match="eleven: declares"):
+            file.array("eleven")

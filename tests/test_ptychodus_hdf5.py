@@ -1,0 +1,136 @@
+"""Ptychodus' files: pairs by index, old names, its origin; what does not fit is refused."""
+
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from study_lib.errors import InputError
+from study_lib.ptychodus_hdf5 import patterns_path, read_ptychodus, write_ptychodus
+from study_lib.raw_scan import ReadChoices
+
+
+@pytest.fixture
+def product(tmp_path, acquisition):
+    write_ptychodus(tmp_path / "scan.h5", acquisition)
+    return tmp_path / "scan.h5"
+
+
+def read(product, patterns=None):
+    return read_ptychodus(product, ReadChoices(), patterns)
+
+
+def put(path, name, values):
+    """Put another data set in the place of one, with its attributes."""
+    with h5py.File(path, "a") as file:
+        attributes = dict(file[name].attrs)
+        del file[name]
+        file[name] = values
+        file[name].attrs.update(attributes)
+
+
+def test_a_product_alone_has_no_patterns(product, acquisition):
+    found = read(product)
+
+    assert found.amplitudes is None
+    np.testing.assert_array_equal(found.object_, acquisition.object_)
+    np.testing.assert_array_equal(found.scan_index, [3, 4, 7, 8, 12])
+
+
+def test_patterns_and_positions_are_paired_by_index(product, acquisition):
+    """The diffraction file is in another order, lacks frame 7 and has a frame 99."""
+    order = [4, 0, 3, 1, 2]
+    names = acquisition.scan_index[order]
+    names[4] = 99
+    put(patterns_path(product), "indexes", names)
+    put(patterns_path(product), "patterns", acquisition.counts()[order])
+
+    found = read(product, patterns_path(product))
+
+    np.testing.assert_array_equal(found.scan_index, [3, 4, 8, 12])
+    np.testing.assert_array_equal(found.amplitudes, acquisition.amplitudes[[0, 1, 3, 4]])
+    np.testing.assert_allclose(
+        found.positions_px, acquisition.positions_px[[0, 1, 3, 4]], atol=1e-9
+    )
+    (record,) = [step for step in found.transformations if "pair" in step["operation"]]
+    assert record["parameters"]["patterns_without_position"] == 1
+
+
+def test_the_centre_of_the_object_may_lie_anywhere(product, acquisition):
+    with h5py.File(product, "a") as file:
+        file["object"].attrs["center_x_m"], file["object"].attrs["center_y_m"] = 3e-6, -2e-6
+        file["probe_position_x_m"][...] += 3e-6
+        file["probe_position_y_m"][...] -= 2e-6
+
+    np.testing.assert_allclose(read(product).positions_px, acquisition.positions_px, atol=1e-6)
+
+
+def test_the_old_name_of_the_energy_is_known(product):
+    with h5py.File(product, "a") as file:
+        file.attrs["probe_energy_eV"] = file.attrs["photon_energy_eV"]
+        del file.attrs["photon_energy_eV"]
+
+    assert read(product).geometry.photon_energy_ev == 8000.0
+
+
+def test_modes_and_double_precision_come_down_to_one_wave(product, acquisition):
+    modes = np.stack([acquisition.probe, 0.1 * acquisition.probe.T])[None].astype(np.complex128)
+    put(product, "probe", modes)
+
+    found = read(product)
+
+    np.testing.assert_array_equal(found.probe, acquisition.probe)
+    assert [step["operation"] for step in found.transformations][-2:] == [
+        "take the strongest probe mode",
+        "convert type",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("object", np.ones((2, 40, 36), complex), r"object: found shape \(2, 40, 36\).*thin"),
+        ("object", np.ones((1, 40, 36)) * np.nan, r"object: found float64 that is not complex"),
+        ("object", np.ones(4, complex), r"found shapes \(5,\) and \(5,\)"),
+        ("probe_position_x_m", np.zeros(4), r"found shapes \(5,\) and \(4,\); give one y and"),
+        ("probe_position_x_m", np.full(5, np.nan), r"positions that are no numbers at index 0"),
+        ("probe", np.ones((1, 1, 16, 12), complex), r"probe: found shape \(1, 1, 16, 12\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(product, name, values, message):
+    put(product, name, values)
+
+    with pytest.raises(InputError, match=message):
+        read(product)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("object", "pixel_width_m", 1e-9, "the study needs square pixels"),
+        ("probe", "pixel_width_m", None, "its pixel is 3.87.*, that of the object 1.93"),
+    ],
+)
+def test_pixels_that_differ_are_refused(product, name, key, value, message):
+    with h5py.File(product, "a") as file:
+        attributes = file[name].attrs
+        for other in [key] if value else ["pixel_width_m", "pixel_height_m"]:
+            attributes[other] = value or 2 * attributes[other]
+
+    with pytest.raises(InputError, match=message):
+        read(product)
+
+
+def test_a_product_without_pixels_is_refused(product):
+    with h5py.File(product, "a") as file:
+        file["object"].attrs.clear()
+
+    with pytest.raises(InputError, match="object: no pixel_height_m and pixel_width_m; add"):
+        read(product)
+
+
+def test_base_data_without_patterns_become_a_product_alone(tmp_path, acquisition):
+    write_ptychodus(tmp_path / "base.h5", replace(acquisition, amplitudes=None))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["base.h5"]
