@@ -1,7 +1,7 @@
 """One scan in the study's conventions, whatever file it came from or goes to."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Complex, Float, Int
 from study_lib.errors import InputError
 
 PLANCK_TIMES_LIGHT_EV_M = 1.239841984332003e-6
+PIXEL_TOLERANCE = 1e-3
 WORDS = {"amplitudes": "patterns", "probe": "probe", "object_": "object"}
 FLAGS = {
     "photon_energy_ev": "--energy-ev",
@@ -164,12 +165,21 @@ class Acquisition:
         Raises
         ------
         InputError
-            If one is not known: lengths are never invented.
+            If one is not known, as lengths are never invented, or they contradict each other.
         """
         known = self.geometry.known()
-        pixel_m = self.geometry.pixel_of_object_m(self.side_px())
-        known |= {"object_pixel_m": pixel_m} if pixel_m else {}
+        computed_m = replace(self.geometry, object_pixel_m=None).pixel_of_object_m(self.side_px())
+        pixel_m = known.setdefault("object_pixel_m", computed_m or 0.0)
+        if not pixel_m:
+            del known["object_pixel_m"]
+        elif computed_m and abs(pixel_m / computed_m - 1) > PIXEL_TOLERANCE:
+            raise InputError(
+                f"the pixel of the object is stated as {pixel_m:.4g} m, but energy, distance and "
+                f"detector pixel make it {computed_m:.4g} m; correct one of them"
+            )
         missing = [name for name in names if name not in known]
+        # The pixel of the object follows once the others are there.
+        missing = [name for name in missing if name != "object_pixel_m"] or missing
         if missing:
             flags = ", ".join(FLAGS[name] for name in missing)
             raise InputError(

@@ -2,12 +2,13 @@
 
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from study_lib import formats
+from study_lib import cli_files, formats
 from study_lib.base_data import with_scaled_probe
 from study_lib.cli import main
 from study_lib.contract import check_arrays, load_dataset
@@ -213,6 +214,33 @@ def test_a_wrong_call_says_why_and_writes_nothing(
     assert error.startswith("study: ")
     assert len(error.splitlines()) <= 2
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("patterns", [True, False])
+def test_a_scan_that_leaves_its_object_is_refused_and_nothing_written(
+    patterns, tmp_path, monkeypatch, capsys, acquisition
+):
+    far = replace(
+        acquisition,
+        positions_px=acquisition.positions_px + 20,
+        amplitudes=acquisition.amplitudes if patterns else None,
+        probe_is_scaled=False,
+    )
+    path = tmp_path / ("far.npz" if patterns else "far.h5")
+    name = "ptychopinn-counts" if patterns else "ptychodus"
+    formats.writer_for(name, path, tmp_path / "source.npz")(path, far)
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "import", path.name, "b.npz")
+
+    assert code == 2
+    assert f"{path.name}" in error
+    assert "leaves the object" in error or "patches outside the object" in error
+    assert not (tmp_path / "b.npz").exists()
+
+
+def test_commands_know_every_format():
+    assert get_args(cli_files.FormatName) == formats.READABLE
+    assert get_args(cli_files.WrittenName) == formats.WRITABLE
 
 
 def test_flags_give_the_lengths_that_a_file_lacks(tmp_path, monkeypatch, capsys, acquisition):
