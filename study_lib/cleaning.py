@@ -193,7 +193,7 @@ def _single_slice(path: Path, object_: np.ndarray | None) -> Complex[np.ndarray,
 
 
 def _centred(raw: RawScan, choices: ReadChoices) -> RawScan:
-    if raw.patterns is None or choices.zero_frequency != "corner":
+    if raw.patterns is None or (choices.zero_frequency or raw.zero_frequency) == "centre":
         return raw
     bad = raw.bad_pixels
     return replace(
@@ -224,7 +224,7 @@ def _amplitudes(
     if _central_share(values, raw.domain) < CENTRAL_SHARE_MIN:
         remarks.append(
             "most of the light is away from the middle of the patterns; if the zero frequency is "
-            "in the corner, say --zero-frequency corner"
+            "not where the format has it, say --zero-frequency corner or centre"
         )
     if raw.domain == "counts":
         values = np.sqrt(values)

@@ -78,6 +78,10 @@ def import_(
     for remark in acquisition.remarks:
         print(f"study: warning: {source}: {remark}", file=sys.stderr)
     if acquisition.object_ is None or acquisition.probe is None:
+        if acquisition.object_ is not None:
+            print(
+                f"study: warning: {source}: without a probe its object is not used", file=sys.stderr
+            )
         acquisition = _reconstructed(acquisition, epochs, seed)
     else:
         from study_lib.base_data import with_scaled_probe

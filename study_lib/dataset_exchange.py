@@ -7,11 +7,9 @@ import numpy as np
 
 from study_lib.acquisition import Acquisition, Geometry
 from study_lib.archive import open_npz
-from study_lib.cleaning import acquisition_of
 from study_lib.contract import check_arrays, load_dataset
 from study_lib.errors import InputError
 from study_lib.files import write_npz
-from study_lib.raw_scan import RawScan, ReadChoices
 
 
 def read_dataset(path: Path) -> Acquisition:
@@ -25,19 +23,18 @@ def read_dataset(path: Path) -> Acquisition:
     with open_npz(path) as archive:
         has_patterns = "diffraction" in archive.members
     arrays, metadata = load_dataset(path, base=not has_patterns)
-    raw = RawScan(
+    return Acquisition(
         positions_px=np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1),
-        patterns=arrays.get("diffraction"),
-        domain="amplitude" if has_patterns else None,
-        is_normalized=metadata.get("photon_scale") == "none",
+        amplitudes=arrays.get("diffraction"),
         probe=arrays["probeGuess"],
         probe_is_scaled=True,
         object_=arrays["objectGuess"],
         bad_pixels=arrays.get("bad_pixels"),
         scan_index=arrays.get("scan_index"),
+        is_normalized=metadata.get("photon_scale") == "none",
         geometry=geometry_from(metadata),
+        metadata={"source": path.name},
     )
-    return acquisition_of(path, raw, ReadChoices())
 
 
 def write_dataset(path: Path, acquisition: Acquisition, source_format: str) -> None:

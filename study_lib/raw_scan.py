@@ -18,8 +18,8 @@ WHOLE_SHARE = 0.999
 class ReadChoices:
     """What the user says about a file.
 
-    ``domain`` and ``axes`` say what the file does not; ``zero_frequency`` and the flips correct
-    what it says; ``drop_bad_frames`` leaves out what cannot be used.
+    ``domain`` and ``axes`` say what the file does not; ``zero_frequency`` and the flips say where
+    it departs from its format; ``drop_bad_frames`` leaves out what cannot be used.
     """
 
     domain: Domain | None = None
@@ -39,9 +39,11 @@ class RawScan:
     positions_px : (scan, 2)
         As in :class:`study_lib.acquisition.Acquisition`.
     patterns : (scan, h, w)
-        Counts or amplitudes, as ``domain`` says, zero frequency in the centre.
+        Counts or amplitudes, as ``domain`` says.
     domain
         What the patterns are; None where there are none.
+    zero_frequency
+        Where the format has it in the patterns.
     is_normalized
         True for amplitudes without a photon scale.
     probe : (..., n, n)
@@ -55,6 +57,7 @@ class RawScan:
     positions_px: np.ndarray
     patterns: np.ndarray | None = None
     domain: Domain | None = None
+    zero_frequency: Literal["centre", "corner"] = "centre"
     is_normalized: bool = False
     probe: np.ndarray | None = None
     probe_is_scaled: bool = False

@@ -56,13 +56,13 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
             raise _refused(path, key, f"shape {array.shape}", f"{expected[key]}, as data has it")
     raw = RawScan(
         positions_px=scan.astype(np.float64),
-        patterns=np.fft.fftshift(data, axes=(-2, -1)),
+        patterns=data,
         domain="counts",
+        zero_frequency="corner",
         probe=modes,
         steps=(
             step("rename", data="diffraction", scan="ycoords, xcoords", probe="probeGuess"),
             step("remove axes of length 1"),
-            step("move the zero frequency from the corner to the centre"),
         ),
     )
     return acquisition_of(path, raw, choices)

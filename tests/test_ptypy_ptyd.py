@@ -68,6 +68,16 @@ def test_chunks_come_in_the_order_of_their_indices(scan, counts):
     assert found.object_ is None
 
 
+def test_a_chunk_that_came_late_takes_its_place(scan, counts):
+    put(scan, "chunks/0/indices", [9, 12, 10, 11])
+
+    found = read(scan)
+
+    np.testing.assert_array_equal(found.scan_index, [5, 6, 7, 9, 10, 11, 12])
+    np.testing.assert_array_equal(found.counts(), counts[[4, 5, 6, 0, 2, 3, 1]])
+    np.testing.assert_allclose(found.positions_px[:, 0], [4, 5, 6, 0, 2, 3, 1], atol=1e-9)
+
+
 def test_energy_is_in_kev(scan):
     geometry = read(scan).geometry
 

@@ -117,6 +117,19 @@ def test_the_strongest_of_several_modes_is_taken_and_the_loss_is_said(tmp_path, 
     assert record["parameters"]["share_dropped"] == pytest.approx(0.2)
 
 
+def test_a_file_that_departs_from_the_layout_can_be_read(tmp_path, layout):
+    """Said to be in the centre, the zero frequency stays; unsaid, the wrong place is remarked."""
+    data = np.fft.fftshift(layout["data"], axes=(-2, -1))
+    path = layout_file(tmp_path / "scan.npz", layout | {"data": data})
+
+    said, unsaid = (
+        read_tike(path, ReadChoices(zero_frequency=where)) for where in ("centre", None)
+    )
+
+    assert (said.counts()[:, SIDE // 2, SIDE // 2] == 900).all()
+    assert "say --zero-frequency" in " ".join(unsaid.remarks)
+
+
 @pytest.mark.parametrize("name", ["scan.npz", "scan.npz.bz2"])
 def test_what_is_written_has_the_layout_and_comes_back(tmp_path, acquisition, name):
     write_tike(tmp_path / name, acquisition)
