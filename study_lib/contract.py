@@ -201,7 +201,8 @@ def _report(
             violations.append(Violation(key, "an unknown array", "known keys", remedy, False))
     sound = {key: found for key, found in facts.items() if key in KNOWN and _is_sound(key, found)}
     if all(key in sound for key in required):
-        violations += check_together(sound)
+        stated = (metadata or {}).get("domain") == "amplitude"
+        violations += check_together(sound, stated_amplitude=stated)
     if metadata is not None:
         violations += check_metadata(metadata, sound.get("diffraction"))
     return ContractReport(tuple(violations))

@@ -27,13 +27,17 @@ class Violation:
         return f"{self.key}: found {self.found}; expected {self.expected}; {self.remedy}"
 
 
-def check_together(facts: Mapping[str, ArrayFacts]) -> list[Violation]:
+def check_together(
+    facts: Mapping[str, ArrayFacts], *, stated_amplitude: bool = False
+) -> list[Violation]:
     """Return the violations of the relations between arrays of the right rank.
 
     Parameters
     ----------
     facts
         Of ``probeGuess``, ``objectGuess``, ``xcoords``, ``ycoords`` and of what else there is.
+    stated_amplitude
+        Whether the metadata say that patterns are amplitudes; whole numbers then may be meant.
     """
     probe = facts["probeGuess"]
     side = probe.shape[0]
@@ -57,7 +61,7 @@ def check_together(facts: Mapping[str, ArrayFacts]) -> list[Violation]:
             found = f"{facts[key].shape[0]} values"
             violations.append(Violation(key, found, expected, "pair the positions"))
     violations += _check_places(facts, side)
-    violations += _check_patterns(facts, side, count)
+    violations += _check_patterns(facts, side, count, stated_amplitude=stated_amplitude)
     violations += _check_indices(facts, side, count)
     return violations
 
@@ -180,7 +184,9 @@ def _check_places(facts: Mapping[str, ArrayFacts], side: int) -> list[Violation]
     return violations
 
 
-def _check_patterns(facts: Mapping[str, ArrayFacts], side: int, count: int) -> list[Violation]:
+def _check_patterns(
+    facts: Mapping[str, ArrayFacts], side: int, count: int, *, stated_amplitude: bool
+) -> list[Violation]:
     violations = []
     for key in ("diffraction", "Y"):
         found = facts.get(key)
@@ -216,6 +222,7 @@ def _check_patterns(facts: Mapping[str, ArrayFacts], side: int, count: int) -> l
                 f"whole numbers only, up to {patterns.largest:.0f}: counts",
                 "amplitudes, sqrt(counts)",
                 "let `study import --domain counts` take the root",
+                not stated_amplitude,
             )
         )
     if patterns.totals is not None and not patterns.faulty_count:

@@ -67,12 +67,13 @@ def write_dataset(path: Path, acquisition: Acquisition, source_format: str) -> N
         "ycoords": acquisition.positions_px[:, 0].copy(),
         "xcoords": acquisition.positions_px[:, 1].copy(),
     }
-    report = check_arrays(arrays, base=acquisition.amplitudes is None)
-    if not report:
-        lines = "\n".join(f"  {violation}" for violation in report.violations)
+    metadata = _metadata(acquisition, source_format)
+    serious = check_arrays(arrays, metadata, base=acquisition.amplitudes is None).serious
+    if serious:
+        lines = "\n".join(f"  {violation}" for violation in serious)
         source = acquisition.metadata.get("source", "the data")
         raise InputError(f"{source} cannot become a data set, it breaks DATA-001:\n{lines}")
-    write_npz(path, arrays, _metadata(acquisition, source_format))
+    write_npz(path, arrays, metadata)
 
 
 def geometry_from(metadata: dict[str, Any]) -> Geometry:

@@ -113,11 +113,12 @@ def test_any_single_corruption_is_reported_with_its_key(name, data, place, choic
         return
     key = present[choice % len(present)]
 
-    serious = check_arrays(arrays | {key: corrupt(arrays[key], place)}, metadata).serious
+    report = check_arrays(arrays | {key: corrupt(arrays[key], place)}, metadata)
 
-    blamed = {entry.key for entry in serious}
+    assert report.serious
+    blamed = {entry.key for entry in report.violations}
     expected = BLAMED.get(name, (key, "_metadata") if name == "more photons" else (key,))
-    assert blamed & set(expected), serious
+    assert blamed & set(expected), report.violations
 
 
 @quick

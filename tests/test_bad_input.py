@@ -1,0 +1,259 @@
+"""Bad data through the public commands: one message, exit code 2, nothing written."""
+
+import re
+import sys
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from study_lib.cli import main
+
+COUNT, SIDE = 9, 16
+
+
+def good() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    return {
+        "diffraction": np.sqrt(random.poisson(4.0, (COUNT, SIDE, SIDE))).astype(np.float32),
+        "probeGuess": np.full((SIDE, SIDE), 0.5 + 1j, np.complex64),
+        "objectGuess": np.ones((60, 50), np.complex64),
+        "xcoords": random.uniform(10, 40, COUNT),
+        "ycoords": random.uniform(10, 50, COUNT),
+        "_metadata": np.array('{"domain": "amplitude"}'),
+    }
+
+
+def changed(**arrays: np.ndarray) -> dict[str, np.ndarray]:
+    return good() | arrays
+
+
+def with_value(key: str, index: object, value: complex) -> dict[str, np.ndarray]:
+    arrays = good()
+    arrays[key][index] = value
+    return arrays
+
+
+def without(key: str) -> dict[str, np.ndarray]:
+    return {name: array for name, array in good().items() if name != key}
+
+
+def lying_header(path) -> None:
+    """391 GiB by the header of the patterns, the body of nine of them."""
+    np.savez(path, **good())
+    with zipfile.ZipFile(path) as file:
+        members = {info.filename: file.read(info) for info in file.infolist()}
+    name, old = "diffraction.npy", f"({COUNT}, {SIDE}, {SIDE})".encode()
+    new = b"(410000000, 16, 16)"
+    padded = members[name].replace(old + b", }", new + b", }", 1)
+    members[name] = padded.replace(b" " * (len(new) - len(old)) + b"\n", b"\n", 1)
+    with zipfile.ZipFile(path, "w") as file:
+        for member, content in members.items():
+            file.writestr(member, content)
+
+
+def flipped_bit(path) -> None:
+    np.savez(path, **good())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def truncated(path) -> None:
+    np.savez(path, **good())
+    path.write_bytes(path.read_bytes()[:-700])
+
+
+def bomb(path) -> None:
+    np.savez_compressed(path, **changed(diffraction=np.zeros((40_000, 64, 64), np.float32)))
+
+
+WRITTEN = {
+    "zip bomb": (bomb, r"diffraction\.npy would grow from .* MiB to 625 MiB, \d+ times"),
+    "lying header": (lying_header, r"header of diffraction declares shape \(410000000, 16, 16\)"),
+    "truncated": (truncated, r"damaged or not an NPZ file .*; write it again"),
+    "flipped bit": (flipped_bit, r"is damaged \(Bad CRC-32.*\); write it again"),
+}
+SAVED = {
+    "pickled objects": (
+        changed(scan_index=np.array([{}], dtype=object)),
+        "scan_index holds pickled objects, which can run code; save plain arrays",
+    ),
+    "missing key": (without("objectGuess"), "objectGuess: found nothing; expected 2-D complex64"),
+    "wrong rank": (
+        changed(probeGuess=np.ones((1, SIDE, SIDE), np.complex64)),
+        r"probeGuess: found shape \(1, 16, 16\); expected 2 axes",
+    ),
+    "scan last": (
+        changed(diffraction=np.moveaxis(good()["diffraction"], 0, 2)),
+        r"shape \(16, 16, 9\); expected \(n, 16, 16\); .*`study import --axes hwn` does it",
+    ),
+    "too few patterns": (
+        changed(diffraction=good()["diffraction"][:5]),
+        "diffraction: found 5 patterns; expected 9, one per position",
+    ),
+    "counts": (
+        changed(diffraction=np.rint(good()["diffraction"] ** 2), _metadata=np.array("{}")),
+        r"whole numbers only, up to \d+: counts; .*`study import --domain counts`",
+    ),
+    "counts in whole numbers": (
+        changed(diffraction=np.full((COUNT, SIDE, SIDE), 3, np.uint16)),
+        "diffraction: found uint16; expected float32; store sqrt",
+    ),
+    "counts by their own word": (
+        changed(_metadata=np.array('{"domain": "counts"}')),
+        "_metadata: found domain 'counts'; expected 'amplitude'",
+    ),
+    "NaN": (
+        with_value("diffraction", (4, 3, 3), np.nan),
+        "diffraction: found 1 NaN or infinite, first at index 4; expected finite values",
+    ),
+    "infinite": (with_value("ycoords", 2, np.inf), "ycoords: found 1 NaN or infinite, .* index 2"),
+    "negative": (
+        with_value("diffraction", (7, 0, 0), -1),
+        "diffraction: found 1 negative values, first in pattern 7; expected amplitudes >= 0",
+    ),
+    "no photon": (
+        changed(diffraction=np.zeros((COUNT, SIDE, SIDE), np.float32)),
+        "diffraction: found all zero; expected some photons",
+    ),
+    "dark probe": (
+        changed(probeGuess=np.zeros((SIDE, SIDE), np.complex64)),
+        "probeGuess: found all zero; expected some power",
+    ),
+    "outside": (
+        with_value("xcoords", 3, 49.0),
+        r"xcoords: found 1 of 9 patches outside the object, first at index 3 \(49\.0 px\); "
+        "expected 8 to 42 px",
+    ),
+}
+
+
+def call(monkeypatch, capsys, folder, *arguments) -> tuple[int, str]:
+    """Return exit code and error text of the command line."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", [*WRITTEN, *SAVED])
+def test_a_bad_file_is_refused_by_validate(case, monkeypatch, capsys, tmp_path):
+    path = tmp_path / "bad.npz"
+    if case in WRITTEN:
+        write, message = WRITTEN[case]
+        write(path)
+    else:
+        arrays, message = SAVED[case]
+        np.savez(path, **arrays)
+
+    code, error = call(monkeypatch, capsys, tmp_path, "validate", path)
+
+    assert code == 2
+    assert "Traceback" not in error
+    assert all("bad.npz" in line for line in error.splitlines())
+    assert re.search(message, error), error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("case", [*WRITTEN, "missing key", "dark probe", "outside", "infinite"])
+def test_a_bad_base_file_stops_a_run_before_it_starts(case, monkeypatch, capsys, tmp_path):
+    path = tmp_path / "bad.npz"
+    if case in WRITTEN:
+        WRITTEN[case][0](path)
+    else:
+        np.savez(path, **SAVED[case][0])
+
+    code, error = call(
+        monkeypatch, capsys, tmp_path, "run", "--preset", "smoke", "--base-npz", path
+    )
+
+    assert code == 2
+    assert "bad.npz" in error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            with_value("diffraction", 3, 0),
+            "note: diffraction: found 1 patterns without a photon: 3;",
+        ),
+        (
+            changed(xcoords=np.full(COUNT, 20.0), ycoords=np.repeat([20.0, 21.0, 22.0], 3)),
+            "note: xcoords: found 6 positions that occur before; expected every position once",
+        ),
+    ],
+)
+def test_what_may_be_meant_is_noted_and_refused_only_by_the_letter(
+    arrays, message, monkeypatch, capsys, tmp_path
+):
+    np.savez(tmp_path / "data.npz", **arrays)
+
+    code, error = call(monkeypatch, capsys, tmp_path, "validate", "data.npz")
+    strict, _ = call(monkeypatch, capsys, tmp_path, "validate", "data.npz", "--strict")
+
+    assert (code, strict) == (0, 2)
+    assert message in error
+
+
+def test_fewer_positions_than_neighbours_stop_a_run(monkeypatch, capsys, tmp_path):
+    settings = ("--set", "scan.rows=2", "--set", "scan.columns=3")
+
+    code, error = call(monkeypatch, capsys, tmp_path, "run", "--preset", "smoke", *settings)
+
+    assert code == 2
+    assert "has 6 patterns; 8 are needed for K = 7 neighbours; enlarge the scan or lower" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("domain", [None, "amplitude"])
+def test_undeclared_patterns_are_not_guessed_on_import(domain, monkeypatch, capsys, tmp_path):
+    arrays = changed(diffraction=np.full((COUNT, SIDE, SIDE), 3, np.uint16))
+    del arrays["_metadata"]
+    np.savez(tmp_path / "data.npz", **arrays)
+    flags = ("--domain", domain) if domain else ()
+
+    code, error = call(monkeypatch, capsys, tmp_path, "import", "data.npz", "new.npz", *flags)
+
+    said = "all values are whole numbers, as counts are" if domain else "which looks like counts"
+    assert said in error
+    assert code == (0 if domain else 2)
+    assert (tmp_path / "new.npz").exists() == bool(domain)
+
+
+def hdf5_pair(folder):
+    """A pty-chi pair: counts in one file, probe, object and positions in the other."""
+    with h5py.File(folder / "scan_dp.hdf5", "w") as file:
+        file["dp"] = np.ones((COUNT, SIDE, SIDE), np.float32)
+    return folder / "scan_dp.hdf5"
+
+
+def test_a_truncated_hdf5_file_is_refused(monkeypatch, capsys, tmp_path):
+    path = hdf5_pair(tmp_path)
+    path.write_bytes(path.read_bytes()[:-800])
+
+    code, error = call(
+        monkeypatch, capsys, tmp_path, "import", path, "new.npz", "--format", "ptychi"
+    )
+
+    assert code == 2
+    assert "scan_dp.hdf5: damaged or not an HDF5 file" in error
+    assert not (tmp_path / "new.npz").exists()
+
+
+def test_a_link_out_of_an_hdf5_file_is_refused_and_named(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "scan.cxi"
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["data"] = np.ones((COUNT, SIDE, SIDE))
+    with h5py.File(path, "w") as file:
+        file["entry_1/instrument_1/detector_1/data"] = h5py.ExternalLink("secret.h5", "data")
+
+    code, error = call(monkeypatch, capsys, tmp_path, "import", path, "new.npz", "--format", "cxi")
+
+    assert code == 2
+    assert "a link to another file, 'secret.h5', is not followed" in error
+    assert not (tmp_path / "new.npz").exists()
