@@ -10,6 +10,7 @@ from study_lib.archive import open_npz
 from study_lib.contract import check_arrays, load_dataset
 from study_lib.errors import InputError
 from study_lib.files import write_npz
+from study_lib.photons import photon_budget
 
 
 def read_dataset(path: Path) -> Acquisition:
@@ -94,6 +95,8 @@ def geometry_from(metadata: dict[str, Any]) -> Geometry:
 
 def _metadata(acquisition: Acquisition, source_format: str) -> dict[str, Any]:
     photons = {"photon_scale": "none"} if acquisition.is_normalized else {}
+    if acquisition.amplitudes is not None and not acquisition.is_normalized:
+        photons = photon_budget(acquisition.amplitudes)
     return {
         **acquisition.metadata,
         **photons,

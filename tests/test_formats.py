@@ -158,6 +158,9 @@ def test_commands_bring_a_data_set_out_and_in(name, tmp_path, monkeypatch, capsy
     assert check_arrays(arrays, base=True)
     assert metadata["domain"] == "amplitude"
     assert metadata["source"] == path
+    assert metadata["photons_per_pattern_measured"] == pytest.approx(
+        acquisition.counts().sum(axis=(1, 2)).mean(), rel=1e-6
+    )
     assert all(set(step) == {"operation", "parameters"} for step in metadata["transformations"])
     found = read_dataset(tmp_path / "b.npz")
     np.testing.assert_array_equal(found.amplitudes, acquisition.amplitudes)
