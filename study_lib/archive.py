@@ -9,54 +9,28 @@ import io
 import json
 import math
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from study_lib.archive_checks import (
+    DAMAGE,
+    Member,
+    check_directory,
+    checked_member,
+    opened,
+    read_header,
+    refused,
+)
 from study_lib.errors import InputError
 
 METADATA = "_metadata"
-RATIO_MAX = 500
-RATIO_FREE_BYTES = 2**20
-HEADER_MAX_BYTES = 10_000
-RANK_MAX = 8
 METADATA_MAX_BYTES = 2**26
 SLAB_BYTES = 2**23
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    IndexError,
-    OverflowError,
-)
-
-
-@dataclass(frozen=True)
-class Member:
-    """One array of an archive, as its header describes it; ``fortran`` is column-major order."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-    info: zipfile.ZipInfo
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes the array takes in memory."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class NpzArchive:
@@ -76,12 +50,7 @@ class NpzArchive:
             If the member is damaged, or larger than this machine's memory.
         """
         member = self.members[name]
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if member.size_bytes > memory:
-            raise InputError(
-                f"{self.path}: {name} takes {member.size_bytes / 2**30:.1f} GiB, this machine has "
-                f"{memory / 2**30:.1f} GiB; use a smaller file or a larger machine"
-            )
+        self.require_memory([name])
         flat = np.empty(math.prod(member.shape), member.dtype)
         with self._damage_reported(name), self._data_of(member) as stream:
             _fill(stream, flat)
@@ -91,6 +60,22 @@ class NpzArchive:
         native = member.dtype.newbyteorder("=")
         result: np.ndarray = np.ascontiguousarray(array, dtype=native).reshape(member.shape)
         return result
+
+    def require_memory(self, names: Collection[str]) -> None:
+        """Refuse to read members that together take more than this machine's memory.
+
+        Raises
+        ------
+        InputError
+            If they do; nothing has been allocated then.
+        """
+        needed = sum(self.members[name].size_bytes for name in names)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > memory:
+            raise InputError(
+                f"{self.path}: {', '.join(names)}: {needed / 2**30:.1f} GiB, this machine has "
+                f"{memory / 2**30:.1f} GiB; use a smaller file or a larger machine"
+            )
 
     def slabs(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield an array in parts of about 8 MiB: the slice of its slowest axis, and the part.
@@ -119,8 +104,8 @@ class NpzArchive:
 
     @contextmanager
     def _data_of(self, member: Member) -> Iterator[io.BufferedIOBase]:
-        with _opened(self._file, member.info) as stream:
-            _read_header(stream)
+        with opened(self._file, member.info) as stream:
+            read_header(stream)
             yield stream
 
     @contextmanager
@@ -130,7 +115,7 @@ class NpzArchive:
         except InputError:
             raise
         except DAMAGE as error:
-            raise _refused(self.path, f"{name} is damaged ({error})", "write it again") from None
+            raise refused(self.path, f"{name} is damaged ({error})", "write it again") from None
 
 
 @contextmanager
@@ -154,15 +139,15 @@ def open_npz(path: Path, *, ignore: Collection[str] = ()) -> Iterator[NpzArchive
     try:
         file = zipfile.ZipFile(path)
     except DAMAGE as error:
-        raise _refused(path, f"damaged or not an NPZ file ({error})", "write it again") from None
+        raise refused(path, f"damaged or not an NPZ file ({error})", "write it again") from None
     with file:
         infos = file.infolist()
-        _check_directory(path, infos)
+        check_directory(path, infos)
         members = {}
         for info in infos:
             name = info.filename.removesuffix(".npy")
             if name not in ignore:
-                members[name] = _member(path, file, info, name)
+                members[name] = checked_member(path, file, info, name)
         yield NpzArchive(path, file, members)
 
 
@@ -189,6 +174,7 @@ def read_npz(
         metadata = metadata_of(archive)
         names = [name for name in archive.members if name != METADATA]
         wanted = names if only is None else [name for name in names if name in only]
+        archive.require_memory(wanted)
         return {name: archive.read(name) for name in wanted}, metadata
 
 
@@ -205,85 +191,20 @@ def metadata_of(archive: NpzArchive) -> dict[str, Any]:
         return {}
     if member.dtype.kind != "U" or member.shape != () or member.size_bytes > METADATA_MAX_BYTES:
         found = f"{METADATA} is {member.dtype} of shape {member.shape}"
-        raise _refused(archive.path, found, "save a 0-d unicode array with JSON text")
+        raise refused(archive.path, found, "save a 0-d unicode array with JSON text")
     try:
-        content = json.loads(str(archive.read(METADATA)))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        content = json.loads(str(archive.read(METADATA)), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         found = f"{METADATA} is not JSON ({error})"
-        raise _refused(archive.path, found, "write it again") from None
+        raise refused(archive.path, found, "write it again") from None
     if not isinstance(content, dict):
         found = f"{METADATA} is a JSON {type(content).__name__}"
-        raise _refused(archive.path, found, "save an object of names and values")
+        raise refused(archive.path, found, "save an object of names and values")
     return content
 
 
-def _check_directory(path: Path, infos: list[zipfile.ZipInfo]) -> None:
-    """Refuse duplicates, paths, encryption, overlaps and bombs by what the directory says."""
-    seen = set()
-    for info in infos:
-        name = info.filename
-        if not name.endswith(".npy") or PurePosixPath(name).name != name or "\\" in name:
-            raise _refused(path, f"unexpected member {name!r}", "keep arrays (.npy) only")
-        if name in seen:
-            raise _refused(path, f"member {name!r} occurs twice", "keep one of the two")
-        seen.add(name)
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _refused(path, f"{name} has an unknown compression", "write it with numpy.savez")
-        if info.flag_bits & 0x1:
-            raise _refused(path, f"{name} is encrypted", "save it without a password")
-        ratio = info.file_size / max(1, info.compress_size)
-        if info.file_size > RATIO_FREE_BYTES and ratio > RATIO_MAX:
-            raise _refused(
-                path,
-                f"{name} would grow from {info.compress_size / 2**20:.1f} MiB to "
-                f"{info.file_size / 2**20:.0f} MiB, {ratio:.0f} times (at most {RATIO_MAX})",
-                "write it with numpy.savez",
-            )
-    declared = sum(info.compress_size for info in infos)
-    if declared > path.stat().st_size:
-        found = f"members of {declared} bytes in a file of {path.stat().st_size} bytes"
-        raise _refused(path, found, "write it again")
-
-
-def _member(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Member:
-    """Return a member whose header and declared size agree."""
-    try:
-        with _opened(file, info) as stream:
-            shape, fortran, dtype = _read_header(stream)
-            header_bytes = stream.tell()
-    except DAMAGE as error:
-        raise _refused(path, f"{name} is damaged ({error})", "write it again") from None
-    if dtype.hasobject:
-        raise _refused(
-            path,
-            f"{name} holds pickled objects, which can run code",
-            "save plain arrays, and metadata as a 0-d unicode array (DATA-002)",
-        )
-    if dtype.kind not in "biufcU" or dtype.itemsize == 0:
-        raise _refused(path, f"{name} is of type {dtype}", "save numbers")
-    member = Member(name, shape, dtype, fortran, info)
-    declared = header_bytes + member.size_bytes
-    if len(shape) > RANK_MAX or min(shape, default=0) < 0 or declared != info.file_size:
-        raise _refused(
-            path,
-            f"the header of {name} declares shape {shape} of {dtype}, {declared} bytes, "
-            f"the archive {info.file_size}",
-            "write it again",
-        )
-    return member
-
-
-def _opened(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BufferedIOBase:
-    return cast("io.BufferedIOBase", file.open(info))
-
-
-def _read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream, max_header_size=HEADER_MAX_BYTES)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream, max_header_size=HEADER_MAX_BYTES)
-    raise ValueError(f"version {version[0]}.{version[1]} of the array format is not read")
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _fill(stream: io.BufferedIOBase, flat: np.ndarray) -> None:
@@ -296,7 +217,3 @@ def _fill(stream: io.BufferedIOBase, flat: np.ndarray) -> None:
             raise EOFError(f"ends after {done} of {len(view)} bytes")
         view[done : done + len(chunk)] = chunk
         done += len(chunk)
-
-
-def _refused(path: Path, found: str, remedy: str) -> InputError:
-    return InputError(f"{path}: {found}; {remedy}")

@@ -29,7 +29,7 @@ import numpy as np
 from study_lib.archive import METADATA, metadata_of, open_npz, read_npz
 from study_lib.contract_rules import Violation, check_metadata, check_splits, check_together
 from study_lib.errors import InputError
-from study_lib.facts import ArrayFacts, facts_of_array, facts_of_member
+from study_lib.facts import ArrayFacts, facts_of_array, facts_of_header, facts_of_member
 from study_lib.files import write_npz
 
 
@@ -54,6 +54,8 @@ OPTIONAL = {
     "Y": Key(3, np.dtype(np.complex64)),
 }
 KNOWN = REQUIRED | OPTIONAL
+WHOLE_IN_DOUBLE = 2.0**53
+LARGEST_INDEX = 2.0**63
 READ = tuple(key for key in KNOWN if key != "Y")
 HINTS = {
     "diffraction": "rename diff3d to diffraction, or let `study import` do it",
@@ -122,7 +124,10 @@ def validate_file(path: Path, *, base: bool = False) -> ContractReport:
     """
     with open_npz(path) as archive:
         names = [name for name in archive.members if name != METADATA]
-        facts = {name: facts_of_member(archive, name) for name in names}
+        facts = {
+            name: (facts_of_member if name in KNOWN else facts_of_header)(archive, name)
+            for name in names
+        }
         return _report(facts, metadata_of(archive), base=base)
 
 
@@ -132,12 +137,14 @@ def validate_splits(train: Path, test: Path) -> ContractReport:
     Raises
     ------
     InputError
-        If a file cannot be read.
+        If a file cannot be read, or breaks the contract by itself.
     """
     needed = ("probeGuess", "objectGuess", "ycoords", "scan_index")
-    return ContractReport(
-        tuple(check_splits(read_npz(train, only=needed)[0], read_npz(test, only=needed)[0]))
-    )
+    parts = []
+    for path in (train, test):
+        _require_sound(path, validate_file(path))
+        parts.append(_converted(read_npz(path, only=needed)[0]))
+    return ContractReport(tuple(check_splits(*parts)))
 
 
 def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -153,10 +160,7 @@ def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarra
     """
     wanted = [key for key in READ if not (base and key == "diffraction")]
     arrays, metadata = read_npz(path, only=wanted)
-    serious = check_arrays(arrays, metadata, base=base).serious
-    if serious:
-        lines = "\n".join(f"  {violation}" for violation in serious)
-        raise InputError(f"{path} breaks the data contract DATA-001:\n{lines}")
+    _require_sound(path, check_arrays(arrays, metadata, base=base))
     return _converted(arrays), metadata
 
 
@@ -177,6 +181,12 @@ def save_dataset(
     if serious:
         raise ValueError(f"{path.name}: {'; '.join(str(entry) for entry in serious)}")
     write_npz(path, _converted(arrays), metadata)
+
+
+def _require_sound(path: Path, report: ContractReport) -> None:
+    if report.serious:
+        lines = "\n".join(f"  {violation}" for violation in report.serious)
+        raise InputError(f"{path} breaks the data contract DATA-001:\n{lines}")
 
 
 def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -232,9 +242,11 @@ def _check_key(key: str, found: ArrayFacts) -> list[Violation]:
 
 def _converts_exactly(found: ArrayFacts, dtype: np.dtype[Any]) -> bool:
     """Return whether nothing but precision beyond the contract's is lost in conversion."""
-    return found.dtype.kind == dtype.kind or (
-        dtype.kind in "if" and dtype.itemsize == 8 and found.dtype.kind in "iu"
-    )
+    if dtype == np.float64 and found.dtype.kind in "iu":
+        return found.largest <= WHOLE_IN_DOUBLE
+    if dtype == np.int64 and found.dtype.kind in "iu":
+        return found.largest < LARGEST_INDEX
+    return found.dtype.kind == dtype.kind
 
 
 def _is_sound(key: str, found: ArrayFacts) -> bool:

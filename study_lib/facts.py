@@ -1,5 +1,6 @@
 """What a check needs to know of an array, gathered slab by slab so that it need not fit memory."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ class ArrayFacts:
     ``faulty`` and ``negative`` list the first few places along the first axis that hold NaN or
     infinite, or negative values; ``*_count`` count the values. ``totals`` (n,) is the sum of
     squares of each entry of a three-dimensional array, in photons for a pattern. ``whole`` is True
-    if every real value is a whole number. ``values`` is the array itself if it is small.
+    if every real value is a whole number; ``roots``, if the squares in the first slab are.
+    ``values`` is the array itself if it is small.
     """
 
     shape: tuple[int, ...]
@@ -30,6 +32,7 @@ class ArrayFacts:
     negative_count: int = 0
     largest: float = 0.0
     whole: bool = False
+    roots: bool = True
     totals: np.ndarray | None = None
     values: np.ndarray | None = None
 
@@ -41,12 +44,18 @@ class ArrayFacts:
     @property
     def size(self) -> int:
         """Number of values."""
-        return int(np.prod(self.shape, dtype=np.float64))
+        return math.prod(self.shape)
 
 
 def facts_of_array(array: np.ndarray) -> ArrayFacts:
     """Return the facts of an array in memory, without copying it."""
     return _gather(array.shape, array.dtype, _slabs_of(array), 0, array)
+
+
+def facts_of_header(archive: NpzArchive, name: str) -> ArrayFacts:
+    """Return shape and type of an array in an archive, without reading it."""
+    member = archive.members[name]
+    return ArrayFacts(member.shape, member.dtype)
 
 
 def facts_of_member(archive: NpzArchive, name: str) -> ArrayFacts:
@@ -85,14 +94,13 @@ def _gather(
 ) -> ArrayFacts:
     """Return the facts of slabs that follow one another along ``axis``."""
     numeric, is_stack = dtype.kind in "biufc", len(shape) == 3
-    totals = np.zeros(shape[0]) if numeric and is_stack else None
+    size = math.prod(shape)
+    totals = np.zeros(shape[0]) if numeric and is_stack and size else None
     faulty: set[int] = set()
     negative: set[int] = set()
     faulty_count = negative_count = 0
-    largest, whole = 0.0, numeric and dtype.kind != "c"
-    for part, slab in slabs:
-        if not numeric or slab.size == 0:
-            continue
+    largest, whole, roots = 0.0, numeric and dtype.kind != "c", None
+    for part, slab in slabs if numeric and size else ():
         start = part.start if axis == 0 else 0
         numbers = _as_real(slab)
         low, high = float(numbers.min()), float(numbers.max())
@@ -109,6 +117,8 @@ def _gather(
             negative |= _first(below, start)
         largest = max(largest, high, -low)
         whole = whole and bool((numbers == np.rint(numbers)).all())
+        if roots is None:
+            roots = _squares_are_whole(numbers)
         if totals is not None:
             flat = slab.reshape(len(slab), -1)
             flat = flat if flat.dtype.kind in "fc" else flat.astype(np.float64)
@@ -124,6 +134,7 @@ def _gather(
         negative_count=negative_count,
         largest=largest,
         whole=whole,
+        roots=bool(roots),
         totals=totals,
         values=values if values is not None and values.nbytes <= KEPT_BYTES else None,
     )
@@ -133,6 +144,13 @@ def _as_real(slab: np.ndarray) -> np.ndarray:
     """Return the numbers of a slab in one row; real and imaginary parts count as two."""
     flat = np.ascontiguousarray(slab).reshape(-1)
     return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+
+
+def _squares_are_whole(numbers: np.ndarray) -> bool:
+    """Return whether the squares are whole numbers, but for the rounding to single precision."""
+    with np.errstate(all="ignore"):
+        squares = numbers.astype(np.float64) ** 2
+        return bool((np.abs(squares - np.rint(squares)) <= 1e-3 + 1e-6 * squares).all())
 
 
 def _first(mask: np.ndarray, start: int) -> set[int]:

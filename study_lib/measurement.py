@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
 from study_lib.contract import load_dataset
+from study_lib.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ def load_measurement(path: Path) -> Measurement:
     Raises
     ------
     InputError
-        If the file breaks the data contract.
+        If the file breaks the data contract, or its amplitudes carry no photon scale.
     """
-    arrays, _ = load_dataset(path)
+    arrays, metadata = load_dataset(path)
+    if metadata.get("photon_scale") == "none":
+        raise InputError(
+            f"{path}: its amplitudes are normalized, their squares are no photons; an arm needs "
+            "counts: import the data with their counts, or use them as base data"
+        )
     count = len(arrays["diffraction"])
     every = np.arange(count, dtype=np.int64)
     object_shape = arrays["objectGuess"].shape

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib.archive import RATIO_MAX, NpzArchive, open_npz, read_npz
+from study_lib.archive import NpzArchive, open_npz, read_npz
+from study_lib.archive_checks import MEMBERS_MAX, RATIO_MAX
 from study_lib.errors import InputError
 
 
@@ -197,6 +198,8 @@ def test_a_header_that_declares_more_than_there_is_is_refused(tmp_path):
         (header((4,), "|O"), "pickled objects"),
         (header((4,), "|S4") + bytes(16), "is of type"),
         (header((0,) * 9), "declares shape"),
+        (header((10**17, 0)), "declares shape"),
+        (header((10**12, 0, 1)), "declares shape"),
         (b"\x93NUMPY\x09\x00", "is damaged"),
         (b"\x93NUMPY\x01\x00\xff\xff{", "is damaged"),
         (b"\x93NUMPY\x01\x00\x05\x00[1,2]", "is damaged"),
@@ -208,6 +211,56 @@ def test_a_lying_or_broken_header_is_refused(content, message, tmp_path):
 
     with pytest.raises(InputError, match=message):
         read_npz(path)
+
+
+def test_every_bit_of_a_header_may_be_flipped(tmp_path):
+    """Only the header is read first, before any checksum: it has to survive on its own."""
+    path = tmp_path / "data.npz"
+    np.savez(path, a=np.arange(6.0).reshape(2, 3), b=np.ones(2))
+    whole = path.read_bytes()
+    start = whole.index(b"\x93NUMPY")
+    refused = 0
+    for place in range(start, start + 128):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                read_npz(path)
+            except InputError:
+                refused += 1
+    assert refused == 128 * 8
+
+
+def test_a_ratio_that_no_pattern_has_is_refused_below_the_largest_possible(tmp_path):
+    """Deflate reaches 1030; a body that mixes zeros with a little noise stays below."""
+    random = np.random.default_rng(0)
+    content = np.zeros(2**23, np.float32)
+    content[:: 2**12] = random.random(2**11)
+    np.savez_compressed(tmp_path / "data.npz", a=content)
+    with zipfile.ZipFile(tmp_path / "data.npz") as file:
+        (info,) = file.infolist()
+    ratio = info.file_size / info.compress_size
+
+    assert RATIO_MAX < ratio < 950
+    with pytest.raises(InputError, match="would grow from"):
+        read_npz(tmp_path / "data.npz")
+
+
+def test_more_members_than_any_data_set_has_are_refused(tmp_path):
+    path = archive_of(tmp_path / "data.npz", [(f"a{n}.npy", b"") for n in range(MEMBERS_MAX + 1)])
+
+    with pytest.raises(InputError, match=r"1001 members; keep at most 1000 arrays"):
+        read_npz(path)
+
+
+def test_an_archive_larger_than_memory_in_all_is_refused(tmp_path, monkeypatch):
+    np.savez(tmp_path / "data.npz", a=np.ones(1000), b=np.ones(1000))
+    monkeypatch.setattr("os.sysconf", lambda name: 100)
+
+    with pytest.raises(InputError, match=r"a, b: .* GiB, this machine has"):
+        read_npz(tmp_path / "data.npz")
+    assert read_npz(tmp_path / "data.npz", only=["a"])[0].keys() == {"a"}
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -255,6 +308,9 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     ("metadata", "message"),
     [
         (np.array("{broken"), "_metadata is not JSON"),
+        (np.array('{"a": Infinity}'), "_metadata is not JSON"),
+        (np.array('{"a": NaN}'), "_metadata is not JSON"),
+        (np.array('{"a": ' + "1" * 5000 + "}"), "_metadata is not JSON"),
         (np.array("[1, 2]"), "_metadata is a JSON list; save an object"),
         (np.array("[" * 100_000), "_metadata is not JSON"),
         (np.array(["{}"]), r"_metadata is <U2 of shape \(1,\); save a 0-d unicode"),
@@ -305,7 +361,7 @@ def test_an_array_larger_than_memory_is_refused_before_it_is_allocated(tmp_path,
     np.savez(tmp_path / "data.npz", a=np.ones(1000))
     monkeypatch.setattr("os.sysconf", lambda name: 50)
 
-    with pytest.raises(InputError, match=r"a takes .* this machine has"):
+    with pytest.raises(InputError, match=r"a: .* GiB, this machine has"):
         read_npz(tmp_path / "data.npz")
 
 
@@ -335,7 +391,7 @@ def validated_alone(path: Path) -> tuple[float, list[str]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-@pytest.mark.parametrize("fault", ["NaN at the end", "bomb", "many positions"])
+@pytest.mark.parametrize("fault", ["NaN at the end", "bomb", "many positions", "many arrays"])
 def test_a_bad_file_takes_less_than_300_mb(fault, tmp_path):
     """However large the file or what it claims: it is judged in slabs."""
     path = tmp_path / "data.npz"
@@ -351,8 +407,11 @@ def test_a_bad_file_takes_less_than_300_mb(fault, tmp_path):
         np.savez(path, **arrays, diffraction=patterns)
     elif fault == "bomb":
         np.savez_compressed(path, **arrays, diffraction=np.zeros((20_000, 64, 64), np.float32))
-    else:
+    elif fault == "many positions":
         np.savez(path, **arrays | {"xcoords": np.full(40_000_000, 40.0)})
+    else:
+        unknown = {f"unknown_{index}": np.zeros(2**24, np.uint8) for index in range(25)}
+        np.savez(path, **arrays, **unknown)
 
     peak_mib, found = validated_alone(path)
 

@@ -14,8 +14,10 @@ from study_lib.contract import (
     validate_file,
     validate_splits,
 )
+from study_lib.contract_rules import DETECTOR_SETTINGS
 from study_lib.errors import InputError
 from study_lib.forward import corners_of, patches_at
+from study_lib.scene_design import DetectorDesign
 
 COUNT, SIDE, OBJECT_SHAPE = 6, 8, (30, 26)
 
@@ -254,7 +256,7 @@ def recorded_photons() -> float:
             r"_metadata: found photons_per_pattern_measured",
         ),
         (
-            {"photons_per_pattern_requested": 1.5 * recorded_photons()},
+            {"photons_per_pattern_requested": 2.1 * recorded_photons()},
             r"diffraction: found .* photons per pattern; expected .* within 25%; the label",
         ),
         (
@@ -280,6 +282,61 @@ def test_metadata_that_agree_with_the_patterns_pass():
     }
 
     assert check_arrays(good_arrays(), metadata)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"photons_per_pattern_measured": "many"}, "photons_per_pattern_measured 'many'"),
+        ({"photons_per_pattern_expected": -5.0}, r"photons_per_pattern_expected -5\.0"),
+        ({"photons_per_pattern_requested": 10**400}, "photons_per_pattern_requested 1000"),
+        ({"photons_per_pattern_measured": True}, "photons_per_pattern_measured True"),
+        ({"photons_per_pattern_measured": float("nan")}, "photons_per_pattern_measured nan"),
+        ({"detector": "x"}, "detector 'x'; expected an object with some of bad_pixel_share"),
+        ({"detector": {"switch_off": 1}}, "detector {'switch_off': 1}"),
+    ],
+)
+def test_metadata_that_make_no_sense_are_reported(metadata, message):
+    (violation,) = check_arrays(good_arrays(), {"domain": "amplitude"} | metadata).serious
+
+    assert violation.key == "_metadata"
+    assert re.search(message, str(violation))
+
+
+def test_the_settings_of_a_detector_are_those_of_the_design():
+    assert set(DetectorDesign.model_fields) == DETECTOR_SETTINGS
+
+
+def test_what_one_split_may_differ_in_is_noted_only():
+    metadata = {"domain": "amplitude", "photons_per_pattern_requested": 1.5 * recorded_photons()}
+
+    report = check_arrays(good_arrays(), metadata)
+
+    assert report.serious == ()
+    assert "the label is not the dose" in str(report.violations[0])
+
+
+def test_squares_that_are_no_counts_are_noted_unless_stated():
+    arrays = good_arrays() | {"diffraction": 1.17 * good_arrays()["diffraction"]}
+
+    report = check_arrays(arrays, {"domain": "amplitude"})
+
+    assert report.serious == ()
+    assert "squares that are no whole numbers" in str(report.violations[0])
+    assert check_arrays(arrays, {"domain": "amplitude", "photon_scale": "none"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scan_index": np.array([0, 1, 2, 3, 4, 2**64 - 1], np.uint64)}, "scan_index: .*uint64"),
+        ({"xcoords": np.array([9, 9, 9, 9, 9, 2**60])}, "xcoords: found int64"),
+    ],
+)
+def test_what_does_not_convert_exactly_is_serious(changes, message):
+    serious = check_arrays(good_arrays() | changes).serious
+
+    assert any(re.search(message, str(entry)) for entry in serious)
 
 
 def test_missing_metadata_are_noted():
@@ -339,3 +396,11 @@ def test_a_file_is_validated_without_reading_it_into_memory_at_once(tmp_path, mo
 
     assert [str(entry) for entry in in_slabs.serious] == [str(entry) for entry in whole.serious]
     assert "1 NaN or infinite, first at index 4" in str(in_slabs.serious[0])
+
+
+def test_both_splits_hold_the_contract_by_themselves(tmp_path):
+    train, test = split_files(tmp_path, 16.0)
+    for arrays in (without("objectGuess"), good_arrays() | with_value("ycoords", 2, np.nan)):
+        np.savez(test, **arrays)
+        with pytest.raises(InputError, match=r"test\.npz breaks the data contract"):
+            validate_splits(train, test)
