@@ -62,6 +62,16 @@ class TrainingDesign(Frozen):
         description="of the convolutions; auto: bfloat16 where the processor has it"
     )
 
+    @model_validator(mode="after")
+    def check_rates(self) -> "TrainingDesign":
+        """Check that the learning rate falls."""
+        if self.learning_rate_min > self.learning_rate:
+            raise ValueError(
+                f"learning_rate_min {self.learning_rate_min} > learning_rate "
+                f"{self.learning_rate}; swap them"
+            )
+        return self
+
 
 class IterativeDesign(Frozen):
     """Iterative reconstruction by pty-chi."""
@@ -147,6 +157,16 @@ class StudyDesign(Frozen):
                     f"neighbor_count = {self.neighbor_count} < {view.gridsize**2} patterns per "
                     f"group of view {view.name} (OVERSAMPLING-001); raise neighbor_count"
                 )
+        targets = {view.name: view.target_overlap for view in self.views}
+        dense, sparse = targets.get("dense"), targets.get("sparse")
+        if dense is not None and sparse is not None and dense < sparse:
+            raise ValueError(f"views: target of dense {dense} < that of sparse {sparse}; swap them")
+        radius = self.detector.beamstop_radius_px
+        if radius >= side / 2:
+            raise ValueError(
+                f"detector.beamstop_radius_px = {radius} hides the whole detector; set it well "
+                f"below {side // 2}"
+            )
         band = self.split.guard_band_px
         if band is not None and band <= side:
             raise ValueError(

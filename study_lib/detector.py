@@ -40,7 +40,7 @@ def count_photons(
     saturation_counts: int | None = None,
     bad_pixels: Bool[np.ndarray, "n n"] | None = None,
     random: np.random.Generator,
-) -> int:
+) -> None:
     """Replace expected photons by amplitudes, the square roots of what is counted, in place.
 
     Photons and dark counts are independent Poisson numbers, so their sum is one; a pixel counts
@@ -58,19 +58,12 @@ def count_photons(
         True where no count is valid.
     random
         Drawn from in the order of the patterns, so that the result does not depend on chunks.
-
-    Returns
-    -------
-    How many pixels reached the limit.
     """
-    saturated = 0
     for start in range(0, len(expected), CHUNK):
         part = expected[start : start + CHUNK]
         counts = random.poisson(part + np.float32(dark_counts))
         if bad_pixels is not None:
             counts[:, bad_pixels] = 0
         if saturation_counts is not None:
-            saturated += int((counts >= saturation_counts).sum())
             np.minimum(counts, saturation_counts, out=counts)
         np.sqrt(counts, out=part, casting="same_kind")
-    return saturated

@@ -127,7 +127,8 @@ def generate_dose(
                 positions = scene.positions_px[masks[split]]
                 patches = stages.patches(scene.object_, positions, design.patch_size_px)
                 arrays = arrays | {"Y": patches}
-            photons = photon_budget(arrays["diffraction"])
+            limit = design.detector.saturation_counts
+            photons = photon_budget(arrays["diffraction"], limit)
             job.results[split] = photons | {"photons_per_pattern_requested": dose}
             path = dataset_path(output_root, dose, split)
             metadata = job.results[split] | _history(design, dose, split, scene, simulated)
@@ -183,7 +184,7 @@ def _history(
         ],
     }
     if detector:
-        history |= {"detector": detector, "saturated_pixels": simulated.saturated[split]}
+        history["detector"] = detector
     if design.detector.saturation_counts is None:
         history["photons_per_pattern_expected"] = simulated.photons_expected[split]
     return history

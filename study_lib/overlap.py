@@ -197,8 +197,20 @@ def write_view(
                 path = view_path(phase_c_root, output_root, dose, view.name, split)
                 chosen = _take(arrays, kept) | {"groups": groups}
                 metadata.pop("photons_per_pattern_expected", None)  # that of the whole split
-                photons = photon_budget(chosen["diffraction"])
-                save_dataset(path, chosen, metadata | {"view": view.name, **photons})
+                limit = design.detector.saturation_counts
+                photons = photon_budget(chosen["diffraction"], limit)
+                step = {
+                    "operation": "select and group",
+                    "parameters": {
+                        **view.model_dump(),
+                        "s_img": metrics.s_img,
+                        "neighbor_count": design.neighbor_count,
+                        "seeds": job.seeds,
+                    },
+                }
+                history = [*metadata.get("transformations", []), step]
+                stated = {"view": view.name, "transformations": history}
+                save_dataset(path, chosen, metadata | stated | photons)
                 job.outputs.append(path)
             job.results[split] = asdict(metrics)
             write_json(folder / f"{split}_metrics.json", job.results[split])

@@ -57,12 +57,23 @@ def load_design(
         _apply(content, "scan.kind=measured")
     for setting in settings:
         _apply(content, setting)
+    if content.get("base") is not None:
+        raise InputError(f"{path}: base is set by --base-npz alone; leave it out")
     content["base"] = base.model_dump() if base else None
-    return parse_design(content, str(path))
+    return parse_design(content, str(path), settings)
 
 
-def parse_design(content: Any, source: str) -> StudyDesign:
+def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> StudyDesign:
     """Validate plain data as a design.
+
+    Parameters
+    ----------
+    content
+        Tables, lists, texts and numbers.
+    source
+        Where they come from, for messages.
+    settings
+        Settings that changed them; a fault in one of these is told as that setting's.
 
     Raises
     ------
@@ -72,15 +83,29 @@ def parse_design(content: Any, source: str) -> StudyDesign:
     try:
         return StudyDesign.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        raise InputError(describe_faults(error, source, StudyDesign)) from None
-    except TypeError as error:
+        raise InputError(describe_faults(error, source, StudyDesign, settings)) from None
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{source}: {error}; use numbers, texts, lists and tables only") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader, but a name that occurs twice in one table is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice} is set twice", node.start_mark
+            )
+        table: dict[Any, Any] = super().construct_mapping(node, deep)
+        return table
 
 
 def _parse_yaml(text: str | bytes, source: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.load(text, _PlainLoader)  # noqa: S506  # a safe loader, without double names
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{source}: not readable as YAML ({error})") from None
 
 

@@ -16,9 +16,11 @@ class GrainsDesign(Frozen):
     """Overlapping discs and bars on a smooth phase."""
 
     kind: Literal["grains"]
-    grain_count: int = Field(ge=1, default=40, description="grains per 100 x 100 object pixels")
-    smallest_grain_px: float = Field(gt=0, default=4.0, description="radius")
-    largest_grain_px: float = Field(gt=0, default=30.0, description="radius")
+    grain_count: int = Field(
+        ge=1, le=10_000, default=40, description="grains per 100 x 100 object pixels"
+    )
+    smallest_grain_px: float = Field(ge=0.5, le=1000, default=4.0, description="radius")
+    largest_grain_px: float = Field(ge=0.5, le=1000, default=30.0, description="radius")
     phase_range_rad: PhaseRange = 1.0
     amplitude_min: AmplitudeMin = 0.7
 
@@ -37,8 +39,8 @@ class SiemensStarDesign(Frozen):
     """Siemens stars side by side, each turned by its own angle."""
 
     kind: Literal["siemens_star"]
-    spoke_count: int = Field(ge=2, default=36)
-    star_diameter_px: float = Field(gt=0, default=80.0)
+    spoke_count: int = Field(ge=2, le=1000, default=36)
+    star_diameter_px: float = Field(ge=8, default=80.0)
     phase_range_rad: PhaseRange = 1.0
     amplitude_min: AmplitudeMin = 0.7
 
@@ -58,9 +60,11 @@ class CellsDesign(Frozen):
     """Weak-phase objects: cells with a membrane, a nucleus and granules, hardly absorbing."""
 
     kind: Literal["cells"]
-    cell_count: int = Field(ge=1, default=6, description="cells per 100 x 100 object pixels")
-    smallest_cell_px: float = Field(gt=0, default=12.0, description="radius")
-    largest_cell_px: float = Field(gt=0, default=30.0, description="radius")
+    cell_count: int = Field(
+        ge=1, le=200, default=6, description="cells per 100 x 100 object pixels"
+    )
+    smallest_cell_px: float = Field(ge=2, le=300, default=12.0, description="radius")
+    largest_cell_px: float = Field(ge=2, le=300, default=30.0, description="radius")
     phase_range_rad: PhaseRange = 0.3
     amplitude_min: AmplitudeMin = 0.98
 
@@ -101,11 +105,15 @@ class ScanDesign(Frozen):
 
 
 class DetectorDesign(Frozen):
-    """What a real detector adds and loses; all of it off unless set."""
+    """What a real detector adds and loses; all of it off unless set.
 
-    dark_counts: float = Field(ge=0, default=0.0, description="mean dark counts per pixel")
+    Every arm is given the mask of beamstop and bad pixels. No arm is told of dark counts or of
+    saturation: both are what they cost whoever takes the counts at their word.
+    """
+
+    dark_counts: float = Field(ge=0, le=1e6, default=0.0, description="mean dark counts per pixel")
     saturation_counts: int | None = Field(
-        ge=1, default=None, description="the most a pixel can count; null: no limit"
+        ge=1, lt=2**40, default=None, description="the most a pixel can count; null: no limit"
     )
     beamstop_radius_px: float = Field(ge=0, default=0.0, description="masked disc in the centre")
     bad_pixel_share: float = Field(

@@ -1,5 +1,6 @@
 """Settings as strict models, and their faults told in the words of whoever wrote the file."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -11,8 +12,23 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def describe_faults(error: ValidationError, source: str, model: type[BaseModel]) -> str:
-    """Return one line per fault of a pydantic validation, with the remedy where it is known."""
+def describe_faults(
+    error: ValidationError, source: str, model: type[BaseModel], settings: Sequence[str] = ()
+) -> str:
+    """Return one line per fault of a pydantic validation, with the remedy where it is known.
+
+    Parameters
+    ----------
+    error
+        What pydantic found.
+    source
+        Where the values come from.
+    model
+        What they were to become.
+    settings
+        Texts ``name=value`` that changed the source; they are blamed for what they set.
+    """
+    changed = {setting.partition("=")[0]: setting for setting in settings}
     lines = []
     for fault in error.errors(include_url=False):
         names, known = _place(model, fault["loc"])
@@ -38,7 +54,9 @@ def describe_faults(error: ValidationError, source: str, model: type[BaseModel])
             message = str(fault["ctx"]["error"])
         else:
             message = f"found {found!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
-        lines.append(f"{source}: {where}: {message}")
+        prefixes = (".".join(names[:depth]) for depth in range(len(names), 0, -1))
+        blamed = next((f"--set {changed[name]}" for name in prefixes if name in changed), source)
+        lines.append(f"{blamed}: {where}: {message}")
     return "\n".join(lines)
 
 

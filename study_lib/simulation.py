@@ -20,13 +20,12 @@ class SimulatedScan:
 
     ``amplitudes`` (scan, n, n) by split are sqrt(counts); ``probe`` (n, n) predicts the photons;
     ``photons_expected`` by split are the mean photons per pattern that reach the valid pixels,
-    dark counts included; ``saturated`` by split counts the pixels at their limit.
+    dark counts included.
     """
 
     amplitudes: Mapping[str, Float[np.ndarray, "scan n n"]]
     probe: Complex[np.ndarray, "n n"]
     photons_expected: Mapping[str, float]
-    saturated: Mapping[str, int]
 
 
 def expected_patterns(
@@ -98,12 +97,12 @@ def simulate(
     totals = np.concatenate([part.sum(axis=1) for part in flat.values()])
     scale = dose / totals.mean(dtype=np.float64)
     valid = np.ones(probe.shape, bool) if bad_pixels is None else ~bad_pixels
-    expected, saturated = {}, {}
+    expected = {}
     for split, part in patterns.items():
         np.multiply(part, np.float32(scale), out=part)
-        seen = part.mean(axis=0)[valid]
-        expected[split] = float(seen.sum(dtype=np.float64) + dark_counts * valid.sum())
-        saturated[split] = count_photons(
+        seen = part.mean(axis=0, dtype=np.float64)[valid]
+        expected[split] = float(seen.sum() + dark_counts * valid.sum())
+        count_photons(
             part,
             dark_counts=dark_counts,
             saturation_counts=saturation_counts,
@@ -111,7 +110,7 @@ def simulate(
             random=random[split],
         )
     scaled = (probe * np.sqrt(scale)).astype(np.complex64)
-    return SimulatedScan(patterns, scaled, expected, saturated)
+    return SimulatedScan(patterns, scaled, expected)
 
 
 def object_patches(

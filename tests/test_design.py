@@ -18,6 +18,7 @@ from study_lib.presets import (
 )
 
 VIEWS = {
+    "sparse": "{name: sparse, gridsize: 2, target_overlap: 0.8}",
     "dense": "{name: dense, gridsize: 2, target_overlap: 0.7}",
     "baseline": "{name: baseline, gridsize: 1, target_overlap: null}",
 }
@@ -139,6 +140,9 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_name(setting):
         ("specimen.smallest_grain_px=16.0", "smallest_grain_px 16.0 > largest_grain_px 15.0"),
         ("specimen={kind: cells, smallest_cell_px: 40.0}", "smallest_cell_px 40.0 > largest_cell"),
         ("scan.kind=measured", "no measured positions without base data; give --base-npz"),
+        ("training.learning_rate_min=0.1", "learning_rate_min 0.1 > learning_rate 0.001; swap"),
+        ("views=[{dense}, {sparse}]", "target of dense 0.7 < that of sparse 0.8; swap them"),
+        ("detector.beamstop_radius_px=16.0", "hides the whole detector; set it well below 16"),
         ("split.guard_band_px=32", "split.guard_band_px = 32: both splits .* at least 33"),
     ],
 )
@@ -171,6 +175,34 @@ def test_a_fault_inside_a_choice_names_what_that_choice_knows(setting, message):
         load_design("smoke", [setting])
 
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_fault_is_told_as_that_of_the_setting_that_made_it():
+    with pytest.raises(InputError) as caught:
+        load_design("smoke", ["training.epoch=3", "specimen.grain_count=0"])
+
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("--set specimen.grain_count=0: specimen.grain_count: found 0;")
+    assert lines[1].startswith("--set training.epoch=3: training.epoch: unknown name")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "neighbor_count: 7",
+            "neighbor_count: 7\nneighbor_count: 8",
+            "neighbor_count is set twice",
+        ),
+        ("epochs: 4", "epochs: 4\n  epochs: 5", "epochs is set twice"),
+        ("neighbor_count: 7", "neighbor_count: &a [*a]", "not readable as YAML|Circular reference"),
+        ("neighbor_count: 7", "neighbor_count: " + 5000 * "[", "not readable as YAML"),
+        ("neighbor_count: 7", "neighbor_count: 7\nbase: {name: x}", "set by --base-npz alone"),
+    ],
+)
+def test_a_file_that_says_two_things_or_none_is_refused(old, new, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        load_design(smoke_file(tmp_path, old, new))
 
 
 @pytest.mark.parametrize("kind", ["grains", "siemens_star", "power_law", "cells"])

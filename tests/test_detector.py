@@ -1,20 +1,22 @@
 """The detector loses and adds what it says; masked pixels reach neither arm's loss."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from scipy.special import xlogy
 from scipy.stats import chisquare, poisson
 
 from study_lib import lsqml, training
 from study_lib.contract import load_dataset, validate_file
 from study_lib.design import SPLITS
 from study_lib.detector import bad_pixel_mask, count_photons
+from study_lib.forward import exit_waves, expected_counts, probes_at
 from study_lib.generation import generate_dose
 from study_lib.measurement import load_measurement
 from study_lib.network import half_deviance
-from study_lib.paths import dataset_path
+from study_lib.overlap import write_view
+from study_lib.paths import dataset_path, view_path
+from study_lib.photons import photon_budget
 
 DOSE = 1e4
 
@@ -44,15 +46,16 @@ def test_chunks_do_not_change_the_counts(monkeypatch):
     np.testing.assert_array_equal(counted(2.0), whole)
 
 
-def test_a_pixel_counts_to_its_limit_and_says_how_often():
+def test_a_pixel_counts_to_its_limit_and_the_budget_says_how_often():
     expected = np.full((20, 8, 8), 9.0, np.float32)
-    saturated = count_photons(expected, saturation_counts=9, random=np.random.default_rng(0))
+    count_photons(expected, saturation_counts=9, random=np.random.default_rng(0))
 
     counts = np.round(expected.astype(float) ** 2)
-    unlimited = poisson(9)
+    saturated = photon_budget(expected, 9)["saturated_pixels"]
     assert counts.max() == 9
     assert saturated == (counts == 9).sum()
-    assert saturated / counts.size == pytest.approx(unlimited.sf(8), abs=0.05)
+    assert saturated / counts.size == pytest.approx(poisson(9).sf(8), abs=0.05)
+    assert "saturated_pixels" not in photon_budget(expected)
 
 
 def test_bad_pixels_hold_nothing_and_the_others_what_they_had():
@@ -121,14 +124,40 @@ def test_files_carry_the_mask_and_hold_the_contract(masked):
     np.testing.assert_array_equal(*masks)
 
 
-def test_saturation_is_recorded(tmp_path, tiny_design_with):
-    generate_dose(tiny_design_with("detector.saturation_counts=50"), DOSE, tmp_path)
+def test_saturation_is_recorded_of_a_split_and_of_a_view(tmp_path, tiny_design_with):
+    design = tiny_design_with("detector.saturation_counts=50")
+    generate_dose(design, DOSE, tmp_path)
+    roots = {"phase_c_root": tmp_path, "output_root": tmp_path / "D"}
+    write_view(design, DOSE, "sparse", **roots, artifact_root=tmp_path / "D")
+    paths = (
+        dataset_path(tmp_path, DOSE, "train"),
+        view_path(tmp_path, tmp_path / "D", DOSE, "sparse", "train"),
+    )
 
-    arrays, metadata = load_dataset(dataset_path(tmp_path, DOSE, "train"))
+    for path in paths:
+        arrays, metadata = load_dataset(path)
+        counts = np.round(arrays["diffraction"].astype(float) ** 2)
+        assert metadata["saturated_pixels"] == (counts == 50).sum() > 0
+        assert counts.max() == 50
+        assert "photons_per_pattern_expected" not in metadata
+    operations = [step["operation"] for step in metadata["transformations"]]
+    assert operations == ["split", "simulate", "canonicalise", "select and group"]
 
-    counts = np.round(arrays["diffraction"].astype(float) ** 2)
-    assert metadata["saturated_pixels"] == (counts == 50).sum() > 0
-    assert counts.max() == 50
+
+def test_what_is_expected_of_the_detector_is_what_its_pixels_count(masked):
+    """Dark counts and the mask included: from the scene in the file, written out."""
+    for split in SPLITS:
+        arrays, metadata = load_dataset(dataset_path(masked, DOSE, split))
+        waves = exit_waves(
+            torch.from_numpy(arrays["probeGuess"].astype(complex)),
+            torch.from_numpy(arrays["objectGuess"].astype(complex)),
+            torch.from_numpy(np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)),
+        )
+        patterns = expected_counts(waves).numpy() + 2.0
+
+        valid = patterns[:, ~arrays["bad_pixels"]].sum(axis=1).mean()
+
+        assert metadata["photons_per_pattern_expected"] == pytest.approx(valid, rel=1e-5)
 
 
 def test_an_ideal_detector_leaves_no_mask(phase_c):
@@ -182,9 +211,24 @@ def test_a_network_trained_with_a_mask_learns_from_the_other_pixels(masked):
         seed=0,
     )
 
-    unmasked = training.GroupTensors.of(replace(measurement, bad_pixels=None))
     assert trained.history.train[-1] < trained.history.train[0]
-    assert trained.history.uniform_object < training._uniform_loss(unmasked)
+
+
+def test_the_uniform_object_it_is_held_against_knows_the_mask(masked):
+    """The best featureless object over the good pixels, from numpy alone."""
+    measurement = load_measurement(dataset_path(masked, DOSE, "train"))
+    good = ~measurement.bad_pixels
+    shifted = probes_at(
+        torch.from_numpy(measurement.probe), torch.from_numpy(measurement.positions_px)
+    )
+    model = expected_counts(shifted).numpy().astype(float)[:, good]
+    counts = measurement.counts[:, good]
+    model *= counts.sum() / model.sum()
+    terms = model - counts + xlogy(counts, counts) - xlogy(counts, model + 1e-6)
+
+    uniform = training._uniform_loss(training.GroupTensors.of(measurement))
+
+    assert uniform == pytest.approx(terms.mean(), rel=1e-3)
 
 
 def reconstructed(measurement, amplitudes, bad_pixels) -> np.ndarray:

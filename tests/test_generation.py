@@ -1,18 +1,21 @@
 """Simulated patterns have the dose, the statistics, the split and the seeds they claim."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import fourier_shift
 
 from study_lib import generation, scene, seeding
-from study_lib.contract import load_dataset
+from study_lib.contract import load_dataset, validate_file
 from study_lib.design import SPLITS
-from study_lib.errors import InputError
+from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
-from study_lib.generation import generate_dose
+from study_lib.generation import Stages, canonicalise, generate_dose
 from study_lib.paths import dataset_path
 from study_lib.runs import base_data
 from study_lib.scene import scene_of
+from study_lib.simulation import expected_patterns, simulate
 
 DOSE = 1e4
 
@@ -194,3 +197,62 @@ def test_a_broken_base_leaves_a_record_of_the_failure(tmp_path, tiny_design):
     assert job["status"] == "failed"
     assert "probeGuess: found float64" in job["error"]
     assert job["outputs"] == {}
+
+
+def test_another_replicate_has_other_noise_on_the_same_scene(tmp_path, phase_c, tiny_design_with):
+    generate_dose(tiny_design_with("replicate=1"), DOSE, tmp_path)
+    first, second = splits_of(phase_c)["train"], splits_of(tmp_path)["train"]
+
+    for key in ("objectGuess", "probeGuess", "xcoords", "ycoords", "scan_index"):
+        np.testing.assert_array_equal(first[key], second[key])
+    bright = model_of(first) > 5
+    assert (counts_of(first) != counts_of(second))[bright].mean() > 0.8
+
+
+def test_every_stage_can_be_replaced(tmp_path, tiny_design):
+    """A world without noise: the patterns are what the stage made of them."""
+
+    def noise_free(**scene):
+        simulated = simulate(**scene)
+        patterns = {
+            split: np.sqrt(
+                expected_patterns(scene["object_"], simulated.probe, positions).round()
+            ).astype(np.float32)
+            for split, positions in scene["positions_px"].items()
+        }
+        return replace(simulated, amplitudes=patterns)
+
+    generate_dose(tiny_design, DOSE, tmp_path, stages=Stages(simulate=noise_free))
+
+    arrays = splits_of(tmp_path)["train"]
+    assert np.abs(counts_of(arrays) - model_of(arrays)).max() < 0.51
+
+
+def test_splits_that_share_object_rows_are_not_written(tmp_path, tiny_design):
+    def halves(positions_px, guard_band_px):
+        rows = positions_px[:, 0]
+        middle = np.median(rows)
+        return {"train": rows < middle, "test": rows >= middle}
+
+    def shifted(**arrays):
+        canonical = canonicalise(**arrays)
+        return canonical | {"ycoords": np.full(len(canonical["ycoords"]), 20.0)}
+
+    stages = Stages(split=halves, canonicalise=shifted)
+    with pytest.raises(StudyError, match="lit by both splits"):
+        generate_dose(tiny_design, DOSE, tmp_path, stages=stages)
+
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_true_patches_are_written_on_request(tmp_path, tiny_design_with):
+    design = tiny_design_with("object_patches=true")
+    generate_dose(design, DOSE, tmp_path)
+
+    path = dataset_path(tmp_path, DOSE, "train")
+    with np.load(path) as archive:
+        patches, object_ = archive["Y"], archive["objectGuess"]
+        corners = np.round([archive["ycoords"], archive["xcoords"]]).astype(int).T - 8
+    assert validate_file(path).violations == ()
+    for patch, (row, column) in zip(patches, corners, strict=True):
+        np.testing.assert_array_equal(patch, object_[row : row + 16, column : column + 16])

@@ -18,6 +18,7 @@ from study_lib.overlap import (
     group_to_group_overlap,
     image_overlap,
     subsample,
+    view_of,
     write_view,
 )
 from study_lib.paths import dataset_path, view_folder, view_path
@@ -300,3 +301,21 @@ def test_a_view_before_its_data_is_refused(tmp_path, tiny_design):
 
     with pytest.raises(InputError, match=r"patched_train\.npz: no such file"):
         write_view(tiny_design, DOSE, "dense", **roots)
+
+
+def test_another_replicate_chooses_and_groups_other_patterns(phase_c, tiny_design_with):
+    """With the same positions and probe: both seeds are the replicate's."""
+    arrays, _ = load_dataset(dataset_path(phase_c, 1e4, "train"))
+    positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+    found = []
+    for replicate in (0, 1):
+        design = tiny_design_with(f"replicate={replicate}")
+        dense = design.view("dense").model_copy(update={"target_overlap": None})
+        kept, _, _ = view_of(
+            positions, arrays["probeGuess"], design.view("sparse"), "train", design
+        )
+        _, groups, _ = view_of(positions, arrays["probeGuess"], dense, "train", design)
+        found.append((kept.tolist(), groups.tolist()))
+
+    assert found[0][0] != found[1][0]
+    assert found[0][1] != found[1][1]
