@@ -16,7 +16,6 @@ WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExist
 app = typer.Typer(
     name="study",
     help="Dose and overlap study of ptychography: PtychoPINN and LSQML on the same patterns.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -95,8 +94,10 @@ def notebook(
     """Execute one notebook with checked parameters (paths relative to this folder)."""
     from study_lib.presets import parse_assignments
     from study_lib.runner import execute_notebook
+    from study_lib.runs import require_condition
 
     values = parse_assignments(parameter or [])
+    require_condition(values)
     execute_notebook(name, output, values, Path.cwd())
     print(output)
 
@@ -118,6 +119,9 @@ def main() -> None:
     end_on_terminate()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if not arguments:
+        print("study: no command given; `study --help` lists them", file=sys.stderr)
+        sys.exit(2)
     try:
         code = app(args=arguments, standalone_mode=False)
     except StudyError as error:

@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from study_lib.archive import METADATA, metadata_of, open_npz, read_npz
-from study_lib.contract_rules import Violation, check_metadata, check_splits, check_together
+from study_lib.contract_metadata import check_metadata
+from study_lib.contract_rules import Violation, check_splits, check_together
 from study_lib.errors import InputError
 from study_lib.facts import ArrayFacts, facts_of_array, facts_of_header, facts_of_member
 from study_lib.files import write_npz

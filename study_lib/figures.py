@@ -11,6 +11,7 @@ from matplotlib.patches import Circle
 
 PHASE_MAP = "twilight"
 AMPLITUDE_MAP = "gray"
+NOT_SCORED = "#b9d6f0"  # no grey: it must not pass for a value
 PANEL_IN = 3.2
 
 
@@ -148,6 +149,7 @@ def _image(
 ) -> None:
     low, high = limits or (float(np.nanmin(image)), float(np.nanmax(image)))
     shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high)
+    axis.set_facecolor(NOT_SCORED)
     axis.set_title(title, fontsize="small")
     axis.set(xticks=[], yticks=[])
     axis.figure.colorbar(shown, ax=axis, shrink=0.8)

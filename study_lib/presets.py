@@ -92,6 +92,7 @@ class _PlainLoader(yaml.SafeLoader):
     """The safe loader, but a name that occurs twice in one table is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a table, or refuse it."""
         names = [key.value for key, _ in node.value]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

@@ -1,8 +1,10 @@
 """A run's folder: its design, its base data, where its phases keep their files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from study_lib.contract import load_dataset
 from study_lib.design import BaseData, StudyDesign
@@ -104,6 +106,24 @@ def open_run(folder: Path) -> Run:
             f"{run.design.base.name} back there, or start another run"
         )
     return run
+
+
+def require_condition(values: Mapping[str, Any]) -> None:
+    """Check dose and view among a notebook's parameters against the design of its run, if any.
+
+    Raises
+    ------
+    InputError
+        If the design of the run does not have them.
+    """
+    folder = values.get("run_folder")
+    if not isinstance(folder, str) or not (Path(folder) / DESIGN_FILE).is_file():
+        return
+    design = open_run(Path(folder)).design
+    if isinstance(values.get("dose"), float):
+        design.require_dose(values["dose"])
+    if isinstance(values.get("view"), str):
+        design.view(values["view"])
 
 
 def open_or_create(folder: Path, preset: str, base_npz: Path | None = None) -> Run:

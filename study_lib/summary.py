@@ -10,6 +10,7 @@ from study_lib.errors import InputError
 from study_lib.figures import masked, phase_grid
 from study_lib.files import atomic_path, read_json, write_text
 from study_lib.paths import comparison_folder, dose_name
+from study_lib.presets import parse_design
 
 COLUMNS = {
     "dose": "photons",
@@ -53,7 +54,7 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=110)
         figures.append(path.relative_to(artifact_root).as_posix())
-    write_text(artifact_root / "summary.md", _markdown(splits, figures))
+    write_text(artifact_root / "summary.md", _markdown(splits, figures, _origin(phase_g_root)))
     return rows
 
 
@@ -87,11 +88,13 @@ def dose_figure(phase_g_root: Path, rows: Sequence[dict[str, Any]]) -> Any:
         panels = {f"truth, {view}": arrays["truth"]}
         for row in chosen:
             score = row["phase_ms_ssim"]
-            panels[f"{row['label']}, MS-SSIM {score:.3f}"] = arrays[row["arm"]]
+            doubt = "" if row["registration"] == "ok" else f", registration {row['registration']}"
+            panels[f"{row['label']}, MS-SSIM {score:.3f}{doubt}"] = arrays[row["arm"]]
         lines.append(masked(panels, arrays["mask"]))
     dose, split = rows[0]["dose"], rows[0]["split"]
     return phase_grid(
-        lines, title=f"object phase [rad], {dose:g} photons per pattern, {split} split"
+        lines,
+        title=f"object phase [rad], {dose:g} photons per pattern, {split} split (blue: not scored)",
     )
 
 
@@ -110,16 +113,33 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _markdown(splits: dict[str, list[dict[str, Any]]], figures: Sequence[str]) -> str:
-    parts = ["# Summary\n"]
+def _origin(phase_g_root: Path) -> str:
+    """Return one line that says which run this is, if the comparisons lie in one."""
+    path = phase_g_root.parent / "design.json"
+    if not path.is_file():
+        return ""
+    design = parse_design(read_json(path), str(path))
+    source = design.base.name if design.base else f"synthetic object ({design.specimen.kind})"
+    return (
+        f"Preset {design.preset}, design {design.digest}, {source}, patches of "
+        f"{design.patch_size_px} pixels, replicate {design.replicate}: one set of seeds, no spread "
+        "over repetitions.\n"
+    )
+
+
+def _markdown(splits: dict[str, list[dict[str, Any]]], figures: Sequence[str], origin: str) -> str:
+    parts = ["# Summary\n"] + ([origin] if origin else [])
     for split, rows in splits.items():
         if rows:
             parts.append(f"## {split.capitalize()} split\n\n{markdown_table(rows)}")
     parts.append(
-        "Overlap is metric 2 as measured on the patterns used; the target is what was asked for. A "
+        "Overlap is the mean disc overlap of a pattern with its nearest neighbours (metric 2), as "
+        "measured on the patterns used; the target is what was asked for. A "
         "scan sparser than its target keeps every pattern. Times are processor seconds. "
         "All arms of a row group (photons, view) used the same patterns, probe and mask. "
-        "PtychoPINN was trained on the train split of the same view. A dash in the FRC column: "
+        "PtychoPINN was trained on the train split of the same view; gs1 sees one pattern at a "
+        "time, gs2 groups of four. Registration uncertain: the shift against the truth could not "
+        "be told, so that row is no score. A dash in the FRC column: "
         "the curve never falls below the threshold, so no crossing is stated.\n"
     )
     parts += [f"![object phase]({path})\n" for path in figures]

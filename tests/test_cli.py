@@ -10,6 +10,8 @@ import pytest
 
 from study_lib.cli import main
 from study_lib.contract import save_dataset
+from study_lib.presets import load_design
+from study_lib.runs import create_run
 
 
 def call(monkeypatch, capsys, folder, *arguments):
@@ -263,3 +265,32 @@ def test_help_starts_without_torch():
     )
     folder = Path(__file__).resolve().parent.parent
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+
+
+def test_no_command_is_one_line(monkeypatch, capsys, tmp_path):
+    code, _, error = call(monkeypatch, capsys, tmp_path)
+
+    assert code == 2
+    assert error == "study: no command given; `study --help` lists them\n"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("dose=5.0", "dose 5 is not in the design; choose one of 10000"),
+        ("view=densest", "view 'densest' is not in the design; choose one of baseline"),
+    ],
+)
+def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
+    parameter, message, monkeypatch, capsys, tmp_path
+):
+    create_run(tmp_path / "run", load_design("smoke"))
+    given = ("-p", "run_folder=run", "-p", parameter)
+
+    code, _, error = call(
+        monkeypatch, capsys, tmp_path, "notebook", "02_overlap", "out.ipynb", *given
+    )
+
+    assert code == 2
+    assert message in error
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -14,7 +14,7 @@ from study_lib.contract import (
     validate_file,
     validate_splits,
 )
-from study_lib.contract_rules import DETECTOR_SETTINGS
+from study_lib.contract_metadata import DETECTOR_SETTINGS
 from study_lib.errors import InputError
 from study_lib.forward import corners_of, patches_at
 from study_lib.scene_design import DetectorDesign
