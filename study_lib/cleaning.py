@@ -40,10 +40,9 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     """
     _check_shapes(path, raw)
     raw = frames_that_count(path, _flipped(path, raw, choices), choices)
-    raw = _square(path, raw)
+    raw = _square(path, _centred(raw, choices))
     probe, mode_steps, mode_remarks = _strongest_mode(path, raw.probe)
     object_ = _single_slice(path, raw.object_)
-    raw = _centred(raw, choices)
     amplitudes, pattern_steps, pattern_remarks = _amplitudes(path, raw)
     bad = raw.bad_pixels
     return Acquisition(

@@ -115,6 +115,31 @@ def test_patterns_are_cropped_to_squares_about_their_zero_frequency(patterns):
     assert "crop to a square" in operations(found)
 
 
+@pytest.mark.parametrize("pad", [((0, 0), (3, 3)), ((2, 4), (0, 0)), ((0, 0), (0, 5))])
+def test_patterns_are_centred_before_they_are_cropped(patterns, pad):
+    """The bright corner pixel is the zero frequency: it comes to the middle of the square."""
+    wide = np.pad(patterns, ((0, 0), *pad))
+    shift = [n // 2 - 4 - side[0] for n, side in zip(wide.shape[1:], pad, strict=True)]
+    wide = np.roll(wide, shift, (1, 2))
+    bad = np.zeros(wide.shape[1:], bool)
+    bad[0, 1] = True
+    raw = RawScan(
+        POSITIONS,
+        patterns=np.fft.ifftshift(wide, axes=(1, 2)),
+        domain="counts",
+        bad_pixels=bad,
+    )
+
+    found = acquisition_of(FILE, raw, ReadChoices(zero_frequency="corner"))
+
+    assert found.amplitudes.shape == (6, 8, 8)
+    assert (found.counts()[:, 4, 4] == 900).all()
+    assert np.argwhere(found.bad_pixels).tolist() == [[4, 5]]
+    good = ~found.bad_pixels
+    np.testing.assert_allclose(found.counts()[:, good], patterns[:, good], rtol=1e-6)
+    assert found.remarks == ()
+
+
 def test_a_probe_is_not_cropped_with_its_patterns(patterns):
     wide = np.pad(patterns, ((0, 0), (0, 0), (3, 3)))
     raw = RawScan(POSITIONS, patterns=wide, domain="counts", probe=np.ones((8, 14), complex))
