@@ -15,7 +15,14 @@ from jaxtyping import Complex, Float
 from study_lib.acquisition import Acquisition, step
 from study_lib.errors import InputError
 from study_lib.frames import frames_that_count
-from study_lib.raw_scan import WHOLE_SHARE, Domain, RawScan, ReadChoices, whole_share
+from study_lib.raw_scan import (
+    WHOLE_SHARE,
+    Domain,
+    RawScan,
+    ReadChoices,
+    check_shapes,
+    whole_share,
+)
 
 MODE_SHARE_MAX = 0.05
 CENTRAL_SHARE_MIN = 0.25
@@ -88,37 +95,17 @@ def _flipped(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
 
 
 def _check_shapes(path: Path, raw: RawScan) -> None:
-    found = raw.positions_px.shape
-    if raw.positions_px.ndim != 2 or found[1] != 2 or not found[0]:
-        raise InputError(
-            f"{path}: positions: found shape {found}; expected (scan, 2); "
-            "give one (row, column) for every pattern"
-        )
-    if raw.patterns is None:
-        return
-    if raw.patterns.dtype.kind not in "fiu":
+    arrays = {
+        "positions": raw.positions_px,
+        "patterns": raw.patterns,
+        "bad_pixels": raw.bad_pixels,
+        "scan_index": raw.scan_index,
+        "probe": raw.probe,
+    }
+    shapes = {name: array.shape for name, array in arrays.items() if array is not None}
+    check_shapes(path, **shapes)
+    if raw.patterns is not None and raw.patterns.dtype.kind not in "fiu":
         raise InputError(f"{path}: patterns: found {raw.patterns.dtype}; expected real numbers")
-    if raw.patterns.ndim != 3 or raw.patterns.shape[0] != found[0] or not raw.patterns.size:
-        raise InputError(
-            f"{path}: patterns: found shape {raw.patterns.shape}; expected ({found[0]}, n, n), one "
-            "for every position; order the axes as (scan, row, column)"
-        )
-    frame = raw.patterns.shape[1:]
-    if raw.bad_pixels is not None and raw.bad_pixels.shape != frame:
-        raise InputError(
-            f"{path}: bad pixels: found shape {raw.bad_pixels.shape}; expected {frame}, "
-            "one value for every detector pixel"
-        )
-    if raw.scan_index is not None and raw.scan_index.shape != found[:1]:
-        raise InputError(
-            f"{path}: indices: found shape {raw.scan_index.shape}; expected {found[:1]}, "
-            "one for every pattern"
-        )
-    if raw.probe is not None and raw.probe.shape[-2:] != frame:
-        raise InputError(
-            f"{path}: probe: found shape {raw.probe.shape}; expected (modes, {frame[0]}, "
-            f"{frame[1]}), as large as a pattern; crop or pad it"
-        )
 
 
 def _square(path: Path, raw: RawScan) -> RawScan:

@@ -28,8 +28,8 @@ from study_lib.acquisition import (
     step,
 )
 from study_lib.cleaning import acquisition_of
-from study_lib.hdf5_files import Hdf5Reader, new_hdf5, open_hdf5
-from study_lib.raw_scan import RawScan, ReadChoices, require_domain
+from study_lib.hdf5_files import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+from study_lib.raw_scan import RawScan, ReadChoices, check_shapes, require_domain
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19
 VERSION = 160
@@ -65,20 +65,14 @@ def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
     """
     require_domain(path, "counts", choices)
     with open_hdf5(path) as file:
-        patterns = file.optional_array(f"{ENTRY}/data_1/data")
-        if patterns is None:
-            patterns = file.optional_array(f"{DETECTOR}/data")
-        translation = file.optional_array(TRANSLATION)
-        if translation is None:
-            translation = file.array(f"{ENTRY}/data_1/translation")
+        counts_name, translation_name = _names(file)
+        side = _check_headers(file, counts_name, translation_name)
+        translation = file.array(translation_name)
         mask = file.optional_array(f"{DETECTOR}/mask", "iub")
         probe, object_ = file.optional_array(PROBE, "c"), file.optional_array(OBJECT, "c")
         names = file.optional_array(INDEXES, "iu")
         centre = [file.number(f"{EXTENSION}/object_center_{axis}_m") or 0.0 for axis in "yx"]
         geometry, directions = _geometry(file), _directions(file)
-        if translation.ndim != 2 or translation.shape[1] != 3:
-            raise file.refused(TRANSLATION, f"found shape {translation.shape}", "give (scan, 3)")
-        side = _side(file, patterns, probe)
         pixel_m = geometry.pixel_of_object_m(side)
         if pixel_m is None:
             raise file.refused(
@@ -86,6 +80,7 @@ def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
                 "energy, distance and pixel size are not all there, so metres cannot become pixels",
                 "add source_1/energy (J), distance and x_pixel_size (m)",
             )
+        patterns = file.optional_array(counts_name)
     vectors = -(translation.astype(np.float64) @ directions.T) / pixel_m
     steps = [step("positions from metres to pixels", object_pixel_m=pixel_m)]
     if object_ is not None:
@@ -167,12 +162,35 @@ def _write_images(file: h5py.File, acquisition: Acquisition, pixel_m: float) -> 
         file[f"{EXTENSION}/object_center_x_m"] = file[f"{EXTENSION}/object_center_y_m"] = 0.0
 
 
-def _side(file: Hdf5Reader, *frames: np.ndarray | None) -> int:
-    """Return the side of the patterns or, without patterns, of the probe."""
-    for frame in frames:
-        if frame is not None and frame.ndim >= 2:
-            return int(min(frame.shape[-2:]))
-    raise file.missing(f"{ENTRY}/data_1/data")
+def _names(file: Hdf5Reader) -> tuple[str, str]:
+    """Return where counts and translations are; both may be in one of two places."""
+    counts = f"{ENTRY}/data_1/data"
+    return (
+        counts if counts in file else f"{DETECTOR}/data",
+        TRANSLATION if TRANSLATION in file else f"{ENTRY}/data_1/translation",
+    )
+
+
+def _check_headers(file: Hdf5Reader, counts_name: str, translation_name: str) -> int:
+    """Return the side of the patterns or the probe after checking all shapes; no array is read."""
+    counts = file.optional_shape(counts_name, ranks=[3])
+    translation = file.shape(translation_name)
+    if len(translation) != 2 or translation[1] != 3:
+        raise file.refused(translation_name, f"found shape {translation}", "give (scan, 3)")
+    probe = file.optional_shape(PROBE, "c", IMAGE_RANKS)
+    file.optional_shape(OBJECT, "c", IMAGE_RANKS)
+    frame = counts or probe
+    if frame is None:
+        raise file.missing(f"{ENTRY}/data_1/data")
+    check_shapes(
+        file.path,
+        positions=(translation[0], 2),
+        patterns=counts,
+        bad_pixels=file.optional_shape(f"{DETECTOR}/mask", "iub"),
+        scan_index=file.optional_shape(INDEXES, "iu"),
+        probe=probe,
+    )
+    return min(frame[-2:])
 
 
 def _geometry(file: Hdf5Reader) -> Geometry:

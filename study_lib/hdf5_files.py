@@ -5,7 +5,9 @@ is read. Links that leave the file are refused, whatever they point at: the read
 take whatever file of this machine a stranger's file names.
 """
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,12 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from study_lib.archive import RATIO_FREE_BYTES, RATIO_MAX
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 
-MAX_BYTES = 16 * 2**30
-MAX_COMPRESSION = 1000
+IMAGE_RANKS = tuple(range(2, 9))
 LINKS_MAX = 8
+RAISED_BY_H5PY = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -28,12 +31,13 @@ class Hdf5Reader:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
         self._file = file
+        self._declared: dict[str, int] = {}
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is an object of this name, in the file itself."""
         return self._find(name) is not None
 
-    def array(self, name: str, kinds: str = "fiu") -> np.ndarray:
+    def array(self, name: str, kinds: str = "fiu", ranks: Collection[int] = ()) -> np.ndarray:
         """Return a data set.
 
         Parameters
@@ -42,18 +46,22 @@ class Hdf5Reader:
             Its path inside the file.
         kinds
             The kinds of numbers allowed: numpy's ``f``, ``i``, ``u``, ``c``, ``b``.
+        ranks
+            The numbers of axes allowed, none of them empty; default: any.
 
         Raises
         ------
         InputError
             If it is missing, no array of numbers, too large, or damaged.
         """
-        data = self.optional_array(name, kinds)
-        if data is None:
+        values = self.optional_array(name, kinds, ranks)
+        if values is None:
             raise self.missing(name)
-        return data
+        return values
 
-    def optional_array(self, name: str, kinds: str = "fiu") -> np.ndarray | None:
+    def optional_array(
+        self, name: str, kinds: str = "fiu", ranks: Collection[int] = ()
+    ) -> np.ndarray | None:
         """Return a data set, or None if there is none of this name.
 
         Raises
@@ -61,18 +69,37 @@ class Hdf5Reader:
         InputError
             As :meth:`array`, apart from a missing one.
         """
-        data = self._find(name)
+        data = self._checked(name, kinds, ranks)
         if data is None:
             return None
-        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in kinds or data.shape is None:
-            found = f"type {data.dtype}" if isinstance(data, h5py.Dataset) else "a group"
-            raise self.refused(name, f"found {found}", "save an array of numbers")
-        self._check_storage(name, data)
-        try:
-            values: np.ndarray = data[()]
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise self.refused(name, f"damaged ({_first_line(error)})", "write it again") from None
-        return np.asarray(values)
+        with self._damage_reported(name):
+            return np.asarray(data[()])
+
+    def shape(self, name: str, kinds: str = "fiu", ranks: Collection[int] = ()) -> tuple[int, ...]:
+        """Return the shape of a data set after all checks of :meth:`array`; no value is read.
+
+        Raises
+        ------
+        InputError
+            As :meth:`array`.
+        """
+        found = self.optional_shape(name, kinds, ranks)
+        if found is None:
+            raise self.missing(name)
+        return found
+
+    def optional_shape(
+        self, name: str, kinds: str = "fiu", ranks: Collection[int] = ()
+    ) -> tuple[int, ...] | None:
+        """Return the shape of a data set, or None if there is none of this name.
+
+        Raises
+        ------
+        InputError
+            As :meth:`array`, apart from a missing one.
+        """
+        data = self._checked(name, kinds, ranks)
+        return None if data is None else tuple(data.shape)
 
     def number(self, name: str) -> float | None:
         """Return a single real number, or None if there is none of this name.
@@ -82,8 +109,12 @@ class Hdf5Reader:
         InputError
             If it is more than one number, or not finite.
         """
-        values = self.optional_array(name)
-        return None if values is None else self._single(name, values)
+        shape = self.optional_shape(name)
+        if shape is None:
+            return None
+        if math.prod(shape) != 1:
+            raise self.refused(name, f"found {math.prod(shape)} values", "save one finite number")
+        return self._single(name, self.array(name))
 
     def attribute(self, name: str, key: str) -> float | None:
         """Return a real number kept as an attribute, or None if there is none.
@@ -94,22 +125,25 @@ class Hdf5Reader:
             If it is not one finite number.
         """
         owner = self._file if name == "/" else self._find(name)
-        if owner is None or key not in owner.attrs:
-            return None
         try:
+            if owner is None or key not in owner.attrs:
+                return None
             values = np.asarray(owner.attrs[key], dtype=np.float64)
-        except (TypeError, ValueError, OSError) as error:
+        except RAISED_BY_H5PY as error:
             raise self.refused(name, f"{key}: {_first_line(error)}", "save one number") from None
         return self._single(f"{name}: {key}", values)
 
     def names(self, group: str) -> list[str]:
-        """Return the names in a group; none if there is no such group."""
+        """Return the names in a group that are text; none if there is no such group."""
         found = self._find(group)
-        return sorted(found) if isinstance(found, h5py.Group) else []
+        if not isinstance(found, h5py.Group):
+            return []
+        with self._damage_reported(group):
+            return sorted(name for name in found if isinstance(name, str))
 
     def missing(self, name: str) -> InputError:
         """Return the error of a name that is not there."""
-        listed = ", ".join(sorted(self._file)[:12]) or "nothing"
+        listed = ", ".join(self.names("/")[:12]) or "nothing"
         return self.refused(name, f"found nothing (the file has {listed})", "add it")
 
     def refused(self, name: str, found: str, remedy: str) -> InputError:
@@ -121,8 +155,20 @@ class Hdf5Reader:
             raise self.refused(name, f"found {values.size} values", "save one finite number")
         return float(values.reshape(()))
 
+    @contextmanager
+    def _damage_reported(self, name: str) -> Iterator[None]:
+        """Turn what h5py raises, from structure that lies, into our error."""
+        try:
+            yield
+        except RAISED_BY_H5PY as error:
+            raise self.refused(name, f"damaged ({_first_line(error)})", "write it again") from None
+
     def _find(self, name: str) -> Any:
         """Return the object of a name, following links that stay in the file."""
+        with self._damage_reported(name):
+            return self._followed(name)
+
+    def _followed(self, name: str) -> Any:
         parts = [part for part in PurePosixPath(name).parts if part != "/"]
         place, followed = "/", 0
         while parts:
@@ -148,24 +194,49 @@ class Hdf5Reader:
                 place = str(PurePosixPath(place) / part)
         return self._file[place]
 
-    def _check_storage(self, name: str, data: h5py.Dataset) -> None:
+    def _checked(self, name: str, kinds: str, ranks: Collection[int]) -> h5py.Dataset | None:
+        """Return a data set whose header has been checked, or None if there is none."""
+        data = self._find(name)
+        if data is None:
+            return None
+        if not isinstance(data, h5py.Dataset):
+            raise self.refused(name, "found a group", "save an array of numbers")
+        with self._damage_reported(name):
+            dtype, shape = data.dtype, data.shape
+        if dtype.kind not in kinds or shape is None:
+            raise self.refused(name, f"found type {dtype}", "save an array of numbers")
+        if ranks and (len(shape) not in ranks or 0 in shape):
+            allowed = f"{min(ranks)}{' or more' if len(ranks) > 1 else ''} axes, none empty"
+            raise self.refused(name, f"found shape {shape}; expected {allowed}", "write it so")
+        with self._damage_reported(name):
+            self._check_storage(name, data, math.prod(shape) * dtype.itemsize)
+        return data
+
+    def _check_storage(self, name: str, data: h5py.Dataset, size: int) -> None:
         """Refuse what lies in other files, and what would not fit or was blown up."""
         if data.is_virtual or data.external:
             raise self.refused(name, "its values lie in other files", "copy them into this file")
-        size = data.size * data.dtype.itemsize
-        stored = data.id.get_storage_size()
-        if size > MAX_BYTES:
+        self._declared[name] = size
+        needed, memory = sum(self._declared.values()), memory_bytes()
+        if needed > memory:
             raise self.refused(
                 name,
-                f"declares {size / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} GiB are read",
-                "cut the scan into parts",
+                f"with it the file takes {needed / 2**30:.1f} GiB, this machine has "
+                f"{memory / 2**30:.1f} GiB",
+                "cut the scan into parts or use a larger machine",
             )
-        if size > 2**20 and size > MAX_COMPRESSION * max(stored, 1):
+        stored = data.id.get_storage_size()
+        if size > RATIO_FREE_BYTES and size > RATIO_MAX * max(stored, 1):
             raise self.refused(
                 name,
                 f"declares {size / 2**20:.0f} MiB and stores {stored} bytes",
-                f"values must be there, packed at most {MAX_COMPRESSION} times",
+                f"values must be there, packed at most {RATIO_MAX} times",
             )
+
+
+def memory_bytes() -> int:
+    """Return the memory of this machine: no file may declare more."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextmanager

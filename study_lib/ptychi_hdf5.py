@@ -16,8 +16,8 @@ from jaxtyping import Float
 from study_lib.acquisition import Acquisition, Geometry, step
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
-from study_lib.hdf5_files import Hdf5Reader, new_hdf5, open_hdf5
-from study_lib.raw_scan import RawScan, ReadChoices, require_domain
+from study_lib.hdf5_files import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+from study_lib.raw_scan import RawScan, ReadChoices, check_shapes, require_domain
 
 PATTERNS, PARAMETERS = "_dp", "_para"
 SQUARE_TOLERANCE = 1e-6
@@ -40,22 +40,18 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
     """
     patterns_path, parameters_path = pair_of(path)
     require_domain(path, "counts", choices)
-    with open_hdf5(patterns_path) as file:
+    with open_hdf5(patterns_path) as file, open_hdf5(parameters_path) as parameters:
+        _check_headers(parameters, file)
+        object_, probe = parameters.array("object", "cf"), parameters.array("probe", "cf")
+        metres = [parameters.array(f"probe_position_{axis}_m") for axis in "yx"]
+        pixel_m = square_pixel(parameters, "object")
+        if pixel_m is None:
+            raise parameters.refused(
+                "object",
+                "found no pixel_height_m",
+                "add the pixel size in metres as attributes pixel_height_m and pixel_width_m",
+            )
         patterns = file.array("dp")
-    with open_hdf5(parameters_path) as file:
-        object_, probe = file.array("object", "cf"), file.array("probe", "cf")
-        metres = [file.array(f"probe_position_{axis}_m") for axis in "yx"]
-        pixel_m = square_pixel(file, "object")
-    if pixel_m is None:
-        raise InputError(
-            f"{parameters_path}: object: found no pixel_height_m; add the pixel size in metres "
-            "as attributes pixel_height_m and pixel_width_m"
-        )
-    if metres[0].ndim != 1 or metres[0].shape != metres[1].shape:
-        raise InputError(
-            f"{parameters_path}: probe_position: found shapes {metres[0].shape} and "
-            f"{metres[1].shape}; give one y and one x per pattern"
-        )
     shape = (object_.shape[-2], object_.shape[-1])
     vectors = np.stack(metres, axis=1).astype(np.float64) / pixel_m
     side = probe.shape[-1]
@@ -143,6 +139,32 @@ def square_pixel(file: Hdf5Reader, name: str) -> float | None:
             "the study needs square pixels of a positive size; resample it",
         )
     return sizes[0]
+
+
+def _check_headers(parameters: Hdf5Reader, patterns: Hdf5Reader) -> None:
+    """Refuse a pair whose arrays do not belong together, before any of them is read."""
+    parameters.shape("object", "cf", IMAGE_RANKS)
+    probe = parameters.shape("probe", "cf", IMAGE_RANKS)
+    count = positions_shape(parameters)
+    check_shapes(
+        patterns.path, positions=count, patterns=patterns.shape("dp", ranks=[3]), probe=probe
+    )
+
+
+def positions_shape(file: Hdf5Reader) -> tuple[int, int]:
+    """Return (scan, 2), the shape of ``probe_position_y_m`` and ``probe_position_x_m`` together.
+
+    Raises
+    ------
+    InputError
+        If they are not one y and one x per position.
+    """
+    rows, columns = (file.shape(f"probe_position_{axis}_m") for axis in "yx")
+    if len(rows) != 1 or rows != columns:
+        raise file.refused(
+            "probe_position", f"found shapes {rows} and {columns}", "give one y and one x each"
+        )
+    return rows[0], 2
 
 
 def _origin_px(side: int, shape: tuple[int, ...]) -> Float[np.ndarray, "2"]:

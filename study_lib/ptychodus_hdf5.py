@@ -22,9 +22,9 @@ from study_lib.acquisition import (
 )
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
-from study_lib.hdf5_files import Hdf5Reader, new_hdf5, open_hdf5
-from study_lib.ptychi_hdf5 import square_pixel
-from study_lib.raw_scan import RawScan, ReadChoices, pair_by_index, require_domain
+from study_lib.hdf5_files import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+from study_lib.ptychi_hdf5 import positions_shape, square_pixel
+from study_lib.raw_scan import RawScan, ReadChoices, check_shapes, pair_by_index, require_domain
 
 PIXEL_TOLERANCE = 1e-3
 
@@ -46,20 +46,17 @@ def read_ptychodus(path: Path, choices: ReadChoices, patterns: Path | None = Non
     InputError
         If a file is missing, damaged, or not laid out as above.
     """
-    with open_hdf5(path) as file:
-        raw = _product(file)
-    if patterns is None:
-        return acquisition_of(path, raw, choices)
-    require_domain(patterns, "counts", choices)
-    with open_hdf5(patterns) as file:
-        counts, indexes = file.array("patterns"), file.array("indexes", "iu")
-        bad = file.optional_array("bad_pixels", "biu")
-        detector_pixel_m = file.attribute("patterns", "detector_pixel_width_m")
-    if counts.ndim != 3 or indexes.shape != counts.shape[:1]:
-        raise InputError(
-            f"{patterns}: found patterns of shape {counts.shape} and indexes of shape "
-            f"{indexes.shape}; give one index per pattern"
-        )
+    with open_hdf5(path) as product:
+        probe_shape = _check_product(product)
+        if patterns is None:
+            return acquisition_of(path, _product(product), choices)
+        require_domain(patterns, "counts", choices)
+        with open_hdf5(patterns) as file:
+            _check_patterns(file, probe_shape)
+            raw = _product(product)
+            counts, indexes = file.array("patterns"), file.array("indexes", "iu")
+            bad = file.optional_array("bad_pixels", "biu")
+            detector_pixel_m = file.attribute("patterns", "detector_pixel_width_m")
     names = np.arange(len(raw.positions_px)) if raw.scan_index is None else raw.scan_index
     chosen, placed, records = pair_by_index(patterns, indexes, names)
     raw = replace(
@@ -131,6 +128,31 @@ def _write_patterns(path: Path, acquisition: Acquisition) -> None:
         file["bad_pixels"] = np.zeros(counts.shape[1:], bool) if bad is None else bad
 
 
+def _check_product(file: Hdf5Reader) -> tuple[int, ...]:
+    """Return the shape of the probe after checking all headers; no array is read."""
+    file.shape("object", "cf", IMAGE_RANKS)
+    probe, positions = file.shape("probe", "cf", IMAGE_RANKS), positions_shape(file)
+    names = file.optional_shape("probe_position_indexes", "iu")
+    if names not in (None, positions[:1]):
+        raise file.refused(
+            "probe_position_indexes", f"found shape {names}", f"give {positions[0]}, one each"
+        )
+    return probe
+
+
+def _check_patterns(file: Hdf5Reader, probe: tuple[int, ...]) -> None:
+    """Refuse patterns that do not fit their indices, their mask or the probe."""
+    counts, indexes = file.shape("patterns"), file.shape("indexes", "iu")
+    if len(counts) != 3 or indexes != counts[:1]:
+        raise InputError(
+            f"{file.path}: found patterns of shape {counts} and indexes of shape {indexes}; "
+            "give one index per pattern"
+        )
+    bad = file.optional_shape("bad_pixels", "biu")
+    positions = (counts[0], 2)
+    check_shapes(file.path, positions=positions, patterns=counts, bad_pixels=bad, probe=probe)
+
+
 def _product(file: Hdf5Reader) -> RawScan:
     object_, probe = file.array("object", "cf"), file.array("probe", "cf")
     metres = [file.array(f"probe_position_{axis}_m") for axis in "yx"]
@@ -145,12 +167,6 @@ def _product(file: Hdf5Reader) -> RawScan:
             "probe",
             f"its pixel is {probe_pixel_m:g} m, that of the object {pixel_m:g} m",
             "resample one of them",
-        )
-    if metres[0].ndim != 1 or metres[0].shape != metres[1].shape or object_.ndim < 2:
-        raise file.refused(
-            "probe_position",
-            f"found shapes {metres[0].shape} and {metres[1].shape}",
-            "give one y and one x per position",
         )
     centre = np.array([file.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx"])
     shape = (object_.shape[-2], object_.shape[-1])

@@ -42,14 +42,12 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
         chunks = sorted(file.names("chunks"), key=lambda name: (len(name), name))
         if not chunks:
             raise file.missing("chunks")
+        frames = {_check_chunk(file, f"chunks/{name}") for name in chunks}
+        if len(frames) > 1:
+            raise file.refused("chunks", f"patterns of several shapes, {frames}", "prepare alike")
         parts = [_chunk(file, f"chunks/{name}") for name in chunks]
         shared = file.optional_array("meta/weight2d", "fiub")
         geometry = _geometry(file)
-    frames = {part.data.shape[1:] for part in parts}
-    if len(frames) > 1:
-        raise InputError(
-            f"{path}: chunks: patterns of several shapes, {frames}; prepare them alike"
-        )
     patterns = np.concatenate([part.data for part in parts])
     names = np.concatenate([part.indices for part in parts]).astype(np.int64)
     if len(np.unique(names)) != len(names):
@@ -74,16 +72,24 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
     return acquisition_of(path, raw, choices)
 
 
+def _check_chunk(file: Hdf5Reader, group: str) -> tuple[int, ...]:
+    """Return the shape of the frames after checking all headers; no array is read."""
+    data, indices = file.shape(f"{group}/data"), file.shape(f"{group}/indices")
+    positions = file.shape(f"{group}/positions")
+    if len(data) != 3 or 0 in data or indices != data[:1] or positions != (data[0], 2):
+        raise file.refused(
+            group,
+            f"data {data}, indices {indices} and positions {positions} do not belong together",
+            "give (frames, n, n), (frames,) and (frames, 2)",
+        )
+    file.optional_shape(f"{group}/weights", "fiub")
+    file.optional_shape("meta/weight2d", "fiub")
+    return data[1:]
+
+
 def _chunk(file: Hdf5Reader, group: str) -> _Chunk:
     data, indices = file.array(f"{group}/data"), file.array(f"{group}/indices")
     positions = file.array(f"{group}/positions").astype(np.float64)
-    if data.ndim != 3 or indices.shape != data.shape[:1] or positions.shape != (len(data), 2):
-        raise file.refused(
-            group,
-            f"data {data.shape}, indices {indices.shape} and positions {positions.shape} do not "
-            "belong together",
-            "give (frames, n, n), (frames,) and (frames, 2)",
-        )
     weights = file.optional_array(f"{group}/weights", "fiub")
     fits = weights is not None and weights.size and weights.shape[-2:] == data.shape[1:]
     flat = weights.reshape(-1, *data.shape[1:]) if fits and weights is not None else None

@@ -70,6 +70,52 @@ class RawScan:
     metadata: dict[str, Any] | None = None
 
 
+def check_shapes(
+    path: Path,
+    *,
+    positions: tuple[int, ...],
+    patterns: tuple[int, ...] | None = None,
+    bad_pixels: tuple[int, ...] | None = None,
+    scan_index: tuple[int, ...] | None = None,
+    probe: tuple[int, ...] | None = None,
+) -> None:
+    """Refuse arrays that do not belong together; their shapes say so before any is read.
+
+    Raises
+    ------
+    InputError
+        If one does not fit.
+    """
+    if len(positions) != 2 or positions[1] != 2 or not positions[0]:
+        raise InputError(
+            f"{path}: positions: found shape {positions}; expected (scan, 2); "
+            "give one (row, column) for every pattern"
+        )
+    if patterns is None:
+        return
+    if len(patterns) != 3 or patterns[0] != positions[0] or 0 in patterns:
+        raise InputError(
+            f"{path}: patterns: found shape {patterns}; expected ({positions[0]}, n, n), one "
+            "for every position; order the axes as (scan, row, column)"
+        )
+    frame = patterns[1:]
+    if bad_pixels is not None and bad_pixels != frame:
+        raise InputError(
+            f"{path}: bad pixels: found shape {bad_pixels}; expected {frame}, "
+            "one value for every detector pixel"
+        )
+    if scan_index is not None and scan_index != positions[:1]:
+        raise InputError(
+            f"{path}: indices: found shape {scan_index}; expected {positions[:1]}, "
+            "one for every pattern"
+        )
+    if probe is not None and probe[-2:] != frame:
+        raise InputError(
+            f"{path}: probe: found shape {probe}; expected (modes, {frame[0]}, "
+            f"{frame[1]}), as large as a pattern; crop or pad it"
+        )
+
+
 def require_domain(path: Path, found: Domain, choices: ReadChoices) -> None:
     """Refuse a ``--domain`` that contradicts what a format or a file states.
 

@@ -10,20 +10,22 @@ scan     (1, scan, 2)                (row, column) in object pixels, from no par
 """
 
 import bz2
+import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from study_lib.acquisition import Acquisition, step
-from study_lib.archive import read_npz
+from study_lib.archive import RATIO_FREE_BYTES, RATIO_MAX, read_npz
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
+from study_lib.hdf5_files import memory_bytes
 from study_lib.raw_scan import RawScan, ReadChoices, require_domain
 
 RANKS = {"data": 3, "probe": 2, "scan": 2}
-MAX_BYTES = 16 * 2**30
+DISK_SHARE = 0.5
 BLOCK_BYTES = 2**20
 
 
@@ -109,13 +111,25 @@ def _arrays_in(path: Path) -> dict[str, np.ndarray]:
 def _decompress(path: Path, plain: Path) -> None:
     """Write the content of a bz2 file to a plain one, block by block and up to a limit."""
     written = 0
+    room = min(memory_bytes(), int(DISK_SHARE * shutil.disk_usage(plain.parent).free))
     try:
-        with bz2.open(path, "rb") as source, plain.open("wb") as target:
+        with (
+            path.open("rb") as packed,
+            bz2.open(packed, "rb") as source,
+            plain.open("wb") as target,
+        ):
             while block := source.read(BLOCK_BYTES):
                 written += len(block)
-                if written > MAX_BYTES:
+                if written > RATIO_FREE_BYTES and written > RATIO_MAX * packed.tell():
                     raise InputError(
-                        f"{path}: grows beyond {MAX_BYTES / 2**30:.0f} GiB; cut the scan into parts"
+                        f"{path}: {packed.tell()} bytes grow to {written / 2**20:.0f} MiB and "
+                        f"more; at most {RATIO_MAX} times as many are read; write it with "
+                        "bz2.open and numpy.savez"
+                    )
+                if written > room:
+                    raise InputError(
+                        f"{path}: grows beyond {room / 2**30:.1f} GiB, the memory or half of the "
+                        "disk that is free here; cut the scan into parts"
                     )
                 target.write(block)
     except (OSError, EOFError, ValueError) as error:

@@ -105,9 +105,20 @@ def test_a_pixel_with_signal_above_background_is_good(scan):
         ({"translation": np.full((5, 3), np.nan)}, "positions that are no numbers at index 0, 1"),
         ({"basis_vectors": np.zeros((3, 2))}, r"basis_vectors: found shape \(3, 2\); give two"),
         ({"mask": np.zeros((8, 8), np.uint32)}, r"bad pixels: found shape \(8, 8\)"),
-        ({"data": np.ones((5, 16))}, r"patterns: found shape \(5, 16\)"),
+        ({"data": np.ones((5, 16))}, r"data: found shape \(5, 16\); expected 3 axes"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(scan, content, message):
     with pytest.raises(InputError, match=message):
         read_cxi(changed(scan, **content), ReadChoices())
+
+
+@pytest.mark.parametrize("name", ["image_1", "image_2"])
+@pytest.mark.parametrize("shape", [(), (5,), (0, 16, 16)])
+def test_an_image_without_rows_and_columns_is_refused(scan, name, shape):
+    with h5py.File(scan, "a") as file:
+        del file[f"{ENTRY}/{name}/data"]
+        file[f"{ENTRY}/{name}/data"] = np.ones(shape, np.complex64)
+
+    with pytest.raises(InputError, match=rf"{name}/data: found shape .*; expected 2 or more axes"):
+        read_cxi(scan, ReadChoices())

@@ -10,6 +10,7 @@ import torch
 from study_lib import lsqml
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts
+from study_lib.hdf5_files import Hdf5Reader
 from study_lib.ptychi_hdf5 import read_ptychi, write_ptychi
 from study_lib.raw_scan import ReadChoices
 
@@ -103,3 +104,33 @@ def test_a_missing_partner_and_a_wrong_name_are_said(pair):
         read_ptychi(pair, ReadChoices())
     with pytest.raises(InputError, match="ends in neither _dp nor _para"):
         read_ptychi(pair.with_name("other.hdf5"), ReadChoices())
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("object", np.complex64(1), r"object: found shape \(\); expected 2 or more axes"),
+        ("probe", np.complex64(1), r"probe: found shape \(\); expected 2 or more axes"),
+        ("probe", np.ones((1, 1, 8, 8), complex), r"probe: found shape .* as large as a pattern"),
+        ("probe_position_x_m", np.zeros(4), r"found shapes \(5,\) and \(4,\); give one y and"),
+    ],
+)
+def test_no_pattern_is_read_before_all_headers_fit(pair, monkeypatch, key, values, message):
+    """A large file of patterns costs nothing if its partner is of no use."""
+    with h5py.File(pair.with_name("star_para.hdf5"), "a") as file:
+        attributes = dict(file[key].attrs)
+        del file[key]
+        file[key] = values
+        file[key].attrs.update(attributes)
+    read = []
+    whole = Hdf5Reader.optional_array
+    monkeypatch.setattr(
+        Hdf5Reader,
+        "optional_array",
+        lambda *args, **more: read.append(args) or whole(*args, **more),
+    )
+
+    with pytest.raises(InputError, match=message):
+        read_ptychi(pair, ReadChoices())
+
+    assert read == []

@@ -92,7 +92,9 @@ def test_modes_and_double_precision_come_down_to_one_wave(product, acquisition):
     [
         ("object", np.ones((2, 40, 36), complex), r"object: found shape \(2, 40, 36\).*thin"),
         ("object", np.ones((1, 40, 36)) * np.nan, r"object: found float64 that is not complex"),
-        ("object", np.ones(4, complex), r"found shapes \(5,\) and \(5,\)"),
+        ("object", np.ones(4, complex), r"object: found shape \(4,\); expected 2 or more axes"),
+        ("probe", np.complex64(1), r"probe: found shape \(\); expected 2 or more axes"),
+        ("probe_position_indexes", np.arange(4), r"indexes: found shape \(4,\); give 5, one each"),
         ("probe_position_x_m", np.zeros(4), r"found shapes \(5,\) and \(4,\); give one y and"),
         ("probe_position_x_m", np.full(5, np.nan), r"positions that are no numbers at index 0"),
         ("probe", np.ones((1, 1, 16, 12), complex), r"probe: found shape \(1, 1, 16, 12\)"),

@@ -140,10 +140,17 @@ def test_what_is_written_has_the_layout_and_comes_back(tmp_path, acquisition, na
     np.testing.assert_array_equal(found.probe, acquisition.probe)
 
 
-def test_a_file_that_grows_without_end_is_refused(tmp_path, layout, monkeypatch):
-    monkeypatch.setattr(tike, "MAX_BYTES", 2**20)
-    path = tmp_path / "bomb.npz.bz2"
-    path.write_bytes(bz2.compress(bytes(2**22)))
+def test_a_file_that_grows_beyond_memory_or_disk_is_refused(tmp_path, layout, monkeypatch):
+    monkeypatch.setattr(tike, "memory_bytes", lambda: 2**10)
+    path = layout_file(tmp_path / "scan.npz.bz2", layout)
 
-    with pytest.raises(InputError, match="grows beyond 0 GiB; cut the scan"):
+    with pytest.raises(InputError, match=r"grows beyond 0\.0 GiB, the memory or half of the disk"):
+        read_tike(path, ReadChoices())
+
+
+def test_a_bz2_bomb_is_refused_by_its_ratio(tmp_path):
+    path = tmp_path / "bomb.npz.bz2"
+    path.write_bytes(bz2.compress(bytes(2**24)))
+
+    with pytest.raises(InputError, match=r"\d+ bytes grow to 2 MiB and more; at most 500 times"):
         read_tike(path, ReadChoices())
