@@ -29,6 +29,7 @@ from study_lib.acquisition import (
 )
 from study_lib.cleaning import acquisition_of
 from study_lib.hdf5_files import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+from study_lib.lengths import plausible
 from study_lib.raw_scan import RawScan, ReadChoices, check_shapes, require_domain
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19
@@ -194,7 +195,14 @@ def _check_headers(file: Hdf5Reader, counts_name: str, translation_name: str) ->
 
 
 def _geometry(file: Hdf5Reader) -> Geometry:
-    energy_j = file.number(f"{SOURCE}/energy")
+    energy_ev = plausible(
+        file.path,
+        f"{SOURCE}/energy",
+        file.number(f"{SOURCE}/energy"),
+        "photon_energy_ev",
+        factor=1 / ELEMENTARY_CHARGE_C,
+        remedy="CXI keeps energy in joule; convert it",
+    )
     sizes = [file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "yx"]
     known = [size for size in sizes if size is not None]
     if known and (min(known) <= 0 or max(known) - min(known) > PIXEL_TOLERANCE * max(known)):
@@ -203,12 +211,15 @@ def _geometry(file: Hdf5Reader) -> Geometry:
             f"found pixels of {' x '.join(f'{size:g}' for size in known)} m",
             "the study needs square pixels of a positive size; resample the patterns",
         )
-    return Geometry(
-        photon_energy_ev=energy_j / ELEMENTARY_CHARGE_C if energy_j else None,
-        detector_distance_m=file.number(f"{DETECTOR}/distance"),
-        detector_pixel_m=known[0] if known else None,
-        object_pixel_m=None if known else file.number(f"{EXTENSION}/object_pixel_height_m"),
-    )
+    lengths = {
+        "detector_distance_m": (f"{DETECTOR}/distance", file.number(f"{DETECTOR}/distance")),
+        "detector_pixel_m": (f"{DETECTOR}/y_pixel_size", known[0] if known else None),
+    }
+    if not known:
+        name = f"{EXTENSION}/object_pixel_height_m"
+        lengths["object_pixel_m"] = (name, file.number(name))
+    checked = {field: plausible(file.path, *found, field) for field, found in lengths.items()}
+    return Geometry(photon_energy_ev=energy_ev, **checked)
 
 
 def _directions(file: Hdf5Reader) -> Float[np.ndarray, "2 3"]:

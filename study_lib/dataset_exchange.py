@@ -10,6 +10,7 @@ from study_lib.archive import open_npz
 from study_lib.contract import check_arrays, load_dataset
 from study_lib.errors import InputError
 from study_lib.files import write_npz
+from study_lib.lengths import SPANS, plausible
 from study_lib.photons import photon_budget
 
 
@@ -33,7 +34,7 @@ def read_dataset(path: Path) -> Acquisition:
         bad_pixels=arrays.get("bad_pixels"),
         scan_index=arrays.get("scan_index"),
         is_normalized=metadata.get("photon_scale") == "none",
-        geometry=geometry_from(metadata),
+        geometry=geometry_from(path, metadata),
         metadata={"source": path.name},
     )
 
@@ -77,20 +78,38 @@ def write_dataset(path: Path, acquisition: Acquisition, source_format: str) -> N
     write_npz(path, arrays, metadata)
 
 
-def geometry_from(metadata: dict[str, Any]) -> Geometry:
-    """Return the geometry in a file's metadata, as far as it is there and makes sense."""
+def geometry_from(path: Path, metadata: dict[str, Any]) -> Geometry:
+    """Return the geometry in a file's metadata, as far as it is there.
+
+    Parameters
+    ----------
+    path
+        The file, for messages.
+    metadata
+        What it has under ``_metadata``.
+
+    Raises
+    ------
+    InputError
+        If a length or the energy cannot be.
+    """
     stated = metadata.get("geometry")
     fields = stated if isinstance(stated, dict) else {}
     return Geometry(
         **{
-            name: float(value)
+            name: plausible(path, f"_metadata: geometry: {name}", _number(value), name)
             for name, value in fields.items()
-            if name in Geometry.__dataclass_fields__
-            and isinstance(value, int | float)
-            and np.isfinite(value)
-            and value > 0
+            if name in SPANS and value is not None
         }
     )
+
+
+def _number(value: Any) -> float:
+    """Return a JSON number; NaN for anything else, which no quantity allows."""
+    try:
+        return float(value) if isinstance(value, int | float) else float("nan")
+    except OverflowError:
+        return float("inf")
 
 
 def _metadata(acquisition: Acquisition, source_format: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from study_lib.acquisition import Acquisition, Geometry, step
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
 from study_lib.hdf5_files import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+from study_lib.lengths import plausible
 from study_lib.raw_scan import RawScan, ReadChoices, check_shapes, require_domain
 
 PATTERNS, PARAMETERS = "_dp", "_para"
@@ -138,7 +139,7 @@ def square_pixel(file: Hdf5Reader, name: str) -> float | None:
             f"found pixels of {' x '.join(f'{value:g}' for value in sizes)} m",
             "the study needs square pixels of a positive size; resample it",
         )
-    return sizes[0]
+    return plausible(file.path, f"{name}: pixel_height_m", sizes[0], "object_pixel_m")
 
 
 def _check_headers(parameters: Hdf5Reader, patterns: Hdf5Reader) -> None:

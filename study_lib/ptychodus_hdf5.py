@@ -23,6 +23,7 @@ from study_lib.acquisition import (
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
 from study_lib.hdf5_files import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+from study_lib.lengths import IN_EV, POSITIVE, plausible
 from study_lib.ptychi_hdf5 import positions_shape, square_pixel
 from study_lib.raw_scan import RawScan, ReadChoices, check_shapes, pair_by_index, require_domain
 
@@ -56,7 +57,9 @@ def read_ptychodus(path: Path, choices: ReadChoices, patterns: Path | None = Non
             raw = _product(product)
             counts, indexes = file.array("patterns"), file.array("indexes", "iu")
             bad = file.optional_array("bad_pixels", "biu")
-            detector_pixel_m = file.attribute("patterns", "detector_pixel_width_m")
+            detector_pixel_m = _stated(
+                file, "patterns", "detector_pixel_width_m", "detector_pixel_m"
+            )
     names = np.arange(len(raw.positions_px)) if raw.scan_index is None else raw.scan_index
     chosen, placed, records = pair_by_index(patterns, indexes, names)
     raw = replace(
@@ -171,15 +174,19 @@ def _product(file: Hdf5Reader) -> RawScan:
     centre = np.array([file.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx"])
     shape = (object_.shape[-2], object_.shape[-1])
     vectors = (np.stack(metres, axis=1).astype(np.float64) - centre) / pixel_m
-    energy = file.attribute("/", "photon_energy_eV") or file.attribute("/", "probe_energy_eV")
+    energy_ev = _stated(file, "/", "photon_energy_eV", "photon_energy_ev", IN_EV)
+    if energy_ev is None:
+        energy_ev = _stated(file, "/", "probe_energy_eV", "photon_energy_ev", IN_EV)
     return RawScan(
         positions_px=positions_from_centred(vectors, probe.shape[-1], shape),
         probe=probe,
         object_=object_,
         scan_index=names,
         geometry=Geometry(
-            photon_energy_ev=energy,
-            detector_distance_m=file.attribute("/", "detector_object_distance_m"),
+            photon_energy_ev=energy_ev,
+            detector_distance_m=_stated(
+                file, "/", "detector_object_distance_m", "detector_distance_m"
+            ),
             object_pixel_m=pixel_m,
         ),
         steps=(
@@ -187,3 +194,11 @@ def _product(file: Hdf5Reader) -> RawScan:
             step("shift origin of positions", to="first pixel of the object"),
         ),
     )
+
+
+def _stated(
+    file: Hdf5Reader, name: str, key: str, quantity: str, remedy: str = POSITIVE
+) -> float | None:
+    """Return an attribute; Ptychodus writes 0 for what it does not know."""
+    value = file.attribute(name, key) or None
+    return plausible(file.path, key, value, quantity, remedy=remedy)

@@ -18,6 +18,7 @@ from study_lib.cleaning import acquisition_of
 from study_lib.dataset_exchange import geometry_from
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, write_npz
+from study_lib.lengths import plausible
 from study_lib.raw_scan import Domain, RawScan, ReadChoices, looks_like, require_domain
 
 PATTERNS = ("diffraction", "diff3d")
@@ -66,12 +67,11 @@ def read_ptychopinn(path: Path, choices: ReadChoices) -> Acquisition:
         domain=domain,
         is_normalized=is_normalized,
         probe=probe,
-        probe_is_scaled=metadata.get("domain") == "amplitude" and not is_normalized,
         object_=arrays.get("objectGuess"),
         bad_pixels=_mask(arrays.get("bad_pixels"), patterns),
         # Ptychodus gives every frame the number 0: that is no index.
         scan_index=names if names is not None and len(np.unique(names)) == len(names) else None,
-        geometry=_geometry(arrays, metadata),
+        geometry=_geometry(path, arrays, metadata),
         steps=tuple(steps),
         remarks=tuple(remarks),
         metadata={"source_metadata": metadata} if metadata else {},
@@ -287,10 +287,12 @@ def _mask(mask: np.ndarray | None, patterns: np.ndarray | None) -> np.ndarray | 
     return merged
 
 
-def _geometry(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> Geometry:
-    known = geometry_from(metadata).known()
+def _geometry(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> Geometry:
+    """Return what the metadata state and, where they do not, the keys of Ptychodus."""
+    known: dict[str, float | None] = {**geometry_from(path, metadata).known()}
     for name, keys in LENGTHS.items():
         for key in keys:
             if key in arrays and arrays[key].size == 1 and arrays[key].dtype.kind in "fiu":
-                known.setdefault(name, float(arrays[key].reshape(())))
-    return geometry_from({"geometry": known})
+                value = float(arrays[key].reshape(()))
+                known.setdefault(name, plausible(path, key, value, name))
+    return Geometry(**known)

@@ -15,6 +15,7 @@ from study_lib.acquisition import Acquisition, Geometry, step
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
 from study_lib.hdf5_files import Hdf5Reader, open_hdf5
+from study_lib.lengths import plausible
 from study_lib.raw_scan import RawScan, ReadChoices, require_domain
 
 SQUARE_TOLERANCE = 1e-6
@@ -108,15 +109,29 @@ def _geometry(file: Hdf5Reader) -> Geometry:
     energy_kev = file.number("meta/energy")
     sizes = file.optional_array("meta/psize")
     if sizes is not None and (
-        not sizes.size or sizes.min() <= 0 or np.ptp(sizes) > SQUARE_TOLERANCE * sizes.max()
+        not sizes.size
+        or not np.isfinite(sizes).all()
+        or sizes.min() <= 0
+        or np.ptp(sizes) > SQUARE_TOLERANCE * sizes.max()
     ):
         raise file.refused(
             "meta/psize",
             f"found pixels of {' x '.join(f'{size:g}' for size in np.ravel(sizes))} m",
             "the study needs square pixels of a positive size; prepare the data so",
         )
+    pixel_m = None if sizes is None else float(np.ravel(sizes)[0])
+    distance_m = file.number("meta/distance")
     return Geometry(
-        photon_energy_ev=energy_kev * 1000 if energy_kev else None,
-        detector_distance_m=file.number("meta/distance"),
-        detector_pixel_m=None if sizes is None else float(np.ravel(sizes)[0]),
+        photon_energy_ev=plausible(
+            file.path,
+            "meta/energy",
+            energy_kev,
+            "photon_energy_ev",
+            factor=1000.0,
+            remedy="ptypy keeps energy in keV; prepare the data again",
+        ),
+        detector_distance_m=plausible(
+            file.path, "meta/distance", distance_m, "detector_distance_m"
+        ),
+        detector_pixel_m=plausible(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
     )

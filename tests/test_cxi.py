@@ -97,6 +97,13 @@ def test_a_pixel_with_signal_above_background_is_good(scan):
     ("content", "message"),
     [
         ({"energy": None}, "energy, distance and pixel size are not all there"),
+        ({"distance": -1.5}, "distance: found -1.5; allowed are 1e-13 to 100000 m; a length is"),
+        ({"distance": 0.0}, "distance: found 0; allowed are 1e-13 to 100000 m"),
+        (
+            {"energy": 8000.0},
+            r"energy: found 8000, which is 4.\d+e.22 eV; allowed are 10 to 1e.06 eV; CXI keeps "
+            "energy in joule",
+        ),
         ({"distance": None}, "metres cannot become pixels; add source_1/energy"),
         ({"y_pixel_size": 50e-6}, "found pixels of 5e-05 x 7.5e-05 m"),
         ({"x_pixel_size": -75e-6, "y_pixel_size": -75e-6}, "square pixels of a positive size"),

@@ -134,3 +134,11 @@ def test_no_pattern_is_read_before_all_headers_fit(pair, monkeypatch, key, value
         read_ptychi(pair, ReadChoices())
 
     assert read == []
+
+
+def test_a_pixel_that_cannot_be_is_refused(pair):
+    with h5py.File(pair.with_name("star_para.hdf5"), "a") as file:
+        file["object"].attrs["pixel_height_m"] = file["object"].attrs["pixel_width_m"] = 1e-30
+
+    with pytest.raises(InputError, match="object: pixel_height_m: found 1e-30; allowed are 1e-13"):
+        read_ptychi(pair, ReadChoices())

@@ -136,3 +136,31 @@ def test_base_data_without_patterns_become_a_product_alone(tmp_path, acquisition
     write_ptychodus(tmp_path / "base.h5", replace(acquisition, amplitudes=None))
 
     assert [path.name for path in tmp_path.iterdir()] == ["base.h5"]
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value", "message"),
+    [
+        (
+            "/",
+            "photon_energy_eV",
+            8e9,
+            r"photon_energy_eV: found 8e.09; allowed are 10 to 1e.06 eV",
+        ),
+        ("/", "detector_object_distance_m", -1.5, "distance_m: found -1.5; allowed are 1e-13 to"),
+        ("object", "pixel_height_m", 1e-30, "object: found pixels of 1e-30 x"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(product, place, key, value, message):
+    with h5py.File(product, "a") as file:
+        file[place].attrs[key] = value
+
+    with pytest.raises(InputError, match=message):
+        read(product)
+
+
+def test_zero_is_what_ptychodus_writes_for_an_unknown_length(product):
+    with h5py.File(product, "a") as file:
+        file.attrs["detector_object_distance_m"] = 0.0
+
+    assert read(product).geometry.detector_distance_m is None

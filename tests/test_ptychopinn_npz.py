@@ -236,3 +236,26 @@ def test_coordinates_x_are_columns(tmp_path, acquisition):
 
     with np.load(tmp_path / "a.npz") as archive:
         np.testing.assert_array_equal(archive["xcoords"], acquisition.positions_px[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"photon_energy_eV": 8.0}, "photon_energy_eV: found 8; allowed are 10 to 1e.06 eV"),
+        ({"detector_distance_m": -1.5}, "detector_distance_m: found -1.5; allowed are 1e-13 to"),
+        (
+            {"_metadata": '{"geometry": {"detector_pixel_m": -1}}'},
+            "_metadata: geometry: detector_pixel_m: found -1; allowed",
+        ),
+        ({"_metadata": '{"geometry": {"object_pixel_m": "4 nm"}}'}, "object_pixel_m: found nan"),
+        (
+            {"_metadata": '{"geometry": {"object_pixel_m": 1%s}}' % ("0" * 400)},
+            "object_pixel_m: found inf; allowed",
+        ),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(tmp_path, arrays, more, message):
+    path = saved(tmp_path / "a.npz", arrays, **more)
+
+    with pytest.raises(InputError, match=message):
+        read(path, domain="amplitude")
