@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from study_lib.archive import RATIO_FREE_BYTES, RATIO_MAX
+from study_lib.archive_checks import RATIO_FREE_BYTES, RATIO_MAX
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from study_lib.acquisition import Acquisition, step
-from study_lib.archive import RATIO_FREE_BYTES, RATIO_MAX, read_npz
+from study_lib.archive import read_npz
+from study_lib.archive_checks import RATIO_FREE_BYTES, RATIO_MAX
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
