@@ -53,16 +53,19 @@ def read_whole(path: Path) -> None:
 
 def small(folder: Path) -> None:
     """Time generation and validation at N = 64."""
-    design = load_design("laptop", ["scan.rows=50", "scan.columns=80", "scan.step_px=2.0"])
+    settings = ("scan.rows=50", "scan.columns=80", "scan.step_px=2.0")
+    design = load_design("laptop", settings)
     count = 2 * design.scan.rows * design.scan.columns
-    generate_dose(design, DOSE, folder / "warm")
-    generation_s = min(
-        seconds(generate_dose, design, DOSE, folder / f"data_{index}") for index in range(3)
-    )
     shape = (count, design.patch_size_px, design.patch_size_px)
-    floor_s = min(seconds(poisson_and_write, shape, DOSE, folder / "floor.npz") for _ in range(3))
-    print(f"generation  {count / generation_s:8.0f} patterns/s, {count} of 64 x 64, one dose")
-    print(f"            {generation_s / floor_s:8.2f} x drawing and writing alone")
+    generate_dose(design, DOSE, folder / "warm")
+    for dose in design.doses:
+        runs = [seconds(generate_dose, design, dose, folder / f"data_{run}") for run in range(3)]
+        floor_file = folder / "floor.npz"
+        floors = [seconds(poisson_and_write, shape, dose, floor_file) for _ in range(3)]
+        print(
+            f"generation  {count / min(runs):8.0f} patterns/s of 64 x 64 at {dose:g} photons, "
+            f"{min(runs) / min(floors):.2f} x drawing and writing alone"
+        )
 
     path = dataset_path(folder / "warm", DOSE, "train")
     size_mb = path.stat().st_size / 1e6

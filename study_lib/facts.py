@@ -11,6 +11,7 @@ from study_lib.archive import SLAB_BYTES, NpzArchive
 
 KEPT_BYTES = 2**24
 NAMED_INDICES = 5
+SAMPLE = 2**16
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ArrayFacts:
     ``faulty`` and ``negative`` list the first few places along the first axis that hold NaN or
     infinite, or negative values; ``*_count`` count the values. ``totals`` (n,) is the sum of
     squares of each entry of a three-dimensional array, in photons for a pattern. ``whole`` is True
-    if every real value is a whole number; ``roots``, if the squares in the first slab are.
+    if every real value is a whole number; ``roots``, if the first squares are.
     ``values`` is the array itself if it is small.
     """
 
@@ -118,7 +119,7 @@ def _gather(
         largest = max(largest, high, -low)
         whole = whole and bool((numbers == np.rint(numbers)).all())
         if roots is None:
-            roots = _squares_are_whole(numbers)
+            roots = _squares_are_whole(numbers[:SAMPLE])
         if totals is not None:
             flat = slab.reshape(len(slab), -1)
             flat = flat if flat.dtype.kind in "fc" else flat.astype(np.float64)
