@@ -10,6 +10,7 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.acquisition import Acquisition, step
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts, illumination
+from study_lib.hdf5_files import memory_bytes
 from study_lib.lsqml import reconstruct
 
 MARGIN_PX = 4
@@ -18,6 +19,9 @@ WELL_LIT = 0.1
 POORLY_LIT = 0.01
 AMPLITUDE_PERCENTILE = 99.5
 SCALE_TOLERANCE = 0.02
+SHOT_NOISE_SIGMAS = 5
+OBJECT_SIDE_MAX_PX = 20_000
+RECONSTRUCTION_BYTES_PER_PX = 64
 
 
 def starting_probe(acquisition: Acquisition) -> Complex[np.ndarray, "n n"]:
@@ -40,7 +44,10 @@ def starting_probe(acquisition: Acquisition) -> Complex[np.ndarray, "n n"]:
 def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
     """Return the acquisition with a probe that predicts the measured mean power of the patterns.
 
-    A probe that does so within 2 % stays as it is. Bad pixels count in neither power.
+    The model's power is that behind the object, so that an object of any amplitude is right. A
+    probe that predicts the power within 2 %, or within five times the shot noise of all photons
+    where they are few, stays as it is; otherwise a remark says how far it was off. Bad pixels
+    count in neither power.
 
     Parameters
     ----------
@@ -64,15 +71,21 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
             model += float((expected_counts(waves).double().numpy() * good).sum())
     except ValueError as error:
         raise InputError(f"{acquisition.metadata.get('source')}: {error}") from None
-    if not model or abs(measured / model - 1) <= SCALE_TOLERANCE:
+    noise = 0.0 if acquisition.is_normalized else SHOT_NOISE_SIGMAS * np.sqrt(model)
+    if not model or abs(measured - model) <= max(SCALE_TOLERANCE * model, noise):
         return replace(acquisition, probe_is_scaled=bool(model))
     factor = float(np.sqrt(measured / model))
+    remark = (
+        f"probe and object predict {model / measured:.3g} times the measured power; the probe was "
+        f"multiplied by {factor:.4g}"
+    )
     record = step("scale probe to the mean power of the patterns", factor=factor)
     return replace(
         acquisition,
         probe=(probe * factor).astype(np.complex64),
         probe_is_scaled=True,
         transformations=(*acquisition.transformations, record),
+        remarks=(*acquisition.remarks, remark),
     )
 
 
@@ -130,10 +143,12 @@ def reconstructed(
     Raises
     ------
     InputError
-        If there are no patterns, or they carry no photon scale.
+        If there are no patterns, they carry no photon scale, or the positions ask for an object
+        that nobody could reconstruct.
     """
     counts = _counts(acquisition)
     side = acquisition.side_px()
+    _check_extent(acquisition, side)
     origin = acquisition.positions_px.min(axis=0) - side // 2 - MARGIN_PX
     positions = acquisition.positions_px - origin
     last = np.round(positions.max(axis=0)).astype(int) - side // 2 + side + MARGIN_PX
@@ -247,6 +262,23 @@ def _counts(acquisition: Acquisition) -> Float[np.ndarray, "scan n n"]:
             "amplitudes cannot be reconstructed: they carry no photons; give counts"
         )
     return acquisition.counts()
+
+
+def _check_extent(acquisition: Acquisition, side_px: int) -> None:
+    """Refuse positions whose object is beyond any scan or this machine, as a wrong unit makes."""
+    rows, columns = np.ptp(acquisition.positions_px, axis=0) + side_px + 2 * MARGIN_PX
+    source = acquisition.metadata.get("source")
+    found = f"{source}: positions: they ask for an object of {rows:.6g} x {columns:.6g} pixels"
+    remedy = "check the unit of the positions and the lengths that turn them into pixels"
+    if not max(rows, columns) <= OBJECT_SIDE_MAX_PX:
+        allowed = f"at most {OBJECT_SIDE_MAX_PX} x {OBJECT_SIDE_MAX_PX} are allowed"
+        raise InputError(f"{found}; {allowed}; {remedy}")
+    needed, memory = RECONSTRUCTION_BYTES_PER_PX * rows * columns, memory_bytes()
+    if needed > memory:
+        raise InputError(
+            f"{found}, which takes {needed / 2**30:.1f} GiB; this machine has "
+            f"{memory / 2**30:.1f} GiB; {remedy}, or use a larger machine"
+        )
 
 
 def _good_pixels(acquisition: Acquisition) -> Float[np.ndarray, "..."]:

@@ -56,7 +56,6 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
         positions_px=raw.positions_px.astype(np.float64),
         amplitudes=amplitudes,
         probe=probe,
-        probe_is_scaled=raw.probe_is_scaled,
         object_=object_,
         bad_pixels=None if bad is None or not bad.any() else bad.astype(bool),
         scan_index=None if raw.scan_index is None else raw.scan_index.astype(np.int64),

@@ -1,6 +1,7 @@
 """The commands that bring data in and take them out."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,18 +76,17 @@ def import_(
         drop_bad_frames=drop_bad_frames,
     )
     acquisition, name = read_file(source, choices, format_name, patterns)
-    for remark in acquisition.remarks:
-        print(f"study: warning: {source}: {remark}", file=sys.stderr)
+    _warn(source, acquisition.remarks)
     if acquisition.object_ is None or acquisition.probe is None:
         if acquisition.object_ is not None:
-            print(
-                f"study: warning: {source}: without a probe its object is not used", file=sys.stderr
-            )
+            _warn(source, ["without a probe its object is not used"])
         acquisition = _reconstructed(acquisition, epochs, seed)
     else:
         from study_lib.base_data import with_scaled_probe
 
+        known = len(acquisition.remarks)
         acquisition = with_scaled_probe(acquisition)
+        _warn(source, acquisition.remarks[known:])
     write_dataset(target, acquisition, name)
     probe, object_ = acquisition.require("probe", "object_")
     print(
@@ -130,6 +130,11 @@ def export(
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     print(f"{target}: {len(acquisition.positions_px)} positions, format {format_name}")
+
+
+def _warn(source: Path, remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        print(f"study: warning: {source}: {remark}", file=sys.stderr)
 
 
 def _check_target(source: Path, target: Path) -> None:

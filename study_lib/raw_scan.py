@@ -60,7 +60,6 @@ class RawScan:
     zero_frequency: Literal["centre", "corner"] = "centre"
     is_normalized: bool = False
     probe: np.ndarray | None = None
-    probe_is_scaled: bool = False
     object_: np.ndarray | None = None
     bad_pixels: np.ndarray | None = None
     scan_index: np.ndarray | None = None

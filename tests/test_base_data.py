@@ -1,5 +1,6 @@
 """The base explains the measurement, whatever scale the probe came in; gauges are settled."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from study_lib import base_data
 from study_lib.base_data import (
     fixed_gauge,
     r_factor,
@@ -84,6 +86,40 @@ def test_a_probe_that_predicts_the_counts_stays_to_the_last_bit(acquisition):
 
     np.testing.assert_array_equal(scaled.probe, acquisition.probe)
     assert scaled.transformations == ()
+
+
+def test_a_probe_off_scale_is_remarked(acquisition):
+    raw = replace(acquisition, probe=acquisition.probe * 100, probe_is_scaled=False)
+
+    (remark,) = with_scaled_probe(raw).remarks
+
+    assert re.match(r"probe and object predict (1|9\.\d+)e\+0[34] times the measured power", remark)
+
+
+def test_few_photons_do_not_move_the_probe(acquisition, rng):
+    """Some fifty photons over the whole scan deviate by more than 2 % of themselves."""
+    faint = acquisition.probe / np.float32(100)
+    expected = acquisition.counts() / 1e4
+    counts = rng.poisson(expected).astype(np.float32)
+    assert abs(counts.sum() / expected.sum() - 1) > 0.02
+    raw = replace(acquisition, probe=faint, amplitudes=np.sqrt(counts), probe_is_scaled=False)
+
+    np.testing.assert_array_equal(with_scaled_probe(raw).probe, faint)
+
+
+@pytest.mark.parametrize(("factor", "size"), [(-7e19, "1.5"), (1e3, "21")])
+def test_positions_in_a_wrong_unit_are_refused(acquisition, factor, size):
+    far = replace(acquisition, object_=None, positions_px=acquisition.positions_px * factor)
+
+    with pytest.raises(InputError, match=rf"positions: they ask for an object of {size}.*20000"):
+        reconstructed(far, epochs=1, seed=0)
+
+
+def test_an_object_beyond_memory_is_refused(acquisition, monkeypatch):
+    monkeypatch.setattr(base_data, "memory_bytes", lambda: 2**10)
+
+    with pytest.raises(InputError, match=r"positions: .*this machine has .* or use a larger"):
+        reconstructed(acquisition, epochs=1, seed=0)
 
 
 def test_bad_pixels_do_not_count_in_the_power(acquisition):

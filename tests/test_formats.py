@@ -261,3 +261,25 @@ def test_flags_give_the_lengths_that_a_file_lacks(tmp_path, monkeypatch, capsys,
     assert done[0] == 0, done[2]
     found, _ = formats.read_file(tmp_path / "b.cxi", ReadChoices())
     assert found.geometry.detector_pixel_m == pytest.approx(75e-6, rel=1e-12)
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1, False), (100, True)])
+def test_the_scale_of_a_probe_is_compared_whatever_the_file_says(
+    factor, warned, tmp_path, monkeypatch, capsys, acquisition
+):
+    loud = replace(acquisition, probe=acquisition.probe * np.float32(factor))
+    formats.FORMATS["ptychopinn"].writer(tmp_path / "a.npz", loud)
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "import", "a.npz", "b.npz")
+
+    assert code == 0, error
+    assert ("warning: a.npz: probe and object predict" in error) == warned
+    found = read_dataset(tmp_path / "b.npz")
+    if warned:
+        np.testing.assert_allclose(found.probe, acquisition.probe, rtol=0.01)
+    else:
+        np.testing.assert_array_equal(found.probe, acquisition.probe)
+    metadata = load_dataset(tmp_path / "b.npz")[1]
+    assert [step["operation"] for step in metadata["transformations"]].count(
+        "scale probe to the mean power of the patterns"
+    ) == warned
