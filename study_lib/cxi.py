@@ -82,10 +82,11 @@ def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
                 "add source_1/energy (J), distance and x_pixel_size (m)",
             )
         patterns = file.optional_array(counts_name)
-    vectors = -(translation.astype(np.float64) @ directions.T) / pixel_m
+    # The centre is in the frame of the translations: it turns with them.
+    origin_m = np.zeros(3) if object_ is None else np.array([centre[1], centre[0], 0.0])
+    vectors = -((translation.astype(np.float64) - origin_m) @ directions.T) / pixel_m
     steps = [step("positions from metres to pixels", object_pixel_m=pixel_m)]
     if object_ is not None:
-        vectors = vectors - np.array(centre) / pixel_m
         vectors = positions_from_centred(vectors, side, (object_.shape[-2], object_.shape[-1]))
         steps.append(step("shift origin of positions", to="first pixel of the object"))
     raw = RawScan(

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib.cxi import DETECTOR, ENTRY, SOURCE, TRANSLATION, read_cxi, write_cxi
+from study_lib.cxi import DETECTOR, ENTRY, EXTENSION, SOURCE, TRANSLATION, read_cxi, write_cxi
 from study_lib.errors import InputError
 from study_lib.raw_scan import ReadChoices
 
@@ -73,6 +73,21 @@ def test_the_detector_says_which_way_rows_and_columns_run(tmp_path, acquisition,
     found = read_cxi(path, ReadChoices())
 
     np.testing.assert_allclose(found.positions_px, bare.positions_px * signs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sign_y", [-1, 1])
+@pytest.mark.parametrize("sign_x", [-1, 1])
+def test_the_centre_of_the_object_moves_with_the_translations(scan, sign_y, sign_x):
+    """Both are in one frame: moving them alike moves no patch, however the detector is turned."""
+    basis = 75e-6 * np.array([[0, sign_x], [sign_y, 0], [0, 0]])
+    at_zero = read_cxi(changed(scan, basis_vectors=basis), ReadChoices())
+    with h5py.File(scan, "a") as file:
+        translation = file[TRANSLATION][()] + [3e-6, -2e-6, 0]
+        file[f"{EXTENSION}/object_center_x_m"][...] = 3e-6
+        file[f"{EXTENSION}/object_center_y_m"][...] = -2e-6
+    moved = read_cxi(changed(scan, translation=translation), ReadChoices())
+
+    np.testing.assert_allclose(moved.positions_px, at_zero.positions_px, rtol=0, atol=1e-6)
 
 
 def test_basis_vectors_may_lie_the_other_way_or_be_missing(scan, acquisition):
