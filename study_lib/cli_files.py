@@ -113,7 +113,7 @@ def export(
     NAME_dp.hdf5 and NAME_para.hdf5; ptychodus is a product and NAME_diffraction.h5.
     """
     from study_lib.dataset_exchange import read_dataset
-    from study_lib.formats import writer_for
+    from study_lib.formats import lost, writer_for
 
     write = writer_for(format_name, target, source)
     acquisition = read_dataset(source)
@@ -129,6 +129,11 @@ def export(
         write(target, acquisition)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    left_out = lost(format_name, acquisition)
+    if left_out:
+        zeros = "; bad pixels are zeros there" if "bad pixels" in left_out else ""
+        remark = f"format {format_name} has no place for {', '.join(left_out)}{zeros}"
+        _warn(target, [f"{remark}; keep {source}"])
     print(f"{target}: {len(acquisition.positions_px)} positions, format {format_name}")
 
 

@@ -27,20 +27,33 @@ Writer = Callable[[Path, Acquisition], None]
 
 @dataclass(frozen=True)
 class Format:
-    """One layout: how it is read, how it is written, which files writing makes."""
+    """One layout: how it is read and written, which files writing makes, what it cannot hold."""
 
     reader: Reader | None
     writer: Writer | None
     suffixes: tuple[str, ...]
     outputs: Callable[[Path], tuple[Path, ...]] = lambda path: (path,)
+    no_place_for: tuple[str, ...] = ()
 
 
+LENGTHS = ("energy", "distance", "detector pixel", "object pixel")
 FORMATS: Mapping[str, Format] = {
     "ptychopinn": Format(read_ptychopinn, write_ptychopinn, (".npz",)),
     "ptychopinn-counts": Format(read_ptychopinn, write_ptychopinn_counts, (".npz",)),
     "slac": Format(read_ptychopinn, write_slac, (".npz",)),
-    "tike": Format(read_tike, write_tike, (".npz", ".bz2")),
-    "ptychi": Format(read_ptychi, write_ptychi, (".hdf5", ".h5"), pair_of),
+    "tike": Format(
+        read_tike,
+        write_tike,
+        (".npz", ".bz2"),
+        no_place_for=("object", "bad pixels", "indices", *LENGTHS),
+    ),
+    "ptychi": Format(
+        read_ptychi,
+        write_ptychi,
+        (".hdf5", ".h5"),
+        pair_of,
+        no_place_for=("energy", "distance", "detector pixel"),
+    ),
     "ptychodus": Format(
         read_ptychodus, write_ptychodus, (".h5", ".hdf5"), lambda path: (path, patterns_path(path))
     ),
@@ -128,6 +141,27 @@ def writer_for(name: str, target: Path, source: Path) -> Writer:
         if output.resolve() == source.resolve():
             raise InputError(f"{output}: this is the source; give the copy another name")
     return entry.writer
+
+
+def lost(name: str, acquisition: Acquisition) -> list[str]:
+    """Return in words what of an acquisition a format has no place for.
+
+    Raises
+    ------
+    InputError
+        If there is no format of this name.
+    """
+    geometry, bad = acquisition.geometry, acquisition.bad_pixels
+    there = {
+        "object": acquisition.object_ is not None,
+        "bad pixels": bad is not None and bool(bad.any()),
+        "indices": acquisition.scan_index is not None,
+        "energy": geometry.photon_energy_ev is not None,
+        "distance": geometry.detector_distance_m is not None,
+        "detector pixel": geometry.detector_pixel_m is not None,
+        "object pixel": geometry.object_pixel_m is not None,
+    }
+    return [what for what in _entry(name).no_place_for if there[what]]
 
 
 def _entry(name: str) -> Format:

@@ -6,6 +6,8 @@
 (scan,) from the middle of the object. pty-chi maps position zero to the patch that starts at
 ``round(length / 2) - 1/2 - (n - 1) / 2``, and its Fourier transform is not unitary: its probe is
 ours over n. Whether a probe on file has that scale is not stated: it is compared with the counts.
+``bad_pixels`` (n, n) and ``scan_index`` (scan,) in ``NAME_para.hdf5`` are an addition of our own,
+which other readers pass over.
 """
 
 from pathlib import Path
@@ -45,6 +47,8 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
         _check_headers(parameters, file)
         object_, probe = parameters.array("object", "cf"), parameters.array("probe", "cf")
         metres = [parameters.array(f"probe_position_{axis}_m") for axis in "yx"]
+        bad = parameters.optional_array("bad_pixels", "biu")
+        names = parameters.optional_array("scan_index", "iu")
         pixel_m = square_pixel(parameters, "object")
         if pixel_m is None:
             raise parameters.refused(
@@ -62,6 +66,8 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
         positions_px=vectors + _origin_px(side, shape),
         probe=probe.astype(np.complex128) * side,
         object_=object_,
+        bad_pixels=None if bad is None else bad.astype(bool),
+        scan_index=names,
         geometry=Geometry(object_pixel_m=pixel_m),
         steps=(
             step("positions from metres to pixels", object_pixel_m=pixel_m),
@@ -96,6 +102,9 @@ def write_ptychi(path: Path, acquisition: Acquisition) -> None:
         file["probe_position_y_m"], file["probe_position_x_m"] = metres.T
         file["probe"] = (probe / side).astype(np.complex64)[None, None]
         file["object"] = object_[None]
+        file["scan_index"] = acquisition.names.astype(np.int64)
+        if acquisition.bad_pixels is not None:
+            file["bad_pixels"] = acquisition.bad_pixels
         for name in ("pixel_height_m", "pixel_width_m"):
             file["object"].attrs[name] = pixel_m
             file["probe"].attrs[name] = pixel_m
@@ -148,7 +157,12 @@ def _check_headers(parameters: Hdf5Reader, patterns: Hdf5Reader) -> None:
     probe = parameters.shape("probe", "cf", IMAGE_RANKS)
     count = positions_shape(parameters)
     check_shapes(
-        patterns.path, positions=count, patterns=patterns.shape("dp", ranks=[3]), probe=probe
+        patterns.path,
+        positions=count,
+        patterns=patterns.shape("dp", ranks=[3]),
+        bad_pixels=parameters.optional_shape("bad_pixels", "biu"),
+        scan_index=parameters.optional_shape("scan_index", "iu"),
+        probe=probe,
     )
 
 

@@ -117,6 +117,7 @@ def write_slac(path: Path, acquisition: Acquisition) -> None:
     energy_ev, distance_m, pixel_m = acquisition.require_geometry(
         "photon_energy_ev", "detector_distance_m", "detector_pixel_m"
     )
+    bad = acquisition.bad_pixels
     with atomic_path(path) as temporary:
         np.savez(
             temporary,
@@ -130,6 +131,7 @@ def write_slac(path: Path, acquisition: Acquisition) -> None:
             scan_index=acquisition.names,
             scale_contract_version=COUNTS_PAIR[0],
             measurement_domain=COUNTS_PAIR[1],
+            **({} if bad is None else {"bad_pixels": bad}),
             **_coordinates(acquisition),
         )
 

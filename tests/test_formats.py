@@ -95,7 +95,9 @@ def test_odd_sides_come_back_too(name, tmp_path, rng, acquisition):
     np.testing.assert_allclose(found.probe, odd.probe, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ptychopinn", "ptychopinn-counts", "ptychodus", "cxi"])
+@pytest.mark.parametrize(
+    "name", ["ptychopinn", "ptychopinn-counts", "slac", "ptychi", "ptychodus", "cxi"]
+)
 def test_bad_pixels_and_indices_come_back(name, tmp_path, acquisition):
     found = there_and_back(name, tmp_path, acquisition)
 
@@ -283,3 +285,33 @@ def test_the_scale_of_a_probe_is_compared_whatever_the_file_says(
     assert [step["operation"] for step in metadata["transformations"]].count(
         "scale probe to the mean power of the patterns"
     ) == warned
+
+
+@every_format
+def test_what_a_format_says_it_loses_is_what_does_not_come_back(name, tmp_path, acquisition):
+    found = there_and_back(name, tmp_path, acquisition)
+
+    geometry = found.geometry
+    missing = {
+        "object": found.object_ is None,
+        "bad pixels": found.bad_pixels is None,
+        "indices": found.scan_index is None,
+        "energy": geometry.photon_energy_ev is None,
+        "distance": geometry.detector_distance_m is None,
+        "detector pixel": geometry.detector_pixel_m is None,
+    }
+    assert formats.lost(name, acquisition) == [what for what, gone in missing.items() if gone]
+
+
+def test_export_says_what_is_lost(tmp_path, monkeypatch, capsys, acquisition):
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+
+    tike = call(monkeypatch, capsys, tmp_path, "export", "a.npz", "t.npz", "--format", "tike")
+    cxi = call(monkeypatch, capsys, tmp_path, "export", "a.npz", "b.cxi", "--format", "cxi")
+
+    assert tike[0] == cxi[0] == 0
+    assert tike[2] == (
+        "study: warning: t.npz: format tike has no place for object, bad pixels, indices, energy, "
+        "distance, detector pixel; bad pixels are zeros there; keep a.npz\n"
+    )
+    assert cxi[2] == ""
