@@ -8,7 +8,6 @@ that a file larger than memory can still be judged.
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from study_lib.archive_checks import (
     refused,
 )
 from study_lib.errors import InputError
+from study_lib.processes import memory_bytes
 
 METADATA = "_metadata"
 METADATA_MAX_BYTES = 2**26
@@ -70,7 +70,7 @@ class NpzArchive:
             If they do; nothing has been allocated then.
         """
         needed = sum(self.members[name].size_bytes for name in names)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = memory_bytes()
         if needed > memory:
             raise InputError(
                 f"{self.path}: {', '.join(names)}: {needed / 2**30:.1f} GiB, this machine has "

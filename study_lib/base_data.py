@@ -10,8 +10,8 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.acquisition import Acquisition, step
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts, illumination
-from study_lib.hdf5_files import memory_bytes
 from study_lib.lsqml import reconstruct
+from study_lib.processes import memory_bytes
 
 MARGIN_PX = 4
 CHUNK = 64

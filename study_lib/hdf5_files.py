@@ -6,7 +6,6 @@ take whatever file of this machine a stranger's file names.
 """
 
 import math
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ import numpy as np
 from study_lib.archive_checks import RATIO_FREE_BYTES, RATIO_MAX
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
+from study_lib.processes import memory_bytes
 
 IMAGE_RANKS = tuple(range(2, 9))
 LINKS_MAX = 8
@@ -232,11 +232,6 @@ class Hdf5Reader:
                 f"declares {size / 2**20:.0f} MiB and stores {stored} bytes",
                 f"values must be there, packed at most {RATIO_MAX} times",
             )
-
-
-def memory_bytes() -> int:
-    """Return the memory of this machine: no file may declare more."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextmanager

@@ -24,6 +24,11 @@ def use_private_folders() -> None:
         os.environ.setdefault(name, str(cache / folder))
 
 
+def memory_bytes() -> int:
+    """Return the memory of this machine: no file may declare more."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def end_with_parent() -> None:
     """Ask the system to end this process when its parent ends (Linux only)."""
     if sys.platform == "linux":

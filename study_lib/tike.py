@@ -22,7 +22,7 @@ from study_lib.archive_checks import RATIO_FREE_BYTES, RATIO_MAX
 from study_lib.cleaning import acquisition_of
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
-from study_lib.hdf5_files import memory_bytes
+from study_lib.processes import memory_bytes
 from study_lib.raw_scan import RawScan, ReadChoices, require_domain
 
 RANKS = {"data": 3, "probe": 2, "scan": 2}
