@@ -100,11 +100,11 @@ def export(
     source: Annotated[Path, typer.Argument(help="A data set or base data, as DATA-001 has it.")],
     target: Annotated[Path, typer.Argument(help="The file to write.")],
     format_name: Annotated[WrittenName, typer.Option("--format", help="Format to write.")],
-    energy_ev: Annotated[float | None, typer.Option(min=0, help="Photon energy.")] = None,
-    distance_m: Annotated[float | None, typer.Option(min=0, help="Object to detector.")] = None,
-    detector_pixel_um: Annotated[float | None, typer.Option(min=0, help="Its pixel.")] = None,
+    energy_ev: Annotated[float | None, typer.Option(help="Photon energy.")] = None,
+    distance_m: Annotated[float | None, typer.Option(help="Object to detector.")] = None,
+    detector_pixel_um: Annotated[float | None, typer.Option(help="Its pixel.")] = None,
     object_pixel_nm: Annotated[
-        float | None, typer.Option(min=0, help="Its pixel, if not from the other three.")
+        float | None, typer.Option(help="Its pixel, if not from the other three.")
     ] = None,
 ) -> None:
     """Write a data set in the format of another program; lengths come from the file or the flags.
@@ -114,16 +114,21 @@ def export(
     """
     from study_lib.dataset_exchange import read_dataset
     from study_lib.formats import lost, writer_for
+    from study_lib.lengths import plausible
 
     write = writer_for(format_name, target, source)
     acquisition = read_dataset(source)
     given = {
-        "photon_energy_ev": energy_ev,
-        "detector_distance_m": distance_m,
-        "detector_pixel_m": detector_pixel_um and detector_pixel_um * 1e-6,
-        "object_pixel_m": object_pixel_nm and object_pixel_nm * 1e-9,
+        "photon_energy_ev": plausible(target, "--energy-ev", energy_ev, "photon_energy_ev"),
+        "detector_distance_m": plausible(target, "--distance-m", distance_m, "detector_distance_m"),
+        "detector_pixel_m": plausible(
+            target, "--detector-pixel-um", detector_pixel_um, "detector_pixel_m", factor=1e-6
+        ),
+        "object_pixel_m": plausible(
+            target, "--object-pixel-nm", object_pixel_nm, "object_pixel_m", factor=1e-9
+        ),
     }
-    lengths = {name: value for name, value in given.items() if value}
+    lengths = {name: value for name, value in given.items() if value is not None}
     acquisition = replace(acquisition, geometry=replace(acquisition.geometry, **lengths))
     try:
         write(target, acquisition)

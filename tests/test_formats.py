@@ -265,6 +265,29 @@ def test_flags_give_the_lengths_that_a_file_lacks(tmp_path, monkeypatch, capsys,
     assert found.geometry.detector_pixel_m == pytest.approx(75e-6, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--energy-ev", "0"),
+        ("--energy-ev", "1e-15"),
+        ("--distance-m", "-1.5"),
+        ("--detector-pixel-um", "nan"),
+        ("--object-pixel-nm", "inf"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(
+    flag, value, tmp_path, monkeypatch, capsys, acquisition
+):
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+    arguments = ("export", "a.npz", "b.cxi", "--format", "cxi", flag, value)
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+
+    assert code == 2
+    assert flag in error
+    assert not (tmp_path / "b.cxi").exists()
+
+
 @pytest.mark.parametrize(("factor", "warned"), [(1, False), (100, True)])
 def test_the_scale_of_a_probe_is_compared_whatever_the_file_says(
     factor, warned, tmp_path, monkeypatch, capsys, acquisition
