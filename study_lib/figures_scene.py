@@ -1,6 +1,7 @@
 """Figures of what is studied: objects, probe, scans, coverage. Arrays in, Figure out."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -150,9 +151,9 @@ def _scatter(
         axis.add_patch(Circle((column, row), diameter_px / 2, fill=False, color=colour, lw=1.5))
 
 
-def _picture(axis: Axes, image: np.ndarray, label: str, **colours: object) -> None:
+def _picture(axis: Axes, image: np.ndarray, label: str, **colours: Any) -> None:
     """Draw an image on axes in pixels with its own labelled scale."""
-    shown = axis.imshow(image, interpolation="nearest", **colours)  # type: ignore[arg-type]  # names and limits of colours
+    shown = axis.imshow(image, interpolation="nearest", **colours)
     axis.set(xlabel="column [px]", ylabel="row [px]")
     bar = axis.figure.colorbar(shown, ax=axis, label=label, orientation="horizontal", shrink=0.9)
     bar.locator = MaxNLocator(4)

@@ -123,7 +123,10 @@ def pair_of(path: Path) -> tuple[Path, Path]:
     for ending in (PATTERNS, PARAMETERS):
         if path.stem.endswith(ending):
             name = path.stem.removesuffix(ending)
-            return tuple(path.with_name(name + end + path.suffix) for end in (PATTERNS, PARAMETERS))  # type: ignore[return-value]
+            return (
+                path.with_name(name + PATTERNS + path.suffix),
+                path.with_name(name + PARAMETERS + path.suffix),
+            )
     raise InputError(
         f"{path}: the name ends in neither _dp nor _para; a pair is named NAME_dp.hdf5 and "
         "NAME_para.hdf5"
