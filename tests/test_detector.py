@@ -27,7 +27,9 @@ def counted(mean: float, *, seed: int = 0, **detector) -> np.ndarray:
     return np.round(expected.astype(float) ** 2)
 
 
-@pytest.mark.parametrize(("mean", "dark"), [(0.5, 0.0), (2.0, 1.5), (0.0, 3.0)])
+@pytest.mark.parametrize(
+    ("mean", "dark"), [(0.5, 0.0), (2.0, 1.5), (0.0, 3.0), (0.2, 0.0), (0.1, 0.1)]
+)
 def test_photons_and_dark_counts_are_poisson_together(mean, dark):
     counts = counted(mean, dark_counts=dark).ravel()
 
@@ -39,11 +41,23 @@ def test_photons_and_dark_counts_are_poisson_together(mean, dark):
     assert chisquare(observed, np.array(expected) * counts.size).pvalue > 1e-3
 
 
-def test_chunks_do_not_change_the_counts(monkeypatch):
-    whole = counted(2.0)
-    monkeypatch.setattr("study_lib.detector.CHUNK", 7)
+def test_dark_pixels_are_independent_poisson_numbers_of_their_own_rates():
+    """Rates from 1e-4 to 1, most of them so dark that their photons are placed together."""
+    rates = np.geomspace(1e-4, 1, 256).reshape(16, 16).astype(np.float32)
+    expected = np.repeat(rates[None], 20_000, axis=0)
+    count_photons(expected, random=np.random.default_rng(0))
+    counts = np.round(expected.astype(float) ** 2).reshape(len(expected), -1)
 
-    np.testing.assert_array_equal(counted(2.0), whole)
+    mean, wanted = counts.mean(axis=0), rates.ravel().astype(float)
+    assert (np.abs(mean - wanted) < 5 * np.sqrt(wanted / len(counts))).all()
+    spread = ((counts - wanted) ** 2).mean(axis=0)
+    fourth = wanted + 2 * wanted**2
+    assert (np.abs(spread - wanted) < 6 * np.sqrt(fourth / len(counts))).all()
+    bright = counts[:, wanted > 0.05]
+    correlation = np.corrcoef(bright.T) - np.eye(bright.shape[1])
+    assert np.abs(correlation).max() < 6 / np.sqrt(len(counts))
+    total = counts.sum(axis=1)
+    assert total.var() == pytest.approx(wanted.sum(), rel=0.06)
 
 
 def test_a_pixel_counts_to_its_limit_and_the_budget_says_how_often():
