@@ -17,6 +17,7 @@ PhaseF = Annotated[Path, typer.Option(help="Folder that `study reconstruct` wrot
 ArtifactRoot = Annotated[Path, typer.Option(help="Where results and the manifest go.")]
 Dose = Annotated[float | None, typer.Option(help="Only this dose; default: all.")]
 View = Annotated[str | None, typer.Option(help="Only this view; default: all.")]
+Gridsize = Annotated[int | None, typer.Option(help="Only views of this gridsize.")]
 Split = Annotated[str | None, typer.Option(help="Only train or test; default: both.")]
 Preset = Annotated[str, typer.Option(help="Preset or the path of a YAML file.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, repeatable.")]
@@ -130,25 +131,59 @@ def overlap(
     artifact_root: ArtifactRoot,
     dose: Dose = None,
     view: View = None,
+    gridsize: Gridsize = None,
+    s_img: Annotated[
+        float | None, typer.Option(help="Share of positions to keep, instead of the target.")
+    ] = None,
+    n_groups: Annotated[int | None, typer.Option(help="Groups; default: one a pattern.")] = None,
+    neighbor_count: Annotated[
+        int | None, typer.Option(help="K nearest neighbours; default: the design's.")
+    ] = None,
+    probe_diameter_px: Annotated[
+        float | None, typer.Option(help="Default: measured on the probe.")
+    ] = None,
+    rng_seed_subsample: Annotated[
+        int | None, typer.Option(help="Seed of the choice; default: the design's.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Choose the patterns of each view, group them and measure their overlap (phase D)."""
-    from study_lib.overlap import write_view
-    from study_lib.selection import chosen, design_of
+    """Choose the patterns of each view, group them and measure their overlap (phase D).
 
+    Without flags the design's views are made: positions are left out until the overlap of each
+    pattern with its K nearest comes to the view's target.
+    """
+    from study_lib.selection import chosen, design_of, overlap_design
+    from study_lib.views import overlap_sentence
+
+    if probe_diameter_px is not None and not probe_diameter_px > 0:
+        raise InputError(f"--probe-diameter-px {probe_diameter_px:g}: it must be above zero")
     study = design_of(phase_c_root)
-    _batch(
-        chosen(study, dose=dose, view=view),
-        lambda dose, view: write_view(
+    jobs = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    study = overlap_design(
+        study,
+        views={job["view"] for job in jobs},
+        s_img=s_img,
+        n_groups=n_groups,
+        neighbor_count=neighbor_count,
+        subsampling_seed=rng_seed_subsample,
+    )
+
+    def run(dose: float, view: str) -> None:
+        from study_lib.overlap_job import write_view
+
+        measured = write_view(
             study,
             dose,
             view,
             phase_c_root=phase_c_root,
             output_root=output_root,
             artifact_root=artifact_root,
-        ),
-        dry_run=dry_run,
-    )
+            diameter_px=probe_diameter_px,
+        )
+        for split, metrics in measured.items():
+            print(f"  {overlap_sentence(split, metrics)}")
+
+    _batch(jobs, run, dry_run=dry_run)
 
 
 def train(
@@ -157,7 +192,7 @@ def train(
     artifact_root: ArtifactRoot,
     dose: Dose = None,
     view: View = None,
-    gridsize: Annotated[int | None, typer.Option(help="Only views of this gridsize.")] = None,
+    gridsize: Gridsize = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train the network on the train split of each dose and view (phase E)."""

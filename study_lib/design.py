@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -13,6 +13,7 @@ from study_lib.settings import Frozen
 
 ViewName = Literal["baseline", "dense", "sparse"]
 SplitName = Literal["train", "test"]
+SelectionName = Literal["uniform", "blue_noise"]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Dose = Annotated[float, Field(gt=0, le=1e12)]
@@ -24,8 +25,43 @@ class ViewDesign(Frozen):
     name: ViewName
     gridsize: Literal[1, 2]
     target_overlap: float | None = Field(
-        gt=0, lt=1, description="metric 2 to reach by leaving positions out; null keeps all"
+        gt=0, lt=1, default=None, description="metric 2 to reach by leaving positions out"
     )
+    s_img: float | None = Field(
+        gt=0, le=1, default=None, description="share of positions to keep, instead of a target"
+    )
+    selection: SelectionName = Field(
+        default="uniform",
+        description="which positions are kept: random ones, or evenly spread (default of sparse)",
+    )
+    n_groups: int | None = Field(ge=1, default=None, description="null: one group per pattern")
+    oversampling: bool = Field(default=False, description="allow more groups than patterns")
+
+    @model_validator(mode="before")
+    @classmethod
+    def choose_selection(cls, given: Any) -> Any:
+        """Let the sparse view keep evenly spread positions, unless it says otherwise."""
+        if isinstance(given, dict) and given.get("name") == "sparse":
+            return {"selection": "blue_noise"} | given
+        return given
+
+    @model_validator(mode="after")
+    def check_choice(self) -> "ViewDesign":
+        """Check what is kept and grouped, and that the view has the gridsize it is named for."""
+        if self.target_overlap is not None and self.s_img is not None:
+            raise ValueError(
+                f"target_overlap {self.target_overlap} and s_img {self.s_img} both say what is "
+                "kept; set one of them to null"
+            )
+        plain = ViewDesign.model_construct(name="baseline", gridsize=1, selection=self.selection)
+        if self.name == "baseline" and self != plain:
+            raise ValueError(
+                "baseline is every pattern by itself; set gridsize 1, leave out target_overlap, "
+                "s_img, n_groups and oversampling"
+            )
+        if self.name != "baseline" and self.gridsize != 2:
+            raise ValueError(f"{self.name}: gridsize {self.gridsize}; set it to 2")
+        return self
 
 
 class SeedDesign(Frozen):
@@ -145,13 +181,6 @@ class StudyDesign(Frozen):
         if len(set(names)) < len(names):
             raise ValueError(f"views = {names}: leave out the repeated view")
         for view in self.views:
-            if view.name == "baseline" and (view.gridsize, view.target_overlap) != (1, None):
-                raise ValueError(
-                    "views.baseline: it is every pattern by itself; set gridsize 1 and "
-                    "target_overlap null"
-                )
-            if view.name != "baseline" and view.gridsize != 2:
-                raise ValueError(f"views.{view.name}: gridsize {view.gridsize}; set it to 2")
             if self.neighbor_count < view.gridsize**2:
                 raise ValueError(
                     f"neighbor_count = {self.neighbor_count} < {view.gridsize**2} patterns per "

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from study_lib.design import SPLITS, StudyDesign
-from study_lib.overlap import legacy_spacing_px, view_of
 from study_lib.plan import plan_jobs
 from study_lib.probe import probe_diameter_px
 from study_lib.scene import Scene, split_masks
+from study_lib.spacing import legacy_spacing_px
+from study_lib.views import view_of
 
 # Processor seconds measured with the laptop preset on one core; good to a factor of two elsewhere.
 NOTEBOOK_S = 8.0
@@ -84,7 +85,7 @@ def _view_row(
     design: StudyDesign, scene: Scene, mask: np.ndarray, view_name: str, split: str
 ) -> ViewRow:
     view = design.view(view_name)
-    _, _, metrics = view_of(scene.positions_px[mask], scene.probe, view, split, design)
+    metrics = view_of(scene.positions_px[mask], scene.probe, view, split, design).metrics
     target = view.target_overlap
     spacing = None if target is None else legacy_spacing_px(target, design.patch_size_px)
     return ViewRow(

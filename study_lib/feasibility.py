@@ -5,8 +5,8 @@ import numpy as np
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.metrics import SMALLEST_RANGE, SSIM_WINDOW_PX
-from study_lib.overlap import view_of
 from study_lib.scene import Scene, split_masks
+from study_lib.views import view_of
 
 
 def check_feasible(design: StudyDesign, scene: Scene) -> None:
@@ -21,7 +21,7 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
     for split, mask in split_masks(scene.positions_px, design.guard_band_px).items():
         positions = scene.positions_px[mask]
         for view in design.views:
-            kept, _, _ = view_of(positions, scene.probe, view, split, design)
+            kept = view_of(positions, scene.probe, view, split, design).kept
             first = np.ceil(positions[kept].min(axis=0)).astype(int)
             last = np.floor(positions[kept].max(axis=0)).astype(int) + 1
             rows, columns = (last - first).tolist()

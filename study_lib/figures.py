@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 
 PHASE_MAP = "twilight"
 AMPLITUDE_MAP = "gray"
@@ -33,25 +32,6 @@ def patterns(counts: Float[np.ndarray, "panel n n"], titles: Sequence[str]) -> F
     )
     for axis, pattern, title in zip(np.atleast_1d(axes), counts, titles, strict=True):
         _image(axis, np.log10(1 + pattern), f"{title}: log10(1 + counts)", "viridis")
-    return figure
-
-
-def positions(
-    splits: Mapping[str, Float[np.ndarray, "scan 2"]],
-    object_: Complex[np.ndarray, "oy ox"],
-    diameter_px: float,
-) -> Figure:
-    """Show scan positions on the object's phase, each with the disc of the probe's diameter."""
-    figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.6 * PANEL_IN), layout="constrained")
-    axis.imshow(np.angle(object_), cmap="gray")
-    for colour, (name, places) in zip(("tab:orange", "tab:cyan"), splits.items(), strict=False):
-        axis.scatter(places[:, 1], places[:, 0], s=4, color=colour, label=f"{name}, {len(places)}")
-        row, column = places[len(places) // 2]
-        axis.add_patch(
-            Circle((float(column), float(row)), diameter_px / 2, fill=False, color=colour)
-        )
-    axis.set(xlabel="column [px]", ylabel="row [px]", title="scan positions; one disc per split")
-    axis.legend(loc="upper right")
     return figure
 
 

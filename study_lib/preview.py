@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
-from scipy.spatial import cKDTree
 
 from study_lib.forward import illumination
 from study_lib.simulation import expected_patterns
+from study_lib.spacing import nearest_px
 
 
 def photons_per_pixel(
@@ -35,25 +35,6 @@ def photons_per_pixel(
     wave = torch.from_numpy(probe.astype(np.complex128))
     landed: np.ndarray = illumination(wave, torch.from_numpy(positions_px), object_shape).numpy()
     return landed
-
-
-def patterns_per_pixel(
-    positions_px: Float[np.ndarray, "scan 2"], diameter_px: float, object_shape: tuple[int, int]
-) -> Int[np.ndarray, "oy ox"]:
-    """Return how many probe discs of a diameter cover each object pixel.
-
-    Parameters
-    ----------
-    positions_px : (scan, 2)
-        (row, column) of the middles of the discs in object pixels.
-    diameter_px
-        Of the disc.
-    object_shape
-        (rows, columns) of the object.
-    """
-    pixels = np.indices(object_shape).reshape(2, -1).T
-    within = cKDTree(positions_px).query_ball_point(pixels, diameter_px / 2, return_length=True)
-    return np.asarray(within).reshape(object_shape)
 
 
 def sample_patterns(
@@ -112,15 +93,15 @@ def evenness(
     Number of positions, smallest and median distance to the nearest other one in pixels, and of the
     photons per pixel there the standard deviation and the minimum, both over the mean.
     """
-    nearest_px = np.asarray(cKDTree(positions_px).query(positions_px, k=2)[0])[:, 1]
+    distances_px = nearest_px(positions_px)
     low, high = positions_px.min(axis=0), positions_px.max(axis=0)
     first = np.round(low + (high - low) / 4).astype(int)
     last = np.round(high - (high - low) / 4).astype(int) + 1
     field = landed[first[0] : last[0], first[1] : last[1]]
     return {
         "positions": len(positions_px),
-        "nearest_smallest_px": float(nearest_px.min()),
-        "nearest_median_px": float(np.median(nearest_px)),
+        "nearest_smallest_px": float(distances_px.min()),
+        "nearest_median_px": float(np.median(distances_px)),
         "photons_std_over_mean": float(field.std() / field.mean()),
         "photons_min_over_mean": float(field.min() / field.mean()),
     }

@@ -78,3 +78,9 @@ def probe_diameter_px(probe: Complex[np.ndarray, "n n"], power_share: float) -> 
     power = np.sort(np.abs(probe.ravel()) ** 2)[::-1].astype(np.float64)
     pixel_count = 1 + int(np.searchsorted(np.cumsum(power), power_share * power.sum()))
     return float(2 * np.sqrt(pixel_count / np.pi))
+
+
+def probe_fwhm_px(probe: Complex[np.ndarray, "n n"]) -> float:
+    """Return the diameter of the disc as large as the pixels of at least half the top intensity."""
+    power = np.abs(probe) ** 2
+    return float(2 * np.sqrt((power >= power.max() / 2).sum() / np.pi))

@@ -1,7 +1,7 @@
 """Which jobs a phase command is about: the design of its data, and the filters of the call."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,38 @@ def design_of(phase_c_root: Path) -> StudyDesign:
     """Return the design that the datasets were generated with."""
     path = phase_c_root / "design.json"
     return parse_design(read_json(path), str(path))
+
+
+def overlap_design(
+    study: StudyDesign,
+    *,
+    views: Collection[str],
+    s_img: float | None,
+    n_groups: int | None,
+    neighbor_count: int | None,
+    subsampling_seed: int | None,
+) -> StudyDesign:
+    """Return the design with what a call of `study overlap` changes in it; None changes nothing.
+
+    Raises
+    ------
+    InputError
+        If a value, or its use in one of the views, breaks a rule of the design.
+    """
+    content = study.model_dump(mode="json")
+    changes: dict[str, Any] = {}
+    if s_img is not None:
+        changes |= {"s_img": s_img, "target_overlap": None}
+    if n_groups is not None:
+        changes["n_groups"] = n_groups
+    content["views"] = [
+        view | changes if view["name"] in views else view for view in content["views"]
+    ]
+    if neighbor_count is not None:
+        content["neighbor_count"] = neighbor_count
+    if subsampling_seed is not None:
+        content["seeds"]["subsampling"] = subsampling_seed
+    return parse_design(content, "study overlap")
 
 
 def chosen(

@@ -12,7 +12,7 @@ from study_lib.contract import save_dataset
 from study_lib.design import StudyDesign
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.generation import generate_dose
-from study_lib.overlap import write_view
+from study_lib.overlap_job import write_view
 from study_lib.paths import phase_root
 from study_lib.presets import load_design
 from study_lib.specimen import grains

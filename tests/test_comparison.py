@@ -22,7 +22,7 @@ from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metrics import HIGHER_IS_BETTER
-from study_lib.overlap import write_view
+from study_lib.overlap_job import write_view
 from study_lib.paths import comparison_folder, reconstruction_folder, training_folder, view_path
 from study_lib.presets import load_design
 from study_lib.reconstruction_job import RESULT, reconstruct_view

@@ -11,7 +11,6 @@ from study_lib.cli import main
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
 from study_lib.design_table import derived_matrix, table_text
-from study_lib.overlap import legacy_spacing_px
 from study_lib.paths import dataset_path, view_path
 from study_lib.plan import plan_jobs
 from study_lib.presets import load_design
@@ -28,8 +27,6 @@ def fly64():
 
 
 def test_spacing_thresholds_are_those_of_the_original_study(fly64):
-    assert legacy_spacing_px(0.7, 128) == pytest.approx(38.4)
-    assert legacy_spacing_px(0.2, 128) == pytest.approx(102.4)
     thresholds = {row["view"]: row["spacing_threshold_px"] for row in fly64["views"]}
     assert thresholds == {
         "baseline": None,

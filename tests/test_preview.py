@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.preview import evenness, patterns_per_pixel, photons_per_pixel, sample_patterns
+from study_lib.preview import evenness, photons_per_pixel, sample_patterns
 from study_lib.scan import SCANS
 from study_lib.scene import scene_of
 
@@ -28,22 +28,6 @@ def test_light_lies_about_a_single_position(scene):
     middle = (pixels * landed).sum(axis=(1, 2)) / landed.sum()
 
     np.testing.assert_allclose(middle, position[0], atol=0.3)
-
-
-def test_each_disc_covers_its_area():
-    positions = np.array([[20.0, 20.0], [40.0, 20.0]])
-
-    counts = patterns_per_pixel(positions, 16.0, (60, 40))
-
-    assert counts.max() == 1
-    assert counts.sum() == pytest.approx(2 * np.pi * 8**2, rel=0.03)
-    assert (counts[20, 20], counts[30, 20], counts[0, 0]) == (1, 0, 0)
-
-
-def test_one_position_twice_counts_twice():
-    counts = patterns_per_pixel(np.array([[10.0, 10.0], [10.0, 10.0]]), 6.0, (20, 20))
-
-    assert counts[10, 10] == 2
 
 
 @pytest.mark.parametrize("probe_scale", [1.0, 30.0])

@@ -1,0 +1,188 @@
+"""An overlap view of one split: the patterns it keeps, their groups, and how much they overlap."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex, Float, Int
+
+from study_lib.design import StudyDesign, ViewDesign
+from study_lib.errors import InputError
+from study_lib.grouping import form_groups
+from study_lib.overlap import (
+    METRICS_VERSION,
+    check_positions,
+    group_overlap,
+    group_to_group_overlap,
+    image_overlap,
+    require_distinct,
+)
+from study_lib.probe import probe_diameter_px, probe_fwhm_px
+from study_lib.sampling import Kept, keep_for_target, keep_share
+from study_lib.seeding import generator
+
+TARGET_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class ViewMetrics:
+    """Measured overlap of one view and split; `metrics_version` 1.0 of the original study.
+
+    Metric 1 is the mean disc overlap inside groups (none for gridsize 1), metric 2 that of each
+    pattern with its K nearest others, metric 3 that of each group's centre with the centres of
+    other groups nearer than the probe diameter, of which there are ``groups_near_mean``; all of
+    the patterns and groups in the view's file. Metric 3 is about 1/4 whatever the density.
+    ``overlap_sparsest`` and ``overlap_densest`` are the metric 2 that this scan allows.
+    ``images_subsampled`` are kept by `s_img`, ``images_used`` those of them that are in a group.
+    """
+
+    metrics_version: str
+    gridsize: int
+    neighbor_count: int
+    probe_diameter_px: float
+    probe_diameter_definition: str
+    probe_fwhm_px: float
+    target_overlap: float | None
+    target_reached: bool
+    overlap_sparsest: float
+    overlap_densest: float
+    selection: str
+    s_img: float
+    images_total: int
+    images_subsampled: int
+    images_used: int
+    group_count: int
+    metric_1_group: float | None
+    metric_2_image: float
+    metric_3_group_to_group: float
+    groups_near_mean: float
+
+
+@dataclass(frozen=True)
+class View:
+    """Which patterns of a split a view has: ``kept`` (used,) sorted; ``groups`` index these."""
+
+    kept: Int[np.ndarray, " used"]
+    groups: Int[np.ndarray, "group c"]
+    metrics: ViewMetrics
+
+
+def view_of(
+    positions_px: Float[np.ndarray, "scan 2"],
+    probe: Complex[np.ndarray, "n n"],
+    view: ViewDesign,
+    split: str,
+    design: StudyDesign,
+    *,
+    diameter_px: float | None = None,
+) -> View:
+    """Return a view of one split; the same for every dose.
+
+    Patterns that are in no group, where fewer groups than patterns are asked for, are not kept:
+    every arm gets the same ones.
+
+    Parameters
+    ----------
+    positions_px : (scan, 2)
+        (row, column) of all patterns of the split.
+    probe : (n, n)
+        Its diameter measures overlap, unless one is given.
+    view, split, design
+        What is wanted, for which split, with which K and seeds.
+    diameter_px
+        In place of the probe's own.
+
+    Raises
+    ------
+    InputError
+        If the split has too few positions for K neighbours or for the groups asked for, or two at
+        one place.
+    """
+    share = design.probe_power_share
+    diameter, definition = diameter_px, "given"
+    if diameter is None:
+        diameter = probe_diameter_px(probe, share)
+        definition = f"disc as large as the brightest pixels with {share:g} of the power"
+    neighbor_count = design.neighbor_count
+    choice = {
+        "selection": view.selection,
+        "neighbor_count": neighbor_count,
+        "diameter_px": diameter,
+        "random": generator(design.noise_seeds.subsampling, "subsample", view.name, split),
+    }
+    try:
+        check_positions(positions_px)
+        require_distinct(positions_px)
+        chosen = _keep(positions_px, view, choice)
+        groups = form_groups(
+            positions_px[chosen.indices],
+            gridsize=view.gridsize,
+            neighbor_count=neighbor_count,
+            random=generator(design.noise_seeds.grouping, "groups", view.name, split),
+            group_count=view.n_groups,
+            oversampling=view.oversampling,
+        )
+    except InputError as error:
+        raise InputError(f"{split} split, view {view.name}: {error}") from None
+    used, flat = np.unique(groups, return_inverse=True)
+    kept, groups = chosen.indices[used], flat.reshape(groups.shape)
+    positions = positions_px[kept]
+    reached, target = image_overlap(positions, neighbor_count, diameter), view.target_overlap
+    metric_3, groups_near = group_to_group_overlap(positions, groups, diameter)
+    metrics = ViewMetrics(
+        metrics_version=METRICS_VERSION,
+        gridsize=view.gridsize,
+        neighbor_count=neighbor_count,
+        probe_diameter_px=diameter,
+        probe_diameter_definition=definition,
+        probe_fwhm_px=probe_fwhm_px(probe),
+        target_overlap=target,
+        target_reached=target is None or abs(reached - target) <= TARGET_TOLERANCE,
+        overlap_sparsest=chosen.sparsest,
+        overlap_densest=chosen.densest,
+        selection=view.selection,
+        s_img=len(chosen.indices) / len(positions_px),
+        images_total=len(positions_px),
+        images_subsampled=len(chosen.indices),
+        images_used=len(kept),
+        group_count=len(groups),
+        metric_1_group=group_overlap(positions, groups, diameter),
+        metric_2_image=reached,
+        metric_3_group_to_group=metric_3,
+        groups_near_mean=groups_near,
+    )
+    return View(kept, groups, metrics)
+
+
+def overlap_sentence(split: str, metrics: Mapping[str, Any]) -> str:
+    """Return in words what was kept of a split, what overlap that gives, and whether it was meant.
+
+    Parameters
+    ----------
+    split
+        Its name.
+    metrics
+        The fields of :class:`ViewMetrics`.
+    """
+    overlap, target = metrics["metric_2_image"], metrics["target_overlap"]
+    text = (
+        f"{split}: {metrics['images_used']} of {metrics['images_total']} patterns in "
+        f"{metrics['group_count']} groups; a probe disc of {metrics['probe_diameter_px']:.1f} px "
+        f"shares {overlap:.1%} of its area with each of its {metrics['neighbor_count']} nearest "
+        "(metric 2)"
+    )
+    if target is None:
+        return text + "; no target"
+    if metrics["target_reached"]:
+        return text + f"; target {target:g} reached"
+    return text + (
+        f"; target {target:g} NOT reached: this scan allows {metrics['overlap_sparsest']:.3f} to "
+        f"{metrics['overlap_densest']:.3f}; change the scan step or the target"
+    )
+
+
+def _keep(positions_px: np.ndarray, view: ViewDesign, choice: Mapping[str, Any]) -> Kept:
+    if view.target_overlap is None:
+        return keep_share(positions_px, s_img=view.s_img or 1.0, **choice)
+    return keep_for_target(positions_px, target_overlap=view.target_overlap, **choice)
