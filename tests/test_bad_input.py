@@ -206,7 +206,7 @@ def test_fewer_positions_than_neighbours_stop_a_run(monkeypatch, capsys, tmp_pat
     code, error = call(monkeypatch, capsys, tmp_path, "run", "--preset", "smoke", *settings)
 
     assert code == 2
-    assert "has 6 patterns; 8 are needed for K = 7 neighbours; enlarge the scan or lower" in error
+    assert "6 patterns; 8 are needed for K = 7 neighbours; enlarge the scan or lower" in error
     assert list(tmp_path.iterdir()) == []
 
 

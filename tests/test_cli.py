@@ -50,7 +50,7 @@ def base_npz(tmp_path_factory):
         (["run", "--set", "neighbor_count=3"], "neighbor_count = 3 < 4 patterns per group"),
         (
             ["run", "--set", "scan.rows=2", "--set", "scan.columns=3"],
-            "has 6 patterns; 8 are needed",
+            "6 patterns; 8 are needed",
         ),
         (["run", "--set", "scan.step_px=0.5"], "pixels; scores need at least 11; enlarge the scan"),
         (["run", "--set", "specimen.phase_range_rad=1.0e-9"], "there is nothing to compare"),
