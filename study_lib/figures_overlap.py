@@ -19,7 +19,7 @@ def view_positions(
     *,
     title: str,
 ) -> Figure:
-    """Show the kept positions of every split over the object's phase, and those left out.
+    """Show the kept positions of every split over the phase of the object, those left out in white.
 
     The discs of one position of each split and of its nearest are drawn: what they share is the
     overlap.
@@ -29,7 +29,7 @@ def view_positions(
     for split, places in used.items():
         colour = SPLIT_COLOURS[split]
         every = whole[split]
-        axis.scatter(every[:, 1], every[:, 0], s=1, color="0.6", lw=0)
+        axis.scatter(every[:, 1], every[:, 0], s=2, color="white", lw=0)
         axis.scatter(
             places[:, 1], places[:, 0], s=9, color=colour, lw=0, label=f"{split}: {len(places)}"
         )

@@ -169,8 +169,8 @@ def overlap_sentence(split: str, metrics: Mapping[str, Any]) -> str:
     text = (
         f"{split}: {metrics['images_used']} of {metrics['images_total']} patterns in "
         f"{metrics['group_count']} groups; a probe disc of {metrics['probe_diameter_px']:.1f} px "
-        f"shares {overlap:.1%} of its area with each of its {metrics['neighbor_count']} nearest "
-        "(metric 2)"
+        f"shares {overlap:.1%} of its area with its {metrics['neighbor_count']} nearest "
+        "on average (metric 2)"
     )
     if target is None:
         return text + "; no target"
