@@ -1,21 +1,17 @@
-"""PtychoPINN: a network that maps diffraction to object patches, judged by the diffraction model.
+"""PtychoPINN: a network that maps diffraction to object patches.
 
 Hoidn, Mishra and Mehta, Sci. Rep. 13, 22789 (2023), doi:10.1038/s41598-023-48351-7. Two decoders,
-for amplitude and phase, share one encoder. The patches of a group are merged into one object
-region; every pattern of the group has to be explained by that one region.
+for amplitude and phase, share one encoder.
 """
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
-
-from study_lib.forward import expected_counts
 
 BOTTLENECK_PX = 8
 ENCODER_WIDTH = 128
 DECODER_WIDTH = 32
 BORDER_FEATURES = 4
-MERGE_FLOOR = 1e-3
 VARIANCE_FLOOR = 0.05
 SMALLEST_VARIANCE = 1e-12
 
@@ -150,72 +146,3 @@ def has_fast_bfloat16() -> bool:
     """Return whether this processor multiplies bfloat16 numbers itself."""
     capabilities = torch.cpu.get_capabilities()
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def merge_groups(
-    patches: Complex[Tensor, "batch c n n"],
-    corners_px: Int[Tensor, "batch c 2"],
-    weights: Float[Tensor, "n n"],
-) -> Complex[Tensor, "batch c n n"]:
-    """Return the patches cut anew from the region that each group shares.
-
-    The region is the weighted mean of the patches where they lie. A single patch is its own region.
-
-    Parameters
-    ----------
-    patches : (batch, c, n, n)
-    corners_px : (batch, c, 2)
-        (row, column) of each patch's first pixel.
-    weights : (n, n)
-        Positive weight of each patch pixel, :func:`merge_weights`.
-    """
-    batch, channels, side, _ = patches.shape
-    if channels == 1:
-        return patches
-    local = corners_px - corners_px.amin(dim=1, keepdim=True)
-    region = side + int(local.max())
-    offsets = torch.arange(side, device=patches.device)
-    rows, columns = local[..., 0, None] + offsets, local[..., 1, None] + offsets
-    first = torch.arange(batch, device=patches.device)[:, None, None, None] * region**2
-    indices = (first + rows[..., :, None] * region + columns[..., None, :]).flatten()
-    zeros = patches.new_zeros(batch * region**2)
-    total = zeros.index_add(0, indices, (patches * weights).flatten())
-    spread = weights.expand(patches.shape).flatten()
-    weight = zeros.real.index_add(0, indices, spread)
-    return (total[indices] / weight[indices]).reshape(patches.shape)
-
-
-def merge_weights(probe: Complex[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """Return the probe's intensity with a small floor: how well each patch pixel is known."""
-    power = probe.abs() ** 2
-    return power + MERGE_FLOOR * power.max()
-
-
-def half_deviance(
-    expected: Float[Tensor, "*batch n n"],
-    counts: Float[Tensor, "*batch n n"],
-    bad_pixels: Bool[Tensor, "n n"] | None = None,
-) -> Float[Tensor, ""]:
-    """Return the mean Poisson negative log-likelihood per pixel above that of a perfect model.
-
-    ``lambda - n - n log(lambda / n)``; its gradient is the likelihood's. Where many photons fall
-    on every pixel, noise alone gives 1/2. Bad pixels count neither in the sum nor in the mean.
-    """
-    ratio = torch.xlogy(counts, counts) - torch.xlogy(counts, expected + 1e-6)
-    terms = expected - counts + ratio
-    if bad_pixels is None:
-        return terms.mean()
-    return terms.masked_fill(bad_pixels, 0).mean() / (~bad_pixels).float().mean()
-
-
-def group_half_deviance(
-    patches: Complex[Tensor, "batch c n n"],
-    probes: Complex[Tensor, "batch c n n"],
-    counts: Float[Tensor, "batch c n n"],
-    corners_px: Int[Tensor, "batch c 2"],
-    weights: Float[Tensor, "n n"],
-    bad_pixels: Bool[Tensor, "n n"] | None = None,
-) -> Float[Tensor, ""]:
-    """Return how badly the regions of the groups explain the counts, through probe and FFT."""
-    merged = merge_groups(patches, corners_px, weights)
-    return half_deviance(expected_counts(probes * merged), counts, bad_pixels)

@@ -13,14 +13,9 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from study_lib.forward import corners_of, expected_counts, probes_at
+from study_lib.losses import group_expected_counts, half_deviance, merge_groups, merge_weights
 from study_lib.measurement import Measurement
-from study_lib.network import (
-    PtychoPinn,
-    group_half_deviance,
-    has_fast_bfloat16,
-    merge_groups,
-    merge_weights,
-)
+from study_lib.network import PtychoPinn, has_fast_bfloat16
 from study_lib.seeding import torch_seed
 from study_lib.stitching import stitch
 
@@ -197,9 +192,8 @@ def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor) -> Tensor:
     patches = network(data.amplitudes[batch])
     counts = data.amplitudes[batch] ** 2
     weights = merge_weights(data.probe)
-    return group_half_deviance(
-        patches, _probes(data, batch), counts, _corners(data, batch), weights, data.bad_pixels
-    )
+    expected = group_expected_counts(patches, _probes(data, batch), _corners(data, batch), weights)
+    return half_deviance(expected, counts, data.bad_pixels)
 
 
 def _mean_loss(network: PtychoPinn, data: GroupTensors, rows: Tensor) -> float:
@@ -223,15 +217,11 @@ def _uniform_loss(data: GroupTensors) -> float:
     weights = merge_weights(data.probe)
     total = 0.0
     for part in patterns.split(INFERENCE_BATCH):
-        loss = group_half_deviance(
-            ones.expand(len(part), -1, -1, -1) * torch.sqrt(power),
-            _probes(data, part),
-            counts[part],
-            _corners(data, part),
-            weights,
-            data.bad_pixels,
+        patches = ones.expand(len(part), -1, -1, -1) * torch.sqrt(power)
+        expected = group_expected_counts(
+            patches, _probes(data, part), _corners(data, part), weights
         )
-        total += float(loss) * len(part)
+        total += float(half_deviance(expected, counts[part], data.bad_pixels)) * len(part)
     return total / len(patterns)
 
 
