@@ -4,6 +4,8 @@ Hoidn, Mishra and Mehta, Sci. Rep. 13, 22789 (2023), doi:10.1038/s41598-023-4835
 for amplitude and phase, share one encoder.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
@@ -74,7 +76,19 @@ class Head(nn.Module):
         return patch
 
 
-class PtychoPinn(nn.Module):
+class PatchNetwork(nn.Module, ABC):
+    """What training and inference ask of a network."""
+
+    @abstractmethod
+    def fit_input(self, amplitudes: Float[Tensor, "scan n n"]) -> None:
+        """Learn the scale of the input from the training patterns, before the first step."""
+
+    @abstractmethod
+    def forward(self, amplitudes: Float[Tensor, "batch c n n"]) -> Complex[Tensor, "batch c n n"]:
+        """Return one complex object patch per square root of a diffraction pattern."""
+
+
+class PtychoPinn(PatchNetwork):
     """Amplitude and phase autoencoder: C diffraction amplitudes to C complex object patches.
 
     The original brings the mean power of its input to one number. Here every detector pixel is

@@ -1,0 +1,66 @@
+"""The registry of networks: a name in the design, a builder here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from study_lib.errors import InputError
+from study_lib.network import PatchNetwork, PtychoPinn
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a builder is told.
+
+    ``channels`` patterns per group, ``side_px`` pixels along a pattern, ``filters_scale`` times the
+    smallest width; ``half_precision``: compute in bfloat16 where that is safe.
+    """
+
+    channels: int
+    side_px: int
+    filters_scale: int
+    half_precision: bool
+
+
+NetworkBuilder = Callable[[NetworkShape], PatchNetwork]
+
+
+def pinn(shape: NetworkShape) -> PatchNetwork:
+    """Return a PtychoPINN with weights from torch's present random state."""
+    return PtychoPinn(
+        channels=shape.channels,
+        side=shape.side_px,
+        filters_scale=shape.filters_scale,
+        half_precision=shape.half_precision,
+    )
+
+
+NETWORKS: dict[str, NetworkBuilder] = {"pinn": pinn}
+
+
+def register_network(name: str, builder: NetworkBuilder) -> None:
+    """Add a network under a new name.
+
+    Raises
+    ------
+    InputError
+        If the name is taken: two networks under one name could not be told apart in a record.
+    """
+    if name in NETWORKS:
+        raise InputError(f"network {name!r} is registered already; choose another name")
+    NETWORKS[name] = builder
+
+
+def build_network(name: str, shape: NetworkShape) -> PatchNetwork:
+    """Return a new network.
+
+    Raises
+    ------
+    InputError
+        If no network has this name.
+    """
+    if name not in NETWORKS:
+        raise InputError(
+            f"training.network = {name}: no such network; choose one of "
+            f"{', '.join(sorted(NETWORKS))}, or register it first"
+        )
+    return NETWORKS[name](shape)

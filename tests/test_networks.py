@@ -1,0 +1,42 @@
+"""Networks plug in by name, and a name means one network."""
+
+import pytest
+import torch
+
+from study_lib import networks
+from study_lib.errors import InputError
+from study_lib.network import PtychoPinn
+from study_lib.networks import NetworkShape, build_network, register_network
+
+SHAPE = NetworkShape(channels=4, side_px=16, filters_scale=2, half_precision=False)
+
+
+def test_pinn_has_the_shape_asked_for():
+    network = build_network("pinn", SHAPE)
+
+    assert isinstance(network, PtychoPinn)
+    assert network(torch.ones(2, 4, 16, 16)).shape == (2, 4, 16, 16)
+
+
+def test_another_network_plugs_in(monkeypatch):
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    asked = []
+
+    def builder(shape: NetworkShape) -> PtychoPinn:
+        asked.append(shape)
+        return PtychoPinn(channels=1, side=16, filters_scale=1)
+
+    register_network("mine", builder)
+
+    assert isinstance(build_network("mine", SHAPE), PtychoPinn)
+    assert asked == [SHAPE]
+
+
+def test_unknown_name_lists_those_that_are_known():
+    with pytest.raises(InputError, match=r"training.network = unet: no such network; .* pinn"):
+        build_network("unet", SHAPE)
+
+
+def test_name_is_not_given_twice():
+    with pytest.raises(InputError, match="'pinn' is registered already"):
+        register_network("pinn", networks.pinn)
