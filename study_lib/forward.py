@@ -25,15 +25,15 @@ def probes_at(
     return shift(probe, fractions.to(probe.real.dtype))
 
 
-def pixel_indices(
+def require_inside(
     corners_px: Int[Tensor, "scan 2"], side: int, object_shape: tuple[int, int]
-) -> Int[Tensor, "scan pixels"]:
-    """Return the indices of each patch's pixels in the flattened object.
+) -> None:
+    """Check that every patch of ``side`` pixels lies in the object.
 
     Raises
     ------
     ValueError
-        If a patch leaves the object; names the first such scan position.
+        If one does not; names the first such scan position.
     """
     limits = torch.tensor(object_shape, device=corners_px.device) - side
     outside = ((corners_px < 0) | (corners_px > limits)).any(dim=1)
@@ -45,6 +45,19 @@ def pixel_indices(
             f"{row}..{row + side - 1} and columns {column}..{column + side - 1}, but the object is "
             f"{object_shape[0]} x {object_shape[1]} pixels; enlarge the object or shrink the scan"
         )
+
+
+def pixel_indices(
+    corners_px: Int[Tensor, "scan 2"], side: int, object_shape: tuple[int, int]
+) -> Int[Tensor, "scan pixels"]:
+    """Return the indices of each patch's pixels in the flattened object.
+
+    Raises
+    ------
+    ValueError
+        If a patch leaves the object; names the first such scan position.
+    """
+    require_inside(corners_px, side, object_shape)
     offsets = torch.arange(side, device=corners_px.device)
     rows = corners_px[:, 0, None] + offsets
     columns = corners_px[:, 1, None] + offsets
