@@ -1,0 +1,151 @@
+"""Checkpoints of a training: whole or absent, their damage noticed, never taken for another's."""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from study_lib.errors import InputError, StudyError
+from study_lib.files import atomic_path
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+DAMAGED = "damaged.ckpt"
+TITLE = b"ptychography training checkpoint 1, sha256 "
+
+Note = Callable[[str], None]
+
+
+class DamagedError(StudyError):
+    """A checkpoint's content is not what was written."""
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The newest checkpoint of one training, the one before it, and the best one.
+
+    Parameters
+    ----------
+    folder
+        Made on the first :meth:`save`.
+    origin
+        What the training is made of, as plain values: a checkpoint of anything else is refused.
+    machine
+        What decides the last digits: a checkpoint from another one is used, and that is noted.
+    note
+        Told, in one line, of everything that is not as it should be.
+    """
+
+    folder: Path
+    origin: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    note: Note
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the newest checkpoint; the one before it is kept."""
+        last = self.folder / LAST
+        with atomic_path(last) as temporary:
+            self._write(temporary, state)
+            if last.exists():
+                last.replace(self.folder / PREVIOUS)
+
+    def save_best(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint with the smallest validation loss so far."""
+        with atomic_path(self.folder / BEST) as temporary:
+            self._write(temporary, state)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest whole state; None if nothing has been saved.
+
+        A damaged file is set aside, so that the next :meth:`save` does not push out the whole one.
+
+        Raises
+        ------
+        InputError
+            If it belongs to another configuration or to other data.
+        StudyError
+            If there are checkpoints, and none of them is whole.
+        """
+        present = [path for name in (LAST, PREVIOUS) if (path := self.folder / name).exists()]
+        faults = []
+        for path in present:
+            try:
+                content = read_checkpoint(path)
+            except DamagedError as fault:
+                faults.append(str(fault))
+                continue
+            for text in faults:
+                self.note(f"{text}; {path.name} before it is used")
+                (self.folder / LAST).replace(self.folder / DAMAGED)
+            if path.name == PREVIOUS and not faults:
+                self.note(f"{self.folder / LAST}: missing; {path.name} before it is used")
+            self._check_origin(path, content)
+            state: dict[str, Any] = content["state"]
+            return state
+        if faults:
+            raise StudyError(
+                f"{'; '.join(faults)}; no whole checkpoint is left: remove {self.folder} to "
+                "train from the beginning"
+            )
+        return None
+
+    def _write(self, path: Path, state: Mapping[str, Any]) -> None:
+        buffer = io.BytesIO()
+        content = {"origin": self.origin, "machine": self.machine, "state": state}
+        torch.save({name: dict(value) for name, value in content.items()}, buffer)
+        payload = buffer.getbuffer()
+        digest = hashlib.sha256(payload).hexdigest().encode()
+        with path.open("wb") as file:
+            file.write(TITLE + digest + b"\n")
+            file.write(payload)
+
+    def _check_origin(self, path: Path, content: Mapping[str, Any]) -> None:
+        differing = _differences(content["origin"], self.origin)
+        if differing:
+            raise InputError(
+                f"{path}: checkpoint of another training ({'; '.join(differing)}); train with its "
+                f"values, or remove {self.folder} to train from the beginning"
+            )
+        differing = _differences(content["machine"], self.machine)
+        if differing:
+            self.note(
+                f"{path}: written on another machine ({'; '.join(differing)}); the weights may "
+                "differ in their last digits from those of an uninterrupted training"
+            )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint file holds: origin, machine and state; runs no code from it.
+
+    Raises
+    ------
+    DamagedError
+        If the file is not as it was written.
+    """
+    title, _, payload = path.read_bytes().partition(b"\n")
+    expected = title.removeprefix(TITLE).decode("ascii", errors="replace")
+    if not title.startswith(TITLE) or len(expected) != 64:
+        raise DamagedError(f"{path}: not a checkpoint of this study")
+    found = hashlib.sha256(payload).hexdigest()
+    if found != expected:
+        raise DamagedError(
+            f"{path}: damaged, its content has SHA-256 {found[:8]}, not {expected[:8]}"
+        )
+    try:
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DamagedError(f"{path}: holds more than numbers and text; not loaded") from None
+    checked: dict[str, Any] = content
+    return checked
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}: {found.get(name)} there, {wanted.get(name)} here"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
