@@ -92,6 +92,19 @@ class TrainingDesign(Frozen):
     learning_rate: float = Field(gt=0)
     learning_rate_min: float = Field(gt=0)
     plateau_patience: int = Field(ge=0, description="epochs without progress before halving")
+    early_stopping_patience: int | None = Field(
+        ge=1, description="epochs without progress before training ends; null: it never does"
+    )
+    final_weights: Literal["last", "best"] = Field(
+        description="of the last epoch, or of the one with the smallest validation loss"
+    )
+    gradient_clip_norm: float | None = Field(
+        gt=0, description="longest gradient of a step; null: gradients are left alone"
+    )
+    loss: Literal["poisson", "amplitude"] = Field(
+        description="likelihood of the counts, or squared error of their roots"
+    )
+    network: str = Field(pattern="^[a-z0-9_-]+$", description="a registered network")
     filters_scale: int = Field(ge=1, description="width multiplier of the autoencoder")
     validation_share: float = Field(gt=0, lt=0.5)
     precision: Literal["float32", "bfloat16", "auto"] = Field(

@@ -1,6 +1,7 @@
 """What an arm of the study may know: patterns, positions, probe, groups. Never the object."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,14 @@ def load_measurement(path: Path) -> Measurement:
         object_shape=(object_shape[0], object_shape[1]),
         bad_pixels=bad_pixels,
     )
+
+
+def measurement_digest(measurement: Measurement) -> str:
+    """Return the SHA-256 of everything an arm may know, whatever file it came from."""
+    digest = hashlib.sha256()
+    for field in fields(Measurement):
+        value = np.asarray(getattr(measurement, field.name))
+        digest.update(f"{field.name} {value.dtype} {value.shape}\0".encode())
+        if value.dtype != object:  # no mask of bad pixels
+            digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()

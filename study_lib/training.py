@@ -1,233 +1,341 @@
-"""Training the physics-informed network on one view, without ground truth, and using it."""
+"""Training a network on one view, without ground truth: the loop, and how it is taken up again."""
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from study_lib.forward import corners_of, expected_counts, probes_at
-from study_lib.losses import group_expected_counts, half_deviance, merge_groups, merge_weights
-from study_lib.measurement import Measurement
-from study_lib.network import PtychoPinn, has_fast_bfloat16
+from study_lib.bundle import TrainedNetwork, shape_of
+from study_lib.checkpoints import CheckpointFolder, Note
+from study_lib.computing import (
+    StopRequest,
+    borrowed_process,
+    device_of,
+    half_precision_on,
+    random_state,
+    set_random_state,
+    stop_requests,
+)
+from study_lib.errors import InputError, StudyError
+from study_lib.history import EpochRecord, History
+from study_lib.losses import MEASURES
+from study_lib.measurement import Measurement, measurement_digest
+from study_lib.network import PatchNetwork
+from study_lib.networks import build_network
+from study_lib.process_group import ProcessGroup, joined_processes
 from study_lib.seeding import torch_seed
-from study_lib.stitching import stitch
+from study_lib.training_config import TrainingConfig
+from study_lib.training_data import EVALUATION_BATCH, GroupTensors, uniform_object_loss
 
-INFERENCE_BATCH = 64
-Progress = Callable[[int, int, float], None]
-Precision = Literal["float32", "bfloat16", "auto"]
-
-
-@dataclass(frozen=True)
-class History:
-    """Half deviance per pixel after every epoch, and what a featureless object would have."""
-
-    train: tuple[float, ...]
-    validation: tuple[float, ...]
-    learning_rate: tuple[float, ...]
-    uniform_object: float
+CHECKPOINT_INTERVAL_S = 300.0
+Progress = Callable[[EpochRecord, int], None]
 
 
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """A network, what its training took, and the file it was trained on, if known."""
-
-    network: PtychoPinn
-    history: History
-    training_cpu_s: float
-    measurement_sha256: str = ""
-
-
-@dataclass(frozen=True)
-class GroupTensors:
-    """A measurement as tensors, indexed by pattern; ``groups`` (group, C) index patterns.
-
-    ``bad_pixels`` (n, n) is None where every pixel is good.
-    """
-
-    amplitudes: Float[Tensor, "scan n n"]
-    positions_px: Float[Tensor, "scan 2"]
-    probe: Complex[Tensor, "n n"]
-    groups: Tensor
-    bad_pixels: Bool[Tensor, "n n"] | None
-
-    @classmethod
-    def of(cls, measurement: Measurement) -> "GroupTensors":
-        """Share the arrays of a measurement."""
-        return cls(
-            torch.from_numpy(measurement.amplitudes),
-            torch.from_numpy(measurement.positions_px),
-            torch.from_numpy(measurement.probe),
-            torch.from_numpy(measurement.groups),
-            None if measurement.bad_pixels is None else torch.from_numpy(measurement.bad_pixels),
-        )
+class TrainingStopped(KeyboardInterrupt):
+    """Somebody asked the process to end, and the training has been kept up to this step."""
 
 
 def train(
     measurement: Measurement,
+    config: TrainingConfig,
     *,
-    epochs: int,
-    steps_min: int,
-    batch_size: int,
-    learning_rate: float,
-    learning_rate_min: float,
-    plateau_patience: int,
-    filters_scale: int,
-    validation_share: float,
-    precision: Precision,
-    seed: int,
+    checkpoints: Path | None = None,
     progress: Progress | None = None,
+    note: Note | None = None,
 ) -> TrainedNetwork:
-    """Train a network so that its object regions explain the counts (Poisson likelihood).
+    """Train a network so that its object regions explain the counts.
 
     Adam; the learning rate halves when the validation groups stop improving. The validation groups
     are held out of the gradient, not of the input: they belong to the same view and split.
+    Processes started together by torchrun share every batch.
 
     Parameters
     ----------
     measurement
         Patterns, positions, probe and groups; the network never sees an object.
-    epochs
-        Passes over the training groups.
-    steps_min
-        A view with few groups gets more epochs, until there are as many steps as this.
-    batch_size
-        Groups per step.
-    learning_rate, learning_rate_min
-        Start and floor.
-    plateau_patience
-        Epochs without progress before the rate halves.
-    filters_scale
-        Width multiplier of the network.
-    validation_share
-        Share of the groups held out.
-    precision
-        Of the convolutions; ``auto`` is bfloat16 where the processor has it, else float32.
-    seed
-        Decides the initial weights, the held-out groups and the order of the groups.
+    config
+        Every knob; see :class:`TrainingConfig` and :class:`study_lib.design.TrainingDesign`.
+    checkpoints
+        Folder of checkpoints, written after every epoch, every few minutes, and when the process
+        is asked to end. A training found there goes on to the weights it would have had without
+        the interruption, bit by bit on the same machine.
     progress
-        Called after every epoch with the epoch, all epochs and the training loss.
+        Called after every epoch with its record and the number of all epochs.
+    note
+        Told of damaged checkpoints and of a change of machine; default: a warning.
+
+    Raises
+    ------
+    InputError
+        If the measurement does not fit the configuration, the device or the network does not
+        exist, or the checkpoints belong to another training.
+    StudyError
+        If the loss is no longer a number, or no checkpoint is whole.
+    TrainingStopped
+        If SIGTERM or Ctrl-C came while there are checkpoints; the last step is in them.
     """
     started = time.process_time()
-    data = GroupTensors.of(measurement)
-    order = torch.Generator().manual_seed(torch_seed(seed, "order"))
-    with _own_random_state(torch_seed(seed, "weights")):
-        network = PtychoPinn(
-            channels=data.groups.shape[1],
-            side=data.probe.shape[-1],
-            filters_scale=filters_scale,
-            half_precision=precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16()),
+    device = device_of(config.device)
+    half = half_precision_on(device, config.precision)
+    config = config.model_copy(update={"precision": "bfloat16" if half else "float32"})
+    _require_fit(measurement, config)
+    with (
+        stop_requests(watched=checkpoints is not None) as stop,
+        borrowed_process(device, config.threads, torch_seed(config.seed, "weights")),
+        joined_processes(device) as processes,
+    ):
+        folder = None
+        if checkpoints is not None:
+            folder = CheckpointFolder(
+                checkpoints,
+                {**config.decisive, "measurement": measurement_digest(measurement)},
+                {
+                    "device": device.type,
+                    "threads": torch.get_num_threads(),
+                    "processes": processes.count,
+                    "torch": str(torch.__version__),
+                },
+                note or _warn,
+            )
+        run = _Run(measurement, config, device, processes, folder, stop, started)
+        state = processes.told_by_leader(folder.load) if folder else None
+        if state:
+            run.restore(state)
+        return run.to_the_end(progress)
+
+
+class _Run:
+    """One training: what changes from step to step, and how it is kept."""
+
+    def __init__(
+        self,
+        measurement: Measurement,
+        config: TrainingConfig,
+        device: torch.device,
+        processes: ProcessGroup,
+        checkpoints: CheckpointFolder | None,
+        stop: StopRequest,
+        started_cpu_s: float,
+    ) -> None:
+        self.config, self.device, self.processes = config, device, processes
+        self.checkpoints, self.stop = checkpoints, stop
+        self.started_cpu_s, self.cpu_s_before = started_cpu_s, 0.0
+        self.data = GroupTensors.of(measurement, device)
+        self.order = torch.Generator().manual_seed(torch_seed(config.seed, "order"))
+        network = build_network(config.network, shape_of(config))
+        self.network: PatchNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
+        shuffled = torch.randperm(len(self.data.groups), generator=self.order)
+        held_out = max(1, round(config.validation_share * len(shuffled)))
+        self.validation_groups, self.train_groups = shuffled[:held_out], shuffled[held_out:]
+        seen = self.data.groups[self.train_groups].unique()
+        self.network.fit_input(self.data.amplitudes[seen.to(self.data.amplitudes.device)])
+        self.stepped = self._stepped()
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=config.learning_rate, fused=True
         )
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
-    shuffled = torch.randperm(len(data.groups), generator=order)
-    held_out = max(1, round(validation_share * len(shuffled)))
-    validation_groups, train_groups = shuffled[:held_out], shuffled[held_out:]
-    network.fit_input(data.amplitudes[data.groups[train_groups].unique()])
-
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=0.5, patience=plateau_patience, min_lr=learning_rate_min
-    )
-    epochs = max(epochs, math.ceil(steps_min / math.ceil(len(train_groups) / batch_size)))
-    losses: list[tuple[float, float, float]] = []
-    for epoch in range(1, epochs + 1):
-        permuted = train_groups[torch.randperm(len(train_groups), generator=order)]
-        network.train()
-        total = 0.0
-        for batch in permuted.split(batch_size):
-            loss = _loss(network, data, batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach()) * len(batch)
-        validation = _mean_loss(network, data, validation_groups)
-        losses.append((total / len(permuted), validation, optimizer.param_groups[0]["lr"]))
-        schedule.step(validation)
-        if progress:
-            progress(epoch, epochs, losses[-1][0])
-    train_loss, validation_loss, rates = zip(*losses, strict=True)
-    history = History(train_loss, validation_loss, rates, _uniform_loss(data))
-    return TrainedNetwork(network.eval(), history, time.process_time() - started)
-
-
-def reconstruct(trained: TrainedNetwork, measurement: Measurement) -> Complex[np.ndarray, "oy ox"]:
-    """Return the object that the network sees in a measurement, in the frame of its positions.
-
-    Every group is passed through the network once; the patches are stitched with the probe's
-    intensity as weight.
-    """
-    data = GroupTensors.of(measurement)
-    weights = merge_weights(data.probe)
-    patches, corners = [], []
-    with torch.no_grad():
-        for batch in data.groups.split(INFERENCE_BATCH):
-            predicted = trained.network(data.amplitudes[batch])
-            corner = _corners(data, batch)
-            patches.append(merge_groups(predicted, corner, weights))
-            corners.append(corner)
-        object_ = stitch(torch.cat(patches), torch.cat(corners), weights, measurement.object_shape)
-    result: np.ndarray = object_.numpy()
-    return result
-
-
-def _corners(data: GroupTensors, batch: Tensor) -> Tensor:
-    flat = corners_of(data.positions_px[batch].flatten(0, 1), data.probe.shape[-1])
-    return flat.reshape(*batch.shape, *flat.shape[1:])
-
-
-def _probes(data: GroupTensors, batch: Tensor) -> Tensor:
-    flat = probes_at(data.probe, data.positions_px[batch].flatten(0, 1))
-    return flat.reshape(*batch.shape, *flat.shape[1:])
-
-
-def _loss(network: PtychoPinn, data: GroupTensors, rows: Tensor) -> Tensor:
-    """Return the half deviance of the groups in ``rows`` of ``data.groups``."""
-    batch = data.groups[rows]
-    patches = network(data.amplitudes[batch])
-    counts = data.amplitudes[batch] ** 2
-    weights = merge_weights(data.probe)
-    expected = group_expected_counts(patches, _probes(data, batch), _corners(data, batch), weights)
-    return half_deviance(expected, counts, data.bad_pixels)
-
-
-def _mean_loss(network: PtychoPinn, data: GroupTensors, rows: Tensor) -> float:
-    network.eval()
-    with torch.no_grad():
-        parts = [
-            float(_loss(network, data, part)) * len(part) for part in rows.split(INFERENCE_BATCH)
-        ]
-    return sum(parts) / len(rows)
-
-
-def _uniform_loss(data: GroupTensors) -> float:
-    """Return the half deviance of the best featureless object: one amplitude for every pixel."""
-    patterns = torch.arange(len(data.amplitudes))[:, None]
-    counts = data.amplitudes**2
-    ones = torch.ones_like(_probes(data, patterns[:1]))
-    plain = expected_counts(data.probe)
-    if data.bad_pixels is not None:
-        plain = plain.masked_fill(data.bad_pixels, 0)
-    power = counts.sum(dim=(1, 2)).mean() / plain.sum()
-    weights = merge_weights(data.probe)
-    total = 0.0
-    for part in patterns.split(INFERENCE_BATCH):
-        patches = ones.expand(len(part), -1, -1, -1) * torch.sqrt(power)
-        expected = group_expected_counts(
-            patches, _probes(data, part), _corners(data, part), weights
+        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer,
+            factor=0.5,
+            patience=config.plateau_patience,
+            min_lr=config.learning_rate_min,
         )
-        total += float(half_deviance(expected, counts[part], data.bad_pixels)) * len(part)
-    return total / len(patterns)
+        self.steps = math.ceil(len(self.train_groups) / config.batch_size)
+        self.epochs = max(config.epochs, math.ceil(config.steps_min / self.steps))
+        self.records: list[EpochRecord] = []
+        self.uniform_object: float | None = None
+        self.best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "network": {}}
+        self.order_before = self.order.get_state()
+        self.step = 0
+        self.totals = {"loss": 0.0, "gradient_norm": 0.0, "seconds": 0.0}
+        self.saved_s = time.monotonic()
+
+    def _stepped(self) -> nn.Module:
+        """Return the network as steps call it: translated, and its gradients shared."""
+        stepped: nn.Module = self.network
+        if self.config.compile:
+            stepped.compile()
+        if self.processes.count > 1:
+            stepped = nn.parallel.DistributedDataParallel(stepped)
+        return stepped
+
+    # --- keeping and taking up
+
+    def state(self) -> dict[str, Any]:
+        """Return all that decides the remaining steps, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order_before": self.order_before,
+            "random": random_state(self.device),
+            "step": self.step,
+            "totals": self.totals,
+            "records": [asdict(record) for record in self.records],
+            "uniform_object": self.uniform_object,
+            "best": self.best,
+            "cpu_s": self._cpu_s(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where :meth:`state` was."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.order_before = state["order_before"]
+        self.order.set_state(self.order_before)
+        set_random_state(state["random"], self.device)
+        self.step, self.totals = state["step"], dict(state["totals"])
+        self.records = [EpochRecord(**record) for record in state["records"]]
+        self.uniform_object, self.best = state["uniform_object"], state["best"]
+        self.cpu_s_before = state["cpu_s"]
+
+    def _save(self) -> None:
+        if self.checkpoints and self.processes.leads:
+            self.checkpoints.save(self.state())
+        self.saved_s = time.monotonic()
+
+    def _cpu_s(self) -> float:
+        return self.cpu_s_before + time.process_time() - self.started_cpu_s
+
+    def _pause(self) -> None:
+        """End here if that was asked for, in this or in another process."""
+        if not self.processes.any(self.stop.made, self.device):
+            return
+        self._save()
+        where = f"epoch {len(self.records) + 1}, step {self.step} of {self.steps}"
+        raise TrainingStopped(f"training stopped on request in {where}; it can be taken up there")
+
+    # --- the loop
+
+    def to_the_end(self, progress: Progress | None) -> TrainedNetwork:
+        """Train what is left and return the network."""
+        if self.uniform_object is None:
+            self.uniform_object = uniform_object_loss(self.data, self.config.loss, self._pause)
+        while len(self.records) < self.epochs and not self._is_stale():
+            record = self._epoch()
+            if progress:
+                progress(record, self.epochs)
+        kept = len(self.records)
+        if self.config.final_weights == "best":
+            self.network.load_state_dict(self.best["network"])
+            kept = self.best["epoch"]
+        stopped_early = len(self.records) < self.epochs
+        history = History(tuple(self.records), self.uniform_object, kept, stopped_early)
+        return TrainedNetwork(self.network.eval(), self.config, history, self._cpu_s())
+
+    def _is_stale(self) -> bool:
+        patience = self.config.early_stopping_patience
+        return patience is not None and len(self.records) - self.best["epoch"] >= patience
+
+    def _epoch(self) -> EpochRecord:
+        self.network.train()
+        permuted = self.train_groups[torch.randperm(len(self.train_groups), generator=self.order)]
+        for rows in permuted.split(self.config.batch_size)[self.step :]:
+            self._pause()
+            self._step(rows)
+            if time.monotonic() - self.saved_s > CHECKPOINT_INTERVAL_S:
+                self._save()
+        step_seconds, started = self.totals["seconds"], time.perf_counter()
+        losses = self._validation_losses()
+        record = EpochRecord(
+            epoch=len(self.records) + 1,
+            train=self.totals["loss"] / len(permuted),
+            validation=losses[self.config.loss],
+            validation_poisson=losses["poisson"],
+            validation_amplitude=losses["amplitude"],
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=self.totals["gradient_norm"] / self.steps,
+            seconds=step_seconds + time.perf_counter() - started,
+            patterns_per_s=permuted.numel() * self.config.channels / step_seconds,
+        )
+        self.schedule.step(record.validation)
+        self.records.append(record)
+        improved = record.validation < self.best["loss"]
+        if improved:
+            network = copy.deepcopy(self.network.state_dict())
+            self.best = {"loss": record.validation, "epoch": record.epoch, "network": network}
+        self.step = 0
+        self.totals = dict.fromkeys(self.totals, 0.0)
+        self.order_before = self.order.get_state()
+        self._save()
+        if improved and self.checkpoints and self.processes.leads:
+            self.checkpoints.save_best(self.best)
+        return record
+
+    def _step(self, rows: Tensor) -> None:
+        """Take one step on some groups, of which each process has its share."""
+        started = time.perf_counter()
+        own = self.processes.share(rows)
+        share = len(own) / len(rows)
+        batch = self.data.batch(own if len(own) else rows[:1])  # nothing to do: with weight 0
+        expected = self.data.expected(batch, self.stepped(batch.amplitudes))
+        counts = batch.amplitudes**2
+        loss = share * MEASURES[self.config.loss](expected, counts, self.data.bad_pixels)
+        self.optimizer.zero_grad()
+        # The gradients of the processes are averaged; their shares have to be summed.
+        (loss * self.processes.count).backward()
+        gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.config.gradient_clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(
+                self.network.parameters(), self.config.gradient_clip_norm, norm
+            )
+        self.optimizer.step()
+        self.step += 1
+        value = float(self.processes.sum(loss.detach()))
+        if not math.isfinite(value):
+            raise StudyError(
+                f"training: the loss is {value} in epoch {len(self.records) + 1}, step {self.step} "
+                f"of {self.steps}; lower learning_rate ({self.config.learning_rate:g}) or set "
+                f"gradient_clip_norm (now {self.config.gradient_clip_norm})"
+            )
+        self.totals["loss"] += value * len(rows)
+        self.totals["gradient_norm"] += float(norm)
+        self.totals["seconds"] += time.perf_counter() - started
+
+    def _validation_losses(self) -> dict[str, float]:
+        """Return the mean loss of the validation groups in every measure."""
+        self.network.eval()
+        own = self.processes.share(self.validation_groups)
+        # Every process pauses as often as the one with most to do, or the others would wait.
+        most = math.ceil(len(self.validation_groups) / self.processes.count)
+        totals = torch.zeros(len(MEASURES), dtype=torch.float64, device=self.device)
+        with torch.no_grad():
+            for first in range(0, most, EVALUATION_BATCH):
+                self._pause()
+                rows = own[first : first + EVALUATION_BATCH]
+                if not len(rows):
+                    continue
+                batch = self.data.batch(rows)
+                expected = self.data.expected(batch, self.network(batch.amplitudes))
+                for index, measure in enumerate(MEASURES.values()):
+                    loss = measure(expected, batch.amplitudes**2, self.data.bad_pixels)
+                    totals[index] += loss * len(rows)
+        means = self.processes.sum(totals) / len(self.validation_groups)
+        return dict(zip(MEASURES, means.tolist(), strict=True))
 
 
-@contextmanager
-def _own_random_state(seed: int) -> Iterator[None]:
-    """Seed torch's global generator for a block and put it back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+def _require_fit(measurement: Measurement, config: TrainingConfig) -> None:
+    found = measurement.groups.shape[1], measurement.probe.shape[-1]
+    wanted = config.channels, config.side_px
+    if found != wanted:
+        raise InputError(
+            f"measurement with {found[0]} patterns of {found[1]} pixels per group, but the "
+            f"training is for {wanted[0]} of {wanted[1]}; use the file of its own view"
+        )
+    if len(measurement.groups) < 2:
+        raise InputError(
+            f"measurement with {len(measurement.groups)} group: one has to be held out and one to "
+            "be learned from; use a view with more patterns"
+        )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)

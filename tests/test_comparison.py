@@ -14,6 +14,7 @@ import torch
 from study_lib import arms, reconstruction_job, training_job
 from study_lib.archive import read_npz
 from study_lib.arms import ARMS, ArmRequest, ArmResult
+from study_lib.bundle import load_bundle
 from study_lib.comparison import compare_view, require_same_patterns, scored_pixels
 from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
@@ -27,7 +28,7 @@ from study_lib.paths import comparison_folder, reconstruction_folder, training_f
 from study_lib.presets import load_design
 from study_lib.reconstruction_job import RESULT, reconstruct_view
 from study_lib.summary import write_summary
-from study_lib.training_job import BUNDLE, load_bundle, train_view
+from study_lib.training_job import BUNDLE, train_view
 
 DOSE = 1e4
 VIEW = "sparse"
@@ -134,9 +135,9 @@ def run(tmp_path_factory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         train = training_job.train
 
-        def train_seen(measurement, **settings):
+        def train_seen(measurement, config, **settings):
             run.seen["train"].append(measurement)
-            return train(measurement, **settings)
+            return train(measurement, config, **settings)
 
         patch.setattr(training_job, "train", train_seen)
         patch.setattr(

@@ -70,7 +70,11 @@ def test_a_file_that_sets_every_field_is_a_preset_named_after_it(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs: 4", "epoch: 4", r"training\.epoch: unknown name; known here: batch_size, epochs"),
+        (
+            "epochs: 4",
+            "epoch: 4",
+            r"training\.epoch: unknown name; known here: batch_size, early",
+        ),
         ("step_px", "stepp_px", r"scan\.stepp_px: unknown name; known here: columns, jitter_px"),
         (
             "{name: sparse",

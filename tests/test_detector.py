@@ -6,7 +6,7 @@ import torch
 from scipy.special import xlogy
 from scipy.stats import chisquare, poisson
 
-from study_lib import lsqml, training
+from study_lib import lsqml
 from study_lib.contract import load_dataset, validate_file
 from study_lib.design import SPLITS
 from study_lib.detector import bad_pixel_mask, count_photons
@@ -17,6 +17,10 @@ from study_lib.measurement import load_measurement
 from study_lib.overlap_job import write_view
 from study_lib.paths import dataset_path, view_path
 from study_lib.photons import photon_budget
+from study_lib.presets import load_design
+from study_lib.training import train
+from study_lib.training_config import training_config
+from study_lib.training_data import GroupTensors, uniform_object_loss
 
 DOSE = 1e4
 
@@ -211,19 +215,15 @@ def test_a_network_trained_with_a_mask_learns_from_the_other_pixels(masked):
     """The loss falls below that of a uniform object, which knows the mask too."""
     measurement = load_measurement(dataset_path(masked, DOSE, "train"))
 
-    trained = training.train(
-        measurement,
-        epochs=6,
-        steps_min=0,
-        batch_size=4,
-        learning_rate=1e-3,
-        learning_rate_min=1e-4,
-        plateau_patience=2,
-        filters_scale=1,
-        validation_share=0.1,
-        precision="float32",
-        seed=0,
-    )
+    settings = [
+        "training.epochs=6",
+        "training.steps_min=0",
+        "training.validation_share=0.1",
+        "training.precision=float32",
+        "seeds.training=0",
+        f"patch_size_px={measurement.probe.shape[-1]}",
+    ]
+    trained = train(measurement, training_config(load_design("smoke", settings), "baseline"))
 
     assert trained.history.train[-1] < trained.history.train[0]
 
@@ -240,7 +240,7 @@ def test_the_uniform_object_it_is_held_against_knows_the_mask(masked):
     model *= counts.sum() / model.sum()
     terms = model - counts + xlogy(counts, counts) - xlogy(counts, model + 1e-6)
 
-    uniform = training._uniform_loss(training.GroupTensors.of(measurement))
+    uniform = uniform_object_loss(GroupTensors.of(measurement), "poisson")
 
     assert uniform == pytest.approx(terms.mean(), rel=1e-3)
 

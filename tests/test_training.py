@@ -1,32 +1,27 @@
 """Training explains counts without an object, is repeatable, and keeps to its own seeds."""
 
+import csv
 import dataclasses
-import hashlib
 import inspect
-import pickle
-from pathlib import Path
+import json
 
 import numpy as np
 import pytest
 import torch
+from small_training import (
+    HELD_OUT_SHARE,
+    config_of,
+    fingerprint,
+    measurement_of,
+)
 
-from study_lib.errors import InputError
+from study_lib import networks
+from study_lib.bundle import TrainedNetwork
+from study_lib.errors import InputError, StudyError
+from study_lib.history import History
 from study_lib.measurement import Measurement
 from study_lib.network import PtychoPinn
-from study_lib.presets import load_design
-from study_lib.training import History, TrainedNetwork, reconstruct, train
-from study_lib.training_job import load_bundle, save_bundle
-
-SIDE = 16
-SHAPE = (40, 46)
-HELD_OUT_SHARE = 0.2
-SETTINGS = load_design("smoke").training.model_dump() | {
-    "batch_size": 6,
-    "filters_scale": 1,
-    "steps_min": 0,
-    "validation_share": HELD_OUT_SHARE,
-    "precision": "float32",
-}
+from study_lib.training import train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,64 +33,8 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def true_object() -> np.ndarray:
-    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    phase = 0.5 * np.sin(y / 3 + x / 7) + 0.4 * ((x > 18) & (y > 12) & (y < 12 + x / 2))
-    return ((0.9 - 0.2 * (np.hypot(y - 22, x - 20) < 6)) * np.exp(1j * phase)).astype(np.complex64)
-
-
-def cut(object_: np.ndarray, positions_px: np.ndarray) -> np.ndarray:
-    corners = np.round(positions_px).astype(int) - SIDE // 2
-    return np.array([object_[y : y + SIDE, x : x + SIDE] for y, x in corners])
-
-
-def measurement_of(*, gridsize: int = 1, photons: float = 1e5, step_px: float = 4.0) -> Measurement:
-    """Return Poisson counts of the true object at whole-pixel positions, numpy's FFT."""
-    random = np.random.default_rng(17)
-    rows, columns = np.arange(9, 31, step_px), np.arange(10, 37, step_px)
-    positions = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
-    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
-    probe = np.exp(-(y**2 + (x - 1) ** 2) / 18 + 0.06j * (y**2 + x**2))
-    probe *= np.sqrt(photons / (np.abs(probe) ** 2).sum())
-    waves = probe * cut(true_object(), positions)
-    detector = np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))
-    every = np.arange(len(positions))
-    nearest = np.linalg.norm(positions[:, None] - positions, axis=-1).argsort(axis=1, kind="stable")
-    return Measurement(
-        amplitudes=np.sqrt(random.poisson(np.abs(detector) ** 2)).astype(np.float32),
-        positions_px=positions.astype(np.float64),
-        probe=probe.astype(np.complex64),
-        groups=nearest[:, : gridsize**2].astype(np.int64),
-        scan_index=every,
-        object_shape=SHAPE,
-    )
-
-
-def trained_on(measurement: Measurement, *, epochs: int = 1, seed: int = 3, **changes):
-    return train(measurement, seed=seed, **(SETTINGS | {"epochs": epochs} | changes))
-
-
-def fingerprint(trained: TrainedNetwork) -> str:
-    """Return a hash of every weight."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(trained.network.state_dict().items()):
-        digest.update(name.encode() + weight.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-class TrueNetwork(PtychoPinn):
-    """Knows its patterns by heart and answers each with the true patch, turned by a phase."""
-
-    def __init__(self, measurement: Measurement) -> None:
-        super().__init__(channels=1, side=SIDE, filters_scale=1)
-        self.known = torch.from_numpy(measurement.amplitudes)
-        self.patches = torch.from_numpy(cut(true_object(), measurement.positions_px))
-
-    def forward(self, amplitudes: torch.Tensor) -> torch.Tensor:
-        distances = torch.cdist(amplitudes.flatten(2).flatten(0, 1), self.known.flatten(1))
-        which = distances.argmin(dim=1).reshape(amplitudes.shape[:2])
-        phase = which[:, 0].float()[:, None, None, None]  # its own for each group
-        return self.patches[which] * torch.polar(torch.ones_like(phase), phase)
+def trained_on(measurement: Measurement, *, progress=None, **changes) -> TrainedNetwork:
+    return train(measurement, config_of(measurement, **changes), progress=progress)
 
 
 def test_arms_are_told_no_object():
@@ -222,119 +161,103 @@ def test_progress_reports_every_epoch_with_its_loss():
 
     trained = trained_on(measurement_of(), epochs=3, progress=note)
 
-    assert reports == [(epoch, 3, loss) for epoch, loss in enumerate(trained.history.train, 1)]
+    assert reports == [(record, 3) for record in trained.history.records]
+    assert [record.epoch for record, _ in reports] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
-def test_true_patches_become_the_true_object(gridsize):
-    """A perfect network is seen as perfect: nothing between it and the object moves or blurs."""
-    measurement = measurement_of(gridsize=gridsize)
-    nothing = History((0.0,), (0.0,), (0.0,), 0.0)
-    perfect = TrainedNetwork(TrueNetwork(measurement), nothing, 0.0)
+def test_amplitude_loss_learns_too_and_is_held_against_its_own_uniform_object(gridsize):
+    measurement = measurement_of(gridsize=gridsize, step_px=5.0)
 
-    object_ = reconstruct(perfect, measurement)
+    history = trained_on(
+        measurement, loss="amplitude", epochs=15, batch_size=3, learning_rate=2e-3
+    ).history
 
-    rows, columns = slice(1, 37), slice(2, 42)
-    lit, truth = object_[rows, columns], true_object()[rows, columns]
-    lit = lit * np.exp(-1j * np.angle((lit * truth.conj()).sum()))
-    np.testing.assert_allclose(lit, truth, atol=1e-4)
+    assert history.train[-1] < 0.8 * history.uniform_object
+    last = history.records[-1]
+    assert last.validation == last.validation_amplitude != last.validation_poisson
 
 
-@pytest.mark.parametrize("gridsize", [1, 2])
-def test_reconstruction_covers_the_patches_in_the_frame_of_the_object(gridsize):
-    measurement = measurement_of(gridsize=gridsize)
+def test_best_constant_of_the_amplitude_error_is_found():
+    """Brute force over constant amplitudes, as for the likelihood."""
+    measurement = measurement_of()
+    detector = np.fft.fftshift(np.fft.fft2(measurement.probe, norm="ortho"), axes=(-2, -1))
 
-    object_ = reconstruct(trained_on(measurement), measurement)
+    best = min(
+        2 * ((factor * np.abs(detector) - measurement.amplitudes) ** 2).mean()
+        for factor in np.linspace(0.6, 1, 401)
+    )
 
-    covered = np.zeros(SHAPE, dtype=bool)
-    for y, x in np.round(measurement.positions_px).astype(int) - SIDE // 2:
-        covered[y : y + SIDE, x : x + SIDE] = True
-    assert object_.shape == SHAPE
-    assert (object_[~covered] == 1).all()
-    assert (object_[covered] != 1).all()
-    assert np.abs(object_).max() <= 1 + 1e-6
-
-
-def test_bundle_gives_the_same_reconstruction(tmp_path):
-    measurement = measurement_of(gridsize=2)
-    trained = trained_on(measurement, epochs=2, filters_scale=2)
-    save_bundle(tmp_path / "model.pt", trained, 2)
-
-    loaded = load_bundle(tmp_path / "model.pt")
-
-    assert fingerprint(loaded) == fingerprint(trained)
-    assert loaded.history == trained.history
-    assert loaded.training_cpu_s == trained.training_cpu_s
-    first, second = (reconstruct(each, measurement) for each in (trained, loaded))
-    assert first.tobytes() == second.tobytes()
+    reported = trained_on(measurement, loss="amplitude").history.uniform_object
+    assert reported == pytest.approx(best, rel=1e-3)
 
 
-class Evil:
-    """Creates a file when it is unpickled."""
+def test_clipping_shortens_long_gradients_and_nothing_else():
+    measurement = measurement_of(step_px=8.0)
+    free = trained_on(measurement, epochs=2)
+    longest = max(record.gradient_norm for record in free.history.records)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    unclipped = trained_on(measurement, epochs=2, gradient_clip_norm=1e3 * longest)
+    clipped = trained_on(measurement, epochs=2, gradient_clip_norm=0.1 * longest)
 
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def write_pickle(content: object, path: Path) -> None:
-    path.write_bytes(pickle.dumps(content, protocol=2))
+    assert fingerprint(unclipped) == fingerprint(free)
+    assert fingerprint(clipped) != fingerprint(free)
 
 
-def read_pickle(path: Path) -> object:
-    return pickle.loads(path.read_bytes())
+def test_training_ends_when_validation_no_longer_improves():
+    """At a rate that spoils every step; the best weights are those of an earlier epoch."""
+    spoiled = {"learning_rate": 0.3, "learning_rate_min": 0.3, "epochs": 30}
+    measurement = measurement_of(step_px=8.0)
+
+    trained = trained_on(measurement, **spoiled, early_stopping_patience=3, final_weights="best")
+
+    history = trained.history
+    best = int(np.argmin(history.validation)) + 1
+    assert history.stopped_early
+    assert len(history.records) == best + 3 < 30
+    assert history.kept_epoch == best
+    shorter = trained_on(measurement, **spoiled | {"epochs": best})
+    assert fingerprint(trained) == fingerprint(shorter)
 
 
-@pytest.mark.parametrize(
-    ("save", "run"),
-    [(torch.save, lambda path: torch.load(path, weights_only=False)), (write_pickle, read_pickle)],
-    ids=["torch", "pickle"],
-)
-def test_bundle_that_would_run_code_is_refused(save, run, tmp_path):
-    trace, bundle = tmp_path / "was_here", tmp_path / "model.pt"
-    save(Evil(trace), bundle)
+def test_loss_that_is_no_number_is_told_with_its_place():
+    measurement = measurement_of(step_px=8.0)
+    measurement.amplitudes[:] = np.nan
 
-    with pytest.raises(InputError, match=r"model\.pt: not a network of this study"):
-        load_bundle(bundle)
-
-    assert not trace.exists()
-    run(bundle)
-    assert trace.exists()  # the trap works
+    with pytest.raises(StudyError, match=r"loss is nan in epoch 1, step 1 of 2; lower learning_r"):
+        trained_on(measurement)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_truncated_bundle_is_refused(share, tmp_path):
-    bundle = tmp_path / "model.pt"
-    save_bundle(bundle, trained_on(measurement_of(step_px=8.0)), 1)
-    content = bundle.read_bytes()
-    bundle.write_bytes(content[: int(share * len(content))])
+def test_another_network_is_trained_by_its_name(monkeypatch):
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    networks.register_network("same", networks.pinn)
+    measurement = measurement_of(step_px=8.0)
 
-    with pytest.raises(InputError, match="train it again"):
-        load_bundle(bundle)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content.pop("state"),
-        lambda content: content.update(channels=4),
-        lambda content: content["state"].popitem(),
-        lambda content: content.update(history={}),
-    ],
-)
-def test_bundle_of_another_shape_is_refused(change, tmp_path):
-    bundle = tmp_path / "model.pt"
-    save_bundle(bundle, trained_on(measurement_of(step_px=8.0)), 1)
-    content = torch.load(bundle, weights_only=True)
-    change(content)
-    torch.save(content, bundle)
-
-    with pytest.raises(InputError, match="train it again"):
-        load_bundle(bundle)
+    assert fingerprint(trained_on(measurement, network="same")) == fingerprint(
+        trained_on(measurement)
+    )
 
 
-def test_missing_bundle_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(InputError, match="no trained network; run `study train`"):
-        load_bundle(tmp_path / "model.pt")
+def test_measurement_of_another_view_is_refused():
+    with pytest.raises(InputError, match=r"1 patterns of 16 pixels per group, .* for 4 of 16"):
+        train(measurement_of(gridsize=1), config_of(measurement_of(gridsize=2)))
+
+
+def test_single_group_is_refused():
+    measurement = measurement_of()
+    alone = dataclasses.replace(measurement, groups=measurement.groups[:1])
+
+    with pytest.raises(InputError, match="measurement with 1 group: one has to be held out"):
+        trained_on(alone)
+
+
+def test_history_is_written_as_one_ascii_line_per_epoch(tmp_path):
+    history = trained_on(measurement_of(step_px=8.0), epochs=3).history
+
+    history.write_csv(tmp_path / "history.csv")
+
+    text = (tmp_path / "history.csv").read_bytes().decode("ascii")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [float(row["train"]) for row in rows] == list(history.train)
+    assert all(float(row["seconds"]) > 0 and float(row["patterns_per_s"]) > 0 for row in rows)
+    assert History.from_dict(json.loads(json.dumps(history.as_dict()))) == history

@@ -1,0 +1,71 @@
+"""A small scene that trains within seconds, for the tests of everything about training."""
+
+import hashlib
+
+import numpy as np
+
+from study_lib.bundle import TrainedNetwork
+from study_lib.measurement import Measurement
+from study_lib.presets import load_design
+from study_lib.training_config import TrainingConfig
+
+SIDE = 16
+SHAPE = (40, 46)
+HELD_OUT_SHARE = 0.2
+SETTINGS = load_design("smoke").training.model_dump() | {
+    "batch_size": 6,
+    "filters_scale": 1,
+    "steps_min": 0,
+    "validation_share": HELD_OUT_SHARE,
+    "precision": "float32",
+    "side_px": SIDE,
+    "device": "cpu",
+    "threads": 1,
+    "compile": False,
+}
+
+
+def true_object() -> np.ndarray:
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    phase = 0.5 * np.sin(y / 3 + x / 7) + 0.4 * ((x > 18) & (y > 12) & (y < 12 + x / 2))
+    return ((0.9 - 0.2 * (np.hypot(y - 22, x - 20) < 6)) * np.exp(1j * phase)).astype(np.complex64)
+
+
+def cut(object_: np.ndarray, positions_px: np.ndarray) -> np.ndarray:
+    corners = np.round(positions_px).astype(int) - SIDE // 2
+    return np.array([object_[y : y + SIDE, x : x + SIDE] for y, x in corners])
+
+
+def measurement_of(*, gridsize: int = 1, photons: float = 1e5, step_px: float = 4.0) -> Measurement:
+    """Return Poisson counts of the true object at whole-pixel positions, numpy's FFT."""
+    random = np.random.default_rng(17)
+    rows, columns = np.arange(9, 31, step_px), np.arange(10, 37, step_px)
+    positions = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    probe = np.exp(-(y**2 + (x - 1) ** 2) / 18 + 0.06j * (y**2 + x**2))
+    probe *= np.sqrt(photons / (np.abs(probe) ** 2).sum())
+    waves = probe * cut(true_object(), positions)
+    detector = np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))
+    every = np.arange(len(positions))
+    nearest = np.linalg.norm(positions[:, None] - positions, axis=-1).argsort(axis=1, kind="stable")
+    return Measurement(
+        amplitudes=np.sqrt(random.poisson(np.abs(detector) ** 2)).astype(np.float32),
+        positions_px=positions.astype(np.float64),
+        probe=probe.astype(np.complex64),
+        groups=nearest[:, : gridsize**2].astype(np.int64),
+        scan_index=every,
+        object_shape=SHAPE,
+    )
+
+
+def config_of(measurement: Measurement, **changes) -> TrainingConfig:
+    channels = measurement.groups.shape[1]
+    return TrainingConfig(**(SETTINGS | {"channels": channels, "epochs": 1, "seed": 3} | changes))
+
+
+def fingerprint(trained: TrainedNetwork) -> str:
+    """Return a hash of every weight."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(trained.network.state_dict().items()):
+        digest.update(name.encode() + weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()

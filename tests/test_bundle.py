@@ -1,0 +1,103 @@
+"""A bundle gives back the network it was written from, and runs no code."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import config_of, fingerprint, measurement_of
+
+from study_lib.bundle import load_bundle, save_bundle
+from study_lib.errors import InputError
+from study_lib.inference import reconstruct
+from study_lib.measurement import Measurement
+from study_lib.training import train
+
+
+def trained_on(measurement: Measurement, **changes):
+    return train(measurement, config_of(measurement, **changes))
+
+
+def test_bundle_gives_the_same_reconstruction(tmp_path):
+    measurement = measurement_of(gridsize=2)
+    trained = trained_on(measurement, epochs=2, filters_scale=2)
+    save_bundle(tmp_path / "model.pt", trained)
+
+    loaded = load_bundle(tmp_path / "model.pt")
+
+    assert fingerprint(loaded) == fingerprint(trained)
+    assert loaded.history == trained.history
+    assert loaded.training_cpu_s == trained.training_cpu_s
+    first, second = (reconstruct(each, measurement) for each in (trained, loaded))
+    assert first.tobytes() == second.tobytes()
+
+
+class Evil:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def write_pickle(content: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def read_pickle(path: Path) -> object:
+    return pickle.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("save", "run"),
+    [(torch.save, lambda path: torch.load(path, weights_only=False)), (write_pickle, read_pickle)],
+    ids=["torch", "pickle"],
+)
+def test_bundle_that_would_run_code_is_refused(save, run, tmp_path):
+    trace, bundle = tmp_path / "was_here", tmp_path / "model.pt"
+    save(Evil(trace), bundle)
+
+    with pytest.raises(InputError, match=r"model\.pt: not a network of this study"):
+        load_bundle(bundle)
+
+    assert not trace.exists()
+    run(bundle)
+    assert trace.exists()  # the trap works
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_truncated_bundle_is_refused(share, tmp_path):
+    bundle = tmp_path / "model.pt"
+    save_bundle(bundle, trained_on(measurement_of(step_px=8.0)))
+    content = bundle.read_bytes()
+    bundle.write_bytes(content[: int(share * len(content))])
+
+    with pytest.raises(InputError, match="train it again"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("state"),
+        lambda content: content["config"].update(channels=4),
+        lambda content: content["state"].popitem(),
+        lambda content: content.update(history={}),
+    ],
+)
+def test_bundle_of_another_shape_is_refused(change, tmp_path):
+    bundle = tmp_path / "model.pt"
+    save_bundle(bundle, trained_on(measurement_of(step_px=8.0)))
+    content = torch.load(bundle, weights_only=True)
+    change(content)
+    torch.save(content, bundle)
+
+    with pytest.raises(InputError, match="train it again"):
+        load_bundle(bundle)
+
+
+def test_missing_bundle_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(InputError, match="no trained network; run `study train`"):
+        load_bundle(tmp_path / "model.pt")

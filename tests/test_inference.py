@@ -1,0 +1,150 @@
+"""What a network sees becomes an object of any size, in its frame, in bounded memory."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from small_training import (
+    SHAPE,
+    SIDE,
+    config_of,
+    cut,
+    measurement_of,
+    true_object,
+)
+
+from study_lib.bundle import TrainedNetwork
+from study_lib.errors import InputError
+from study_lib.history import History
+from study_lib.inference import patterns_left_out, reconstruct
+from study_lib.measurement import Measurement
+from study_lib.network import PtychoPinn
+from study_lib.training import train
+
+NOTHING = History((), 0.0, 0, stopped_early=False)
+
+
+class TrueNetwork(PtychoPinn):
+    """Knows its patterns by heart and answers each with the true patch, turned by a phase."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        super().__init__(channels=1, side=SIDE, filters_scale=1)
+        self.known = torch.from_numpy(measurement.amplitudes)
+        self.patches = torch.from_numpy(cut(true_object(), measurement.positions_px))
+
+    def forward(self, amplitudes: torch.Tensor) -> torch.Tensor:
+        distances = torch.cdist(amplitudes.flatten(2).flatten(0, 1), self.known.flatten(1))
+        which = distances.argmin(dim=1).reshape(amplitudes.shape[:2])
+        phase = which[:, 0].float()[:, None, None, None]  # its own for each group
+        return self.patches[which] * torch.polar(torch.ones_like(phase), phase)
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_true_patches_become_the_true_object(gridsize):
+    """A perfect network is seen as perfect: nothing between it and the object moves or blurs."""
+    measurement = measurement_of(gridsize=gridsize)
+    perfect = TrainedNetwork(TrueNetwork(measurement), config_of(measurement), NOTHING, 0.0)
+
+    object_ = reconstruct(perfect, measurement)
+
+    rows, columns = slice(1, 37), slice(2, 42)
+    lit, truth = object_[rows, columns], true_object()[rows, columns]
+    lit = lit * np.exp(-1j * np.angle((lit * truth.conj()).sum()))
+    np.testing.assert_allclose(lit, truth, atol=1e-4)
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_reconstruction_covers_the_patches_in_the_frame_of_the_object(gridsize):
+    measurement = measurement_of(gridsize=gridsize)
+
+    object_ = reconstruct(train(measurement, config_of(measurement)), measurement)
+
+    covered = np.zeros(SHAPE, dtype=bool)
+    for y, x in np.round(measurement.positions_px).astype(int) - SIDE // 2:
+        covered[y : y + SIDE, x : x + SIDE] = True
+    assert object_.shape == SHAPE
+    assert (object_[~covered] == 1).all()
+    assert (object_[covered] != 1).all()
+    assert np.abs(object_).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_object_is_the_same_whether_patches_are_kept_or_computed_again(gridsize):
+    measurement = measurement_of(gridsize=gridsize)
+    trained = train(measurement, config_of(measurement))
+
+    kept, again = (reconstruct(trained, measurement, kept_bytes=size) for size in (2**30, 0))
+
+    assert kept.tobytes() == again.tobytes()
+
+
+def test_memory_map_is_read_like_an_array(tmp_path):
+    measurement = measurement_of()
+    np.save(tmp_path / "amplitudes.npy", measurement.amplitudes)
+    mapped = np.load(tmp_path / "amplitudes.npy", mmap_mode="c")
+    trained = train(measurement, config_of(measurement))
+
+    from_map = reconstruct(trained, dataclasses.replace(measurement, amplitudes=mapped))
+
+    assert from_map.tobytes() == reconstruct(trained, measurement).tobytes()
+
+
+def test_plain_average_weighs_every_pixel_of_a_patch_alike():
+    """Two constant patches, one twice as large as the other, in the pixels that both cover."""
+    measurement = measurement_of()
+    pair = dataclasses.replace(
+        measurement,
+        amplitudes=measurement.amplitudes[:2],
+        positions_px=measurement.positions_px[:2],
+        groups=measurement.groups[:2],
+        scan_index=measurement.scan_index[:2],
+    )
+    network = TrueNetwork(pair)
+    network.patches = torch.ones(2, SIDE, SIDE) * torch.tensor([1.0, 0.5])[:, None, None] + 0j
+    trained = TrainedNetwork(network, config_of(pair), NOTHING, 0.0)
+
+    plain = np.abs(reconstruct(trained, pair, weighting="uniform"))
+    weighted = np.abs(reconstruct(trained, pair))
+
+    lit = plain[plain != 1]
+    assert set(np.round(lit, 5)) <= {0.5, 0.75}
+    assert len(set(np.round(weighted, 5).ravel())) > 10
+
+
+def test_positions_are_not_moved_to_their_centre():
+    """A scan in one corner of a large object stays in that corner."""
+    measurement = dataclasses.replace(measurement_of(), object_shape=(90, 80))
+    trained = train(measurement, config_of(measurement))
+
+    object_ = reconstruct(trained, measurement)
+
+    assert (object_[SHAPE[0] :] == 1).all()
+    assert (object_[:, SHAPE[1] :] == 1).all()
+    assert (object_[4:30, 6:30] != 1).all()
+
+
+def test_patch_beyond_the_object_is_refused_not_dropped():
+    measurement = dataclasses.replace(measurement_of(), object_shape=(36, 46))
+    trained = train(measurement, config_of(measurement))
+
+    with pytest.raises(ValueError, match=r"scan position \d+ of \d+ leaves the object"):
+        reconstruct(trained, measurement)
+
+
+def test_patterns_in_no_group_are_named():
+    measurement = measurement_of(gridsize=2)
+    some = dataclasses.replace(measurement, groups=measurement.groups[:3])
+
+    left_out = patterns_left_out(some)
+
+    assert set(left_out) | set(some.groups.ravel()) == set(range(len(measurement.amplitudes)))
+    assert not set(left_out) & set(some.groups.ravel())
+    assert len(patterns_left_out(measurement)) == 0
+
+
+def test_network_of_another_view_is_refused():
+    single, quadruple = measurement_of(gridsize=1), measurement_of(gridsize=2)
+
+    with pytest.raises(InputError, match=r"trained for 1 of 16; use the network of its own view"):
+        reconstruct(train(single, config_of(single)), quadruple)
