@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Complex, Int
 
 from study_lib.archive import read_npz
-from study_lib.bundle import load_bundle
+from study_lib.bundle import BUNDLE, load_bundle
 from study_lib.errors import InputError, StudyError
 from study_lib.inference import reconstruct
 from study_lib.measurement import Measurement
 from study_lib.paths import reconstruction_folder, training_folder
 from study_lib.reconstruction_job import RESULT
-from study_lib.training_job import BUNDLE
 
 
 @dataclass(frozen=True)

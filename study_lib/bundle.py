@@ -12,6 +12,8 @@ from study_lib.network import PatchNetwork
 from study_lib.networks import NetworkShape, build_network
 from study_lib.training_config import TrainingConfig
 
+BUNDLE = "model.pt"
+
 
 @dataclass(frozen=True)
 class TrainedNetwork:

@@ -2,31 +2,34 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from study_lib.errors import InputError, StudyError
-
-PhaseC = Annotated[Path, typer.Option(help="Folder that `study generate` wrote.")]
-PhaseD = Annotated[Path, typer.Option(help="Folder that `study overlap` wrote.")]
-PhaseE = Annotated[Path, typer.Option(help="Folder that `study train` wrote.")]
-PhaseF = Annotated[Path, typer.Option(help="Folder that `study reconstruct` wrote.")]
-ArtifactRoot = Annotated[Path, typer.Option(help="Where results and the manifest go.")]
-Dose = Annotated[float | None, typer.Option(help="Only this dose; default: all.")]
-View = Annotated[str | None, typer.Option(help="Only this view; default: all.")]
-Gridsize = Annotated[int | None, typer.Option(help="Only views of this gridsize.")]
-Split = Annotated[str | None, typer.Option(help="Only train or test; default: both.")]
-Preset = Annotated[str, typer.Option(help="Preset or the path of a YAML file.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, repeatable.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="List the jobs; write nothing.")]
+from study_lib.cli_batch import batch
+from study_lib.cli_options import (
+    ArtifactRoot,
+    Dose,
+    DryRun,
+    Gridsize,
+    PhaseC,
+    PhaseD,
+    PhaseE,
+    PhaseF,
+    Preset,
+    Settings,
+    Split,
+    View,
+)
+from study_lib.cli_training import check_loss, train
+from study_lib.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
     """Add the phase commands to the application."""
-    for command in (design, validate, generate, overlap, train, reconstruct, compare, report):
+    phases = (design, validate, generate, overlap, train, check_loss, reconstruct, compare, report)
+    for command in phases:
         app.command()(command)
 
 
@@ -118,7 +121,7 @@ def generate(
     base = base_data(base_npz) if base_npz else None
     study = load_design(preset, settings or (), base)
     check_feasible(study, scene_of(study, base_npz))
-    _batch(
+    batch(
         chosen(study, dose=dose, axes=("dose",)),
         lambda dose: generate_dose(study, dose, output_root, base_npz),
         dry_run=dry_run,
@@ -183,35 +186,7 @@ def overlap(
         for split, metrics in measured.items():
             print(f"  {overlap_sentence(split, metrics)}")
 
-    _batch(jobs, run, dry_run=dry_run)
-
-
-def train(
-    phase_c_root: PhaseC,
-    phase_d_root: PhaseD,
-    artifact_root: ArtifactRoot,
-    dose: Dose = None,
-    view: View = None,
-    gridsize: Gridsize = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Train the network on the train split of each dose and view (phase E)."""
-    from study_lib.selection import chosen, design_of
-    from study_lib.training_job import train_view
-
-    study = design_of(phase_c_root)
-    _batch(
-        chosen(study, dose=dose, view=view, gridsize=gridsize),
-        lambda dose, view: train_view(
-            study,
-            dose,
-            view,
-            phase_c_root=phase_c_root,
-            phase_d_root=phase_d_root,
-            artifact_root=artifact_root,
-        ),
-        dry_run=dry_run,
-    )
+    batch(jobs, run, dry_run=dry_run)
 
 
 def reconstruct(
@@ -234,7 +209,7 @@ def reconstruct(
     content["iterative"] |= {"algorithm": algorithm} if algorithm else {}
     content["iterative"] |= {"epochs": num_epochs} if num_epochs is not None else {}
     study = parse_design(content, "study reconstruct")
-    _batch(
+    batch(
         chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
         lambda dose, view, split: reconstruct_view(
             study,
@@ -265,7 +240,7 @@ def compare(
     from study_lib.selection import chosen, design_of
 
     study = design_of(phase_c_root)
-    _batch(
+    batch(
         chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
         lambda dose, view, split: compare_view(
             study,
@@ -291,31 +266,3 @@ def report(
 
     write_summary(phase_g_root, artifact_root)
     print(artifact_root / "summary.md")
-
-
-def _batch(jobs: list[dict[str, Any]], function: Callable[..., Any], *, dry_run: bool) -> None:
-    """Run every job; one that fails is reported and the others still run.
-
-    Raises
-    ------
-    StudyError
-        If a job failed; an InputError if every failure was one.
-    """
-    failures: list[StudyError] = []
-    for job in jobs:
-        label = " ".join(f"{name}={value}" for name, value in job.items())
-        if dry_run:
-            print(label)
-            continue
-        try:
-            function(**job)
-        except StudyError as error:
-            print(f"{label}: failed: {error}", file=sys.stderr)
-            failures.append(error)
-            continue
-        print(f"{label}: done", flush=True)
-    if failures:
-        message = f"{len(failures)} of {len(jobs)} jobs failed"
-        if all(isinstance(failure, InputError) for failure in failures):
-            raise InputError(message)
-        raise StudyError(message)

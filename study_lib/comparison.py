@@ -1,27 +1,22 @@
 """Phase G: every arm of one dose, view and split, scored by one code on one mask."""
 
 import csv
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
 
-from study_lib.alignment import Registration, align
 from study_lib.arms import ARMS, ArmRequest, ArmResult
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
 from study_lib.files import atomic_path, sha256_of, write_json, write_npz
-from study_lib.forward import illumination
 from study_lib.measurement import Measurement, load_measurement
-from study_lib.metrics import score
 from study_lib.overlap import image_overlap
 from study_lib.paths import comparison_folder, view_path
 from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
+from study_lib.scoring import scored_pixels, scores_of
 
 
 def compare_view(
@@ -105,27 +100,6 @@ def compare_view(
     return rows
 
 
-def scored_pixels(
-    measurement: Measurement, illumination_threshold: float
-) -> tuple[tuple[slice, slice], Bool[np.ndarray, "y x"]]:
-    """Return the crop and, in it, the mask of pixels on which every arm is scored.
-
-    The crop is the box of the scan positions; the mask leaves out pixels that receive less than a
-    share of the median illumination there. Neither depends on any arm.
-    """
-    positions = measurement.positions_px
-    first = np.ceil(positions.min(axis=0)).astype(int)
-    last = np.floor(positions.max(axis=0)).astype(int) + 1
-    crop = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
-    photons: Float[np.ndarray, "oy ox"] = illumination(
-        torch.from_numpy(measurement.probe),
-        torch.from_numpy(positions),
-        measurement.object_shape,
-    ).numpy()[crop]
-    mask: np.ndarray = photons > illumination_threshold * np.median(photons)
-    return crop, mask
-
-
 def view_overlap(measurement: Measurement, design: StudyDesign) -> float:
     """Return metric 2 of the patterns that the arms used."""
     diameter = probe_diameter_px(measurement.probe, design.probe_power_share)
@@ -164,48 +138,20 @@ def _score_arm(
     mask: np.ndarray,
     design: StudyDesign,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    limit = design.metrics.registration_limit_px
-    # A moved image is not known at its edge: align on a wider crop, score on the crop.
-    margin = math.ceil(limit)
-    wide, inner = _widened(crop, margin, truth.shape)
-    wide_mask = np.zeros(result.object_[wide].shape, dtype=bool)
-    wide_mask[inner] = mask
-    alignment = align(result.object_[wide], truth[wide], wide_mask, registration_limit_px=limit)
-    aligned = alignment.object_[inner]
-    scores = score(aligned, truth[crop], mask, frc_threshold=design.metrics.frc_threshold)
-    registration = alignment.registration
+    scores, aligned = scores_of(
+        result.object_,
+        truth,
+        crop,
+        mask,
+        registration_limit_px=design.metrics.registration_limit_px,
+        frc_threshold=design.metrics.frc_threshold,
+    )
     row = {
         "label": result.label,
         "knows": result.knows,
         "patterns": len(result.scan_index),
         **scores,
-        "shift_row_px": float(registration.shift_px[0]),
-        "shift_column_px": float(registration.shift_px[1]),
-        "registration": describe_registration(registration),
-        "phase_spread_rad": float(np.angle(aligned[mask]).std()),
         "cpu_s": result.cpu_s,
         "training_cpu_s": result.training_cpu_s,
     }
-    return row, aligned.astype(np.complex64)
-
-
-def describe_registration(registration: Registration) -> str:
-    """Return ``ok``, or why a score should not be trusted."""
-    if not registration.confident:
-        return "uncertain"
-    return "at limit" if registration.at_limit else "ok"
-
-
-def _widened(
-    crop: tuple[slice, slice], margin: int, shape: tuple[int, ...]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return a crop wider by a margin where the object allows, and where the old one lies in it."""
-    wide = tuple(
-        slice(max(part.start - margin, 0), min(part.stop + margin, side))
-        for part, side in zip(crop, shape, strict=True)
-    )
-    inner = tuple(
-        slice(part.start - outer.start, part.stop - outer.start)
-        for part, outer in zip(crop, wide, strict=True)
-    )
-    return (wide[0], wide[1]), (inner[0], inner[1])
+    return row, aligned

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from study_lib.design import StudyDesign, TrainingDesign
-from study_lib.settings import Frozen
+from study_lib.errors import InputError
+from study_lib.settings import Frozen, describe_faults
 
 MACHINE_KNOBS = frozenset({"device", "threads", "compile"})
 
@@ -21,6 +22,20 @@ class Machine(Frozen):
     compile: bool = Field(description="whether torch.compile translates the network first")
 
 
+def machine_of(**knobs: Any) -> Machine:
+    """Return the machine that a call asks for.
+
+    Raises
+    ------
+    InputError
+        If a value is not allowed.
+    """
+    try:
+        return Machine(**knobs)
+    except ValidationError as error:
+        raise InputError(describe_faults(error, "study train", Machine)) from None
+
+
 ANY_MACHINE = Machine(device="auto", threads=None, compile=False)
 
 
@@ -29,6 +44,8 @@ class TrainingConfig(TrainingDesign, Machine):
 
     channels: int = Field(ge=1, description="patterns per group, gridsize squared")
     side_px: int = Field(ge=16, description="side N of a pattern")
+    neighbor_count: int = Field(ge=1, description="K neighbours that the groups were chosen from")
+    n_groups: int | None = Field(ge=1, description="groups asked for; null: one per pattern")
     seed: int = Field(ge=0, lt=2**32)
 
     @property
@@ -47,10 +64,13 @@ def training_config(
     InputError
         If the design has no such view.
     """
+    view = design.view(view_name)
     return TrainingConfig(
         **design.training.model_dump(),
         **machine.model_dump(),
-        channels=design.view(view_name).gridsize ** 2,
+        channels=view.gridsize**2,
         side_px=design.patch_size_px,
+        neighbor_count=design.neighbor_count,
+        n_groups=view.n_groups,
         seed=design.noise_seeds.training,
     )

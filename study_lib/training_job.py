@@ -1,20 +1,133 @@
-"""Phase E: train the network of one dose and view, and keep it as a bundle anyone can load."""
+"""Phase E: one training job from its files to its record, for command line and notebook alike."""
 
-from dataclasses import replace
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from study_lib.bundle import save_bundle
 from study_lib.design import StudyDesign
-from study_lib.files import sha256_of, write_json, write_text
+from study_lib.errors import InputError
 from study_lib.history import EpochRecord
+from study_lib.job_log import logged, printed_output_kept
 from study_lib.measurement import load_measurement
-from study_lib.paths import training_folder, view_path
-from study_lib.records import Job, recorded, utc_now
-from study_lib.training import train
-from study_lib.training_config import training_config
+from study_lib.native_backend import NativeBackend
+from study_lib.ptychopinn_backend import PtychoPinnBackend
+from study_lib.records import Job, recorded
+from study_lib.training_backend import Backend, TrainingRequest, TrainingResult
+from study_lib.training_config import ANY_MACHINE, Machine, training_config
+from study_lib.training_jobs import TrainingJob, build_training_jobs
 
-BUNDLE = "model.pt"
+MANIFEST = "training_manifest.json"
+BACKENDS: dict[str, Backend] = {"native": NativeBackend(), "ptychopinn": PtychoPinnBackend()}
+Runner = Callable[[TrainingRequest, Backend, Any], TrainingResult]
+
+
+def execute_training_job(
+    request: TrainingRequest, backend: Backend, settings: Any
+) -> TrainingResult:
+    """Validate and load the files of a job and train for real: the runner of CLI and notebook.
+
+    Parameters
+    ----------
+    request
+        Job, configuration, design, and who is told of every epoch.
+    backend
+        Who trains.
+    settings
+        The configuration as the backend has it, from its bridge.
+
+    Raises
+    ------
+    InputError
+        If a file breaks the data contract, or does not fit the configuration.
+    """
+    train, test = (
+        load_measurement(path) for path in (request.job.train_data_path, request.job.test_data_path)
+    )
+    return backend.train(settings, request, train, test)
+
+
+def run_training_job(
+    job: TrainingJob,
+    *,
+    design: StudyDesign,
+    artifact_root: Path,
+    backend: str = "native",
+    machine: Machine = ANY_MACHINE,
+    runner: Runner | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Run one job: folder, log, record, the bridge exactly once (CONFIG-001), then the runner.
+
+    Parameters
+    ----------
+    job
+        From :func:`build_training_jobs`.
+    design
+        Gives the training its knobs and seeds.
+    artifact_root
+        Holds the manifest, to which this job's record is added whether it succeeds or not.
+    backend
+        A name in ``BACKENDS``.
+    machine
+        Device, threads, compilation.
+    runner
+        Trains; default: :func:`execute_training_job`.
+    dry_run
+        Whether to return what would be done, and write and configure nothing.
+
+    Raises
+    ------
+    InputError
+        If the backend does not exist or its package is missing, or a file is broken.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend {backend!r}: choose one of {', '.join(sorted(BACKENDS))}")
+    config = training_config(design, job.view, machine)
+    plan = {
+        "dose": job.dose,
+        "view": job.view,
+        "gridsize": job.gridsize,
+        "backend": backend,
+        "design": design.digest,
+        **config.model_dump(mode="json"),
+    }
+    if dry_run:
+        return plan | {"dry_run": True}
+    chosen = BACKENDS[backend]
+    kept = ("train.log", "stdout.log", "stderr.log")
+    record = Job(
+        manifest=artifact_root / MANIFEST,
+        key=job.artifact_dir.relative_to(artifact_root).as_posix(),
+        folder=job.artifact_dir,
+        parameters=plan,
+        seeds={"training": config.seed},
+        inputs=[job.train_data_path, job.test_data_path],
+    )
+    with (
+        recorded(record),
+        printed_output_kept(job.artifact_dir),
+        logged(job.log_path, job.label) as log,
+    ):
+        log.line(f"{job.label} backend={backend} train={job.train_data_path.name}")
+        log.line(f"configuration {json.dumps(plan, sort_keys=True)}")
+
+        def epoch(done: EpochRecord, epochs: int) -> None:
+            record.progress("train", done.epoch, epochs, loss=done.train)
+            text = (
+                f"epoch {done.epoch}/{epochs} {config.loss} loss per pixel {done.train:.6f}, "
+                f"validation {done.validation:.6f}, learning rate {done.learning_rate:g}, "
+                f"{done.patterns_per_s:.1f} patterns/s"
+            )
+            log.step(text, done.epoch, epochs, "epoch")
+
+        request = TrainingRequest(job, config, design, epoch, log.line)
+        with chosen.bridged(config, job) as settings:
+            result = (runner or execute_training_job)(request, chosen, settings)
+        record.results |= result.values
+        record.outputs += [*result.files, *(job.artifact_dir / name for name in kept)]
+        log.line(f"done: {json.dumps(result.values, sort_keys=True)}")
+    return record.results
 
 
 def train_view(
@@ -26,61 +139,20 @@ def train_view(
     phase_d_root: Path,
     artifact_root: Path,
 ) -> dict[str, Any]:
-    """Train on the train split of one view; write bundle, history, log and record.
+    """Train on one view as the design says; what the notebook calls.
 
     Raises
     ------
     InputError
-        If dose or view are not in the design, or the view's file is missing or broken.
+        If dose or view are not in the design, or a file of the view is missing or broken.
     """
     design.require_dose(dose)
-    view = design.view(view_name)
-    folder = training_folder(artifact_root, dose, view.name, view.gridsize)
-    source = view_path(phase_c_root, phase_d_root, dose, view.name, "train")
-    config = training_config(design, view.name)
-    log: list[str] = []
-    job = Job(
-        manifest=artifact_root / "training_manifest.json",
-        key=folder.relative_to(artifact_root).as_posix(),
-        folder=folder,
-        parameters={
-            "dose": dose,
-            "view": view.name,
-            "gridsize": view.gridsize,
-            "design": design.digest,
-            **design.training.model_dump(),
-        },
-        seeds={"training": design.noise_seeds.training},
-        inputs=[source],
+    jobs, _ = build_training_jobs(
+        design,
+        phase_c_root=phase_c_root,
+        phase_d_root=phase_d_root,
+        artifact_root=artifact_root,
+        doses=[dose],
+        views=[design.view(view_name).name],
     )
-    with recorded(job):
-        measurement = load_measurement(source)
-
-        def progress(record: EpochRecord, epochs: int) -> None:
-            job.progress("train", record.epoch, epochs, loss=record.train)
-            log.append(
-                f"{utc_now()} epoch {record.epoch}/{epochs} {config.loss} loss per pixel "
-                f"{record.train:.6f}, validation {record.validation:.6f}, "
-                f"learning rate {record.learning_rate:g}, {record.patterns_per_s:.1f} patterns/s"
-            )
-            write_text(folder / "train.log", "\n".join(log) + "\n")
-
-        trained = train(measurement, config, progress=progress)
-        trained = replace(trained, measurement_sha256=sha256_of(source))
-        save_bundle(folder / BUNDLE, trained)
-        write_json(folder / "history.json", trained.history.as_dict())
-        trained.history.write_csv(folder / "history.csv")
-        job.outputs += [
-            folder / name for name in (BUNDLE, "history.json", "history.csv", "train.log")
-        ]
-        job.results |= {
-            "patterns": len(measurement.scan_index),
-            "groups": len(measurement.groups),
-            "precision": trained.config.precision,
-            "parameters": sum(weight.numel() for weight in trained.network.parameters()),
-            "final_loss": trained.history.train[-1],
-            "validation_loss": trained.history.validation[-1],
-            "uniform_object_loss": trained.history.uniform_object,
-            "epochs": len(trained.history.train),
-        }
-    return job.results
+    return run_training_job(jobs[0], design=design, artifact_root=artifact_root)

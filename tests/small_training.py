@@ -19,6 +19,8 @@ SETTINGS = load_design("smoke").training.model_dump() | {
     "validation_share": HELD_OUT_SHARE,
     "precision": "float32",
     "side_px": SIDE,
+    "neighbor_count": 7,
+    "n_groups": None,
     "device": "cpu",
     "threads": 1,
     "compile": False,

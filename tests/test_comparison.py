@@ -14,8 +14,8 @@ import torch
 from study_lib import arms, reconstruction_job, training_job
 from study_lib.archive import read_npz
 from study_lib.arms import ARMS, ArmRequest, ArmResult
-from study_lib.bundle import load_bundle
-from study_lib.comparison import compare_view, require_same_patterns, scored_pixels
+from study_lib.bundle import BUNDLE, load_bundle
+from study_lib.comparison import compare_view, require_same_patterns
 from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
@@ -27,8 +27,9 @@ from study_lib.overlap_job import write_view
 from study_lib.paths import comparison_folder, reconstruction_folder, training_folder, view_path
 from study_lib.presets import load_design
 from study_lib.reconstruction_job import RESULT, reconstruct_view
+from study_lib.scoring import scored_pixels
 from study_lib.summary import write_summary
-from study_lib.training_job import BUNDLE, train_view
+from study_lib.training_job import train_view
 
 DOSE = 1e4
 VIEW = "sparse"

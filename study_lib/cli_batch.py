@@ -1,0 +1,50 @@
+"""Many jobs, one after the other: one that fails does not keep the others from running."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from study_lib.errors import InputError, StudyError
+
+
+def batch(
+    jobs: Sequence[Mapping[str, Any]], function: Callable[..., Any], *, dry_run: bool
+) -> None:
+    """Run every job; one that fails is reported and the others still run.
+
+    Raises
+    ------
+    StudyError
+        If a job failed; an InputError if every failure was one.
+    """
+    labels = [" ".join(f"{name}={value}" for name, value in job.items()) for job in jobs]
+    if dry_run:
+        print("\n".join(labels))
+        return
+    calls = [partial(function, **job) for job in jobs]
+    run_labelled(dict(zip(labels, calls, strict=True)))
+
+
+def run_labelled(jobs: Mapping[str, Callable[[], Any]]) -> None:
+    """Run every job under its label; see :func:`batch`.
+
+    Raises
+    ------
+    StudyError
+        If a job failed; an InputError if every failure was one.
+    """
+    failures: list[StudyError] = []
+    for label, job in jobs.items():
+        try:
+            job()
+        except StudyError as error:
+            print(f"{label}: failed: {error}", file=sys.stderr)
+            failures.append(error)
+            continue
+        print(f"{label}: done", flush=True)
+    if failures:
+        message = f"{len(failures)} of {len(jobs)} jobs failed"
+        if all(isinstance(failure, InputError) for failure in failures):
+            raise InputError(message)
+        raise StudyError(message)

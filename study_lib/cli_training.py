@@ -1,0 +1,103 @@
+"""Training as a command, and whether it still trains as well as before."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study_lib.cli_batch import run_labelled
+from study_lib.cli_options import ArtifactRoot, Dose, DryRun, Gridsize, PhaseC, PhaseD, View
+from study_lib.errors import InputError, StudyError
+
+
+def train(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    gridsize: Gridsize = None,
+    backend: Annotated[
+        str, typer.Option(help="native, or ptychopinn if that package is installed.")
+    ] = "native",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Default: as torch chooses.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile translate the network first.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the network on the train split of each dose and view (phase E).
+
+    A view whose files are missing is skipped and told in skip_summary.json. A training that was
+    interrupted is taken up where it stopped.
+    """
+    from study_lib.selection import chosen, design_of
+    from study_lib.training_config import machine_of
+    from study_lib.training_jobs import TrainingJob, build_training_jobs, write_skip_summary
+
+    study = design_of(phase_c_root)
+    machine = machine_of(device=device, threads=threads, compile=compiled)
+    matching = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    jobs, skipped = build_training_jobs(
+        study,
+        phase_c_root=phase_c_root,
+        phase_d_root=phase_d_root,
+        artifact_root=artifact_root,
+        doses=list(dict.fromkeys(entry["dose"] for entry in matching)),
+        views=list(dict.fromkeys(entry["view"] for entry in matching)),
+        allow_missing_phase_d=True,
+    )
+    for missing in skipped:
+        print(f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}")
+    if not dry_run:
+        write_skip_summary(artifact_root, skipped)
+    if not jobs:
+        raise InputError("every view that was asked for is missing; run `study overlap` first")
+
+    from study_lib.training_job import run_training_job
+
+    def run(job: TrainingJob) -> None:
+        results = run_training_job(
+            job,
+            design=study,
+            artifact_root=artifact_root,
+            backend=backend,
+            machine=machine,
+            dry_run=dry_run,
+        )
+        if dry_run:
+            print(json.dumps(results, sort_keys=True))
+            return
+        print(f"  bundle {results['bundle']}, {results['bundle_bytes']} bytes")
+        print(f"  SHA-256 {results['bundle_sha256']}, final loss {results['final_loss']:.6f}")
+
+    run_labelled({job.label: partial(run, job) for job in jobs})
+
+
+def check_loss(
+    reference: Annotated[Path, typer.Option(help="training_manifest.json to hold against.")],
+    candidate: Annotated[Path, typer.Option(help="training_manifest.json to check.")],
+    dose: Dose = None,
+    view: View = None,
+    gridsize: Gridsize = None,
+    tolerance: Annotated[
+        float, typer.Option(help="How much worse is allowed, as a share of the reference.")
+    ] = 0.25,
+) -> None:
+    """Compare the final losses of two sets of trainings; exit code 1 if one became worse."""
+    from study_lib.loss_check import compare_losses
+
+    changes = compare_losses(
+        reference, candidate, dose=dose, view=view, gridsize=gridsize, tolerance=tolerance
+    )
+    for change in changes:
+        print(change)
+    worse = [change.job for change in changes if not change.passed]
+    if worse:
+        raise StudyError(
+            f"{len(worse)} of {len(changes)} trainings are more than {tolerance:.0%} worse: "
+            f"{', '.join(worse)}"
+        )

@@ -1,0 +1,95 @@
+"""The project's own training: network, checkpoints, bundle, and what the test half looks like."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from study_lib.bundle import BUNDLE, TrainedNetwork, save_bundle
+from study_lib.contract import load_dataset
+from study_lib.files import sha256_of, write_json
+from study_lib.inference import reconstruct
+from study_lib.measurement import Measurement
+from study_lib.scoring import scored_pixels, scores_of
+from study_lib.training import train as train_network
+from study_lib.training_backend import TrainingRequest, TrainingResult
+from study_lib.training_config import TrainingConfig
+from study_lib.training_jobs import TrainingJob
+
+CHECKPOINTS = "checkpoints"
+KEPT_SCORES = ("phase_ssim", "phase_ms_ssim", "registration")
+
+
+class NativeBackend:
+    """Train with this project's own loop."""
+
+    @contextmanager
+    def bridged(self, config: TrainingConfig, job: TrainingJob) -> Iterator[TrainingConfig]:
+        """Give the configuration as it is; nothing global has to know it."""
+        yield config
+
+    def train(
+        self,
+        settings: TrainingConfig,
+        request: TrainingRequest,
+        train: Measurement,
+        test: Measurement,
+    ) -> TrainingResult:
+        """Train or go on training; write bundle and history, and score the test half once.
+
+        The checkpoints of an interrupted training are taken up, and removed when the bundle holds
+        what they were kept for.
+        """
+        folder = request.job.artifact_dir
+        trained = train_network(
+            train,
+            settings,
+            checkpoints=folder / CHECKPOINTS,
+            progress=request.epoch,
+            note=request.note,
+        )
+        trained = replace(trained, measurement_sha256=sha256_of(request.job.train_data_path))
+        bundle = folder / BUNDLE
+        save_bundle(bundle, trained)
+        shutil.rmtree(folder / CHECKPOINTS)
+        history = trained.history
+        write_json(folder / "history.json", history.as_dict())
+        history.write_csv(folder / "history.csv")
+        values = {
+            "patterns": len(train.scan_index),
+            "groups": len(train.groups),
+            "precision": trained.config.precision,
+            "parameters": sum(weight.numel() for weight in trained.network.parameters()),
+            "final_loss": history.train[-1],
+            "validation_loss": history.validation[-1],
+            "uniform_object_loss": history.uniform_object,
+            "epochs": len(history.train),
+            "kept_epoch": history.kept_epoch,
+            "stopped_early": history.stopped_early,
+            "training_cpu_s": trained.training_cpu_s,
+            "patterns_per_s": max(record.patterns_per_s for record in history.records),
+            "bundle": bundle.name,
+            "bundle_sha256": sha256_of(bundle),
+            "bundle_bytes": bundle.stat().st_size,
+            "test": _test_scores(trained, request, test),
+        }
+        files = (bundle, folder / "history.json", folder / "history.csv")
+        return TrainingResult(values, files)
+
+
+def _test_scores(
+    trained: TrainedNetwork, request: TrainingRequest, test: Measurement
+) -> dict[str, float | str | None]:
+    """Return how the stitched test half compares with the truth: seen, and used for nothing."""
+    metrics = request.design.metrics
+    truth = load_dataset(request.job.test_data_path)[0]["objectGuess"]
+    crop, mask = scored_pixels(test, metrics.illumination_threshold)
+    scores, _ = scores_of(
+        reconstruct(trained, test),
+        truth,
+        crop,
+        mask,
+        registration_limit_px=metrics.registration_limit_px,
+        frc_threshold=metrics.frc_threshold,
+    )
+    return {name: scores[name] for name in KEPT_SCORES}

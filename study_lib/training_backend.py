@@ -1,0 +1,59 @@
+"""What a training backend is asked for, and what it gives back."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from study_lib.design import StudyDesign
+from study_lib.history import EpochRecord
+from study_lib.measurement import Measurement
+from study_lib.training_config import TrainingConfig
+from study_lib.training_jobs import TrainingJob
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One training: what is trained how, on which patterns, and who is told of every epoch.
+
+    ``epoch`` is called with its record and the number of all epochs, ``note`` with a line on
+    anything that is not as it should be.
+    """
+
+    job: TrainingJob
+    config: TrainingConfig
+    design: StudyDesign
+    epoch: Callable[[EpochRecord, int], None]
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left: plain values for its record, and the files that belong to it."""
+
+    values: dict[str, Any]
+    files: tuple[Path, ...]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A way to train."""
+
+    def bridged(self, config: TrainingConfig, job: TrainingJob) -> AbstractContextManager[Any]:
+        """Turn the configuration into the backend's own, for the time of one job (CONFIG-001)."""
+
+    def train(
+        self, settings: Any, request: TrainingRequest, train: Measurement, test: Measurement
+    ) -> TrainingResult:
+        """Train on the patterns of the train split and keep the network in the job's folder.
+
+        Parameters
+        ----------
+        settings
+            What :meth:`bridged` gave.
+        request
+            Job, configuration, and who is told.
+        train, test
+            The two splits; the network learns from the first alone.
+        """

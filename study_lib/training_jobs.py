@@ -1,0 +1,123 @@
+"""Which networks are to be trained, on which files, and what is left out because it is missing."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from study_lib.design import SPLITS, StudyDesign
+from study_lib.errors import InputError
+from study_lib.files import write_json
+from study_lib.paths import training_folder, view_path
+
+SKIP_SUMMARY = "skip_summary.json"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One network: its condition, the files of its two splits, and its own folder.
+
+    Raises
+    ------
+    InputError
+        If the gridsize is not that of the view, or a file is missing; names the command that
+        makes it.
+    """
+
+    dose: float
+    view: str
+    gridsize: int
+    train_data_path: Path
+    test_data_path: Path
+    artifact_dir: Path
+
+    def __post_init__(self) -> None:
+        """Check the condition and that its files are there."""
+        wanted = 1 if self.view == "baseline" else 2
+        if self.gridsize != wanted:
+            raise InputError(
+                f"training of view {self.view} with gridsize {self.gridsize}; set it to {wanted}"
+            )
+        for path in (self.train_data_path, self.test_data_path):
+            if not path.is_file():
+                command = "generate" if self.view == "baseline" else "overlap"
+                raise InputError(
+                    f"{path}: no such file; make it with `study {command}` for dose {self.dose:g}"
+                    + ("" if self.view == "baseline" else f" and view {self.view}")
+                )
+
+    @property
+    def log_path(self) -> Path:
+        """Where the training says what it does."""
+        return self.artifact_dir / "train.log"
+
+    @property
+    def label(self) -> str:
+        """The condition in a few words."""
+        return f"dose={self.dose:g} view={self.view} gridsize={self.gridsize}"
+
+
+@dataclass(frozen=True)
+class SkippedView:
+    """A condition that is not trained, and why."""
+
+    dose: float
+    view: str
+    reason: str
+
+
+def build_training_jobs(
+    design: StudyDesign,
+    *,
+    phase_c_root: Path,
+    phase_d_root: Path,
+    artifact_root: Path,
+    doses: Collection[float] | None = None,
+    views: Collection[str] | None = None,
+    allow_missing_phase_d: bool = False,
+) -> tuple[list[TrainingJob], list[SkippedView]]:
+    """Return the networks to train, dose by dose in the order of the views; writes nothing.
+
+    Parameters
+    ----------
+    design
+        Its doses and views: 3 x 3 of the original study make 9 jobs.
+    phase_c_root, phase_d_root, artifact_root
+        Where `study generate` and `study overlap` wrote, and where training will.
+    doses, views
+        Only these; default: all of the design.
+    allow_missing_phase_d
+        Whether a view without its files is skipped, and told in the second list.
+
+    Raises
+    ------
+    InputError
+        If a file is missing: that of the baseline always, that of a view unless it is allowed.
+    """
+    jobs: list[TrainingJob] = []
+    skipped: list[SkippedView] = []
+    for dose in design.doses if doses is None else doses:
+        for view in design.views:
+            if views is not None and view.name not in views:
+                continue
+            train, test = (
+                view_path(phase_c_root, phase_d_root, dose, view.name, split) for split in SPLITS
+            )
+            folder = training_folder(artifact_root, dose, view.name, view.gridsize)
+            try:
+                jobs.append(TrainingJob(dose, view.name, view.gridsize, train, test, folder))
+            except InputError as error:
+                if view.name == "baseline" or not allow_missing_phase_d:
+                    raise
+                skipped.append(SkippedView(dose, view.name, str(error)))
+    return jobs, skipped
+
+
+def write_skip_summary(artifact_root: Path, skipped: Collection[SkippedView]) -> dict[str, Any]:
+    """Write and return which views are skipped; also when there is none."""
+    summary = {
+        "skipped_count": len(skipped),
+        "skipped_views": [asdict(view) for view in skipped],
+    }
+    write_json(artifact_root / SKIP_SUMMARY, summary)
+    return summary

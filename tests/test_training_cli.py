@@ -1,0 +1,507 @@
+"""Training jobs from the command line: the real runner, its bridge, its records, its skips."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_upstream import Upstream
+
+from study_lib import training_job
+from study_lib.bundle import load_bundle
+from study_lib.cli import main
+from study_lib.errors import InputError, StudyError
+from study_lib.files import read_json, sha256_of
+from study_lib.generation import generate_dose
+from study_lib.job_log import printed_output_kept
+from study_lib.loss_check import compare_losses
+from study_lib.overlap_job import write_view
+from study_lib.training_backend import TrainingRequest, TrainingResult
+from study_lib.training_config import TrainingConfig
+from study_lib.training_job import BACKENDS, run_training_job
+from study_lib.training_jobs import TrainingJob, build_training_jobs
+
+DOSES = (1e3, 1e4, 1e5)
+KEY = "dose_1000/baseline/gs1"
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory, tiny_design_with):
+    """Data of the whole original matrix, 3 doses x 3 views, in small."""
+    root = tmp_path_factory.mktemp("matrix")
+    design = tiny_design_with("doses=[1.0e+3, 1.0e+4, 1.0e+5]")
+    for dose in DOSES:
+        generate_dose(design, dose, root / "C")
+        for view in ("dense", "sparse"):
+            write_view(
+                design,
+                dose,
+                view,
+                phase_c_root=root / "C",
+                output_root=root / "D",
+                artifact_root=root / "D",
+            )
+    return root, design
+
+
+class Recorder:
+    """A runner that trains nothing and remembers what it was to train."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.requests: list[TrainingRequest] = []
+        self.failing = failing
+
+    def __call__(self, request: TrainingRequest, backend: object, settings: object):
+        self.requests.append(request)
+        if request.job.view == self.failing:
+            raise StudyError("the network exploded")
+        bundle = request.job.artifact_dir / "model.pt"
+        bundle.write_bytes(b"weights")
+        values = {
+            "bundle": "model.pt",
+            "bundle_sha256": sha256_of(bundle),
+            "bundle_bytes": 7,
+            "final_loss": 0.5,
+        }
+        return TrainingResult(values, (bundle,))
+
+
+@pytest.fixture
+def train(matrix, tmp_path, monkeypatch, capsys):
+    """Run `study train` on the matrix with or without another runner."""
+
+    def call(*flags: str, runner=None, phase_d: Path | None = None):
+        root, _ = matrix
+        if runner:
+            monkeypatch.setattr(training_job, "execute_training_job", runner)
+        roots = {
+            "phase-c-root": root / "C",
+            "phase-d-root": phase_d or root / "D",
+            "artifact-root": tmp_path / "E",
+        }
+        arguments = [f"--{name}={path}" for name, path in roots.items()]
+        monkeypatch.setattr(sys, "argv", ["study", "train", *arguments, *flags])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr()
+
+    return call
+
+
+def jobs_of(matrix, tmp_path: Path, **choice) -> list[TrainingJob]:
+    root, design = matrix
+    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+    return build_training_jobs(design, **roots, artifact_root=tmp_path / "E", **choice)[0]
+
+
+def run(job: TrainingJob, matrix, tmp_path: Path, **choice):
+    return run_training_job(job, design=matrix[1], artifact_root=tmp_path / "E", **choice)
+
+
+def test_the_matrix_has_nine_jobs_dose_by_dose_and_building_them_writes_nothing(matrix, tmp_path):
+    jobs = jobs_of(matrix, tmp_path)
+
+    assert [(job.dose, job.view, job.gridsize) for job in jobs] == [
+        (dose, view, gridsize)
+        for dose in DOSES
+        for view, gridsize in (("baseline", 1), ("dense", 2), ("sparse", 2))
+    ]
+    assert not (tmp_path / "E").exists()
+    for job in jobs:
+        assert job.train_data_path.is_file()
+        assert job.log_path == job.artifact_dir / "train.log"
+
+
+def test_training_cli_invokes_real_runner(train, matrix, tmp_path):
+    """Without --dry-run the runner gets the resolved job and its whole configuration."""
+    recorder = Recorder()
+
+    code, _ = train("--dose=1000", "--view=baseline", "--gridsize=1", runner=recorder)
+
+    assert code == 0
+    (request,) = recorder.requests
+    assert isinstance(request.config, TrainingConfig)
+    assert (request.job.dose, request.job.view, request.job.gridsize) == (1e3, "baseline", 1)
+    assert request.job.train_data_path == matrix[0] / "C" / "dose_1000" / "patched_train.npz"
+    assert request.job.artifact_dir == tmp_path / "E" / KEY
+    assert request.config.channels == 1
+    assert request.config.neighbor_count == matrix[1].neighbor_count == 7
+    assert request.config.epochs == matrix[1].training.epochs
+
+
+def test_training_cli_default_runner_trains_for_real(train, tmp_path):
+    code, printed = train("--dose=10000", "--view=dense")
+
+    folder = tmp_path / "E" / "dose_10000/dense/gs2"
+    job = read_json(tmp_path / "E" / "training_manifest.json")["jobs"]["dose_10000/dense/gs2"]
+    assert code == 0
+    assert job["status"] == "done"
+    trained = load_bundle(folder / "model.pt")
+    assert len(trained.history.records) == job["results"]["epochs"] >= 1
+    assert job["results"]["bundle_sha256"] == sha256_of(folder / "model.pt")
+    assert job["results"]["bundle_bytes"] == (folder / "model.pt").stat().st_size
+    assert job["results"]["bundle_sha256"] in printed.out
+    assert job["outputs"]["dose_10000/dense/gs2/model.pt"] == job["results"]["bundle_sha256"]
+    assert -1 <= job["results"]["test"]["phase_ssim"] <= 1
+    assert "epoch 1/" in printed.out
+    assert "epoch 1/" in (folder / "stdout.log").read_text()
+    assert (folder / "history.csv").read_text().startswith("epoch,train,validation")
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ([], 9),
+        (["--dose=1000"], 3),
+        (["--view=sparse"], 3),
+        (["--gridsize=2"], 6),
+        (["--dose=1000", "--view=dense"], 1),
+    ],
+)
+def test_training_cli_filters(train, flags, count):
+    recorder = Recorder()
+
+    assert train(*flags, runner=recorder)[0] == 0
+    assert len(recorder.requests) == count
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dose=5"], "dose 5 is not in the design; choose one of 1000, 10000, 100000"),
+        (["--view=thick"], "choose one of baseline, dense, sparse"),
+        (["--gridsize=3"], "known: baseline (gridsize 1), dense (gridsize 2), sparse"),
+        (["--view=dense", "--gridsize=1"], "no job matches view dense with gridsize 1"),
+        (["--device=tpu"], "device: found 'tpu'"),
+        (["--threads=0"], "threads: found 0"),
+    ],
+)
+def test_training_cli_filters_and_flags_that_match_nothing_end_with_2(
+    train, flags, message, tmp_path
+):
+    recorder = Recorder()
+
+    code, printed = train(*flags, runner=recorder)
+
+    assert code == 2
+    assert message in printed.err
+    assert not recorder.requests
+    assert not (tmp_path / "E").exists()
+
+
+def test_training_cli_unknown_backend_ends_with_2_and_names_the_known(train):
+    code, printed = train("--backend=keras")
+
+    assert code == 2
+    assert "backend 'keras': choose one of native, ptychopinn" in printed.err
+
+
+def test_training_cli_dry_run_writes_and_configures_nothing(train, matrix, tmp_path, monkeypatch):
+    """Both ways in: the command, and the function."""
+    upstream, recorder = Upstream(), Recorder()
+    upstream.install(monkeypatch)
+
+    code, printed = train("--dry-run", "--backend=ptychopinn", runner=recorder)
+    plan = run(jobs_of(matrix, tmp_path)[0], matrix, tmp_path, runner=recorder, dry_run=True)
+
+    assert code == 0
+    lines = [json.loads(line) for line in printed.out.splitlines() if line.startswith("{")]
+    assert len(lines) == 9
+    assert lines[0]["neighbor_count"] == 7
+    assert plan["dry_run"]
+    assert plan["epochs"] == matrix[1].training.epochs
+    assert not upstream.calls
+    assert not recorder.requests
+    assert not (tmp_path / "E").exists()
+
+
+def test_training_cli_manifest_is_merged_and_ascii_and_relative(train, tmp_path):
+    for view in ("baseline", "dense"):
+        assert train("--dose=1000", f"--view={view}", runner=Recorder())[0] == 0
+
+    text = (tmp_path / "E" / "training_manifest.json").read_text(encoding="ascii")
+    jobs = json.loads(text)["jobs"]
+    assert set(jobs) == {KEY, "dose_1000/dense/gs2"}
+    assert str(tmp_path) not in text
+    record = jobs[KEY]
+    assert record["parameters"]["backend"] == "native"
+    assert record["parameters"]["neighbor_count"] == 7
+    for kind in ("inputs", "outputs"):
+        assert record[kind]
+        assert not any(path.startswith("/") for path in record[kind])
+    log = (tmp_path / "E" / KEY / "train.log").read_bytes()
+    assert log.isascii()
+    assert str(tmp_path).encode() not in log
+
+
+def test_training_cli_a_failed_job_ends_with_1_after_the_others(train, tmp_path):
+    recorder = Recorder(failing="dense")
+
+    code, printed = train("--dose=1000", runner=recorder)
+
+    jobs = read_json(tmp_path / "E" / "training_manifest.json")["jobs"]
+    assert code == 1
+    assert [request.job.view for request in recorder.requests] == ["baseline", "dense", "sparse"]
+    assert {key.split("/")[1]: job["status"] for key, job in jobs.items()} == {
+        "baseline": "done",
+        "dense": "failed",
+        "sparse": "done",
+    }
+    assert "the network exploded" in printed.err
+    log = (tmp_path / "E" / "dose_1000/dense/gs2/train.log").read_text()
+    assert "Traceback" in log
+    assert "the network exploded" in log
+
+
+def test_training_cli_missing_views_are_skipped_with_a_record(train, tmp_path):
+    code, printed = train("--dose=1000", runner=Recorder(), phase_d=tmp_path / "nothing")
+
+    summary = read_json(tmp_path / "E" / "skip_summary.json")
+    assert code == 0
+    assert summary["skipped_count"] == 2
+    assert [view["view"] for view in summary["skipped_views"]] == ["dense", "sparse"]
+    assert "study overlap" in summary["skipped_views"][0]["reason"]
+    assert "skipped dose=1000 view=dense" in printed.out
+
+
+def test_training_cli_the_skip_summary_is_written_even_if_empty(train, tmp_path):
+    assert train("--dose=1000", runner=Recorder())[0] == 0
+
+    summary = read_json(tmp_path / "E" / "skip_summary.json")
+    assert summary == {"skipped_count": 0, "skipped_views": []}
+
+
+def test_training_cli_only_missing_views_end_with_2(train, tmp_path):
+    code, printed = train("--view=dense", runner=Recorder(), phase_d=tmp_path / "nothing")
+
+    assert code == 2
+    assert "run `study overlap` first" in printed.err
+
+
+def test_missing_views_are_an_error_unless_skipping_is_allowed(matrix, tmp_path):
+    root, design = matrix
+    roots = {"phase_c_root": root / "C", "phase_d_root": tmp_path, "artifact_root": tmp_path}
+
+    with pytest.raises(InputError, match=r"dense_train\.npz: no such file; .*`study overlap` for"):
+        build_training_jobs(design, **roots)
+    jobs, skipped = build_training_jobs(design, **roots, allow_missing_phase_d=True)
+    assert (len(jobs), len(skipped)) == (3, 6)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_missing_baseline_is_always_an_error(matrix, tmp_path, allowed):
+    root, design = matrix
+    roots = {"phase_c_root": tmp_path, "phase_d_root": root / "D", "artifact_root": tmp_path}
+
+    with pytest.raises(InputError, match="make it with `study generate` for dose 1000"):
+        build_training_jobs(design, **roots, allow_missing_phase_d=allowed)
+
+
+def test_a_job_with_another_gridsize_than_its_view_is_refused(matrix, tmp_path):
+    job = jobs_of(matrix, tmp_path)[1]
+
+    with pytest.raises(InputError, match="view dense with gridsize 1; set it to 2"):
+        TrainingJob(job.dose, job.view, 1, job.train_data_path, job.test_data_path, tmp_path)
+
+
+def test_training_cli_bridging_happens_once_before_any_loader(matrix, tmp_path, monkeypatch):
+    upstream = Upstream()
+    upstream.install(monkeypatch)
+    seen = []
+    load = training_job.load_measurement
+
+    def loading(path):
+        seen.append(list(upstream.calls))
+        return load(path)
+
+    monkeypatch.setattr(training_job, "load_measurement", loading)
+
+    run(jobs_of(matrix, tmp_path)[1], matrix, tmp_path, backend="ptychopinn")
+
+    assert upstream.calls == ["bridge", "load", "load", "train", "save"]
+    assert seen == [["bridge"], ["bridge"]]
+
+
+def test_training_cli_native_bridging_happens_once(matrix, tmp_path, monkeypatch):
+    calls = []
+    native = BACKENDS["native"]
+    bridged = native.bridged
+    monkeypatch.setattr(native, "bridged", lambda *given: calls.append(given) or bridged(*given))
+
+    run(jobs_of(matrix, tmp_path)[0], matrix, tmp_path, runner=Recorder())
+
+    assert len(calls) == 1
+
+
+def test_the_upstream_package_gets_every_knob_and_never_the_object(matrix, tmp_path, monkeypatch):
+    upstream = Upstream()
+    upstream.install(monkeypatch)
+    job = jobs_of(matrix, tmp_path)[1]
+
+    results = run(job, matrix, tmp_path, backend="ptychopinn")
+
+    design, settings = matrix[1], upstream.settings
+    assert (settings.model.N, settings.model.gridsize) == (design.patch_size_px, 2)
+    assert (settings.nepochs, settings.nphotons) == (design.training.epochs, 1e3)
+    assert (settings.neighbor_count, settings.batch_size) == (7, design.training.batch_size)
+    with np.load(job.train_data_path) as archive:
+        assert settings.n_groups == len(archive["groups"])
+        np.testing.assert_array_equal(upstream.train.diff3d, archive["diffraction"])
+        np.testing.assert_array_equal(upstream.train.coordinates[0], archive["xcoords"])
+        np.testing.assert_array_equal(upstream.train.coordinates[3], archive["ycoords"])
+    np.testing.assert_array_equal(upstream.train.object, 1)
+    assert upstream.cfg_at_training["gridsize"] == 2
+    assert results["final_loss"] == 0.25
+    assert results["bundle_sha256"] == sha256_of(job.artifact_dir / "wts.h5.zip")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_global_configuration_is_as_before_whether_the_job_fails_or_not(
+    matrix, tmp_path, monkeypatch, fails
+):
+    upstream = Upstream(fails=fails)
+    upstream.install(monkeypatch)
+    random_before = torch.get_rng_state()
+    threads_before = torch.get_num_threads()
+
+    job = jobs_of(matrix, tmp_path)[0]
+    if fails:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run(job, matrix, tmp_path, backend="ptychopinn")
+    else:
+        run(job, matrix, tmp_path, backend="ptychopinn")
+
+    assert upstream.cfg == {"N": 7, "left": "alone"}
+    assert torch.equal(torch.get_rng_state(), random_before)
+    assert torch.get_num_threads() == threads_before
+
+
+@pytest.mark.parametrize("losses", [[], [0.5, float("nan")]])
+def test_an_upstream_training_without_a_loss_is_not_kept(matrix, tmp_path, monkeypatch, losses):
+    upstream = Upstream(losses=losses)
+    upstream.install(monkeypatch)
+
+    with pytest.raises(StudyError, match="the network is not kept"):
+        run(jobs_of(matrix, tmp_path)[0], matrix, tmp_path, backend="ptychopinn")
+
+    assert "save" not in upstream.calls
+
+
+def test_a_knob_that_the_upstream_package_lacks_is_refused(
+    matrix, tmp_path, monkeypatch, tiny_design_with
+):
+    Upstream().install(monkeypatch)
+    design = tiny_design_with("doses=[1.0e+3]", "training.loss=amplitude")
+
+    with pytest.raises(InputError, match=r"cannot do training\.loss = amplitude"):
+        run_training_job(
+            jobs_of(matrix, tmp_path)[0],
+            design=design,
+            artifact_root=tmp_path / "E",
+            backend="ptychopinn",
+        )
+
+
+def test_training_cli_a_missing_upstream_package_is_one_line_with_the_remedy(train):
+    code, printed = train("--dose=1000", "--view=baseline", "--backend=ptychopinn")
+
+    assert code == 2
+    (line,) = [
+        line for line in printed.err.splitlines() if "failed" in line and "No module" in line
+    ]
+    assert "install the package PtychoPINN" in line
+    assert "--backend native" in line
+
+
+def test_training_cli_does_not_import_torch_before_it_trains():
+    """Planning and skipping need none of it."""
+    code = (
+        "import sys, study_lib.training_jobs, study_lib.cli_training; "
+        "sys.exit('torch' in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_same_job_twice_gives_the_same_weights(matrix, tmp_path):
+    digests = []
+    for name in ("first", "second"):
+        (job, *_) = jobs_of(matrix, tmp_path / name)
+        run(job, matrix, tmp_path / name)
+        digests.append(load_bundle(job.artifact_dir / "model.pt").network.state_dict())
+
+    for weights in zip(*(digest.values() for digest in digests), strict=True):
+        assert torch.equal(*weights)
+
+
+def test_printed_output_is_kept_and_still_printed(tmp_path, capsys):
+    with printed_output_kept(tmp_path):
+        sys.stdout.write("to the screen\n")
+        sys.stderr.write("a warning\n")
+
+    assert (tmp_path / "stdout.log").read_text() == "to the screen\n"
+    assert (tmp_path / "stderr.log").read_text() == "a warning\n"
+    assert capsys.readouterr() == ("to the screen\n", "a warning\n")
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    """Two manifests of two trainings; the second view is 30 % worse in the second one."""
+
+    def job(view: str, loss: float, status: str = "done"):
+        parameters = {"dose": 1e3, "view": view, "gridsize": 1 if view == "baseline" else 2}
+        return {"status": status, "parameters": parameters, "results": {"final_loss": loss}}
+
+    paths = tmp_path / "before.json", tmp_path / "after.json"
+    for path, dense in zip(paths, (1.0, 1.3), strict=True):
+        jobs = {"baseline": job("baseline", 2.0), "dense": job("dense", dense)}
+        path.write_text(json.dumps({"jobs": jobs}))
+    return paths
+
+
+def check_loss(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["study", "check-loss", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"), [([], 1), (["--tolerance=0.31"], 0), (["--view=baseline"], 0)]
+)
+def test_check_loss_passes_and_fails_by_the_tolerance(manifests, monkeypatch, capsys, flags, code):
+    before, after = manifests
+
+    assert check_loss(monkeypatch, f"--reference={before}", f"--candidate={after}", *flags) == code
+
+    assert ("WORSE" in capsys.readouterr().out) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dose=7"], "no finished training matches"),
+        (["--tolerance=-1"], "tolerance -1: it must be 0 or more"),
+        (["--candidate=absent.json"], "absent.json: no such file"),
+    ],
+)
+def test_check_loss_wrong_calls_end_with_2(manifests, monkeypatch, capsys, flags, message):
+    before, after = manifests
+
+    assert check_loss(monkeypatch, f"--reference={before}", f"--candidate={after}", *flags) == 2
+
+    assert message in capsys.readouterr().err
+
+
+def test_check_loss_misses_a_training_that_failed(manifests):
+    before, after = manifests
+    content = json.loads(after.read_text())
+    content["jobs"]["dense"]["status"] = "failed"
+    after.write_text(json.dumps(content))
+
+    with pytest.raises(InputError, match="no finished training dense; train it first"):
+        compare_losses(before, after)
