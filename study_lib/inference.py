@@ -15,7 +15,7 @@ from study_lib.measurement import Measurement
 from study_lib.stitching import stitch_streamed
 from study_lib.training_data import GroupTensors
 
-BATCH_PATTERNS = 64
+BATCH_PATTERNS = 16
 KEPT_BYTES = 2**28  # patches that fit are kept; others are computed again in every round
 Weighting = Literal["probe", "uniform"]
 

@@ -1,0 +1,29 @@
+"""The network learns with the settings of the default preset: it does not collapse to a constant.
+
+`benchmarks/training.py reliability` does the same at more sizes and seeds.
+"""
+
+import pytest
+
+from benchmarks.training import ONE_CORE, measured, phase_correlation
+from study_lib.inference import reconstruct
+from study_lib.training import train
+from study_lib.training_config import training_config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_small_network_sees_the_phase_of_an_object_it_was_never_shown(seed):
+    """A constant object has no correlation with any truth, and the loss of a uniform one."""
+    design, measurements, truth = measured(32, gridsize=2)
+    config = training_config(design, "dense", ONE_CORE).model_copy(update={"seed": seed})
+
+    trained = train(measurements["train"], config)
+
+    assert trained.history.train[-1] < 0.5 * trained.history.uniform_object
+    correlation = {
+        split: phase_correlation(reconstruct(trained, part), truth, part)
+        for split, part in measurements.items()
+    }
+    assert correlation["train"] > 0.5
+    assert correlation["test"] > 0.2
