@@ -36,6 +36,7 @@ from study_lib.training_data import EVALUATION_BATCH, GroupTensors, uniform_obje
 
 CHECKPOINT_INTERVAL_S = 300.0
 Progress = Callable[[EpochRecord, int], None]
+Watch = Callable[[int, PatchNetwork], None]
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -48,6 +49,7 @@ def train(
     *,
     checkpoints: Path | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     note: Note | None = None,
 ) -> TrainedNetwork:
     """Train a network so that its object regions explain the counts.
@@ -68,6 +70,8 @@ def train(
         the interruption, bit by bit on the same machine.
     progress
         Called after every epoch with its record and the number of all epochs.
+    watch
+        Called after every epoch with its number and the network, which it must not change.
     note
         Told of damaged checkpoints and of a change of machine; default: a warning.
 
@@ -108,7 +112,7 @@ def train(
         state = processes.told_by_leader(folder.load) if folder else None
         if state:
             run.restore(state)
-        return run.to_the_end(progress)
+        return run.to_the_end(progress, watch)
 
 
 class _Run:
@@ -214,7 +218,7 @@ class _Run:
 
     # --- the loop
 
-    def to_the_end(self, progress: Progress | None) -> TrainedNetwork:
+    def to_the_end(self, progress: Progress | None, watch: Watch | None) -> TrainedNetwork:
         """Train what is left and return the network."""
         if self.uniform_object is None:
             self.uniform_object = uniform_object_loss(self.data, self.config.loss, self._pause)
@@ -222,6 +226,8 @@ class _Run:
             record = self._epoch()
             if progress:
                 progress(record, self.epochs)
+            if watch:
+                watch(record.epoch, self.network)
         kept = len(self.records)
         if self.config.final_weights == "best":
             self.network.load_state_dict(self.best["network"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import arms, reconstruction_job, training_job
+from study_lib import arms, native_backend, reconstruction_job
 from study_lib.archive import read_npz
 from study_lib.arms import ARMS, ArmRequest, ArmResult
 from study_lib.bundle import BUNDLE, load_bundle
@@ -134,13 +134,13 @@ def run(tmp_path_factory) -> Run:
         artifact_root=root / "D",
     )
     with pytest.MonkeyPatch.context() as patch:
-        train = training_job.train
+        train = native_backend.train_network
 
         def train_seen(measurement, config, **settings):
             run.seen["train"].append(measurement)
             return train(measurement, config, **settings)
 
-        patch.setattr(training_job, "train", train_seen)
+        patch.setattr(native_backend, "train_network", train_seen)
         patch.setattr(
             reconstruction_job, "reconstruct", witness("lsqml", reconstruction_job.reconstruct)
         )
