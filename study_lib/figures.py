@@ -63,6 +63,42 @@ def phases(panels: Mapping[str, Complex[np.ndarray, "..."]], *, title: str) -> F
     return figure
 
 
+def patches_by_epoch(
+    patches: Complex[np.ndarray, "epoch patch n n"],
+    truth: Complex[np.ndarray, "patch n n"],
+    epochs: Sequence[int],
+    *,
+    title: str,
+) -> Figure:
+    """Show the phase of patches after some epochs, the truth last; constant phases taken off.
+
+    A patch's mean phase cannot be measured: each is turned so that its mean is real.
+    """
+    rows, columns = len(truth), len(epochs) + 1
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.5 * columns + 0.6, 1.6 * rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    shown = [*patches, truth]
+    titles = [*(f"epoch {epoch}" for epoch in epochs), "truth"]
+    turned = [[patch * np.exp(-1j * np.angle(patch.mean())) for patch in part] for part in shown]
+    for row, line in enumerate(axes):
+        limits = np.angle(turned[-1][row])
+        for axis, part, name in zip(line, turned, titles, strict=True):
+            picture = axis.imshow(
+                np.angle(part[row]), cmap="gray", vmin=limits.min(), vmax=limits.max()
+            )
+            axis.set(xticks=[], yticks=[])
+            if row == 0:
+                axis.set_title(name, fontsize="small")
+        figure.colorbar(picture, ax=line, label="phase [rad]", shrink=0.8)
+    figure.suptitle(title)
+    return figure
+
+
 def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, title: str) -> Figure:
     """Show rows of aligned objects; the first panel of each row sets the limits."""
     columns = max(len(row) for row in rows)

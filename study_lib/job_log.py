@@ -80,11 +80,13 @@ class _Doubled:
         self._stream, self._copy = stream, copy
 
     def write(self, text: str) -> int:
+        """Write to both."""
         self._copy.write(text)
         written: int = self._stream.write(text)
         return written
 
     def flush(self) -> None:
+        """Flush both."""
         self._copy.flush()
         self._stream.flush()
 

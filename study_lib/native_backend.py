@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
+
 from study_lib.bundle import BUNDLE, TrainedNetwork, save_bundle
 from study_lib.contract import load_dataset
 from study_lib.files import sha256_of, write_json
 from study_lib.inference import reconstruct
 from study_lib.measurement import Measurement
+from study_lib.patch_snapshots import PatchSnapshots
 from study_lib.scoring import scored_pixels, scores_of
 from study_lib.training import train as train_network
 from study_lib.training_backend import TrainingRequest, TrainingResult
@@ -17,6 +20,7 @@ from study_lib.training_config import TrainingConfig
 from study_lib.training_jobs import TrainingJob
 
 CHECKPOINTS = "checkpoints"
+SNAPSHOTS = "test_patches.npz"
 KEPT_SCORES = ("phase_ssim", "phase_ms_ssim", "registration")
 
 
@@ -41,18 +45,23 @@ class NativeBackend:
         what they were kept for.
         """
         folder = request.job.artifact_dir
+        truth = load_dataset(request.job.test_data_path)[0]["objectGuess"]
+        snapshots = PatchSnapshots(test, truth)
         trained = train_network(
             train,
             settings,
             checkpoints=folder / CHECKPOINTS,
             progress=request.epoch,
+            watch=snapshots.watch,
             note=request.note,
         )
+        snapshots.look(trained.history.kept_epoch, trained.network)
         trained = replace(trained, measurement_sha256=sha256_of(request.job.train_data_path))
         bundle = folder / BUNDLE
         save_bundle(bundle, trained)
         shutil.rmtree(folder / CHECKPOINTS)
         history = trained.history
+        snapshots.write(folder / SNAPSHOTS)
         write_json(folder / "history.json", history.as_dict())
         history.write_csv(folder / "history.csv")
         values = {
@@ -71,18 +80,17 @@ class NativeBackend:
             "bundle": bundle.name,
             "bundle_sha256": sha256_of(bundle),
             "bundle_bytes": bundle.stat().st_size,
-            "test": _test_scores(trained, request, test),
+            "test": _test_scores(trained, request, test, truth),
         }
-        files = (bundle, folder / "history.json", folder / "history.csv")
+        files = (bundle, *(folder / name for name in ("history.json", "history.csv", SNAPSHOTS)))
         return TrainingResult(values, files)
 
 
 def _test_scores(
-    trained: TrainedNetwork, request: TrainingRequest, test: Measurement
+    trained: TrainedNetwork, request: TrainingRequest, test: Measurement, truth: np.ndarray
 ) -> dict[str, float | str | None]:
     """Return how the stitched test half compares with the truth: seen, and used for nothing."""
     metrics = request.design.metrics
-    truth = load_dataset(request.job.test_data_path)[0]["objectGuess"]
     crop, mask = scored_pixels(test, metrics.illumination_threshold)
     scores, _ = scores_of(
         reconstruct(trained, test),

@@ -127,7 +127,16 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
             *label,
             after=[overlap.name],
             folder=trained,
-            outputs=[trained / name for name in ("model.pt", "history.json", "train.log")],
+            outputs=[
+                trained / name
+                for name in (
+                    "model.pt",
+                    "history.json",
+                    "history.csv",
+                    "test_patches.npz",
+                    "train.log",
+                )
+            ],
             parameters=condition,
         )
         jobs += [overlap, train]

@@ -150,6 +150,9 @@ def test_training_cli_default_runner_trains_for_real(train, tmp_path):
     assert "epoch 1/" in (folder / "stdout.log").read_text()
     assert (folder / "history.csv").read_text().startswith("epoch,train,validation")
     assert not (folder / "checkpoints").exists()
+    with np.load(folder / "test_patches.npz") as archive:
+        assert archive["epochs"][-1] == trained.history.kept_epoch
+        assert archive["patches"].shape == (len(archive["epochs"]), *archive["truth"].shape)
 
 
 @pytest.mark.parametrize(
