@@ -1,5 +1,6 @@
 """A trained network as a file that anyone can load, and that runs no code when it is loaded."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def shape_of(config: TrainingConfig) -> NetworkShape:
         filters_scale=config.filters_scale,
         half_precision=config.precision == "bfloat16",
     )
+
+
+def weights_sha256(network: PatchNetwork) -> str:
+    """Return the SHA-256 of all weights and buffers, whatever else is in a bundle beside them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_bundle(path: Path, trained: TrainedNetwork) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from study_lib.bundle import BUNDLE, TrainedNetwork, save_bundle
+from study_lib.bundle import BUNDLE, TrainedNetwork, save_bundle, weights_sha256
 from study_lib.contract import load_dataset
 from study_lib.files import sha256_of, write_json
 from study_lib.inference import reconstruct
@@ -77,6 +77,7 @@ class NativeBackend:
             "stopped_early": history.stopped_early,
             "training_cpu_s": trained.training_cpu_s,
             "patterns_per_s": max(record.patterns_per_s for record in history.records),
+            "weights_sha256": weights_sha256(trained.network),
             "bundle": bundle.name,
             "bundle_sha256": sha256_of(bundle),
             "bundle_bytes": bundle.stat().st_size,

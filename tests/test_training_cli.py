@@ -431,14 +431,15 @@ def test_training_cli_does_not_import_torch_before_it_trains():
 
 
 def test_the_same_job_twice_gives_the_same_weights(matrix, tmp_path):
-    digests = []
+    weights, digests = [], []
     for name in ("first", "second"):
         (job, *_) = jobs_of(matrix, tmp_path / name)
-        run(job, matrix, tmp_path / name)
-        digests.append(load_bundle(job.artifact_dir / "model.pt").network.state_dict())
+        digests.append(run(job, matrix, tmp_path / name)["weights_sha256"])
+        weights.append(load_bundle(job.artifact_dir / "model.pt").network.state_dict())
 
-    for weights in zip(*(digest.values() for digest in digests), strict=True):
-        assert torch.equal(*weights)
+    for one, other in zip(*(state.values() for state in weights), strict=True):
+        assert torch.equal(one, other)
+    assert digests[0] == digests[1]
 
 
 def test_printed_output_is_kept_and_still_printed(tmp_path, capsys):
