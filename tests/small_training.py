@@ -18,6 +18,7 @@ SETTINGS = load_design("smoke").training.model_dump() | {
     "steps_min": 0,
     "validation_share": HELD_OUT_SHARE,
     "precision": "float32",
+    "gradient_clip_norm": None,
     "side_px": SIDE,
     "neighbor_count": 7,
     "n_groups": None,
