@@ -22,13 +22,13 @@ from study_lib.alignment import align
 from study_lib.bundle import TrainedNetwork, shape_of
 from study_lib.comparison import scored_pixels
 from study_lib.design import SPLITS, StudyDesign
+from study_lib.grouping import form_groups
 from study_lib.history import History
 from study_lib.inference import reconstruct
 from study_lib.losses import half_deviance
 from study_lib.measurement import Measurement
 from study_lib.metrics import phase_pair
 from study_lib.networks import build_network
-from study_lib.overlap import form_groups
 from study_lib.presets import load_design
 from study_lib.records import peak_memory_mib
 from study_lib.scene import scene_of, split_masks
