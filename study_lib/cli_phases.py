@@ -1,6 +1,7 @@
 """The phases of the study as commands, with the flags of the original study."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -158,8 +159,10 @@ def overlap(
     from study_lib.selection import chosen, design_of, overlap_design
     from study_lib.views import overlap_sentence
 
-    if probe_diameter_px is not None and not probe_diameter_px > 0:
-        raise InputError(f"--probe-diameter-px {probe_diameter_px:g}: it must be above zero")
+    if probe_diameter_px is not None and not 0 < probe_diameter_px < math.inf:
+        raise InputError(
+            f"--probe-diameter-px {probe_diameter_px:g}: it must be above zero and finite"
+        )
     study = design_of(phase_c_root)
     jobs = chosen(study, dose=dose, view=view, gridsize=gridsize)
     study = overlap_design(

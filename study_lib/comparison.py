@@ -1,6 +1,7 @@
 """Phase G: every arm of one dose, view and split, scored by one code on one mask."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from study_lib.paths import comparison_folder, view_path
 from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
 from study_lib.scoring import scored_pixels, scores_of
+from study_lib.views import selection_of
 
 
 def compare_view(
@@ -60,7 +62,8 @@ def compare_view(
     )
     with recorded(job):
         measurement = load_measurement(source)
-        truth = load_dataset(source)[0]["objectGuess"]
+        arrays_in_file, metadata = load_dataset(source)
+        truth = arrays_in_file["objectGuess"]
         crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
         request = ArmRequest(
             dose=dose,
@@ -77,8 +80,7 @@ def compare_view(
             "dose": dose,
             "photons_measured": float(measurement.counts.sum(axis=(1, 2)).mean()),
             "view": view.name,
-            "overlap": view_overlap(measurement, design),
-            "overlap_target": view.target_overlap,
+            **view_overlap(measurement, metadata, design),
             "split": split,
         }
         rows: list[dict[str, Any]] = []
@@ -100,10 +102,24 @@ def compare_view(
     return rows
 
 
-def view_overlap(measurement: Measurement, design: StudyDesign) -> float:
-    """Return metric 2 of the patterns that the arms used."""
-    diameter = probe_diameter_px(measurement.probe, design.probe_power_share)
-    return image_overlap(measurement.positions_px, design.neighbor_count, diameter)
+def view_overlap(
+    measurement: Measurement, metadata: Mapping[str, Any], design: StudyDesign
+) -> dict[str, float | None]:
+    """Return metric 2 of the patterns that the arms used, and its target when they were chosen.
+
+    With the neighbours and the probe diameter that the file was chosen with, which need not be
+    those of the design.
+    """
+    measured = {
+        "neighbor_count": design.neighbor_count,
+        "probe_diameter_px": probe_diameter_px(measurement.probe, design.probe_power_share),
+        "target_overlap": None,
+    }
+    how = measured | dict(selection_of(metadata) or {})
+    overlap = image_overlap(
+        measurement.positions_px, how["neighbor_count"], how["probe_diameter_px"]
+    )
+    return {"overlap": overlap, "overlap_target": how["target_overlap"]}
 
 
 def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:

@@ -1,12 +1,15 @@
 """Groups of patterns that share an object region: a pattern and some of its nearest others."""
 
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from jaxtyping import Int
 
 from study_lib.errors import InputError
 from study_lib.overlap import nearest_others
+
+CHOICES_MAX = 1_000_000
 
 
 def form_groups(
@@ -23,6 +26,8 @@ def form_groups(
     Every group is led by a pattern, its first member, and has ``C - 1`` random ones of the leader's
     K nearest others. Without a count every pattern leads one group; fewer groups are led by random
     patterns, and more only with oversampling, which takes further choices of ``C - 1`` out of K.
+    Where others have taken all groups that a pattern could lead, which takes a cluster of hardly
+    more than K patterns, it leads none and another leads one more.
 
     Parameters
     ----------
@@ -43,7 +48,7 @@ def form_groups(
     ------
     InputError
         If the gridsize is unknown, there are too few patterns for K or C, K < C (OVERSAMPLING-001),
-        or there are not so many different groups.
+        K is so large that its choices cannot be listed, or there are not so many different groups.
     """
     count = len(positions_px)
     wanted = count if group_count is None else group_count
@@ -100,6 +105,12 @@ def _check(count: int, gridsize: int, neighbor_count: int, wanted: int, oversamp
         raise InputError(
             f"K = {neighbor_count} neighbours for groups of {size} (OVERSAMPLING-001): raise "
             f"neighbor_count to at least {size}"
+        )
+    choices = comb(neighbor_count, size - 1)
+    if choices > CHOICES_MAX:
+        raise InputError(
+            f"K = {neighbor_count} neighbours give each pattern {choices} choices of {size - 1}, "
+            f"at most {CHOICES_MAX} can be listed; lower neighbor_count"
         )
     if wanted > count and (gridsize == 1 or not oversampling):
         remedy = (

@@ -6,6 +6,8 @@ is none and a probe diameter must be above zero. Unlike both, metrics 2 and 3 se
 patterns and groups that the arms get.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Complex, Float, Int
 from numpy.typing import ArrayLike
@@ -27,10 +29,10 @@ def disc_overlap(distance_px: ArrayLike, diameter_px: float) -> Float[np.ndarray
     Raises
     ------
     InputError
-        If the diameter is not above zero.
+        If the diameter is not a finite number above zero.
     """
-    if not diameter_px > 0:
-        raise InputError(f"probe diameter {diameter_px:g} px: it must be above zero")
+    if not 0 < diameter_px < np.inf:
+        raise InputError(f"probe diameter {diameter_px:g} px: it must be above zero and finite")
     ratio = np.clip(np.asarray(distance_px, dtype=np.float64) / diameter_px, 0, 1)
     overlap: np.ndarray = (2 / np.pi) * (np.arccos(ratio) - ratio * np.sqrt(1 - ratio**2))
     return overlap
@@ -97,19 +99,15 @@ def group_to_group_overlap(
     centres = positions_px[groups].mean(axis=1)
     centres = centres[np.argsort(centres[:, 0], kind="stable")]
     sums, counts = np.zeros(len(centres)), np.zeros(len(centres))
-    start = 0
-    step = _strip_length(centres, diameter_px)
-    while start < len(centres):
-        stop = min(start + step, len(centres))
+    edges = _strip_edges(centres, diameter_px)
+    for start, stop in pairwise(edges):
         reach = int(np.searchsorted(centres[:, 0], centres[stop - 1, 0] + diameter_px, "right"))
-        pairs = cKDTree(centres[start:reach]).query_pairs(diameter_px, output_type="ndarray")
-        pairs = pairs[pairs.min(axis=1) < stop - start]
+        pairs = _near_pairs(centres[start:reach], stop - start, diameter_px)
         distances_px = np.linalg.norm(np.diff(centres[start + pairs], axis=1)[:, 0], axis=1)
         overlaps = disc_overlap(distances_px, diameter_px)
         for end in pairs.T:
             sums[start:reach] += np.bincount(end, overlaps, minlength=reach - start)
             counts[start:reach] += np.bincount(end, minlength=reach - start)
-        start = stop
     return float((sums / np.maximum(counts, 1)).mean()), float(counts.mean())
 
 
@@ -192,8 +190,30 @@ def _as_complex(positions_px: Float[np.ndarray, "scan 2"]) -> Complex[np.ndarray
     return whole[:, 0]
 
 
-def _strip_length(centres: Float[np.ndarray, "group 2"], diameter_px: float) -> int:
-    """Return how many centres, sorted by row, have about as many pairs as may be held at once."""
-    sample = centres[:: max(1, len(centres) // DENSITY_SAMPLE)]
-    near = cKDTree(centres).query_ball_point(sample, diameter_px, return_length=True)
-    return max(1, int(PAIRS_AT_ONCE / np.asarray(near).mean()))
+def _strip_edges(centres: Float[np.ndarray, "group 2"], diameter_px: float) -> list[int]:
+    """Return where to cut centres, sorted by row, into strips of few enough pairs to hold at once.
+
+    Their numbers are those of a sample, each of which stands for the centres up to the next.
+    """
+    every = max(1, len(centres) // DENSITY_SAMPLE)
+    near = cKDTree(centres).query_ball_point(centres[::every], diameter_px, return_length=True)
+    strip = np.cumsum(np.repeat(near, every)[: len(centres)]) // PAIRS_AT_ONCE
+    return [0, *(np.flatnonzero(np.diff(strip)) + 1).tolist(), len(centres)]
+
+
+def _near_pairs(
+    centres: Float[np.ndarray, "group 2"], strip_length: int, diameter_px: float
+) -> Int[np.ndarray, "pair 2"]:
+    """Return once each pair nearer than a diameter, of which one is among the first, the strip."""
+    tree = cKDTree(centres)
+    nearer_px = np.nextafter(diameter_px, 0)
+    if len(centres) <= 2 * strip_length:
+        among: np.ndarray = tree.query_pairs(nearer_px, output_type="ndarray")
+        pairs: np.ndarray = among[among.min(axis=1) < strip_length]
+        return pairs
+    # A strip much thinner than the diameter: pairs among all the others would be too many to hold.
+    strip = cKDTree(centres[:strip_length])
+    found = strip.sparse_distance_matrix(tree, nearer_px, output_type="ndarray")
+    directed = np.stack([found["i"], found["j"]], axis=1)
+    once: np.ndarray = directed[directed[:, 0] < directed[:, 1]]
+    return once

@@ -16,7 +16,7 @@ from study_lib.paths import dataset_path, view_folder, view_path
 from study_lib.photons import photon_budget
 from study_lib.records import Job, recorded
 from study_lib.spacing import legacy_spacing_px, nearest_px, spacing_report
-from study_lib.views import View, view_of
+from study_lib.views import SELECTION_STEP, View, view_of
 
 PER_SCAN = ("diffraction", "xcoords", "ycoords", "scan_index")
 
@@ -34,6 +34,7 @@ def write_view(
     """Write the train and test patterns of one view with their groups, and the measured overlap.
 
     The groups in the file are those that training uses and that the metrics are computed on.
+    Nothing is written before both splits are known to work, so that their files belong together.
 
     Raises
     ------
@@ -51,12 +52,14 @@ def write_view(
             "dose": dose,
             "view": view.model_dump(),
             "neighbor_count": design.neighbor_count,
+            "probe_diameter_px": diameter_px,  # null: measured on the probe
             "design": design.digest,
         },
         seeds=design.noise_seeds.model_dump(include={"grouping", "subsampling"}),
         inputs=[dataset_path(phase_c_root, dose, split) for split in SPLITS],
     )
     with recorded(job):
+        files = []
         for step, split in enumerate(SPLITS, start=1):
             arrays, metadata = load_dataset(dataset_path(phase_c_root, dose, split))
             positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
@@ -68,13 +71,16 @@ def write_view(
                 limit = design.detector.saturation_counts
                 photons = photon_budget(patterns["diffraction"], limit)
                 stated = _history(metadata, view, chosen, job) | photons
-                save_dataset(path, patterns, stated)
-                job.outputs.append(path)
+                files.append((path, patterns, stated))
             shape = arrays["objectGuess"].shape
             job.results[split] = _measured(positions, chosen, view, design, shape)
+            job.progress("overlap", step, len(SPLITS))
+        for path, patterns, stated in files:
+            save_dataset(path, patterns, stated)
+            job.outputs.append(path)
+        for split in SPLITS:
             write_json(folder / f"{split}_metrics.json", job.results[split])
             job.outputs.append(folder / f"{split}_metrics.json")
-            job.progress("overlap", step, len(SPLITS))
         write_json(folder / "metrics_bundle.json", job.results)
         job.outputs.append(folder / "metrics_bundle.json")
     return job.results
@@ -90,11 +96,12 @@ def _history(
 ) -> dict[str, Any]:
     """Return the metadata of the split with what was done to it here."""
     step = {
-        "operation": "select and group",
+        "operation": SELECTION_STEP,
         "parameters": {
             **view.model_dump(),
             "s_img": chosen.metrics.s_img,
             "neighbor_count": chosen.metrics.neighbor_count,
+            "probe_diameter_px": chosen.metrics.probe_diameter_px,
             "seeds": dict(job.seeds),
         },
     }

@@ -33,6 +33,11 @@ def overlap_design(
     InputError
         If a value, or its use in one of the views, breaks a rule of the design.
     """
+    if "baseline" in views and (s_img, n_groups) != (None, None):
+        raise InputError(
+            "baseline is every pattern by itself and takes no --s-img or --n-groups; choose other "
+            "views with --view, or with --gridsize 2"
+        )
     content = study.model_dump(mode="json")
     changes: dict[str, Any] = {}
     if s_img is not None:

@@ -23,6 +23,7 @@ from study_lib.sampling import Kept, keep_for_target, keep_share
 from study_lib.seeding import generator
 
 TARGET_TOLERANCE = 0.02
+SELECTION_STEP = "select and group"
 
 
 @dataclass(frozen=True)
@@ -166,20 +167,39 @@ def overlap_sentence(split: str, metrics: Mapping[str, Any]) -> str:
         The fields of :class:`ViewMetrics`.
     """
     overlap, target = metrics["metric_2_image"], metrics["target_overlap"]
+    used, subsampled = metrics["images_used"], metrics["images_subsampled"]
+    low, high = metrics["overlap_sparsest"], metrics["overlap_densest"]
+    nearest = min(metrics["neighbor_count"], used - 1)
     text = (
-        f"{split}: {metrics['images_used']} of {metrics['images_total']} patterns in "
+        f"{split}: {used} of {metrics['images_total']} patterns in "
         f"{metrics['group_count']} groups; a probe disc of {metrics['probe_diameter_px']:.1f} px "
-        f"shares {overlap:.1%} of its area with its {metrics['neighbor_count']} nearest "
+        f"shares {overlap:.1%} of its area with its {nearest} nearest "
         "on average (metric 2)"
     )
     if target is None:
         return text + "; no target"
     if metrics["target_reached"]:
         return text + f"; target {target:g} reached"
-    return text + (
-        f"; target {target:g} NOT reached: this scan allows {metrics['overlap_sparsest']:.3f} to "
-        f"{metrics['overlap_densest']:.3f}; change the scan step or the target"
-    )
+    text += f"; target {target:g} NOT reached: "
+    if not low <= target <= high:
+        return text + (
+            f"this scan allows {low:.3f} to {high:.3f}; change the scan step or the target"
+        )
+    if used < subsampled:
+        return text + (
+            f"{subsampled} patterns were kept for it, of which n_groups uses {used}; raise n_groups"
+        )
+    return text + "one pattern more or less changes too much; enlarge the scan"
+
+
+def selection_of(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return how the patterns of a view's file were chosen, grouped and measured.
+
+    None for a whole split, where nothing was left out.
+    """
+    steps = metadata.get("transformations", [])
+    chosen = [step["parameters"] for step in steps if step["operation"] == SELECTION_STEP]
+    return chosen[-1] if chosen else None
 
 
 def _keep(positions_px: np.ndarray, view: ViewDesign, choice: Mapping[str, Any]) -> Kept:

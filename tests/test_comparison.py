@@ -15,7 +15,7 @@ from study_lib import arms, native_backend, reconstruction_job
 from study_lib.archive import read_npz
 from study_lib.arms import ARMS, ArmRequest, ArmResult
 from study_lib.bundle import BUNDLE, load_bundle
-from study_lib.comparison import compare_view, require_same_patterns
+from study_lib.comparison import compare_view, require_same_patterns, view_overlap
 from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
@@ -467,3 +467,20 @@ def test_summary_of_nothing_names_the_command(tmp_path):
     with pytest.raises(InputError, match="no comparison found; run `study compare` first"):
         write_summary(tmp_path, tmp_path / "H")
     assert not (tmp_path / "H").exists()
+
+
+def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_path):
+    """And not what the design wanted, where `study overlap` was told otherwise."""
+    view = run.design.view(VIEW).model_copy(update={"target_overlap": None, "s_img": 0.7})
+    design = run.design.model_copy(update={"views": (view,), "neighbor_count": 5})
+    roots = {"phase_c_root": run.root / "C", "output_root": tmp_path, "artifact_root": tmp_path}
+    metrics = write_view(design, DOSE, VIEW, diameter_px=11.0, **roots)["test"]
+    path = view_path(run.root / "C", tmp_path, DOSE, VIEW, "test")
+
+    found = view_overlap(load_measurement(path), load_dataset(path)[1], run.design)
+
+    assert found == {"overlap": metrics["metric_2_image"], "overlap_target": None}
+    rows = run.rows("test")
+    bundle = json.loads((run.root / "D" / "dose_10000" / VIEW / "test_metrics.json").read_text())
+    assert rows[0]["overlap"] == bundle["metric_2_image"]
+    assert rows[0]["overlap_target"] == run.design.view(VIEW).target_overlap

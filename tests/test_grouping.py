@@ -121,6 +121,7 @@ def test_oversampling_finds_every_group_there_is_and_says_when_there_are_no_more
         (30, {"gridsize": 3}, "gridsize 3: choose 1"),
         (30, {"neighbor_count": 3}, r"K = 3 neighbours for groups of 4 \(OVERSAMPLING-001\)"),
         (30, {"neighbor_count": 30}, "K = 30 nearest neighbours of 30 patterns"),
+        (900, {"neighbor_count": 500}, "K = 500 .* 20708500 choices of 3, .*lower neighbor_count"),
         (3, {}, "3 patterns are left, a group of gridsize 2 needs 4"),
         (0, {"gridsize": 1}, "0 patterns are left"),
     ],

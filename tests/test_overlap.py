@@ -161,6 +161,35 @@ def test_metric_3_does_not_depend_on_the_strips(rng, monkeypatch):
     assert group_to_group_overlap(positions, groups, DIAMETER_PX) == pytest.approx(whole)
 
 
+def test_metric_3_of_a_wide_disc_holds_few_pairs_at_once(rng, monkeypatch):
+    """Strips far thinner than the disc: the pairs beyond a strip must not be made."""
+    positions = scan_of(400, rng, 20.0)
+    groups = np.arange(400)[:, None]
+    whole = group_to_group_overlap(positions, groups, 50.0)
+    made = []
+    near_pairs = overlap._near_pairs
+
+    def counting(*arguments):
+        made.append(near_pairs(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(overlap, "PAIRS_AT_ONCE", 4_000)
+    monkeypatch.setattr(overlap, "_near_pairs", counting)
+
+    assert group_to_group_overlap(positions, groups, 50.0) == pytest.approx(whole)
+    assert max(len(pairs) for pairs in made) <= 4_000
+    assert sum(len(pairs) for pairs in made) == 400 * 399 / 2
+
+
+def test_metric_3_leaves_out_groups_exactly_a_diameter_away():
+    """Three in a row, D / 2 apart: the outer two do not see each other."""
+    positions = np.array([[0.0, 0.0], [0.0, DIAMETER_PX / 2], [0.0, DIAMETER_PX]])
+
+    measured = group_to_group_overlap(positions, np.arange(3)[:, None], DIAMETER_PX)
+
+    assert measured == pytest.approx((overlap_at(DIAMETER_PX / 2), 4 / 3))
+
+
 def test_metric_2_counts_a_place_once_however_many_patterns_lie_there(rng):
     positions = scan_of(20, rng)
     doubled = np.concatenate([positions, positions[:7]])
@@ -206,7 +235,7 @@ def test_a_position_that_is_no_number_is_named(value, rng):
         image_overlap(positions, 7, DIAMETER_PX)
 
 
-@pytest.mark.parametrize("diameter_px", [0.0, -2.0, np.nan])
+@pytest.mark.parametrize("diameter_px", [0.0, -2.0, np.nan, np.inf])
 def test_a_disc_without_a_size_is_refused(diameter_px):
     with pytest.raises(InputError, match="it must be above zero"):
         disc_overlap([1.0], diameter_px)

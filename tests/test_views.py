@@ -1,6 +1,7 @@
 """Views keep what arms then read, reach their targets or say so, and are the same at every dose."""
 
 import re
+import shutil
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +14,7 @@ from study_lib.cli import main
 from study_lib.contract import load_dataset
 from study_lib.design import SPLITS
 from study_lib.errors import InputError
-from study_lib.files import read_json
+from study_lib.files import read_json, sha256_of
 from study_lib.generation import generate_dose
 from study_lib.overlap import disc_overlap, image_overlap
 from study_lib.overlap_job import write_view
@@ -21,7 +22,7 @@ from study_lib.paths import dataset_path, view_folder, view_path
 from study_lib.presets import load_design, parse_design
 from study_lib.probe import probe_diameter_px, probe_fwhm_px
 from study_lib.scene import scene_of, split_masks
-from study_lib.views import TARGET_TOLERANCE, overlap_sentence, view_of
+from study_lib.views import TARGET_TOLERANCE, overlap_sentence, selection_of, view_of
 
 DOSE = 1e4
 
@@ -138,6 +139,46 @@ def test_a_target_that_the_scan_cannot_reach_is_said_with_what_it_can(
         assert low < high == metrics["metric_2_image"]
         sentence = overlap_sentence(split, metrics)
         assert f"NOT reached: this scan allows {low:.3f} to {high:.3f}" in sentence
+
+
+def test_a_target_missed_for_want_of_groups_does_not_blame_the_scan(tmp_path, phase_c, tiny_design):
+    design = with_view(tiny_design, "dense", n_groups=2)
+
+    measured = write_view(design, DOSE, "dense", **roots_in(tmp_path, phase_c))
+
+    for split, metrics in measured.items():
+        assert metrics["overlap_sparsest"] < metrics["target_overlap"] < metrics["overlap_densest"]
+        assert not metrics["target_reached"]
+        used, kept = metrics["images_used"], metrics["images_subsampled"]
+        sentence = overlap_sentence(split, metrics)
+        assert f"NOT reached: {kept} patterns were kept for it, of which n_groups uses" in sentence
+        assert sentence.endswith(f"uses {used}; raise n_groups")
+        assert f"its {min(7, used - 1)} nearest" in sentence
+
+
+def test_a_target_missed_between_two_counts_of_patterns_says_so(phase_d):
+    metrics = read_json(view_folder(phase_d, DOSE, "dense") / "train_metrics.json")
+    missed = metrics | {"target_reached": False, "metric_2_image": 0.63}
+
+    assert overlap_sentence("train", missed).endswith("too much; enlarge the scan")
+
+
+def test_a_failure_in_one_split_leaves_the_files_of_both_as_they_were(
+    tmp_path, phase_c, tiny_design
+):
+    data = shutil.copytree(phase_c, tmp_path / "C")
+    roots = roots_in(tmp_path)
+    write_view(tiny_design, DOSE, "dense", **roots)
+    folder = view_folder(tmp_path / "D", DOSE, "dense")
+    before = {path.name: sha256_of(path) for path in folder.glob("*.[nj]*") if path.is_file()}
+    dataset_path(data, DOSE, "test").write_bytes(b"broken")
+
+    with pytest.raises(InputError, match=r"patched_test\.npz"):
+        write_view(with_view(tiny_design, "dense", target_overlap=0.5), DOSE, "dense", **roots)
+
+    del before["events.jsonl"]
+    assert {name: sha256_of(folder / name) for name in before} == before
+    assert {"dense_train.npz", "dense_test.npz", "metrics_bundle.json"} < set(before)
 
 
 def test_the_baseline_is_phase_c_itself_measured_but_not_copied(phase_c, phase_d):
@@ -273,6 +314,21 @@ def test_the_flags_of_the_original_replace_what_the_design_says(overlap_call, tm
     job = read_json(tmp_path / "D" / "overlap_manifest.json")["jobs"]["dose_10000/dense"]
     assert job["parameters"]["view"]["s_img"] == 0.9
     assert job["parameters"]["neighbor_count"] == 5
+    assert job["parameters"]["probe_diameter_px"] == 9.5
+
+
+def test_the_file_says_with_what_its_overlap_was_measured(overlap_call, tmp_path, phase_c):
+    """A comparison takes these, and not what the design says."""
+    flags = ("--view=dense", "--s-img=0.9", "--neighbor-count=5", "--probe-diameter-px=9.5")
+    assert overlap_call(phase_c, *flags) == 0
+    path = view_path(phase_c, tmp_path / "D", DOSE, "dense", "train")
+
+    how = selection_of(load_dataset(path)[1])
+
+    assert how is not None
+    assert (how["neighbor_count"], how["probe_diameter_px"]) == (5, 9.5)
+    assert how["target_overlap"] is None
+    assert selection_of(load_dataset(dataset_path(phase_c, DOSE, "train"))[1]) is None
 
 
 def test_another_seed_keeps_other_patterns(overlap_call, tmp_path, phase_c):
@@ -297,7 +353,10 @@ def test_another_seed_keeps_other_patterns(overlap_call, tmp_path, phase_c):
         (["--view=dense", "--neighbor-count=3"], r"neighbor_count = 3 < 4 .*OVERSAMPLING-001"),
         (["--view=dense", "--neighbor-count=1000"], "needed for K = 1000"),
         (["--view=baseline", "--s-img=0.5"], "baseline is every pattern by itself"),
+        (["--s-img=0.5"], "baseline .* takes no --s-img or --n-groups; choose other views with"),
+        (["--n-groups=4"], "baseline .* takes no --s-img or --n-groups; choose other views with"),
         (["--view=dense", "--probe-diameter-px=0"], "probe-diameter-px 0: it must be above zero"),
+        (["--view=dense", "--probe-diameter-px=inf"], "inf: it must be above zero and finite"),
         (["--view=thick"], "view 'thick' is not in the design; choose one of baseline, dense"),
         (["--gridsize=3"], r"no job matches .*gridsize 3; known: baseline \(gridsize 1\)"),
         (["--view=dense", "--gridsize=1"], "no job matches view dense with gridsize 1"),
