@@ -63,5 +63,78 @@ def shift(
     return shifted
 
 
+def shift_adjoint(
+    images: Complex[Tensor, "scan y x"], distances_px: Float[Tensor, "scan 2"]
+) -> Complex[Tensor, "y x"]:
+    """Return the sum of all images, each moved back by its distance: the adjoint of `shift`."""
+    rows, columns = images.shape[1:]
+    frequency_y = torch.fft.fftfreq(rows, dtype=distances_px.dtype, device=images.device)
+    frequency_x = torch.fft.fftfreq(columns, dtype=distances_px.dtype, device=images.device)
+    along_y = _ramp(-distances_px[:, 0, None] * frequency_y).to(images.dtype)
+    along_x = _ramp(-distances_px[:, 1, None] * frequency_x).to(images.dtype)
+    spectra: Tensor = torch.fft.fft2(images)
+    total: Tensor = torch.einsum("sy,syx,sx->yx", along_y, spectra, along_x)
+    moved: Tensor = torch.fft.ifft2(total)
+    return moved
+
+
+def shift_slopes(image: Complex[Tensor, "y x"]) -> Complex[Tensor, "2 y x"]:
+    """Return how an image changes per pixel it is moved along (row, column)."""
+    spectrum = torch.fft.fft2(image)
+    cycles = torch.meshgrid(
+        *(torch.fft.fftfreq(side, dtype=image.real.dtype) for side in image.shape), indexing="ij"
+    )
+    slopes: Tensor = torch.fft.ifft2(spectrum * (-2j * torch.pi * torch.stack(cycles)).to(spectrum))
+    return slopes
+
+
+def centring_wave(side: int, dtype: torch.dtype) -> Complex[Tensor, "n n"]:
+    """Return the wave that, multiplied in, brings zero frequency to (n // 2, n // 2) of `raw`.
+
+    It takes the place of shifting every spectrum; for an even side it is a chequerboard of +-1.
+    """
+    cycles = torch.arange(side, dtype=torch.float64) * (side // 2) / side
+    ramp = _ramp(-(cycles % 1))
+    if side % 2 == 0:
+        ramp = ramp.real.round().to(torch.complex128)
+    return (ramp[:, None] * ramp).to(dtype)
+
+
+def raw_fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
+    """Return the unitary transform with all zeros of both sides in the corner; may reuse `wave`."""
+    transformed: Tensor = torch.fft.fft2(wave, norm="ortho", out=wave)
+    return transformed
+
+
+def raw_inverse_fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
+    """Return the inverse of :func:`raw_fourier`; may reuse `wave`."""
+    transformed: Tensor = torch.fft.ifft2(wave, norm="ortho", out=wave)
+    return transformed
+
+
+def slow_part(
+    image: Float[Tensor, "y x"], corner_per_px: float, gain_max: float
+) -> Float[Tensor, "y x"]:
+    """Return an image whose waves of frequency q are ``(q0 / q)^2`` times as strong.
+
+    The gain is bounded by `gain_max`, at zero frequency; the image is taken as periodic.
+
+    Parameters
+    ----------
+    image : (y, x)
+    corner_per_px
+        q0 in cycles per pixel.
+    gain_max
+        Gain at zero frequency.
+    """
+    rows, columns = image.shape
+    q_y = torch.fft.fftfreq(rows, dtype=image.dtype, device=image.device)
+    q_x = torch.fft.rfftfreq(columns, dtype=image.dtype, device=image.device)
+    squares = q_y[:, None] ** 2 + q_x**2
+    gain = corner_per_px**2 / (squares + corner_per_px**2 / gain_max)
+    slow: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * gain, s=(rows, columns))
+    return slow
+
+
 def _ramp(cycles: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)

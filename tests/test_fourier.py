@@ -5,7 +5,18 @@ import pytest
 import torch
 from scipy.ndimage import fourier_shift
 
-from study_lib.fourier import fourier, inverse_fourier, shift
+from study_lib.fourier import (
+    centring_wave,
+    fourier,
+    inverse_fourier,
+    power_spectrum,
+    raw_fourier,
+    raw_inverse_fourier,
+    shift,
+    shift_adjoint,
+    shift_slopes,
+    slow_part,
+)
 
 SHAPES = [(16, 16), (15, 15), (12, 9)]
 DISTANCES_PX = torch.tensor([[0.3, -0.7], [-1.25, 2.5]]).double()
@@ -110,3 +121,47 @@ def test_shift_agrees_with_scipy_on_a_lopsided_image(probe):
     for wave, distance_px in zip(shift(probe, DISTANCES_PX), DISTANCES_PX.tolist(), strict=True):
         expected = np.fft.ifft2(fourier_shift(np.fft.fft2(probe.numpy()), distance_px))
         np.testing.assert_allclose(wave.numpy(), expected, atol=1e-12)
+
+
+def test_shift_adjoint_identity(probe, rng):
+    """<S f, w> = <f, S* w> for every distance at once."""
+    waves = torch.from_numpy(rng.standard_normal((2, 2, 16, 16)))
+    waves = torch.complex(waves[0], waves[1])
+
+    lhs = torch.vdot(shift(probe, DISTANCES_PX).flatten(), waves.flatten())
+    rhs = torch.vdot(probe.flatten(), shift_adjoint(waves, DISTANCES_PX).flatten())
+
+    torch.testing.assert_close(lhs, rhs, rtol=1e-12, atol=0)
+
+
+def test_slopes_are_the_limit_of_small_shifts(probe):
+    for axis, slope in enumerate(shift_slopes(probe)):
+        distance = torch.zeros(1, 2).double()
+        distance[0, axis] = 1e-6
+        difference = (shift(probe, distance)[0] - shift(probe, -distance)[0]) / 2e-6
+        torch.testing.assert_close(slope, difference, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("side", [15, 16])
+def test_the_centring_wave_stands_for_the_shift_of_the_spectrum(side, rng):
+    parts = torch.from_numpy(rng.standard_normal((2, 3, side, side)))
+    waves = torch.complex(parts[0], parts[1])
+    expected = power_spectrum(waves)
+
+    spectra = raw_fourier(waves * centring_wave(side, torch.complex128))
+
+    torch.testing.assert_close(spectra.abs() ** 2, expected)
+    torch.testing.assert_close(
+        raw_inverse_fourier(spectra), waves * centring_wave(side, torch.complex128)
+    )
+
+
+def test_slow_waves_grow_as_the_square_of_their_length():
+    y = torch.arange(64).double()[:, None].expand(64, 48)
+
+    for periods in (1, 2, 4):
+        wave = torch.cos(2 * torch.pi * periods * y / 64)
+        slow = slow_part(wave, corner_per_px=1 / 16, gain_max=1e9)
+        torch.testing.assert_close(slow, wave * (4 / periods) ** 2, rtol=1e-6, atol=1e-6)
+    ones = torch.ones(64, 48).double()
+    torch.testing.assert_close(slow_part(ones, corner_per_px=1 / 16, gain_max=100.0), 100 * ones)
