@@ -36,8 +36,8 @@ class SolverResult:
     ``object_`` (oy, ox) is in the frame of the positions, one where no light falls; ``probe``
     (n, n) and ``positions_px`` (scan, 2) are the given ones unless refined. ``losses`` (epochs,)
     are means per scored detector pixel at the start of each epoch: squared differences of
-    amplitudes, or half deviances; ``held_out`` (epochs,) are half deviances of held-out counts,
-    empty if none were. ``stop`` says what ended the run, ``remarks`` what makes it doubtful.
+    amplitudes, or half deviances; ``held_out`` (epochs,) are the same of held-out counts, empty if
+    none were. ``stop`` says what ended the run, ``remarks`` what makes it doubtful.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
@@ -171,6 +171,7 @@ def _prepared(
         scored=scored.to(device),
         held_out=held_out.to(device),
         objective=settings.objective,
+        offset=settings.offset,
         chunk=chunk,
         stored_bytes=settings.stored_bytes,
     )

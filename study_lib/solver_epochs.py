@@ -34,8 +34,8 @@ class SolverState:
 
     ``since`` is the last epoch that shortened the steps; ``lowest`` is where the objective was
     lowest, ``best`` where the held-out counts were explained
-    best. ``losses`` and ``held_out`` tell the objective and half the deviance of held-out counts,
-    each per detector pixel, at the start of every epoch.
+    best. ``losses`` and ``held_out`` tell the objective and that of held-out counts, per detector
+    pixel, at the start of every epoch.
     """
 
     current: Estimate

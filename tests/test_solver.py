@@ -10,7 +10,7 @@ import torch
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts, illumination
 from study_lib.solver import reconstruct
-from study_lib.solver_model import POISSON_OFFSET, PatternModel
+from study_lib.solver_model import PatternModel
 from study_lib.solver_settings import SolverSettings, require_solvable
 from study_lib.solver_steps import object_step, total_variation
 
@@ -91,6 +91,7 @@ def model_of(scan: dict, objective: str, *, scored=None, held_out=None, chunk: i
         scored=~nothing if scored is None else scored,
         held_out=nothing if held_out is None else held_out,
         objective=objective,
+        offset=0.1,
         chunk=chunk,
         stored_bytes=2**30,
     )
@@ -106,8 +107,9 @@ def objective_by_definition(name, object_, probe, scan, scored):
     if name == "amplitude":
         terms = (expected.sqrt() - roots) ** 2
     else:
-        model, counts = expected + POISSON_OFFSET, roots**2 + POISSON_OFFSET
-        terms = model - counts + counts * torch.log(counts / model)
+        model, counts = expected + 0.1, roots**2 + 0.1
+        some = model - counts + counts * torch.log(counts / model)
+        terms = torch.where(roots > 0, some, expected)
     return (terms * scored).sum()
 
 
@@ -166,7 +168,14 @@ def test_total_variation_has_the_gradient_of_its_value(specimen, rng):
 
 def test_a_unit_step_never_raises_the_amplitude_objective(noisy):
     """Without momentum and slow phases the squared distance falls in every epoch."""
-    settings = SolverSettings(epochs=40, momentum=0.0, slow_phase=0.0, damping=1e-3, tolerance=0.0)
+    settings = SolverSettings(
+        epochs=40,
+        objective="amplitude",
+        momentum=0.0,
+        slow_phase=0.0,
+        damping=1e-3,
+        tolerance=0.0,
+    )
 
     losses = reconstruct(**noisy, settings=settings).losses
 
@@ -471,6 +480,22 @@ def test_what_cannot_be_solved_is_refused(noisy, change, message):
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(InputError, match=message):
         SolverSettings(**setting)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="no GPU here; choose cpu"):
+        SolverSettings(device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_object(noisy):
+    here, there = (
+        reconstruct(**noisy, settings=SolverSettings(epochs=8, tolerance=0.0, device=device))
+        for device in ("cpu", "cuda")
+    )
+
+    np.testing.assert_allclose(there.object_, here.object_, atol=1e-3)
 
 
 def test_a_state_of_other_patterns_is_refused(noisy):
