@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
+ROUNDING = 1e-12  # an extent of whole spacings may come out a little short
+
 
 @dataclass(frozen=True)
 class SpacingReport:
@@ -100,4 +102,4 @@ def packing_bound(extent_px: tuple[float, float] | list[float], spacing_px: floa
     rows, columns = extent_px
     area = 2 * rows * columns / (np.sqrt(3) * spacing_px**2)
     edge = (rows + columns) / spacing_px
-    return int(np.floor(area + edge + 1))
+    return int(np.floor((area + edge + 1) * (1 + ROUNDING)))

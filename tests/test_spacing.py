@@ -56,13 +56,24 @@ def test_hexagonal_packing_comes_up_to_the_bound_and_not_above(rows, columns):
     places = hexagonal(rows, columns, 5.0)
     assert len(places) == 1 or nearest_px(places).min() == pytest.approx(5.0)
 
-    bound = packing_bound(np.ptp(places, axis=0).tolist(), 5.0 * (1 - 1e-9))
+    bound = packing_bound(np.ptp(places, axis=0).tolist(), 5.0)
 
     assert len(places) <= bound <= 1.15 * len(places) + 1
 
 
 def test_a_line_holds_what_fits_on_it():
     assert packing_bound((0.0, 40.0), 10.0) == 5
+
+
+def test_rounding_does_not_put_the_bound_below_what_was_kept():
+    """Ten places a spacing apart, whose extent is 8.999... spacings in double precision."""
+    spacing_px, first_px = 14.91974666437757, 0.14892079536404923
+    line = np.stack([np.zeros(10), first_px + spacing_px * np.arange(10)], axis=1)
+    assert np.ptp(line[:, 1]) / spacing_px < 9
+
+    report = spacing_report(line, spacing_px)
+
+    assert report.greedy_accepted == report.packing_bound == 10
 
 
 @pytest.mark.parametrize("threshold_px", [3.0, 8.0, 20.0])
