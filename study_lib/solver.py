@@ -114,8 +114,8 @@ def reconstruct(
     """
     require_solvable(amplitudes, positions_px, probe, object_shape, bad_pixels)
     model, state = _prepared(amplitudes, positions_px, probe, bad_pixels, settings)
-    remarks = _remarks(model, state.current)
     light = model.illumination(state.current.probe, state.current.positions_px)
+    remarks = _remarks(model, state.current, light)
     corner = settings.slow_phase / (2 * np.pi * rms_width_px(state.current.probe))
     if resume is not None:
         _require_same(resume, state)
@@ -195,9 +195,11 @@ def _uniform_modulus(
     return (counted / predicted) ** 0.5 if predicted > 0 else 1.0
 
 
-def _remarks(model: PatternModel, start: Estimate) -> tuple[str, ...]:
+def _remarks(
+    model: PatternModel, start: Estimate, light: Float[Tensor, " pixel"]
+) -> tuple[str, ...]:
     """Return what leaves the phase of a part of the object undetermined."""
-    share = model.lonely_share(start.probe, start.positions_px)
+    share = model.lonely_share(start.probe, start.positions_px, light)
     lonely = (share > LONELY_SHARE).nonzero()[:, 0].tolist()
     if not lonely:
         return ()

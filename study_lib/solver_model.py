@@ -165,14 +165,16 @@ class PatternModel:
         return light
 
     def lonely_share(
-        self, probe: Complex[Tensor, "n n"], positions_px: Float[Tensor, "scan 2"]
+        self,
+        probe: Complex[Tensor, "n n"],
+        positions_px: Float[Tensor, "scan 2"],
+        light: Float[Tensor, " pixel"],
     ) -> Float[Tensor, " scan"]:
         """Return the share of each pattern's light that falls where no other light does.
 
-        Where several probes overlap, a pattern's part of the light counts: 1 is a pattern alone,
-        1/2 two patterns at one place.
+        `light` is the illumination. Where several probes overlap, a pattern's part of the light
+        counts: 1 is a pattern alone, 1/2 two patterns at one place.
         """
-        light = self.illumination(probe, positions_px)
         shares = []
         for part, probes in self.probes(probe, positions_px):
             power = _power(probes).flatten(1)
