@@ -15,8 +15,8 @@ from study_lib.training_config import training_config
 @pytest.mark.parametrize("seed", [0, 1])
 def test_small_network_sees_the_phase_of_an_object_it_was_never_shown(seed):
     """A constant object has no correlation with any truth, and the loss of a uniform one."""
-    design, measurements, truth = measured(32, gridsize=2)
-    config = training_config(design, "dense", ONE_CORE).model_copy(update={"seed": seed})
+    design, measurements, truth = measured(32, gridsize=1)
+    config = training_config(design, "baseline", ONE_CORE).model_copy(update={"seed": seed})
 
     trained = train(measurements["train"], config)
 
@@ -26,4 +26,4 @@ def test_small_network_sees_the_phase_of_an_object_it_was_never_shown(seed):
         for split, part in measurements.items()
     }
     assert correlation["train"] > 0.5
-    assert correlation["test"] > 0.2
+    assert correlation["test"] > 0.3
