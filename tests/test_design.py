@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from study_lib.design import BaseData
+from study_lib.design import BaseData, ViewDesign
 from study_lib.errors import InputError
 from study_lib.presets import (
     PRESET_FOLDER,
@@ -336,3 +336,12 @@ def test_a_view_or_dose_outside_the_design_is_refused_with_the_choice():
         design.view("sparse")
     with pytest.raises(InputError, match="dose 1000 is not in the design; choose one of 10000"):
         design.require_dose(1e3)
+
+
+@pytest.mark.parametrize(("name", "default"), [("dense", "uniform"), ("sparse", "blue_noise")])
+def test_only_the_sparse_view_is_evenly_spread_unless_it_says_otherwise(name, default):
+    view = {"name": name, "gridsize": 2, "target_overlap": 0.5}
+
+    assert ViewDesign.model_validate(view).selection == default
+    for selection in ("uniform", "blue_noise"):
+        assert ViewDesign.model_validate(view | {"selection": selection}).selection == selection

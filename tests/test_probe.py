@@ -6,7 +6,7 @@ import torch
 
 from study_lib.errors import InputError
 from study_lib.fourier import fourier
-from study_lib.probe import central_window, probe_diameter_px, zone_plate_probe
+from study_lib.probe import central_window, probe_diameter_px, probe_fwhm_px, zone_plate_probe
 
 SIDE = 128
 APERTURE = 0.2
@@ -125,3 +125,12 @@ def test_a_window_that_cuts_the_light_is_refused():
 def test_a_window_larger_than_the_probe_is_refused():
     with pytest.raises(InputError, match="has 128 pixels a side, the design's patch 256"):
         central_window(zone_plate(), 256)
+
+
+def test_the_fwhm_of_a_gaussian_is_2_35_sigma():
+    y, x = np.indices((128, 128)) - 64.0
+    sigma_px = 10.0
+    wave = np.exp(-(y**2 + x**2) / (4 * sigma_px**2)).astype(complex)
+
+    assert probe_fwhm_px(wave) == pytest.approx(2 * np.sqrt(2 * np.log(2)) * sigma_px, rel=0.01)
+    assert probe_fwhm_px(3j * wave) == probe_fwhm_px(wave)

@@ -73,6 +73,23 @@ def test_the_metrics_are_those_of_the_file_that_arms_read(view, split, phase_c, 
         np.testing.assert_array_equal(arrays[key], whole[key][kept])
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_distances_and_coverage_are_those_of_the_patterns_used(split, phase_c, phase_d):
+    arrays, _ = load_dataset(view_path(phase_c, phase_d, DOSE, "sparse", split))
+    metrics = read_json(view_folder(phase_d, DOSE, "sparse") / f"{split}_metrics.json")
+    positions = positions_in(arrays)
+
+    between = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    nearest = np.sort(between, axis=1)[:, 1]
+    found = metrics["nearest_px"]
+    summary = [nearest.min(), np.median(nearest), nearest.mean(), nearest.max()]
+    assert [found[key] for key in ("min", "median", "mean", "max")] == pytest.approx(summary)
+    pixels = np.indices(arrays["objectGuess"].shape).reshape(2, -1).T
+    to_nearest = np.linalg.norm(pixels[:, None] - positions, axis=-1).min(axis=1)
+    lit = (to_nearest <= metrics["probe_diameter_px"] / 2).sum()
+    assert metrics["coverage"]["lit_px"] == lit
+
+
 def test_the_record_says_how_the_probe_was_measured(phase_c, phase_d):
     metrics = read_json(view_folder(phase_d, DOSE, "dense") / "train_metrics.json")
     probe = load_dataset(dataset_path(phase_c, DOSE, "train"))[0]["probeGuess"]
@@ -204,6 +221,7 @@ def test_fewer_groups_leave_the_file_without_the_patterns_that_no_group_has(
     assert set(arrays["groups"].ravel()) == set(range(len(arrays["xcoords"])))
     assert metrics["images_used"] == len(arrays["xcoords"]) <= 16
     assert metrics["images_subsampled"] == round(0.8 * metrics["images_total"])
+    assert metrics["s_img"] == metrics["images_subsampled"] / metrics["images_total"]
     assert metrics["metric_2_image"] == image_overlap(
         positions_in(arrays), 7, metrics["probe_diameter_px"]
     )
@@ -219,6 +237,7 @@ def test_single_values_of_the_file_stay_single(tmp_path, phase_c, phase_d):
     _, whole = load_dataset(dataset_path(phase_c, DOSE, "train"))
     _, part = load_dataset(path)
     assert part["transformations"][: len(whole["transformations"])] == whole["transformations"]
+    assert selection_of(part)["seeds"] == {"grouping": 123, "subsampling": 456}
     assert {key: part[key] for key in ("design", "domain")} == {
         key: whole[key] for key in ("design", "domain")
     }
