@@ -80,5 +80,5 @@ def load_bundle(path: Path) -> TrainedNetwork:
         measurement_sha256 = str(content["measurement_sha256"])
     except Exception as error:  # torch raises many types here; each means the same to the user
         raise InputError(f"{path}: not a network of this study ({error}); train it again") from None
-    channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
+    channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     return TrainedNetwork(channels_last.eval(), config, history, training_cpu_s, measurement_sha256)

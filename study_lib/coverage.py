@@ -75,9 +75,9 @@ def _scanned(
     field = np.zeros(object_shape, dtype=bool)
     try:
         corners = positions_px[ConvexHull(positions_px).vertices]
-    except QhullError:  # all on one line: no area
+    except QhullError:  # all on one line: a hull without area has no pixels to add
         pass
     else:
-        field |= polygon2mask(object_shape, corners)  # type: ignore[no-untyped-call]  # has no types
+        field |= polygon2mask(object_shape, corners)  # type: ignore[no-untyped-call]  # scikit-image has no types
     field[rows, columns] = True
     return field

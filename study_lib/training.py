@@ -134,7 +134,7 @@ class _Run:
         self.data = GroupTensors.of(measurement, device)
         self.order = torch.Generator().manual_seed(torch_seed(config.seed, "order"))
         network = build_network(config.network, shape_of(config))
-        self.network: PatchNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
+        self.network: PatchNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         shuffled = torch.randperm(len(self.data.groups), generator=self.order)
         held_out = max(1, round(config.validation_share * len(shuffled)))
         self.validation_groups, self.train_groups = shuffled[:held_out], shuffled[held_out:]
