@@ -91,7 +91,13 @@ class TrainingDesign(Frozen):
     batch_size: int = Field(ge=1, description="groups per step")
     learning_rate: float = Field(gt=0)
     learning_rate_min: float = Field(gt=0)
-    plateau_patience: int = Field(ge=0, description="epochs without progress before halving")
+    schedule: Literal["cosine", "plateau"] = Field(
+        description="the rate falls along half a cosine to learning_rate_min, or by half whenever "
+        "the validation loss stops falling"
+    )
+    plateau_patience: int = Field(
+        ge=0, description="epochs without progress before halving (plateau only)"
+    )
     early_stopping_patience: int | None = Field(
         ge=1, description="epochs without progress before training ends; null: it never does"
     )

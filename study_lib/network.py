@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from study_lib.network_input import NetworkInput
+
 BOTTLENECK_PX = 8
 ENCODER_WIDTH = 128
 DECODER_WIDTH = 32
 BORDER_FEATURES = 4
-VARIANCE_FLOOR = 0.05
-SMALLEST_VARIANCE = 1e-12
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
@@ -80,7 +80,9 @@ class PatchNetwork(nn.Module, ABC):
     """What training and inference ask of a network."""
 
     @abstractmethod
-    def fit_input(self, amplitudes: Float[Tensor, "scan n n"]) -> None:
+    def fit_input(
+        self, amplitudes: Float[Tensor, "scan n n"], probe: Complex[Tensor, "n n"]
+    ) -> None:
         """Learn the scale of the input from the training patterns, before the first step."""
 
     @abstractmethod
@@ -91,10 +93,6 @@ class PatchNetwork(nn.Module, ABC):
 class PtychoPinn(PatchNetwork):
     """Amplitude and phase autoencoder: C diffraction amplitudes to C complex object patches.
 
-    The original brings the mean power of its input to one number. Here every detector pixel is
-    brought to mean 0 and deviation 1 over the training patterns (:meth:`fit_input`), because what
-    differs between positions is only a small part of a pattern.
-
     Parameters
     ----------
     channels
@@ -103,40 +101,40 @@ class PtychoPinn(PatchNetwork):
         Side N of a pattern: a power of two, at least 16.
     filters_scale
         Width multiplier; 2 in the original study.
+    inputs
+        How the amplitudes enter.
     half_precision
         Whether convolutions are computed in bfloat16; the diffraction model never is.
     """
 
-    input_mean: Tensor
-    input_deviation: Tensor
-
     def __init__(
-        self, *, channels: int, side: int, filters_scale: int, half_precision: bool = False
+        self,
+        *,
+        channels: int,
+        side: int,
+        filters_scale: int,
+        inputs: NetworkInput,
+        half_precision: bool = False,
     ) -> None:
         super().__init__()
+        self.inputs = inputs
         stages = (side // BOTTLENECK_PX).bit_length() - 1
         layers: list[nn.Module] = []
-        inputs = channels
+        width = channels * inputs.fields
         for stage in reversed(range(stages)):
-            outputs = max(1, ENCODER_WIDTH * filters_scale // 2**stage)
-            layers += [_block(inputs, outputs), nn.MaxPool2d(2)]
-            inputs = outputs
+            wide = max(1, ENCODER_WIDTH * filters_scale // 2**stage)
+            layers += [_block(width, wide), nn.MaxPool2d(2)]
+            width = wide
         self.encoder = nn.Sequential(*layers)
         self.amplitude = Head(channels=channels, side=side, filters_scale=filters_scale)
         self.phase = Head(channels=channels, side=side, filters_scale=filters_scale)
-        self.register_buffer("input_mean", torch.zeros(side, side))
-        self.register_buffer("input_deviation", torch.ones(side, side))
         self.half_precision = half_precision
 
-    def fit_input(self, amplitudes: Float[Tensor, "scan n n"]) -> None:
-        """Learn mean and deviation of every detector pixel from the training patterns.
-
-        Dark pixels get a floor, so that single photons there are not blown up.
-        """
-        variance = amplitudes.var(dim=0)
-        self.input_mean.copy_(amplitudes.mean(dim=0))
-        floor = (VARIANCE_FLOOR * variance.max()).clamp_min(SMALLEST_VARIANCE)
-        self.input_deviation.copy_(torch.sqrt(variance + floor))
+    def fit_input(
+        self, amplitudes: Float[Tensor, "scan n n"], probe: Complex[Tensor, "n n"]
+    ) -> None:
+        """Learn offset and scale of the input from the training patterns and the probe."""
+        self.inputs.fit(amplitudes, probe)
 
     def forward(self, amplitudes: Float[Tensor, "batch c n n"]) -> Complex[Tensor, "batch c n n"]:
         """Return object patches; amplitude in (0, 1), phase in (-pi, pi).
@@ -146,8 +144,7 @@ class PtychoPinn(PatchNetwork):
         amplitudes : (batch, c, n, n)
             Square roots of the counts.
         """
-        inputs = (amplitudes - self.input_mean) / self.input_deviation
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = self.inputs(amplitudes).contiguous(memory_format=torch.channels_last)
         kind = amplitudes.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.half_precision):
             features = self.encoder(inputs)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from study_lib.errors import InputError
 from study_lib.network import PatchNetwork, PtychoPinn
+from study_lib.network_input import BackPropagation, NetworkInput, StandardisedAmplitudes
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,26 @@ NetworkBuilder = Callable[[NetworkShape], PatchNetwork]
 
 
 def pinn(shape: NetworkShape) -> PatchNetwork:
-    """Return a PtychoPINN with weights from torch's present random state."""
+    """Return a PtychoPINN that is shown the back-propagated counts; weights from torch's state."""
+    return _ptychopinn(shape, BackPropagation(shape.side_px))
+
+
+def pinn_amplitudes(shape: NetworkShape) -> PatchNetwork:
+    """Return a PtychoPINN that is shown the amplitudes themselves, as the published one is."""
+    return _ptychopinn(shape, StandardisedAmplitudes(shape.side_px))
+
+
+def _ptychopinn(shape: NetworkShape, inputs: NetworkInput) -> PtychoPinn:
     return PtychoPinn(
         channels=shape.channels,
         side=shape.side_px,
         filters_scale=shape.filters_scale,
+        inputs=inputs,
         half_precision=shape.half_precision,
     )
 
 
-NETWORKS: dict[str, NetworkBuilder] = {"pinn": pinn}
+NETWORKS: dict[str, NetworkBuilder] = {"pinn": pinn, "pinn-amplitudes": pinn_amplitudes}
 
 
 def register_network(name: str, builder: NetworkBuilder) -> None:

@@ -25,6 +25,7 @@ from study_lib.computing import (
 )
 from study_lib.errors import InputError, StudyError
 from study_lib.history import EpochRecord, History
+from study_lib.learning_rate import Schedule
 from study_lib.losses import MEASURES
 from study_lib.measurement import Measurement, measurement_digest
 from study_lib.network import PatchNetwork
@@ -54,8 +55,8 @@ def train(
 ) -> TrainedNetwork:
     """Train a network so that its object regions explain the counts.
 
-    Adam; the learning rate halves when the validation groups stop improving. The validation groups
-    are held out of the gradient, not of the input: they belong to the same view and split.
+    Adam, with a falling learning rate. The validation groups are held out of the gradient, not of
+    the input: they belong to the same view and split.
     Processes started together by torchrun share every batch.
 
     Parameters
@@ -139,19 +140,21 @@ class _Run:
         held_out = max(1, round(config.validation_share * len(shuffled)))
         self.validation_groups, self.train_groups = shuffled[:held_out], shuffled[held_out:]
         seen = self.data.groups[self.train_groups].unique()
-        self.network.fit_input(self.data.amplitudes[seen.to(self.data.amplitudes.device)])
+        own_place = self.data.amplitudes.device
+        self.network.fit_input(self.data.amplitudes[seen.to(own_place)], self.data.probe)
         self.stepped = self._stepped()
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.learning_rate, fused=True
         )
-        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer,
-            factor=0.5,
-            patience=config.plateau_patience,
-            min_lr=config.learning_rate_min,
-        )
         self.steps = math.ceil(len(self.train_groups) / config.batch_size)
         self.epochs = max(config.epochs, math.ceil(config.steps_min / self.steps))
+        self.schedule = Schedule(
+            self.optimizer,
+            kind=config.schedule,
+            epochs=self.epochs,
+            rate_min=config.learning_rate_min,
+            patience=config.plateau_patience,
+        )
         self.records: list[EpochRecord] = []
         self.uniform_object: float | None = None
         self.best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "network": {}}

@@ -153,7 +153,7 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_name(setting):
         ("specimen.smallest_grain_px=16.0", "smallest_grain_px 16.0 > largest_grain_px 15.0"),
         ("specimen={kind: cells, smallest_cell_px: 40.0}", "smallest_cell_px 40.0 > largest_cell"),
         ("scan.kind=measured", "no measured positions without base data; give --base-npz"),
-        ("training.learning_rate_min=0.1", "learning_rate_min 0.1 > learning_rate 0.001; swap"),
+        ("training.learning_rate_min=0.1", "learning_rate_min 0.1 > learning_rate 0.0005; swap"),
         ("views=[{dense}, {sparse}]", "target of dense 0.7 < that of sparse 0.8; swap them"),
         ("detector.beamstop_radius_px=16.0", "hides the whole detector; set it well below 16"),
         ("split.guard_band_px=32", "split.guard_band_px = 32: both splits .* at least 33"),

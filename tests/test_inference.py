@@ -20,6 +20,7 @@ from study_lib.history import History
 from study_lib.inference import patterns_left_out, reconstruct
 from study_lib.measurement import Measurement
 from study_lib.network import PtychoPinn
+from study_lib.network_input import StandardisedAmplitudes
 from study_lib.training import train
 
 NOTHING = History((), 0.0, 0, stopped_early=False)
@@ -29,7 +30,9 @@ class TrueNetwork(PtychoPinn):
     """Knows its patterns by heart and answers each with the true patch, turned by a phase."""
 
     def __init__(self, measurement: Measurement) -> None:
-        super().__init__(channels=1, side=SIDE, filters_scale=1)
+        super().__init__(
+            channels=1, side=SIDE, filters_scale=1, inputs=StandardisedAmplitudes(SIDE)
+        )
         self.known = torch.from_numpy(measurement.amplitudes)
         self.patches = torch.from_numpy(cut(true_object(), measurement.positions_px))
 

@@ -11,8 +11,9 @@ from study_lib.networks import NetworkShape, build_network, register_network
 SHAPE = NetworkShape(channels=4, side_px=16, filters_scale=2, half_precision=False)
 
 
-def test_pinn_has_the_shape_asked_for():
-    network = build_network("pinn", SHAPE)
+@pytest.mark.parametrize("name", ["pinn", "pinn-amplitudes"])
+def test_networks_have_the_shape_asked_for(name):
+    network = build_network(name, SHAPE)
 
     assert isinstance(network, PtychoPinn)
     assert network(torch.ones(2, 4, 16, 16)).shape == (2, 4, 16, 16)
@@ -24,7 +25,7 @@ def test_another_network_plugs_in(monkeypatch):
 
     def builder(shape: NetworkShape) -> PtychoPinn:
         asked.append(shape)
-        return PtychoPinn(channels=1, side=16, filters_scale=1)
+        return networks.pinn(NetworkShape(1, 16, 1, half_precision=False))
 
     register_network("mine", builder)
 

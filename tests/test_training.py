@@ -57,7 +57,7 @@ def test_network_learns_more_than_a_featureless_object(gridsize):
     measurement = measurement_of(gridsize=gridsize, step_px=5.0)
 
     history = trained_on(
-        measurement, epochs=15, batch_size=3, learning_rate=2e-3, plateau_patience=5
+        measurement, epochs=15, batch_size=3, learning_rate=1e-3, gradient_clip_norm=0.5
     ).history
 
     assert history.train[0] > history.uniform_object
@@ -111,7 +111,7 @@ def test_only_held_out_patterns_leave_the_weights_alone(monkeypatch):
 
     Mean and deviation of the input are those of all patterns, so they are left out here.
     """
-    monkeypatch.setattr(PtychoPinn, "fit_input", lambda network, amplitudes: None)
+    monkeypatch.setattr(PtychoPinn, "fit_input", lambda network, amplitudes, probe: None)
     measurement = measurement_of(photons=2e3, step_px=7.0)
     count = len(measurement.amplitudes)
     reference = trained_on(measurement)
@@ -129,13 +129,26 @@ def test_only_held_out_patterns_leave_the_weights_alone(monkeypatch):
     assert without_influence == validation_moved == held_out
 
 
-def test_learning_rate_falls_to_its_floor_and_no_further():
+def test_learning_rate_falls_along_half_a_cosine():
+    """Five epochs from 0.01 to 0.002: the ends, the middle between them, and 1/sqrt(2) of it."""
+    history = trained_on(
+        measurement_of(step_px=8.0), epochs=5, learning_rate=0.01, learning_rate_min=0.002
+    ).history
+
+    bend = 0.004 / 2**0.5
+    assert history.learning_rate == pytest.approx(
+        [0.01, 0.006 + bend, 0.006, 0.006 - bend, 0.002], rel=1e-6
+    )
+
+
+def test_on_a_plateau_the_learning_rate_falls_to_its_floor_and_no_further():
     """Without patience, and at a rate that spoils every step, it halves until the floor."""
     history = trained_on(
         measurement_of(step_px=8.0),
         epochs=12,
         learning_rate=0.4,
         learning_rate_min=0.1,
+        schedule="plateau",
         plateau_patience=0,
     ).history
 

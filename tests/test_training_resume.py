@@ -16,6 +16,7 @@ from study_lib import networks, training
 from study_lib.checkpoints import BEST, LAST, PREVIOUS, read_checkpoint
 from study_lib.errors import InputError, StudyError
 from study_lib.network import PtychoPinn
+from study_lib.network_input import BackPropagation
 from study_lib.training import TrainingStopped, train
 
 EPOCHS = 5
@@ -56,7 +57,10 @@ def interrupted_network(monkeypatch):
     networks.register_network(
         "interrupted",
         lambda shape: InterruptedPinn(
-            channels=shape.channels, side=shape.side_px, filters_scale=shape.filters_scale
+            channels=shape.channels,
+            side=shape.side_px,
+            filters_scale=shape.filters_scale,
+            inputs=BackPropagation(shape.side_px),
         ),
     )
     InterruptedPinn.countdown = 0
@@ -67,6 +71,7 @@ def settings(**changes) -> dict:
         "network": "interrupted",
         "epochs": EPOCHS,
         "batch_size": 3,
+        "schedule": "plateau",
         "plateau_patience": 0,
         "learning_rate": 0.01,
         **changes,
