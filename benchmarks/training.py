@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/training.py profile
     OMP_NUM_THREADS=1 python benchmarks/training.py inference --patterns 100000
     OMP_NUM_THREADS=1 python benchmarks/training.py reliability --side 64 --seeds 5
+    OMP_NUM_THREADS=1 python benchmarks/training.py reliability --preset smoke --view sparse
 
 Rates are per second of processor time. Machines are noisy: the share of the peak measured in the
 same run says more than the rates.
@@ -22,7 +23,6 @@ from study_lib.alignment import align
 from study_lib.bundle import TrainedNetwork, shape_of
 from study_lib.comparison import scored_pixels
 from study_lib.design import SPLITS, StudyDesign
-from study_lib.grouping import form_groups
 from study_lib.history import History
 from study_lib.inference import reconstruct
 from study_lib.losses import half_deviance
@@ -37,11 +37,12 @@ from study_lib.simulation import simulate
 from study_lib.training import train
 from study_lib.training_config import Machine, TrainingConfig, training_config
 from study_lib.training_data import GroupTensors
+from study_lib.views import view_of
 
 ONE_CORE = Machine(device="cpu", threads=1, compile=False)
 SECONDS = 3.0
 PEAK_SIDE = 1536
-SMALL_SCENES = {  # by N, trained as the laptop preset does; 150 to 760 patterns per split
+SMALL_SCENES = {  # by N; 150 to 760 patterns per split
     32: (
         *("patch_size_px=32", "probe.defocus_radius_px=7.0", "specimen.largest_grain_px=15.0"),
         *("specimen.smallest_grain_px=2.0", "specimen.grain_count=120"),
@@ -55,36 +56,38 @@ SMALL_SCENES = {  # by N, trained as the laptop preset does; 150 to 760 patterns
 }
 
 
-def measured(side: int, gridsize: int) -> tuple[StudyDesign, dict[str, Measurement], np.ndarray]:
-    """Return a small scene in memory: design, measurement of each split, true object."""
-    design = load_design("laptop", SMALL_SCENES[side])
+def measured(
+    side: int, view: str, preset: str = "laptop"
+) -> tuple[StudyDesign, dict[str, Measurement], np.ndarray]:
+    """Return a view of a small scene in memory: design, measurement of each split, true object."""
+    design = load_design(preset, SMALL_SCENES[side])
     scene = scene_of(design)
     masks = split_masks(scene.positions_px, design.guard_band_px)
+    positions = {split: scene.positions_px[masks[split]] for split in SPLITS}
+    views = {
+        split: view_of(positions[split], scene.probe, design.view(view), split, design)
+        for split in SPLITS
+    }
     scan = simulate(
         object_=scene.object_,
         probe=scene.probe,
-        positions_px={split: scene.positions_px[masks[split]] for split in SPLITS},
+        positions_px={split: positions[split][views[split].kept] for split in SPLITS},
         dose=1e4,
         dark_counts=0.0,
         saturation_counts=None,
         bad_pixels=None,
         random={split: generator(0, "benchmark", split) for split in SPLITS},
     )
-    shape = (scene.object_.shape[0], scene.object_.shape[1])
     measurements = {}
     for split in SPLITS:
-        positions = scene.positions_px[masks[split]]
-        every = np.arange(len(positions))
-        groups = every[:, None]
-        if gridsize == 2:
-            groups = form_groups(
-                positions,
-                gridsize=2,
-                neighbor_count=design.neighbor_count,
-                random=generator(0, "benchmark groups", split),
-            )
+        kept, groups = views[split].kept, views[split].groups
         measurements[split] = Measurement(
-            scan.amplitudes[split], positions, scan.probe, groups, every, shape
+            amplitudes=scan.amplitudes[split],
+            positions_px=positions[split][kept],
+            probe=scan.probe,
+            groups=groups,
+            scan_index=kept,
+            object_shape=(scene.object_.shape[0], scene.object_.shape[1]),
         )
     return design, measurements, scene.object_
 
@@ -225,11 +228,14 @@ def phase_correlation(object_: np.ndarray, truth: np.ndarray, measurement: Measu
     return float(np.corrcoef(expected[mask], found[mask])[0, 1])
 
 
-def reliability(side: int, gridsize: int, seeds: int) -> None:
+def reliability(side: int, view: str, seeds: int, preset: str) -> None:
     """Print the phase correlation on the test half for several seeds."""
-    design, measurements, truth = measured(side, gridsize)
-    view = "baseline" if gridsize == 1 else "dense"
+    design, measurements, truth = measured(side, view, preset)
     base = training_config(design, view, ONE_CORE)
+    patterns = len(measurements["train"].scan_index)
+    print(
+        f"{preset}, N = {side}, {view}, groups of {base.channels}, {patterns} patterns", flush=True
+    )
     for seed in range(seeds):
         started = time.perf_counter()
         trained = train(measurements["train"], base.model_copy(update={"seed": seed}))
@@ -238,7 +244,7 @@ def reliability(side: int, gridsize: int, seeds: int) -> None:
             for split, part in measurements.items()
         }
         print(
-            f"N = {side} gridsize {gridsize} seed {seed}: phase correlation train "
+            f"seed {seed}: phase correlation train "
             f"{correlation['train']:.3f}, test {correlation['test']:.3f}; loss "
             f"{trained.history.train[-1]:.4f}, uniform {trained.history.uniform_object:.4f}; "
             f"{len(trained.history.records)} epochs, {time.perf_counter() - started:.0f} s",
@@ -253,6 +259,8 @@ def main() -> None:
     parser.add_argument("--patterns", type=int, default=100_000)
     parser.add_argument("--gridsize", type=int, choices=[1, 2], default=1)
     parser.add_argument("--side", type=int, choices=list(SMALL_SCENES), default=64)
+    parser.add_argument("--view", choices=["baseline", "dense", "sparse"], default="baseline")
+    parser.add_argument("--preset", choices=["laptop", "smoke"], default="laptop")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -263,7 +271,8 @@ def main() -> None:
     elif options.what == "inference":
         inference(options.patterns, options.gridsize)
     else:
-        reliability(options.side, options.gridsize, options.seeds)
+        side = 32 if options.preset == "smoke" else options.side
+        reliability(side, options.view, options.seeds, options.preset)
 
 
 if __name__ == "__main__":

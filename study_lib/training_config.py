@@ -1,5 +1,6 @@
 """Every knob of one training in one frozen model, and the way to it from a design."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -55,9 +56,21 @@ class TrainingConfig(TrainingDesign, Machine):
 
 
 def training_config(
-    design: StudyDesign, view_name: str, machine: Machine = ANY_MACHINE
+    design: StudyDesign,
+    view_name: str,
+    machine: Machine = ANY_MACHINE,
+    *,
+    selection: Mapping[str, Any] | None = None,
 ) -> TrainingConfig:
     """Return the training of one view of a design; the dose is in the data alone.
+
+    Parameters
+    ----------
+    design, view_name, machine
+        Whose knobs.
+    selection
+        How the view's file was grouped, where that need not be as the design has it: its
+        ``neighbor_count`` and ``n_groups``.
 
     Raises
     ------
@@ -65,12 +78,15 @@ def training_config(
         If the design has no such view.
     """
     view = design.view(view_name)
+    designed = {"neighbor_count": design.neighbor_count, "n_groups": view.n_groups}
+    grouping = designed | {
+        name: made for name, made in (selection or {}).items() if name in designed
+    }
     return TrainingConfig(
         **design.training.model_dump(),
         **machine.model_dump(),
         channels=view.gridsize**2,
         side_px=design.patch_size_px,
-        neighbor_count=design.neighbor_count,
-        n_groups=view.n_groups,
+        **grouping,
         seed=design.noise_seeds.training,
     )

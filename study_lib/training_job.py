@@ -1,10 +1,11 @@
 """Phase E: one training job from its files to its record, for command line and notebook alike."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from study_lib.archive import metadata_of, open_npz
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.history import EpochRecord
@@ -16,6 +17,7 @@ from study_lib.records import Job, recorded
 from study_lib.training_backend import Backend, TrainingRequest, TrainingResult
 from study_lib.training_config import ANY_MACHINE, Machine, training_config
 from study_lib.training_jobs import TrainingJob, build_training_jobs
+from study_lib.views import selection_of
 
 MANIFEST = "training_manifest.json"
 BACKENDS: dict[str, Backend] = {"native": NativeBackend(), "ptychopinn": PtychoPinnBackend()}
@@ -83,7 +85,7 @@ def run_training_job(
     """
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r}: choose one of {', '.join(sorted(BACKENDS))}")
-    config = training_config(design, job.view, machine)
+    config = training_config(design, job.view, machine, selection=_selection(job.train_data_path))
     plan = {
         "dose": job.dose,
         "view": job.view,
@@ -128,6 +130,11 @@ def run_training_job(
         record.outputs += [*result.files, *(job.artifact_dir / name for name in kept)]
         log.line(f"done: {json.dumps(result.values, sort_keys=True)}")
     return record.results
+
+
+def _selection(path: Path) -> Mapping[str, Any] | None:
+    with open_npz(path) as archive:
+        return selection_of(metadata_of(archive))
 
 
 def train_view(

@@ -340,6 +340,30 @@ def test_training_cli_native_bridging_happens_once(matrix, tmp_path, monkeypatch
     assert len(calls) == 1
 
 
+def test_the_configuration_has_the_groups_of_the_file_not_of_the_design(matrix, tmp_path):
+    """Views can be made with another K and number of groups than the design has."""
+    root, design = matrix
+    roots = {"phase_c_root": root / "C", "phase_d_root": tmp_path / "D"}
+    other = design.model_copy(update={"neighbor_count": 5})
+    write_view(
+        other,
+        1e3,
+        "dense",
+        phase_c_root=root / "C",
+        output_root=tmp_path / "D",
+        artifact_root=tmp_path / "D",
+    )
+    jobs, _ = build_training_jobs(
+        design, **roots, artifact_root=tmp_path / "E", doses=[1e3], views=["dense"]
+    )
+    runner = Recorder()
+
+    run_training_job(jobs[0], design=design, artifact_root=tmp_path / "E", runner=runner)
+
+    assert design.neighbor_count != 5
+    assert runner.requests[0].config.neighbor_count == 5
+
+
 def test_the_upstream_package_gets_every_knob_and_never_the_object(matrix, tmp_path, monkeypatch):
     upstream = Upstream()
     upstream.install(monkeypatch)
