@@ -29,6 +29,7 @@ TINY_SETTINGS = (
     "{name: dense, gridsize: 2, target_overlap: 0.6}, "
     "{name: sparse, gridsize: 2, target_overlap: 0.4}]",
     "training.epochs=1",
+    "training.steps_min=0",
     "iterative.epochs=2",
 )
 

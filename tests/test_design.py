@@ -77,8 +77,8 @@ def test_a_file_that_sets_every_field_is_a_preset_named_after_it(tmp_path):
         ),
         ("step_px", "stepp_px", r"scan\.stepp_px: unknown name; known here: columns, jitter_px"),
         (
-            "{name: sparse",
-            "{nam: sparse",
+            "name: sparse ",
+            "nam: sparse ",
             r"views\.2\.nam: unknown name; .*gridsize, n_groups, name",
         ),
         ("neighbor_count", "neighbour_count", r"neighbour_count: unknown name;.*neighbor_count"),

@@ -218,6 +218,7 @@ def test_a_network_trained_with_a_mask_learns_from_the_other_pixels(masked):
     settings = [
         "training.epochs=6",
         "training.steps_min=0",
+        "training.steps_min=0",
         "training.validation_share=0.1",
         "training.precision=float32",
         "seeds.training=0",

@@ -56,7 +56,8 @@ def test_study_runs_on_a_strip_of_the_measured_siemens_star(tmp_path):
     base, metadata = load_dataset(tmp_path / "base.npz", base=True)
     printed = study(
         *("run", "--preset", "smoke", "--base-npz", "base.npz"),
-        *("--set", "training.epochs=1", "--set", "iterative.epochs=5"),
+        *("--set", "training.epochs=1", "--set", "training.steps_min=0"),
+        *("--set", "iterative.epochs=5"),
         cwd=tmp_path,
     )
 
