@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from study_lib import lsqml
+from study_lib import ptychi_engine
 from study_lib.alignment import align
 from study_lib.comparison import scored_pixels
 from study_lib.design import StudyDesign
+from study_lib.errors import StudyError
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.measurement import Measurement
 from study_lib.metrics import score
@@ -176,32 +177,19 @@ def run_lsqml(
     epochs: int,
     *,
     batch_size: int,
-    noise_model: Any,
+    noise_model: str,
     momentum: float = 0.0,
     hidden: np.ndarray | None = None,
-) -> lsqml.LsqmlResult:
-    """Run LSQML; its momentum is an option that the study leaves alone."""
-    plain = lsqml._options
-
-    def with_momentum(*arguments: Any, **keywords: Any) -> Any:
-        options = plain(*arguments, **keywords)
-        if momentum:
-            # pty-chi moves the object with momentum only where batches lie together.
-            options.reconstructor_options.batching_mode = "compact"
-            options.reconstructor_options.momentum_acceleration_gain = momentum
-        return options
-
-    lsqml._options = with_momentum
-    try:
-        return lsqml.reconstruct(
-            **arguments_of(measurement),
-            epochs=epochs,
-            batch_size=batch_size,
-            noise_model=noise_model,
-            bad_pixels=hidden,
-        )
-    finally:
-        lsqml._options = plain
+) -> ptychi_engine.EngineResult:
+    """Run LSQML on a measurement."""
+    return ptychi_engine.reconstruct(
+        **arguments_of(measurement),
+        epochs=epochs,
+        batch_size=batch_size,
+        noise_model=noise_model,
+        momentum=momentum,
+        bad_pixels=hidden,
+    )
 
 
 def held_out_deviance(object_: np.ndarray, measurement: Measurement, hidden: np.ndarray) -> float:
@@ -271,7 +259,7 @@ def best_lsqml(epochs: int) -> dict[float, dict[str, Any]]:
             }
             try:
                 found = run_lsqml(told, epochs, hidden=hidden, **choice)
-            except lsqml.StudyError as error:
+            except StudyError as error:
                 print(f"dose {dose:.0f}  {choice}  {error}", flush=True)
                 continue
             deviance = held_out_deviance(found.object_, measurement, hidden)

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.acquisition import Acquisition, step
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts, illumination
-from study_lib.lsqml import reconstruct
 from study_lib.processes import memory_bytes
+from study_lib.ptychi_engine import reconstruct
 
 MARGIN_PX = 4
 CHUNK = 64
@@ -138,7 +138,7 @@ def reconstructed(
     acquisition
         A measurement with counts.
     epochs, batch_size, seed, progress
-        As in :func:`study_lib.lsqml.reconstruct`.
+        As in :func:`study_lib.ptychi_engine.reconstruct`.
 
     Raises
     ------

@@ -7,9 +7,9 @@ import numpy as np
 
 from study_lib.design import StudyDesign
 from study_lib.files import sha256_of, write_npz
-from study_lib.lsqml import reconstruct
 from study_lib.measurement import load_measurement
 from study_lib.paths import reconstruction_folder, view_path
+from study_lib.ptychi_engine import reconstruct
 from study_lib.records import Job, recorded
 
 RESULT = "reconstruction.npz"

@@ -6,7 +6,7 @@ import torch
 from scipy.special import xlogy
 from scipy.stats import chisquare, poisson
 
-from study_lib import lsqml
+from study_lib import ptychi_engine
 from study_lib.contract import load_dataset, validate_file
 from study_lib.design import SPLITS
 from study_lib.detector import bad_pixel_mask, count_photons
@@ -247,7 +247,7 @@ def test_the_uniform_object_it_is_held_against_knows_the_mask(masked):
 
 
 def reconstructed(measurement, amplitudes, bad_pixels) -> np.ndarray:
-    return lsqml.reconstruct(
+    return ptychi_engine.reconstruct(
         amplitudes=amplitudes,
         positions_px=measurement.positions_px,
         probe=measurement.probe,

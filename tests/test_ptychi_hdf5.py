@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import lsqml
+from study_lib import ptychi_engine
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.hdf5_files import Hdf5Reader
@@ -17,7 +17,7 @@ from study_lib.raw_scan import ReadChoices
 
 def predicted_by_ptychi(patterns, parameters):
     """Return the counts that pty-chi expects, zero frequency in the centre."""
-    ptychi = lsqml.import_ptychi()
+    ptychi = ptychi_engine.import_ptychi()
     options = ptychi.api.LSQMLOptions()
     options.reconstructor_options.default_device = ptychi.api.Devices.CPU
     with h5py.File(patterns) as dp, h5py.File(parameters) as file:

@@ -1,4 +1,4 @@
-"""Iterative reconstruction by LSQML, the least-squares maximum-likelihood solver of pty-chi.
+"""Iterative reconstruction by the engines of pty-chi, LSQML first of all.
 
 Where pty-chi 2.2 departs from this project, and what is done about it:
 
@@ -9,12 +9,13 @@ Where pty-chi 2.2 departs from this project, and what is done about it:
 * ``random_seed`` does not reach the order of the batches, whose generator always starts alike; that
   generator is seeded here.
 * It asks for a pixel of margin around the patches; the buffer has it, the result does not.
-* Object and probe steps stay solved together, its default, even where the probe is fixed: alone,
-  the object's step carries a further factor of one half and takes some 1.5 times the epochs.
+* LSQML's object and probe steps stay solved together, its default, even where the probe is fixed:
+  alone, the object's step carries a further factor of one half and takes some 1.5 times the epochs.
+* RAAR of 2.2.0 leaves the solution again after some twenty epochs of a known probe, and DM stays
+  away from it: losses, residuals and remarks of a result say so.
 """
 
 import importlib
-import json
 import logging
 import random
 import time
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,39 +32,27 @@ from jaxtyping import Bool, Complex, Float
 
 from study_lib.errors import StudyError
 from study_lib.forward import corners_of, pixel_indices
+from study_lib.ptychi_options import EngineSettings, options_of, record_of
 from study_lib.torchvision_operators import import_torchvision
 
 MARGIN = 2
-RECORDED = (
-    "noise_model",
-    "num_epochs",
-    "batch_size",
-    "batching_mode",
-    "random_seed",
-    "default_device",
-    "default_dtype",
-    "gaussian_noise_std",
-    "momentum_acceleration_gain",
-    "preconditioning_damping_factor",
-    "rescale_probe_intensity_in_first_epoch",
-    "single_slice_solve_obj_prb_step_size_jointly",
-)
 
 
 @dataclass(frozen=True)
-class LsqmlResult:
-    """What LSQML found.
+class EngineResult:
+    """What an engine found.
 
     ``object_`` (oy, ox) is in the frame of the object that was asked for, one where no patch falls;
     ``probe`` (n, n) predicts counts; ``losses`` (epochs,) are the mean squared differences of the
     measured and the predicted amplitudes, in photons per detector pixel, over each epoch while it
-    ran; ``options`` are plain data for JSON;
-    ``cpu_s`` is processor time.
+    ran (with DM and RAAR, how far an epoch moved the exit waves); ``wall_s`` (epochs,) is the time
+    since the start; ``options`` are plain data for JSON; ``cpu_s`` is processor time.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
     probe: Complex[np.ndarray, "n n"]
     losses: Float[np.ndarray, " epochs"]
+    wall_s: Float[np.ndarray, " epochs"]
     options: dict[str, Any]
     cpu_s: float
 
@@ -93,7 +82,7 @@ def import_ptychi() -> ModuleType:
     except (ImportError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise StudyError(
-            f"LSQML needs pty-chi, which does not import ({reason}); "
+            f"this algorithm needs pty-chi, which does not import ({reason}); "
             "install it beside torch with: pip install ptychi==2.2.0"
         ) from error
 
@@ -106,12 +95,14 @@ def reconstruct(
     object_shape: tuple[int, int],
     epochs: int,
     batch_size: int,
-    noise_model: Literal["gaussian", "poisson"],
+    noise_model: str,
     seed: int,
+    algorithm: str = "LSQML",
+    momentum: float = 0.0,
     bad_pixels: Bool[np.ndarray, "n n"] | None = None,
     refine_probe: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
-) -> LsqmlResult:
+) -> EngineResult:
     """Return the object that explains the patterns, from a uniform start.
 
     Positions are never refined, and nothing rescales the probe or moves power between probe and
@@ -127,17 +118,11 @@ def reconstruct(
         Illumination in sqrt(photons) per pixel.
     object_shape
         (rows, columns) of the object, lit or not.
-    epochs, batch_size
-        Passes over the patterns, and patterns per update.
-    noise_model
-        ``gaussian`` for the amplitudes (variance-stabilised counts), or ``poisson``.
-    seed
-        Order of the batches; with ``poisson`` also the small random part of the step sizes.
+    epochs, batch_size, noise_model, seed, algorithm, momentum, refine_probe
+        As in :class:`study_lib.ptychi_options.EngineSettings`.
     bad_pixels : (n, n)
         True where no count is valid; the wave there is left as the model has it. The losses that
         pty-chi reports count these pixels all the same.
-    refine_probe
-        Whether the probe is an unknown too.
     progress
         Called after each epoch with (epochs done, epochs, loss).
 
@@ -146,25 +131,26 @@ def reconstruct(
     ValueError
         If the arrays do not fit together, or a patch leaves the object.
     StudyError
-        If pty-chi is absent, or LSQML does not stay finite.
+        If pty-chi is absent, or the engine does not stay finite.
 
     References
     ----------
-    Odstrcil, Menzel and Guizar-Sicairos, Opt. Express 26, 3108 (2018), doi:10.1364/OE.26.003108
+    LSQML: Odstrcil, Menzel and Guizar-Sicairos, Opt. Express 26, 3108 (2018),
+    doi:10.1364/OE.26.003108. The PIE family: Maiden, Johnson and Li, Optica 4, 736 (2017),
+    doi:10.1364/OPTICA.4.000736. RAAR: Marchesini et al., J. Appl. Cryst. 49, 1245 (2016),
+    doi:10.1107/S1600576716008074.
     """
-    _check_together(amplitudes, positions_px, probe, epochs, batch_size)
+    _check_together(amplitudes, positions_px, probe)
+    settings = EngineSettings(
+        algorithm, epochs, batch_size, noise_model, momentum, seed, refine_probe
+    )
     ptychi = import_ptychi()
     side = probe.shape[0]
     view = _view_of(positions_px, side, object_shape)
-    settings = {
-        "noise_model": noise_model,
-        "num_epochs": epochs,
-        "batch_size": batch_size,
-        "random_seed": seed,
-    }
+    first_y, first_x = ((side - 1) / 2 - side // 2 - first for first in view.first_px)
     start = time.process_time()
     with _borrowed_globals():
-        options = _options(ptychi.api, settings, view, side, refine_probe=refine_probe)
+        options = options_of(ptychi.api, settings, (first_y, first_x))
         task = ptychi.api.task.PtychographyTask(
             options,
             diffraction_data=np.round(amplitudes.astype(np.float64) ** 2).astype(np.float32),
@@ -176,22 +162,21 @@ def reconstruct(
             valid_pixel_mask=None if bad_pixels is None else ~bad_pixels,
         )
         task.reconstructor.dataloader.generator.manual_seed(seed)
-        losses = _run(task, epochs, progress)
+        losses, wall_s = _run(task, settings, progress)
         patch = task.get_data_to_cpu("object", as_numpy=True)[0]
         refined = task.get_data_to_cpu("probe", as_numpy=True)[0, 0] * side
-    _check_finite(patch, losses)
-    return LsqmlResult(
+    _check_finite(patch, losses, algorithm)
+    return EngineResult(
         object_=_pasted(patch, view),
         probe=refined.astype(np.complex64) if refine_probe else probe.astype(np.complex64),
         losses=losses,
-        options={"ptychi": ptychi.__version__, **_record(options)},
+        wall_s=wall_s,
+        options={"ptychi": ptychi.__version__, **record_of(options, settings)},
         cpu_s=time.process_time() - start,
     )
 
 
-def _check_together(
-    amplitudes: np.ndarray, positions_px: np.ndarray, probe: np.ndarray, epochs: int, batch: int
-) -> None:
+def _check_together(amplitudes: np.ndarray, positions_px: np.ndarray, probe: np.ndarray) -> None:
     side = probe.shape[0]
     expected = (len(amplitudes), side, side)
     if probe.shape != (side, side) or amplitudes.shape != expected or not len(amplitudes):
@@ -204,16 +189,14 @@ def _check_together(
             f"positions_px have shape {positions_px.shape} for {len(amplitudes)} patterns; "
             "give one (row, column) per pattern"
         )
-    if epochs < 1 or batch < 1:
-        raise ValueError(f"epochs is {epochs} and batch_size {batch}; both must be at least 1")
 
 
-def _check_finite(patch: np.ndarray, losses: np.ndarray) -> None:
+def _check_finite(patch: np.ndarray, losses: np.ndarray, algorithm: str) -> None:
     wrong = int((~np.isfinite(patch)).sum())
     if wrong or not np.isfinite(losses).all():
         raise StudyError(
-            f"LSQML diverged: {wrong} of {patch.size} object pixels are not finite, the last loss "
-            f"is {losses[-1]}; use more patterns per batch or check the scale of the probe"
+            f"{algorithm} diverged: {wrong} of {patch.size} object pixels are not finite, the last "
+            f"loss is {losses[-1]}; use more patterns per batch or check the scale of the probe"
         )
 
 
@@ -228,72 +211,26 @@ def _view_of(positions_px: np.ndarray, side: int, object_shape: tuple[int, int])
     return _View(positions, (first[0], first[1]), (shape[0], shape[1]), lit)
 
 
-def _options(
-    api: ModuleType, settings: dict[str, Any], view: _View, side: int, *, refine_probe: bool
-) -> Any:
-    """Return pty-chi's options with everything off that moves scale, modes or positions."""
-    options = api.LSQMLOptions()
-    options.data_options.fft_shift = True
-    options.data_options.free_space_propagation_distance_m = np.inf
-
-    solver = options.reconstructor_options
-    for name, value in settings.items():
-        setattr(solver, name, value)
-    solver.default_device = api.Devices.CPU
-    solver.allow_nondeterministic_algorithms = False
-    solver.rescale_probe_intensity_in_first_epoch = False
-    solver.single_slice_solve_obj_prb_step_size_jointly = True
-
-    object_options = options.object_options
-    object_options.remove_object_probe_ambiguity.enabled = False
-    object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
-    object_options.position_origin_coords = [
-        (side - 1) / 2 - side // 2 - first for first in view.first_px
-    ]
-
-    options.probe_options.optimizable = refine_probe
-    options.probe_options.power_constraint.enabled = False
-    options.probe_options.orthogonalize_incoherent_modes.enabled = False
-    options.probe_options.orthogonalize_opr_modes.enabled = False
-    options.probe_position_options.optimizable = False
-    options.opr_mode_weight_options.optimizable = False
-    return options
-
-
-def _record(options: Any) -> dict[str, Any]:
-    """Return the options that matter as plain data."""
-    solver = json.loads(json.dumps(options.reconstructor_options.get_dict(), default=str))
-    return {
-        "algorithm": "LSQML",
-        "object_start": "uniform",
-        "refine_probe": options.probe_options.optimizable,
-        "refine_positions": options.probe_position_options.optimizable,
-        "probe_power_constraint": options.probe_options.power_constraint.enabled,
-        "remove_object_probe_ambiguity": (
-            options.object_options.remove_object_probe_ambiguity.enabled
-        ),
-        "object_step_scaler": options.object_options.optimal_step_size_scaler,
-        **{name: solver[name] for name in RECORDED},
-    }
-
-
 def _run(
-    task: Any, epochs: int, progress: Callable[[int, int, float], None] | None
-) -> Float[np.ndarray, " epochs"]:
-    """Run epoch by epoch; the state of the task carries over."""
-    losses = np.empty(epochs)
+    task: Any, settings: EngineSettings, progress: Callable[[int, int, float], None] | None
+) -> tuple[Float[np.ndarray, " epochs"], Float[np.ndarray, " epochs"]]:
+    """Run epoch by epoch, as the state of the task carries over; return losses and times."""
+    epochs = settings.epochs
+    losses, wall_s = np.empty(epochs), np.empty(epochs)
+    started = time.perf_counter()
     for epoch in range(epochs):
         try:
             task.run(n_epochs=1, reset_timer_globals=False)
         except RuntimeError as error:
             raise StudyError(
-                f"LSQML stopped in epoch {epoch + 1} of {epochs} ({error}); "
+                f"{settings.algorithm} stopped in epoch {epoch + 1} of {epochs} ({error}); "
                 "use more patterns per batch or check the scale of the probe"
             ) from error
         losses[epoch] = task.reconstructor.loss_tracker.table["loss"].iloc[-1]
+        wall_s[epoch] = time.perf_counter() - started
         if progress:
             progress(epoch + 1, epochs, float(losses[epoch]))
-    return losses
+    return losses, wall_s
 
 
 def _pasted(patch: Complex[np.ndarray, "by bx"], view: _View) -> Complex[np.ndarray, "oy ox"]:
@@ -310,7 +247,7 @@ def _borrowed_globals() -> Iterator[None]:
 
     It seeds three global generators, sets torch's default device and type, and its calls of
     ``logging.info`` give the root logger a handler. Torch's remark on pty-chi's bounds check is
-    left out: it is about gradients, which LSQML does not use.
+    left out: it is about gradients, which the projection engines do not use.
     """
     root, logger = logging.getLogger(), logging.getLogger("ptychi")
     handlers, level = root.handlers[:], logger.level
