@@ -69,7 +69,7 @@ def test_pty_chi_predicts_the_patterns_from_the_files(tmp_path, acquisition, mor
     )
     write_ptychi(tmp_path / "s_dp.hdf5", whole)
 
-    with lsqml._borrowed_globals():
+    with ptychi_engine._borrowed_globals():
         predicted = predicted_by_ptychi(tmp_path / "s_dp.hdf5", tmp_path / "s_para.hdf5")
 
     waves = exit_waves(*map(torch.from_numpy, (whole.probe, whole.object_, whole.positions_px)))
