@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from jaxtyping import Complex, Int
 
 from study_lib.archive import read_npz
 from study_lib.bundle import BUNDLE, load_bundle
+from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
+from study_lib.files import read_json
 from study_lib.inference import reconstruct
 from study_lib.measurement import Measurement
-from study_lib.paths import reconstruction_folder, training_folder
-from study_lib.reconstruction_job import RESULT
+from study_lib.paths import training_folder
+from study_lib.reconstruction_jobs import RECONSTRUCTIONS, RESULT, arm_folder, arm_of
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,18 @@ class ArmResult:
     sources: tuple[Path, ...]
 
 
+Arm = Callable[[ArmRequest], ArmResult]
+
+
+class MissingResultError(InputError):
+    """An arm has no result for a condition; its message says why."""
+
+
 def pinn(request: ArmRequest) -> ArmResult:
     """Pass the view's patterns through the network trained on the train split of the same view."""
     folder = training_folder(request.phase_e_root, request.dose, request.view, request.gridsize)
+    if not (folder / BUNDLE).is_file():
+        raise MissingResultError(f"pinn: {folder / BUNDLE} is not there; run `study train`")
     trained = load_bundle(folder / BUNDLE)
     _require_made_from(trained.measurement_sha256, request.train_sha256, folder / BUNDLE)
     started = time.process_time()
@@ -69,24 +81,43 @@ def pinn(request: ArmRequest) -> ArmResult:
     )
 
 
-def lsqml(request: ArmRequest) -> ArmResult:
-    """Read the iterative reconstruction of the same patterns."""
-    folder = reconstruction_folder(request.phase_f_root, request.dose, request.view, request.split)
-    path = folder / RESULT
+def iterative(algorithm: str, request: ArmRequest) -> ArmResult:
+    """Read the reconstruction that an iterative algorithm made of the same patterns."""
+    condition = (request.dose, request.view, request.split)
+    path = arm_folder(request.phase_f_root, *condition, algorithm) / RESULT
+    if not path.is_file():
+        raise MissingResultError(
+            _why_missing(path, request.phase_f_root / RECONSTRUCTIONS, algorithm)
+        )
     arrays, metadata = read_npz(path)
     missing = {"object", "scan_index"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run `study reconstruct`")
     _require_made_from(str(metadata.get("measurement_sha256")), request.sha256, path)
+    known = "probe" if metadata["probe"] == "known" else "a first probe, refined"
     return ArmResult(
-        label="LSQML",
-        knows="probe, positions; uniform start",
+        label=algorithm,
+        knows=f"{known}, positions; uniform start",
         object_=arrays["object"],
         scan_index=arrays["scan_index"],
         cpu_s=float(metadata["reconstruction_cpu_s"]),
         training_cpu_s=0.0,
         sources=(path,),
     )
+
+
+def arms_of(design: StudyDesign) -> dict[str, Arm]:
+    """Return the arms of a study: those registered, and one for each algorithm of the design."""
+    algorithms = design.iterative.algorithms
+    return ARMS | {arm_of(name): partial(iterative, name) for name in algorithms}
+
+
+def _why_missing(path: Path, manifest: Path, algorithm: str) -> str:
+    """Return what the manifest says of a result that is not there."""
+    key = path.parent.relative_to(manifest.parent).as_posix()
+    record = read_json(manifest)["jobs"].get(key, {}) if manifest.is_file() else {}
+    reason = record.get("error") or "it was not run; run `study reconstruct`"
+    return f"{algorithm}: {reason}"
 
 
 def _require_made_from(found: str, expected: str, path: Path) -> None:
@@ -104,4 +135,4 @@ def _require_made_from(found: str, expected: str, path: Path) -> None:
         )
 
 
-ARMS: dict[str, Callable[[ArmRequest], ArmResult]] = {"pinn": pinn, "lsqml": lsqml}
+ARMS: dict[str, Arm] = {"pinn": pinn}  # beside the algorithms of a design

@@ -23,6 +23,7 @@ from study_lib.cli_options import (
     Split,
     View,
 )
+from study_lib.cli_reconstruction import reconstruct
 from study_lib.cli_training import check_loss, train
 from study_lib.errors import InputError
 
@@ -190,41 +191,6 @@ def overlap(
             print(f"  {overlap_sentence(split, metrics)}")
 
     batch(jobs, run, dry_run=dry_run)
-
-
-def reconstruct(
-    phase_c_root: PhaseC,
-    phase_d_root: PhaseD,
-    artifact_root: ArtifactRoot,
-    dose: Dose = None,
-    view: View = None,
-    split: Split = None,
-    algorithm: Annotated[str | None, typer.Option(help="Default: the design's.")] = None,
-    num_epochs: Annotated[int | None, typer.Option(help="Default: the design's.")] = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Reconstruct each dose, view and split iteratively from a uniform object (phase F)."""
-    from study_lib.presets import parse_design
-    from study_lib.reconstruction_job import reconstruct_view
-    from study_lib.selection import chosen, design_of
-
-    content = design_of(phase_c_root).model_dump(mode="json")
-    content["iterative"] |= {"algorithm": algorithm} if algorithm else {}
-    content["iterative"] |= {"epochs": num_epochs} if num_epochs is not None else {}
-    study = parse_design(content, "study reconstruct")
-    batch(
-        chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
-        lambda dose, view, split: reconstruct_view(
-            study,
-            dose,
-            view,
-            split,
-            phase_c_root=phase_c_root,
-            phase_d_root=phase_d_root,
-            artifact_root=artifact_root,
-        ),
-        dry_run=dry_run,
-    )
 
 
 def compare(

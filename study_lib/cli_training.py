@@ -35,8 +35,9 @@ def train(
     interrupted is taken up where it stopped.
     """
     from study_lib.selection import chosen, design_of
+    from study_lib.skips import write_skip_summary
     from study_lib.training_config import machine_of
-    from study_lib.training_jobs import TrainingJob, build_training_jobs, write_skip_summary
+    from study_lib.training_jobs import TrainingJob, build_training_jobs
 
     study = design_of(phase_c_root)
     machine = machine_of(device=device, threads=threads, compile=compiled)

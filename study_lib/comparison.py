@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from study_lib.arms import ARMS, ArmRequest, ArmResult
+from study_lib.arms import ArmRequest, ArmResult, MissingResultError, arms_of
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
-from study_lib.errors import StudyError
+from study_lib.errors import InputError, StudyError
 from study_lib.files import atomic_path, sha256_of, write_json, write_npz
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.overlap import image_overlap
@@ -19,6 +19,8 @@ from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
 from study_lib.scoring import scored_pixels, scores_of
 from study_lib.views import selection_of
+
+COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz")
 
 
 def compare_view(
@@ -35,10 +37,13 @@ def compare_view(
 ) -> list[dict[str, Any]]:
     """Align and score every arm; write metrics, aligned objects, truth, mask; return the rows.
 
+    An arm without a result has no row, and its reason is in ``missing_arms.json``.
+
     Raises
     ------
     InputError
-        If dose or view are not in the design, or a file of an earlier phase is missing or broken.
+        If dose or view are not in the design, a file of an earlier phase is missing or broken, or
+        no arm has a result.
     StudyError
         If the arms did not see the same patterns.
     """
@@ -85,20 +90,34 @@ def compare_view(
         }
         rows: list[dict[str, Any]] = []
         arrays = {"truth": truth[crop], "mask": mask}
-        for step, (name, arm) in enumerate(ARMS.items(), start=1):
-            result = arm(request)
+        missing: dict[str, str] = {}
+        registered = arms_of(design)
+        for step, (name, arm) in enumerate(registered.items(), start=1):
+            try:
+                result = arm(request)
+            except MissingResultError as error:
+                missing[name] = str(error)
+                continue
             require_same_patterns(result, measurement)
             row, aligned = _score_arm(result, truth, crop, mask, design)
             rows.append(conditions | {"arm": name} | row)
             arrays[name] = aligned
             job.inputs += result.sources
-            job.progress("compare", step, len(ARMS))
+            job.progress("compare", step, len(registered))
+        if not rows:
+            raise InputError("no arm has a result: " + "; ".join(missing.values()))
         write_csv(folder / "metrics.csv", rows)
         write_json(folder / "metrics.json", rows)
         origin = [int(crop[0].start), int(crop[1].start)]
         write_npz(folder / "aligned.npz", arrays, {"origin_px": origin, **job.parameters})
-        job.outputs += [folder / name for name in ("metrics.csv", "metrics.json", "aligned.npz")]
-        job.results |= {"arms": rows, "scored_pixels": int(mask.sum()), "origin_px": origin}
+        write_json(folder / "missing_arms.json", missing)
+        job.outputs += [folder / name for name in COMPARED]
+        job.results |= {
+            "arms": rows,
+            "missing_arms": missing,
+            "scored_pixels": int(mask.sum()),
+            "origin_px": origin,
+        }
     return rows
 
 

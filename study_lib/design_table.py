@@ -17,7 +17,8 @@ from study_lib.views import view_of
 NOTEBOOK_S = 8.0
 GROUP_S_PER_PIXEL = 3.0e-6
 PATTERN_S_PER_PIXEL = 1.7e-7
-LSQML_S_PER_PIXEL = 2.1e-7
+ENGINE_S_PER_PIXEL = 2.1e-7  # LSQML of pty-chi
+SOLVER_S_PER_PIXEL = 2.4e-8
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,16 @@ def _view_row(
 def _estimated_cpu_s(design: StudyDesign, rows: list[ViewRow], notebooks: int) -> float:
     """Return a rough sum over all jobs; convolutions grow with the square of the width."""
     training, pixels = design.training, design.patch_size_px**2
+    iterative = design.iterative
+    pass_s = sum(
+        SOLVER_S_PER_PIXEL * iterative.solver.epochs
+        if name == "solver"
+        else ENGINE_S_PER_PIXEL * iterative.epochs
+        for name in iterative.algorithms
+    )
     cpu_s = notebooks * NOTEBOOK_S
     for row in rows:
-        lsqml_s = LSQML_S_PER_PIXEL * pixels * row.patterns * design.iterative.epochs
-        cpu_s += len(design.doses) * lsqml_s
+        cpu_s += len(design.doses) * pass_s * pixels * row.patterns
         if row.split == "train":
             shown = max(training.epochs * row.groups, training.steps_min * training.batch_size)
             per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2

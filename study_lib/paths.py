@@ -48,7 +48,7 @@ def training_folder(phase_e_root: Path, dose: float, view: str, gridsize: int) -
 
 
 def reconstruction_folder(phase_f_root: Path, dose: float, view: str, split: str) -> Path:
-    """Return the folder of one iterative reconstruction."""
+    """Return the folder of the iterative reconstructions of one split, one folder per arm in it."""
     return view_folder(phase_f_root, dose, view) / split
 
 

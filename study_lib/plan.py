@@ -148,7 +148,7 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
                 split,
                 after=[overlap.name],
                 folder=iterative,
-                outputs=[iterative / "reconstruction.npz"],
+                outputs=[iterative / "reconstructions.json"],
                 parameters=condition | {"split": split},
             )
             compared = comparison_folder(roots["G"], dose, view.name, split)
@@ -159,7 +159,8 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
                 after=[train.name, reconstruct.name],
                 folder=compared,
                 outputs=[
-                    compared / name for name in ("metrics.csv", "metrics.json", "aligned.npz")
+                    compared / name
+                    for name in ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz")
                 ],
                 parameters=condition | {"split": split},
             )

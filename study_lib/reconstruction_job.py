@@ -1,18 +1,109 @@
-"""Phase F: iterative reconstruction of one dose, view and split, from a uniform object."""
+"""Phase F: one iterative reconstruction from its file to its record, for command and notebook."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from study_lib.design import StudyDesign
-from study_lib.files import sha256_of, write_npz
-from study_lib.measurement import load_measurement
-from study_lib.paths import reconstruction_folder, view_path
-from study_lib.ptychi_engine import reconstruct
-from study_lib.records import Job, recorded
+from study_lib.errors import StudyError
+from study_lib.files import sha256_of, write_json, write_npz
+from study_lib.iterative import IterativeResult, run_algorithm
+from study_lib.job_log import logged, printed_output_kept, somebody_watches
+from study_lib.measurement import Measurement, load_measurement
+from study_lib.paths import reconstruction_folder
+from study_lib.reconstruction_jobs import (
+    RECONSTRUCTIONS,
+    RESULT,
+    ReconstructionJob,
+    arm_of,
+    build_reconstruction_jobs,
+)
+from study_lib.records import Job, provenance, recorded
 
-RESULT = "reconstruction.npz"
+SUMMARY = "reconstructions.json"
+FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
+LINES_PRINTED = 10
+Runner = Callable[..., IterativeResult]
+
+
+def run_reconstruction_job(
+    job: ReconstructionJob,
+    *,
+    design: StudyDesign,
+    artifact_root: Path,
+    runner: Runner | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Reconstruct every pattern of one view and split; write result, log and record.
+
+    Parameters
+    ----------
+    job
+        From :func:`build_reconstruction_jobs`.
+    design
+        Gives the algorithm its settings and seed.
+    artifact_root
+        Holds the manifest, to which this job's record is added whether it succeeds or not.
+    runner
+        Reconstructs; default: :func:`study_lib.iterative.run_algorithm`.
+    dry_run
+        Whether to return what would be done and write nothing.
+
+    Raises
+    ------
+    InputError
+        If the file is broken or holds nothing to reconstruct.
+    StudyError
+        If pty-chi is absent, or the numbers do not stay finite.
+    """
+    seed = design.noise_seeds.iterative
+    plan = {
+        "dose": job.dose,
+        "view": job.view,
+        "split": job.split,
+        "design": design.digest,
+        **design.iterative.model_dump(mode="json", exclude={"algorithms"}),
+        "algorithm": job.algorithm,
+    }
+    if dry_run:
+        return plan | {"dry_run": True}
+    record = Job(
+        manifest=artifact_root / RECONSTRUCTIONS,
+        key=job.artifact_dir.relative_to(artifact_root).as_posix(),
+        folder=job.artifact_dir,
+        parameters=plan,
+        seeds={"iterative": seed},
+        inputs=[job.data_path],
+    )
+    with (
+        recorded(record),
+        printed_output_kept(job.artifact_dir),
+        logged(job.log_path, job.label) as log,
+    ):
+        log.line(f"{job.label} data={job.data_path.name}")
+        (job.artifact_dir / RESULT).unlink(missing_ok=True)  # never taken for this run's
+        measurement = load_measurement(job.data_path)
+
+        def epoch(done: int, epochs: int, loss: float) -> None:
+            record.progress(job.algorithm, done, epochs, loss=loss)
+            text = f"{job.algorithm} epoch {done}/{epochs} loss {loss:.6g}"
+            if somebody_watches() or done % max(1, epochs // LINES_PRINTED) == 0:
+                log.step(text, done, epochs, "epoch")
+            else:
+                log.line(text)
+
+        found = (runner or run_algorithm)(
+            job.algorithm, measurement, design.iterative, seed=seed, progress=epoch
+        )
+        record.results |= _results(found, measurement) | {
+            "measurement_sha256": sha256_of(job.data_path)
+        }
+        _write(job, found, measurement, plan | record.results)
+        record.outputs += [job.artifact_dir / RESULT, job.log_path]
+        log.line(f"done: {found.stop}, final loss {float(found.losses[-1]):.6g}")
+        for remark in found.remarks:
+            log.line(f"doubtful: {remark}")
+    return record.results
 
 
 def reconstruct_view(
@@ -24,63 +115,74 @@ def reconstruct_view(
     phase_c_root: Path,
     phase_d_root: Path,
     artifact_root: Path,
-) -> dict[str, Any]:
-    """Reconstruct every pattern of one view and split with the known probe; write the result.
+) -> dict[str, dict[str, Any]]:
+    """Run every algorithm of the design on one view and split; what the notebook calls.
+
+    An algorithm that fails does not keep the others from running: its entry has ``failed``, the
+    reason, and so has ``reconstructions.json`` beside the results.
 
     Raises
     ------
     InputError
-        If dose or view are not in the design, or the view's file is missing or broken.
+        If dose or view are not in the design, or the view's file is missing.
+    StudyError
+        If every algorithm failed.
     """
     design.require_dose(dose)
-    view = design.view(view_name)
-    folder = reconstruction_folder(artifact_root, dose, view.name, split)
-    source = view_path(phase_c_root, phase_d_root, dose, view.name, split)
-    settings = design.iterative
-    job = Job(
-        manifest=artifact_root / "reconstruction_manifest.json",
-        key=folder.relative_to(artifact_root).as_posix(),
-        folder=folder,
-        parameters={
-            "dose": dose,
-            "view": view.name,
-            "split": split,
-            "design": design.digest,
-            **settings.model_dump(),
-        },
-        seeds={"iterative": design.noise_seeds.iterative},
-        inputs=[source],
+    jobs, _ = build_reconstruction_jobs(
+        design,
+        phase_c_root=phase_c_root,
+        phase_d_root=phase_d_root,
+        artifact_root=artifact_root,
+        doses=[dose],
+        views=[design.view(view_name).name],
+        splits=[split],
     )
-    with recorded(job):
-        measurement = load_measurement(source)
-        result = reconstruct(
-            amplitudes=measurement.amplitudes,
-            positions_px=measurement.positions_px,
-            probe=measurement.probe,
-            object_shape=measurement.object_shape,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            noise_model=settings.noise_model,
-            seed=design.noise_seeds.iterative,
-            bad_pixels=measurement.bad_pixels,
-            progress=lambda epoch, epochs, loss: job.progress("lsqml", epoch, epochs, loss=loss),
-        )
-        job.results |= {
-            "patterns": len(measurement.scan_index),
-            "epochs": len(result.losses),
-            "first_loss": float(result.losses[0]),
-            "final_loss": float(result.losses[-1]),
-            "reconstruction_cpu_s": result.cpu_s,
-            "measurement_sha256": sha256_of(source),
-            "options": result.options,
-        }
-        arrays = {
-            "object": result.object_.astype(np.complex64),
-            "probe": result.probe.astype(np.complex64),
-            "losses": result.losses,
-            "scan_index": measurement.scan_index,
-        }
-        metadata = {"arm": "lsqml", "frame": "object of the dataset file", **job.results}
-        write_npz(folder / RESULT, arrays, metadata)
-        job.outputs.append(folder / RESULT)
-    return job.results
+    results: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        try:
+            found = run_reconstruction_job(job, design=design, artifact_root=artifact_root)
+        except StudyError as error:
+            found = {"failed": str(error)}
+        results[arm_of(job.algorithm)] = {"algorithm": job.algorithm, **found}
+    failures = [f"{arm}: {found['failed']}" for arm, found in results.items() if "failed" in found]
+    if len(failures) == len(results):
+        raise StudyError("; ".join(failures))
+    write_json(reconstruction_folder(artifact_root, dose, view_name, split) / SUMMARY, results)
+    return results
+
+
+def _results(found: IterativeResult, measurement: Measurement) -> dict[str, Any]:
+    """Return what the record keeps of a result."""
+    return {
+        "patterns": len(measurement.scan_index),
+        "epochs": len(found.losses),
+        "first_loss": float(found.losses[0]),
+        "final_loss": float(found.losses[-1]),
+        "residual": float(found.residuals.mean()),
+        "stop": found.stop,
+        "remarks": list(found.remarks),
+        "reconstruction_wall_s": float(found.wall_s[-1]),
+        "reconstruction_cpu_s": found.cpu_s,
+        "options": found.options,
+    }
+
+
+def _write(
+    job: ReconstructionJob,
+    found: IterativeResult,
+    measurement: Measurement,
+    metadata: dict[str, Any],
+) -> None:
+    arrays = {
+        "object": found.object_,
+        "probe": found.probe,
+        "losses": found.losses,
+        "wall_s": found.wall_s,
+        "residuals": found.residuals,
+        "positions_px": measurement.positions_px,
+        "scan_index": measurement.scan_index,
+    }
+    stated = {"arm": arm_of(job.algorithm), "frame": FRAME, "object_origin_px": [0, 0]}
+    versions = provenance()["versions"]
+    write_npz(job.artifact_dir / RESULT, arrays, {**stated, "versions": versions, **metadata})

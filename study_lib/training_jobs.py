@@ -1,16 +1,13 @@
 """Which networks are to be trained, on which files, and what is left out because it is missing."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError
-from study_lib.files import write_json
 from study_lib.paths import training_folder, view_path
-
-SKIP_SUMMARY = "skip_summary.json"
+from study_lib.skips import SkippedView, require_data
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,7 @@ class TrainingJob:
                 f"training of view {self.view} with gridsize {self.gridsize}; set it to {wanted}"
             )
         for path in (self.train_data_path, self.test_data_path):
-            if not path.is_file():
-                command = "generate" if self.view == "baseline" else "overlap"
-                raise InputError(
-                    f"{path}: no such file; make it with `study {command}` for dose {self.dose:g}"
-                    + ("" if self.view == "baseline" else f" and view {self.view}")
-                )
+            require_data(path, self.dose, self.view)
 
     @property
     def log_path(self) -> Path:
@@ -55,15 +47,6 @@ class TrainingJob:
     def label(self) -> str:
         """The condition in a few words."""
         return f"dose={self.dose:g} view={self.view} gridsize={self.gridsize}"
-
-
-@dataclass(frozen=True)
-class SkippedView:
-    """A condition that is not trained, and why."""
-
-    dose: float
-    view: str
-    reason: str
 
 
 def build_training_jobs(
@@ -111,13 +94,3 @@ def build_training_jobs(
                     raise
                 skipped.append(SkippedView(dose, view.name, str(error)))
     return jobs, skipped
-
-
-def write_skip_summary(artifact_root: Path, skipped: Collection[SkippedView]) -> dict[str, Any]:
-    """Write and return which views are skipped; also when there is none."""
-    summary = {
-        "skipped_count": len(skipped),
-        "skipped_views": [asdict(view) for view in skipped],
-    }
-    write_json(artifact_root / SKIP_SUMMARY, summary)
-    return summary
