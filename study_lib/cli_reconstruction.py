@@ -79,17 +79,17 @@ def reconstruct(
     matching = chosen(
         study, dose=dose, view=view, gridsize=gridsize, split=split, axes=("dose", "view", "split")
     )
-    asked_for = {
-        axis: list(dict.fromkeys(entry[axis] for entry in matching)) for axis in matching[0]
-    }
+    doses, views, splits = (
+        list(dict.fromkeys(entry[axis] for entry in matching)) for axis in ("dose", "view", "split")
+    )
     jobs, skipped = build_reconstruction_jobs(
         study,
         phase_c_root=phase_c_root,
         phase_d_root=phase_d_root,
         artifact_root=artifact_root,
-        doses=asked_for["dose"],
-        views=asked_for["view"],
-        splits=asked_for["split"],
+        doses=doses,
+        views=views,
+        splits=splits,
         allow_missing_phase_d=allow_missing_phase_d,
     )
     for missing in skipped:

@@ -154,6 +154,6 @@ def _doubts(residuals: Float[np.ndarray, " scan"], measurement: Measurement) -> 
     if residuals.mean() < uniform.mean():
         return ()
     return (
-        f"it explains the counts no better ({residuals.mean():.3g} half deviance per pixel) than an "
-        f"object of ones ({uniform.mean():.3g}): it did not converge",
+        f"it explains the counts no better than an object of ones ({residuals.mean():.3g} half "
+        f"deviance per pixel, ones {uniform.mean():.3g}): it did not converge",
     )

@@ -54,7 +54,8 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=110)
         figures.append(path.relative_to(artifact_root).as_posix())
-    write_text(artifact_root / "summary.md", _markdown(splits, figures, _origin(phase_g_root)))
+    origin, missing = _origin(phase_g_root), _missing(phase_g_root)
+    write_text(artifact_root / "summary.md", _markdown(splits, figures, origin, missing))
     return rows
 
 
@@ -127,11 +128,27 @@ def _origin(phase_g_root: Path) -> str:
     )
 
 
-def _markdown(splits: dict[str, list[dict[str, Any]]], figures: Sequence[str], origin: str) -> str:
+def _missing(phase_g_root: Path) -> list[str]:
+    """Return one line for each arm that has no row, with its condition and the reason."""
+    return [
+        f"- missing: {path.parent.relative_to(phase_g_root).as_posix()}: {reason}"
+        for path in sorted(phase_g_root.glob("dose_*/*/*/missing_arms.json"))
+        for reason in read_json(path).values()
+    ]
+
+
+def _markdown(
+    splits: dict[str, list[dict[str, Any]]],
+    figures: Sequence[str],
+    origin: str,
+    missing: Sequence[str],
+) -> str:
     parts = ["# Summary\n"] + ([origin] if origin else [])
     for split, rows in splits.items():
         if rows:
             parts.append(f"## {split.capitalize()} split\n\n{markdown_table(rows)}")
+    if missing:
+        parts.append("\n".join(missing) + "\n")
     parts.append(
         "Overlap is the mean disc overlap of a pattern with its nearest neighbours (metric 2), as "
         "measured on the patterns used; the target is what was asked for. A "

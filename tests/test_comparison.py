@@ -5,15 +5,16 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from study_lib import arms, native_backend, reconstruction_job
+from study_lib import arms, native_backend, ptychi_engine, solver
 from study_lib.archive import read_npz
-from study_lib.arms import ARMS, ArmRequest, ArmResult
+from study_lib.arms import ARMS, ArmRequest, ArmResult, arms_of
 from study_lib.bundle import BUNDLE, load_bundle
 from study_lib.comparison import compare_view, require_same_patterns, view_overlap
 from study_lib.contract import load_dataset, save_dataset
@@ -24,9 +25,10 @@ from study_lib.generation import generate_dose
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metrics import HIGHER_IS_BETTER
 from study_lib.overlap_job import write_view
-from study_lib.paths import comparison_folder, reconstruction_folder, training_folder, view_path
+from study_lib.paths import comparison_folder, training_folder, view_path
 from study_lib.presets import load_design
-from study_lib.reconstruction_job import RESULT, reconstruct_view
+from study_lib.reconstruction_job import reconstruct_view
+from study_lib.reconstruction_jobs import RESULT, arm_folder
 from study_lib.scoring import scored_pixels
 from study_lib.summary import write_summary
 from study_lib.training_job import train_view
@@ -76,7 +78,13 @@ class Run:
         return digest.hexdigest()
 
     def iterated(self, split: str) -> dict[str, np.ndarray]:
-        return read_npz(reconstruction_folder(self.root / "F", DOSE, VIEW, split) / RESULT)[0]
+        """Return the arrays of every algorithm but the times."""
+        found = {}
+        for algorithm in self.design.iterative.algorithms:
+            folder = arm_folder(self.root / "F", DOSE, VIEW, split, algorithm)
+            arrays, _ = read_npz(folder / RESULT)
+            found |= {f"{algorithm} {key}": array for key, array in arrays.items()}
+        return {key: array for key, array in found.items() if not key.endswith(" wall_s")}
 
 
 def reconstruct_and_train(run: Run) -> None:
@@ -115,7 +123,7 @@ def run(tmp_path_factory) -> Run:
     """Every phase once, with a witness at the door of each arm."""
     root = tmp_path_factory.mktemp("run")
     design = load_design("smoke", TINY)
-    run = Run(root, design, {"train": [], "lsqml": [], "pinn": []})
+    run = Run(root, design, {"train": [], "lsqml": [], "solver": [], "pinn": []})
 
     def witness(name, function):
         def call(*arguments, **named):
@@ -141,9 +149,8 @@ def run(tmp_path_factory) -> Run:
             return train(measurement, config, **settings)
 
         patch.setattr(native_backend, "train_network", train_seen)
-        patch.setattr(
-            reconstruction_job, "reconstruct", witness("lsqml", reconstruction_job.reconstruct)
-        )
+        for name, module in (("lsqml", ptychi_engine), ("solver", solver)):
+            patch.setattr(module, "reconstruct", witness(name, module.reconstruct))
         patch.setattr(arms, "reconstruct", witness("pinn", arms.reconstruct))
         reconstruct_and_train(run)
         for split in SPLITS:
@@ -186,9 +193,10 @@ def test_every_arm_was_given_the_patterns_of_the_view(run):
 
     assert np.array_equal(trained_on.amplitudes, wanted["train"]["diffraction"])
     assert np.array_equal(trained_on.groups, wanted["train"]["groups"])
-    for split, network, iterations in zip(order, run.seen["pinn"], run.seen["lsqml"], strict=True):
+    told = (run.seen[name] for name in ("pinn", "lsqml", "solver"))
+    for split, network, *iterations in zip(order, *told, strict=True):
         positions = np.stack([wanted[split]["ycoords"], wanted[split]["xcoords"]], axis=1)
-        for seen in (vars(network), iterations):
+        for seen in (vars(network), *iterations):
             assert np.array_equal(seen["amplitudes"], wanted[split]["diffraction"])
             assert np.array_equal(seen["positions_px"], positions)
             assert np.array_equal(seen["probe"], wanted[split]["probeGuess"])
@@ -199,14 +207,14 @@ def test_every_arm_reports_the_patterns_of_the_view(run, split):
     measurement = load_measurement(run.source(split))
     request = request_of(run, split)
 
-    results = {name: arm(request) for name, arm in ARMS.items()}
+    results = {name: arm(request) for name, arm in arms_of(run.design).items()}
 
-    assert {"pinn", "lsqml"} <= results.keys()
+    assert {"pinn", "lsqml", "solver"} <= results.keys()
     for result in results.values():
         assert np.array_equal(result.scan_index, measurement.scan_index)
         assert result.object_.shape == measurement.object_shape
         assert "positions" in result.knows
-    assert len({result.label for result in results.values()}) == len(ARMS)
+    assert len({result.label for result in results.values()}) == len(results)
     assert {row["patterns"] for row in run.rows(split)} == {len(measurement.scan_index)}
 
 
@@ -226,7 +234,7 @@ def test_no_arm_can_see_the_truth(run, tmp_path):
     for split in SPLITS:
         for key, array in run.iterated(split).items():
             assert blind.iterated(split)[key].tobytes() == array.tobytes(), key
-        for arm in (arms.pinn, arms.lsqml):
+        for arm in arms_of(run.design).values():
             poisoned, honest = arm(request_of(blind, split)), arm(request_of(run, split))
             assert poisoned.object_.tobytes() == honest.object_.tobytes()
 
@@ -242,16 +250,18 @@ def test_other_counts_do_change_every_arm(run, tmp_path):
     reconstruct_and_train(changed)
 
     assert changed.weights() != run.weights()
-    assert not np.array_equal(changed.iterated("test")["object"], run.iterated("test")["object"])
+    for algorithm in run.design.iterative.algorithms:
+        name = f"{algorithm} object"
+        assert not np.array_equal(changed.iterated("test")[name], run.iterated("test")[name])
 
 
-@pytest.mark.parametrize("arm", ["pinn", "lsqml"])
+@pytest.mark.parametrize("arm", ["pinn", "lsqml", "solver"])
 def test_a_result_from_other_data_is_refused(run, arm):
     """New counts at the same positions: the old result must not be scored against them."""
     stale = dataclasses.replace(request_of(run, "test"), sha256="0" * 64, train_sha256="0" * 64)
 
     with pytest.raises(StudyError, match=r"made from other data .* run its phase again"):
-        ARMS[arm](stale)
+        arms_of(run.design)[arm](stale)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -280,7 +290,7 @@ def test_mask_is_known_before_any_arm(run, split):
     assert (aligned["mask"] == expected).mean() > 0.999  # single precision at the threshold
     assert metadata["origin_px"] == [rows.start, columns.start]
     assert np.array_equal(aligned["truth"], arrays["objectGuess"][rows, columns])
-    assert {aligned[name].shape for name in ARMS} == {expected.shape}
+    assert {aligned[name].shape for name in arms_of(run.design)} == {expected.shape}
 
 
 def test_pixels_without_light_are_not_scored(run):
@@ -319,8 +329,9 @@ def test_arm_with_other_patterns_stops_the_comparison(change, run):
 
 def test_comparison_with_a_result_of_another_view_fails_and_says_so(run, tmp_path):
     """The iterative result of the whole split in the place of the view's."""
-    folder = reconstruction_folder(tmp_path / "F", DOSE, VIEW, "test")
-    arrays, metadata = read_npz(reconstruction_folder(run.root / "F", DOSE, VIEW, "test") / RESULT)
+    folder = arm_folder(tmp_path / "F", DOSE, VIEW, "test", "LSQML")
+    before = arm_folder(run.root / "F", DOSE, VIEW, "test", "LSQML")
+    arrays, metadata = read_npz(before / RESULT)
     folder.mkdir(parents=True)
     shorter = arrays | {"scan_index": arrays["scan_index"][:-1]}
     np.savez(folder / RESULT, **shorter, _metadata=np.array(json.dumps(metadata)))
@@ -407,7 +418,7 @@ def test_metrics_are_finite_or_null(run, split):
     text = run.compared(split, "metrics.json").read_text()
     rows = json.loads(text, parse_constant=refuse)
 
-    assert [row["arm"] for row in rows] == list(ARMS)
+    assert [row["arm"] for row in rows] == list(arms_of(run.design))
     for row in rows:
         assert HIGHER_IS_BETTER.keys() <= row.keys()
         assert (row["dose"], row["view"], row["split"]) == (DOSE, VIEW, split)
@@ -415,7 +426,7 @@ def test_metrics_are_finite_or_null(run, split):
         assert all(map(math.isfinite, numbers))
         assert row["cpu_s"] > 0
     with run.compared(split, "metrics.csv").open(encoding="ascii") as file:
-        assert [row["arm"] for row in csv.DictReader(file)] == list(ARMS)
+        assert [row["arm"] for row in csv.DictReader(file)] == list(arms_of(run.design))
 
 
 def test_scores_can_be_checked_from_the_aligned_file(run):
@@ -427,11 +438,56 @@ def test_scores_can_be_checked_from_the_aligned_file(run):
         assert np.abs(difference).mean() == pytest.approx(row["phase_mae_rad"], rel=1e-3)
 
 
-@pytest.mark.parametrize("missing", ["E", "F"])
-def test_comparison_without_an_arm_names_the_phase_to_run(missing, run, tmp_path):
+@pytest.mark.parametrize(
+    ("missing", "arms", "reason"),
+    [
+        ("E", {"pinn"}, r"pinn: .*model\.pt is not there; run `study train`"),
+        ("F", {"lsqml", "solver"}, r"it was not run; run `study reconstruct`"),
+    ],
+)
+def test_a_missing_arm_is_a_missing_row_with_its_reason(missing, arms, reason, run, tmp_path):
     roots = run.roots() | {f"phase_{missing.lower()}_root": tmp_path / "nothing"}
 
-    with pytest.raises(InputError, match=r"no trained network|no such file"):
+    rows = compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
+
+    assert {row["arm"] for row in rows} == arms_of(run.design).keys() - arms
+    folder = comparison_folder(tmp_path, DOSE, VIEW, "test")
+    told = json.loads((folder / "missing_arms.json").read_text())
+    assert told.keys() == arms
+    assert all(re.search(reason, text) for text in told.values())
+    assert read_npz(folder / "aligned.npz")[0].keys().isdisjoint(arms)
+    assert reason_lines(write_summary(tmp_path, tmp_path / "H"), tmp_path / "H") == len(arms)
+
+
+def reason_lines(rows: list[dict], folder: Path) -> int:
+    """Return how many missing arms the summary of these rows tells."""
+    assert rows
+    text = (folder / "summary.md").read_text(encoding="utf-8")
+    return sum(line.startswith("- missing: ") for line in text.splitlines())
+
+
+def test_a_failed_algorithm_is_missing_with_its_error(run, tmp_path):
+    """Not a result of an earlier run in its place."""
+    folder = arm_folder(tmp_path / "F", DOSE, VIEW, "test", "LSQML")
+    key = folder.relative_to(tmp_path / "F").as_posix()
+    (tmp_path / "F").mkdir()
+    record = {"status": "failed", "error": "StudyError: LSQML diverged"}
+    (tmp_path / "F" / "reconstruction_manifest.json").write_text(
+        json.dumps({"jobs": {key: record}})
+    )
+    roots = run.roots() | {"phase_f_root": tmp_path / "F"}
+
+    compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path / "G", **roots)
+
+    told = comparison_folder(tmp_path / "G", DOSE, VIEW, "test") / "missing_arms.json"
+    assert json.loads(told.read_text())["lsqml"] == "LSQML: StudyError: LSQML diverged"
+
+
+def test_comparison_without_any_arm_says_so(run, tmp_path):
+    nothing = tmp_path / "nothing"
+    roots = run.roots() | {"phase_e_root": nothing, "phase_f_root": nothing}
+
+    with pytest.raises(InputError, match=r"no arm has a result: pinn: .*; LSQML: .*; solver: "):
         compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
 
 
@@ -441,12 +497,12 @@ def test_comparison_without_an_arm_names_the_phase_to_run(missing, run, tmp_path
 def test_summary_has_one_row_for_each_condition_and_arm(run, tmp_path):
     rows = write_summary(run.root / "G", tmp_path)
 
-    assert len(rows) == 2 * len(ARMS)
+    assert len(rows) == 2 * len(arms_of(run.design))
     for name, split in (("table.csv", "test"), ("table_train.csv", "train")):
         with (tmp_path / name).open(encoding="ascii") as file:
             table = list(csv.DictReader(file))
         keys = [(float(row["dose"]), row["view"], row["arm"], row["split"]) for row in table]
-        assert sorted(keys) == sorted((DOSE, VIEW, arm, split) for arm in ARMS)
+        assert sorted(keys) == sorted((DOSE, VIEW, arm, split) for arm in arms_of(run.design))
 
 
 def test_summary_shows_every_arm_and_existing_figures(run, tmp_path):
