@@ -177,7 +177,9 @@ def speed() -> None:
     peaks = {name: peak_gflops(getattr(torch, name)) for name in ("float32", "bfloat16")}
     print(f"a matrix product reaches {peaks} Gflop/s")
     print("N    C  width  batch  precision  groups/s  patterns/s  Gflop/group  share of peak")
-    sizes = itertools.product((64, 128), (1, 4), ((1, 4), (2, 16)), ("float32", "bfloat16"))
+    sizes = itertools.product(
+        (64, 128), (1, 4), ((1, 4), (1, 16), (2, 16)), ("float32", "bfloat16")
+    )
     for side, channels, (width, batch), precision in sizes:
         steps = Steps(config_for(side, channels, width, precision, batch))
         rate, cost = steps.groups_per_s(), steps.gflop_per_group()

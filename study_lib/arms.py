@@ -90,14 +90,13 @@ def iterative(algorithm: str, request: ArmRequest) -> ArmResult:
             _why_missing(path, request.phase_f_root / RECONSTRUCTIONS, algorithm)
         )
     arrays, metadata = read_npz(path)
-    missing = {"object", "scan_index"} - arrays.keys()
+    missing = {"object", "scan_index"} - arrays.keys() | {"knows"} - metadata.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run `study reconstruct`")
     _require_made_from(str(metadata.get("measurement_sha256")), request.sha256, path)
-    known = "probe" if metadata["probe"] == "known" else "a first probe, refined"
     return ArmResult(
         label=algorithm,
-        knows=f"{known}, positions; uniform start",
+        knows=str(metadata["knows"]),
         object_=arrays["object"],
         scan_index=arrays["scan_index"],
         cpu_s=float(metadata["reconstruction_cpu_s"]),

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from study_lib.archive import read_npz
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
 from study_lib.files import sha256_of, write_json, write_npz
@@ -17,6 +20,7 @@ from study_lib.reconstruction_jobs import (
     ReconstructionJob,
     arm_of,
     build_reconstruction_jobs,
+    knowledge_of,
 )
 from study_lib.records import Job, provenance, recorded
 
@@ -95,7 +99,7 @@ def run_reconstruction_job(
         found = (runner or run_algorithm)(
             job.algorithm, measurement, design.iterative, seed=seed, progress=epoch
         )
-        record.results |= _results(found, measurement) | {
+        record.results |= _results(found, measurement, design) | {
             "measurement_sha256": sha256_of(job.data_path)
         }
         _write(job, found, measurement, plan | record.results)
@@ -152,7 +156,26 @@ def reconstruct_view(
     return results
 
 
-def _results(found: IterativeResult, measurement: Measurement) -> dict[str, Any]:
+def found_in(folder: Path, results: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+    """Return the arrays that each algorithm left, by its name; none for one that failed.
+
+    Parameters
+    ----------
+    folder
+        Of the dose, view and split.
+    results
+        What :func:`reconstruct_view` returned.
+    """
+    return {
+        entry["algorithm"]: read_npz(folder / arm / RESULT)[0]
+        for arm, entry in results.items()
+        if "failed" not in entry
+    }
+
+
+def _results(
+    found: IterativeResult, measurement: Measurement, design: StudyDesign
+) -> dict[str, Any]:
     """Return what the record keeps of a result."""
     return {
         "patterns": len(measurement.scan_index),
@@ -161,6 +184,7 @@ def _results(found: IterativeResult, measurement: Measurement) -> dict[str, Any]
         "final_loss": float(found.losses[-1]),
         "residual": float(found.residuals.mean()),
         "stop": found.stop,
+        "knows": knowledge_of(design.iterative.probe),
         "remarks": list(found.remarks),
         "reconstruction_wall_s": float(found.wall_s[-1]),
         "reconstruction_cpu_s": found.cpu_s,

@@ -108,3 +108,9 @@ def arm_of(algorithm: str) -> str:
 def arm_folder(phase_f_root: Path, dose: float, view: str, split: str, algorithm: str) -> Path:
     """Return the folder of one algorithm's reconstruction."""
     return reconstruction_folder(phase_f_root, dose, view, split) / arm_of(algorithm)
+
+
+def knowledge_of(probe: str) -> str:
+    """Return in words what an iterative arm knew, by the design's ``known`` or ``refine``."""
+    told = "probe" if probe == "known" else "a first probe, refined"
+    return f"{told}, positions; uniform start"

@@ -1,0 +1,131 @@
+"""Figures of iterative reconstructions. Matplotlib only: arrays in, Figure out."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Complex, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from study_lib.colours import colour_wheel, complex_colours
+
+PANEL_IN = 3.2
+LEGEND_PLACE = (0.02, 0.02, 0.22, 0.22)  # in shares of a panel
+BRIGHTEST = 99.5  # percentile that gets full lightness
+
+
+def objects(panels: Mapping[str, Complex[np.ndarray, "y x"]], *, title: str) -> Figure:
+    """Show amplitude, phase, and both in one, a row for each algorithm."""
+    figure, axes = _grid(len(panels), 3)
+    for row, (name, object_) in zip(axes, panels.items(), strict=True):
+        _grey(row[0], np.abs(object_), f"{name}: amplitude")
+        phase = np.angle(object_)
+        limit = float(np.abs(phase).max()) or 1.0
+        shown = row[1].imshow(phase, cmap="twilight", vmin=-limit, vmax=limit)
+        _finish(row[1], shown, f"{name}: phase [rad]")
+        _coloured(row[2], object_, f"{name}: both")
+    figure.suptitle(title)
+    return figure
+
+
+def probes(panels: Mapping[str, Complex[np.ndarray, "n n"]], *, title: str) -> Figure:
+    """Show amplitude, and amplitude and phase in one, a column for each algorithm."""
+    figure, axes = _grid(2, len(panels))
+    for column, (name, probe) in zip(axes.T, panels.items(), strict=True):
+        _grey(column[0], np.abs(probe), f"{name}: amplitude [sqrt(photons)]")
+        _coloured(column[1], probe, f"{name}: amplitude and phase")
+    figure.suptitle(title)
+    return figure
+
+
+def convergence(
+    losses: Mapping[str, Float[np.ndarray, " epochs"]],
+    wall_s: Mapping[str, Float[np.ndarray, " epochs"]],
+    *,
+    title: str,
+) -> Figure:
+    """Show each loss, over its first value, against epochs and against seconds."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(3 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained", sharey=True
+    )
+    for name, values in losses.items():
+        relative = np.asarray(values) / values[0]
+        left.plot(np.arange(1, len(values) + 1), relative, label=name)
+        right.plot(wall_s[name], relative, label=name)
+    left.set(xlabel="epoch", ylabel="loss / first loss", yscale="log")
+    right.set(xlabel="time since start [s]", xscale="log")
+    left.legend()
+    figure.suptitle(title)
+    return figure
+
+
+def residuals_by_position(
+    residuals: Mapping[str, Float[np.ndarray, " scan"]],
+    positions_px: Float[np.ndarray, "scan 2"],
+    *,
+    title: str,
+) -> Figure:
+    """Show how well each pattern is explained, where it was taken; one colour scale for all."""
+    low = min(float(values.min()) for values in residuals.values())
+    high = max(float(values.max()) for values in residuals.values())
+    figure, axes = _grid(1, len(residuals))
+    for axis, (name, values) in zip(axes[0], residuals.items(), strict=True):
+        shown = axis.scatter(
+            positions_px[:, 1], positions_px[:, 0], c=values, s=14, vmin=low, vmax=high
+        )
+        axis.invert_yaxis()
+        axis.set(aspect="equal", xlabel="x [px]", ylabel="y [px]")
+        axis.set_title(name, fontsize="medium")
+    figure.colorbar(shown, ax=axes, label="half deviance per detector pixel", shrink=0.8)
+    figure.suptitle(title)
+    return figure
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.25 * PANEL_IN * columns, PANEL_IN * rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    return figure, axes
+
+
+def _grey(axis: Axes, image: Float[np.ndarray, "y x"], title: str) -> None:
+    _finish(axis, axis.imshow(image, cmap="gray"), title)
+
+
+def _finish(axis: Axes, shown: AxesImage, title: str) -> None:
+    axis.figure.colorbar(shown, ax=axis, shrink=0.8)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize="medium")
+
+
+def _coloured(axis: Axes, image: Complex[np.ndarray, "y x"], title: str) -> None:
+    """Show a complex image with the wheel that explains its colours."""
+    largest = float(np.percentile(np.abs(image), BRIGHTEST)) or 1.0
+    axis.imshow(complex_colours(image, largest))
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize="medium")
+    legend = axis.inset_axes(LEGEND_PLACE)
+    legend.imshow(colour_wheel(), origin="lower")
+    legend.set_axis_off()
+    _label(legend, ("0", "π/2", "π", "-π/2"))
+    axis.text(0.25, 0.03, f"rim: {largest:.3g}", transform=axis.transAxes, fontsize=7, color="w")
+
+
+def _label(legend: Axes, texts: Sequence[str]) -> None:
+    places = ((1.12, 0.5), (0.5, 1.15), (-0.12, 0.5), (0.5, -0.15))
+    for text, place in zip(texts, places, strict=True):
+        legend.text(
+            *place,
+            text,
+            transform=legend.transAxes,
+            ha="center",
+            va="center",
+            fontsize=6,
+            color="w",
+        )
