@@ -12,18 +12,20 @@ from matplotlib.image import AxesImage
 from study_lib.colours import colour_wheel, complex_colours
 
 PANEL_IN = 3.2
-LEGEND_PLACE = (0.02, 0.02, 0.22, 0.22)  # in shares of a panel
+LEGEND_PLACE = (0.04, 0.07, 0.2, 0.2)  # in shares of a panel
 BRIGHTEST = 99.5  # percentile that gets full lightness
 
 
 def objects(panels: Mapping[str, Complex[np.ndarray, "y x"]], *, title: str) -> Figure:
-    """Show amplitude, phase, and both in one, a row for each algorithm."""
+    """Show amplitude, phase, and both in one, a row for each algorithm, on common scales."""
     figure, axes = _grid(len(panels), 3)
+    low = min(float(np.abs(object_).min()) for object_ in panels.values())
+    high = max(float(np.abs(object_).max()) for object_ in panels.values())
+    limit = max(float(np.abs(np.angle(object_)).max()) for object_ in panels.values()) or 1.0
     for row, (name, object_) in zip(axes, panels.items(), strict=True):
-        _grey(row[0], np.abs(object_), f"{name}: amplitude")
-        phase = np.angle(object_)
-        limit = float(np.abs(phase).max()) or 1.0
-        shown = row[1].imshow(phase, cmap="twilight", vmin=-limit, vmax=limit)
+        shown = row[0].imshow(np.abs(object_), cmap="gray", vmin=low, vmax=high)
+        _finish(row[0], shown, f"{name}: amplitude")
+        shown = row[1].imshow(np.angle(object_), cmap="twilight", vmin=-limit, vmax=limit)
         _finish(row[1], shown, f"{name}: phase [rad]")
         _coloured(row[2], object_, f"{name}: both")
     figure.suptitle(title)
@@ -34,7 +36,8 @@ def probes(panels: Mapping[str, Complex[np.ndarray, "n n"]], *, title: str) -> F
     """Show amplitude, and amplitude and phase in one, a column for each algorithm."""
     figure, axes = _grid(2, len(panels))
     for column, (name, probe) in zip(axes.T, panels.items(), strict=True):
-        _grey(column[0], np.abs(probe), f"{name}: amplitude [sqrt(photons)]")
+        shown = column[0].imshow(np.abs(probe), cmap="gray", vmin=0)
+        _finish(column[0], shown, f"{name}: amplitude [sqrt(photons)]")
         _coloured(column[1], probe, f"{name}: amplitude and phase")
     figure.suptitle(title)
     return figure
@@ -94,10 +97,6 @@ def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _grey(axis: Axes, image: Float[np.ndarray, "y x"], title: str) -> None:
-    _finish(axis, axis.imshow(image, cmap="gray"), title)
-
-
 def _finish(axis: Axes, shown: AxesImage, title: str) -> None:
     axis.figure.colorbar(shown, ax=axis, shrink=0.8)
     axis.set(xticks=[], yticks=[])
@@ -114,7 +113,7 @@ def _coloured(axis: Axes, image: Complex[np.ndarray, "y x"], title: str) -> None
     legend.imshow(colour_wheel(), origin="lower")
     legend.set_axis_off()
     _label(legend, ("0", "π/2", "π", "-π/2"))
-    axis.text(0.25, 0.03, f"rim: {largest:.3g}", transform=axis.transAxes, fontsize=7, color="w")
+    axis.text(0.3, 0.03, f"rim: {largest:.3g}", transform=axis.transAxes, fontsize=7, color="w")
 
 
 def _label(legend: Axes, texts: Sequence[str]) -> None:

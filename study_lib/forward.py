@@ -65,9 +65,11 @@ def pixel_indices(
 
 
 def patches_at(
-    object_: Complex[Tensor, "oy ox"], corners_px: Int[Tensor, "scan 2"], side: int
-) -> Complex[Tensor, "scan {side} {side}"]:
-    """Return the object patch under each scan position."""
+    object_: Complex[Tensor, "oy ox"] | Float[Tensor, "oy ox"],
+    corners_px: Int[Tensor, "scan 2"],
+    side: int,
+) -> Tensor:
+    """Return the object patch under each scan position, (scan, side, side)."""
     indices = pixel_indices(corners_px, side, (object_.shape[0], object_.shape[1]))
     return object_.reshape(-1)[indices].reshape(-1, side, side)
 

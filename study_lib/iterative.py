@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Complex, Float
 
 from study_lib import ptychi_engine, solver
 from study_lib.design import IterativeDesign
 from study_lib.errors import StudyError
+from study_lib.lonely import lonely_remarks
 from study_lib.measurement import Measurement
 from study_lib.residuals import pattern_residuals
 from study_lib.solver_settings import SolverSettings, require_solvable
@@ -139,11 +141,18 @@ def _engine(
             residuals=residuals,
             cpu_s=found.cpu_s,
             stop="epochs used up",
-            remarks=_doubts(residuals, measurement),
+            remarks=(*_lonely(measurement), *_doubts(residuals, measurement)),
             options=found.options,
         )
 
     return run
+
+
+def _lonely(measurement: Measurement) -> tuple[str, ...]:
+    probe, positions = measurement.probe, measurement.positions_px
+    return lonely_remarks(
+        torch.from_numpy(probe), torch.from_numpy(positions), measurement.object_shape
+    )
 
 
 def _doubts(residuals: Float[np.ndarray, " scan"], measurement: Measurement) -> tuple[str, ...]:

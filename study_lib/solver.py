@@ -17,13 +17,13 @@ from torch import Tensor
 
 from study_lib.errors import InputError, StudyError
 from study_lib.forward import expected_counts
+from study_lib.lonely import lonely_remarks
 from study_lib.measurement import Measurement
 from study_lib.solver_epochs import SolverState, Stop, answer_of, next_state, stop_of
 from study_lib.solver_model import PatternModel
 from study_lib.solver_settings import SolverSettings, require_solvable
 from study_lib.solver_steps import Estimate, rms_width_px
 
-LONELY_SHARE = 0.99
 CACHED_PIXELS = 2**16
 GPU_CHUNK = 256
 DEFAULTS = SolverSettings()
@@ -115,7 +115,8 @@ def reconstruct(
     require_solvable(amplitudes, positions_px, probe, object_shape, bad_pixels)
     model, state = _prepared(amplitudes, positions_px, probe, bad_pixels, settings)
     light = model.illumination(state.current.probe, state.current.positions_px)
-    remarks = _remarks(model, state.current, light)
+    given = torch.from_numpy(probe), torch.from_numpy(positions_px)
+    remarks = lonely_remarks(*given, object_shape)
     corner = settings.slow_phase / (2 * np.pi * rms_width_px(state.current.probe))
     if resume is not None:
         _require_same(resume, state)
@@ -193,20 +194,6 @@ def _uniform_modulus(
     predicted = float(expected_counts(probe)[scored].sum(dtype=torch.float64)) * len(roots)
     counted = sum(float(root[scored].square().sum(dtype=torch.float64)) for root in roots)
     return (counted / predicted) ** 0.5 if predicted > 0 else 1.0
-
-
-def _remarks(
-    model: PatternModel, start: Estimate, light: Float[Tensor, " pixel"]
-) -> tuple[str, ...]:
-    """Return what leaves the phase of a part of the object undetermined."""
-    share = model.lonely_share(start.probe, start.positions_px, light)
-    lonely = (share > LONELY_SHARE).nonzero()[:, 0].tolist()
-    if not lonely:
-        return ()
-    return (
-        f"{len(lonely)} of {model.scan} patterns overlap with no other, first pattern {lonely[0]}: "
-        "the object there is not determined by the counts; use a denser scan or leave them out",
-    )
 
 
 def _require_same(resume: SolverState, start: SolverState) -> None:

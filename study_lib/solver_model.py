@@ -164,24 +164,6 @@ class PatternModel:
             light.index_add_(0, self.indices(part), _power(probes).flatten())
         return light
 
-    def lonely_share(
-        self,
-        probe: Complex[Tensor, "n n"],
-        positions_px: Float[Tensor, "scan 2"],
-        light: Float[Tensor, " pixel"],
-    ) -> Float[Tensor, " scan"]:
-        """Return the share of each pattern's light that falls where no other light does.
-
-        `light` is the illumination. Where several probes overlap, a pattern's part of the light
-        counts: 1 is a pattern alone, 1/2 two patterns at one place.
-        """
-        shares = []
-        for part, probes in self.probes(probe, positions_px):
-            power = _power(probes).flatten(1)
-            there = light.index_select(0, self.indices(part)).view_as(power)
-            shares.append((power**2 / there.clamp_min(1e-30)).sum(1) / power.sum(1))
-        return torch.cat(shares)
-
     def run(
         self,
         object_: Complex[Tensor, " pixel"],

@@ -1,0 +1,421 @@
+"""Iterative reconstructions from the command line: jobs, records, results, failures."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from study_lib import iterative, reconstruction_job
+from study_lib.archive import read_npz
+from study_lib.cli import main
+from study_lib.contract import load_dataset
+from study_lib.errors import InputError, StudyError
+from study_lib.files import read_json, sha256_of
+from study_lib.forward import exit_waves, expected_counts
+from study_lib.generation import generate_dose
+from study_lib.iterative import IterativeResult, run_algorithm
+from study_lib.losses import half_deviance
+from study_lib.measurement import Measurement, load_measurement
+from study_lib.overlap_job import write_view
+from study_lib.paths import view_path
+from study_lib.reconstruction_job import reconstruct_view
+from study_lib.reconstruction_jobs import RESULT, build_reconstruction_jobs
+from study_lib.residuals import pattern_residuals
+
+DOSES = (1e3, 1e4, 1e5)
+KEY = "dose_1000/dense/test/solver"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums depend on how they are cut into threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory, tiny_design_with):
+    """Data of the whole original matrix, 3 doses x 3 views, in small."""
+    root = tmp_path_factory.mktemp("matrix")
+    design = tiny_design_with("doses=[1.0e+3, 1.0e+4, 1.0e+5]")
+    for dose in DOSES:
+        generate_dose(design, dose, root / "C")
+        for view in ("dense", "sparse"):
+            write_view(
+                design,
+                dose,
+                view,
+                phase_c_root=root / "C",
+                output_root=root / "D",
+                artifact_root=root / "D",
+            )
+    return root, design
+
+
+@pytest.fixture
+def reconstruct(matrix, tmp_path, monkeypatch, capsys):
+    """Run `study reconstruct` on the matrix."""
+
+    def call(*flags: str, phase_d: Path | None = None):
+        root, _ = matrix
+        roots = {
+            "phase-c-root": root / "C",
+            "phase-d-root": phase_d or root / "D",
+            "artifact-root": tmp_path / "F",
+        }
+        arguments = [f"--{name}={path}" for name, path in roots.items()]
+        monkeypatch.setattr(sys, "argv", ["study", "reconstruct", *arguments, *flags])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr()
+
+    return call
+
+
+def measurement_of(matrix, dose: float = 1e4, view: str = "dense") -> Measurement:
+    return load_measurement(view_path(matrix[0] / "C", matrix[0] / "D", dose, view, "test"))
+
+
+def jobs_of(matrix, artifact_root: Path, **choice):
+    root, design = matrix
+    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+    return build_reconstruction_jobs(design, **roots, artifact_root=artifact_root, **choice)
+
+
+# --- which jobs
+
+
+def test_each_algorithm_has_eighteen_jobs_and_building_them_writes_nothing(matrix, tmp_path):
+    jobs, skipped = jobs_of(matrix, tmp_path / "F")
+
+    for algorithm in ("LSQML", "solver"):
+        conditions = [(job.dose, job.view, job.split) for job in jobs if job.algorithm == algorithm]
+        assert conditions == [
+            (dose, view, split)
+            for dose in DOSES
+            for view in ("baseline", "dense", "sparse")
+            for split in ("train", "test")
+        ]
+    assert len({job.artifact_dir for job in jobs}) == len(jobs) == 36
+    assert skipped == []
+    assert not (tmp_path / "F").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ((), 36),
+        (("--algorithm", "LSQML"), 18),
+        (("--algorithm", "ePIE", "--algorithm", "DM", "--split", "test"), 18),
+        (("--dose", "1e4", "--view", "sparse"), 4),
+        (("--gridsize", "1", "--split", "train", "--algorithm", "solver"), 3),
+    ],
+)
+def test_filters_of_the_command(reconstruct, flags, count, tmp_path):
+    code, printed = reconstruct(*flags, "--dry-run")
+
+    plans = [json.loads(line) for line in printed.out.splitlines() if line.startswith("{")]
+    assert code == 0
+    assert len(plans) == count
+    assert all(plan["dry_run"] for plan in plans)
+    assert not (tmp_path / "F").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--dose", "5"), "dose 5 is not in the design"),
+        (("--view", "medium"), "view 'medium' is not in the design"),
+        (("--split", "half"), "choose one of train, test"),
+        (("--view", "dense", "--gridsize", "1"), "no job matches"),
+        (("--algorithm", "PIE2"), "found 'PIE2'; input should be 'LSQML', 'solver', 'PIE'"),
+        (("--algorithm", "DM", "--algorithm", "DM"), "algorithms DM, DM: name each once"),
+        (("--num-epochs", "0"), "iterative.epochs: found 0"),
+        (("--noise-model", "normal"), "found 'normal'; input should be 'gaussian' or 'poisson'"),
+        (("--probe", "free"), "found 'free'; input should be 'known' or 'refine'"),
+    ],
+)
+def test_what_does_not_exist_ends_with_2_and_names_what_does(reconstruct, flags, message):
+    code, printed = reconstruct(*flags)
+
+    assert code == 2
+    assert message in printed.err
+
+
+def test_missing_views_are_skipped_with_a_record(reconstruct, tmp_path):
+    code, printed = reconstruct(
+        *("--dose", "1e3", "--algorithm", "solver", "--num-epochs", "2"), phase_d=tmp_path / "none"
+    )
+
+    summary = read_json(tmp_path / "F" / "skip_summary.json")
+    assert code == 0
+    assert [entry["view"] for entry in summary["skipped_views"]] == ["dense", "sparse"]
+    assert "skipped dose=1000 view=dense" in printed.out
+    jobs = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"]
+    assert jobs.keys() == {f"dose_1000/baseline/{split}/solver" for split in ("train", "test")}
+
+
+def test_missing_views_are_an_error_where_nothing_may_be_missing(reconstruct, tmp_path):
+    code, printed = reconstruct("--no-allow-missing-phase-d", phase_d=tmp_path / "none")
+
+    assert code == 2
+    assert "make it with `study overlap` for dose 1000 and view dense" in printed.err
+
+
+# --- what a job leaves
+
+
+def test_a_job_leaves_result_log_and_record(reconstruct, matrix, tmp_path):
+    code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
+
+    record = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"][KEY]
+    arrays, metadata = read_npz(tmp_path / "F" / KEY / RESULT)
+    measurement = measurement_of(matrix, 1e3)
+    assert code == 0
+    assert record["status"] == "done"
+    assert record["outputs"][f"{KEY}/{RESULT}"] == sha256_of(tmp_path / "F" / KEY / RESULT)
+    assert arrays["object"].shape == measurement.object_shape
+    assert arrays["probe"].tobytes() == measurement.probe.tobytes(), "known"
+    assert len(arrays["losses"]) == len(arrays["wall_s"]) == record["results"]["epochs"]
+    assert len(arrays["residuals"]) == len(arrays["positions_px"]) == len(measurement.scan_index)
+    assert metadata["algorithm"] == metadata["arm"] == "solver"
+    assert metadata["object_origin_px"] == [0, 0]
+    assert metadata["frame"].startswith("object of the dataset file")
+    assert metadata["options"]["objective"] == "poisson"
+    assert metadata["versions"]["ptychi"] == "2.2.0"
+    log = (tmp_path / "F" / KEY / "reconstruct.log").read_text(encoding="ascii")
+    assert log.count(" epoch ") == len(arrays["losses"])
+    assert "dose=1000 view=dense split=test algorithm=LSQML: done" in printed.out
+    text = (tmp_path / "F" / "reconstruction_manifest.json").read_text(encoding="ascii")
+    assert str(tmp_path) not in text
+
+
+def test_records_of_other_jobs_stay(reconstruct, tmp_path):
+    few = ("--dose", "1e3", "--view", "dense", "--num-epochs", "2")
+    reconstruct(*few, "--split", "test", "--algorithm", "solver")
+    reconstruct(*few, "--split", "train", "--algorithm", "rPIE")
+
+    jobs = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"]
+    assert jobs.keys() == {KEY, "dose_1000/dense/train/rpie"}
+    assert jobs["dose_1000/dense/train/rpie"]["parameters"]["algorithm"] == "rPIE"
+
+
+def test_the_same_job_twice_gives_the_same_object(reconstruct, tmp_path):
+    few = ("--dose", "1e3", "--view", "dense", "--split", "test", "--num-epochs", "4")
+    folder = (tmp_path / "F" / KEY).parent
+    found = []
+    for seed in ("5", "5", "6"):
+        reconstruct(*few, "--seed", seed)
+        found.append([read_npz(folder / arm / RESULT)[0] for arm in ("lsqml", "solver")])
+
+    for arm in range(2):
+        assert found[0][arm]["object"].tobytes() == found[1][arm]["object"].tobytes()
+    assert found[0][0]["object"].tobytes() != found[2][0]["object"].tobytes(), "order of batches"
+
+
+def test_an_unknown_probe_is_unknown_to_every_algorithm(reconstruct, matrix, tmp_path):
+    reconstruct("--dose", "1e5", "--view", "dense", "--split", "test", "--probe", "refine")
+
+    for arm in ("lsqml", "solver"):
+        arrays, metadata = read_npz(
+            tmp_path / "F" / "dose_100000" / "dense" / "test" / arm / RESULT
+        )
+        assert arrays["probe"].tobytes() != measurement_of(matrix, 1e5).probe.tobytes()
+        assert metadata["knows"] == "a first probe, refined, positions; uniform start"
+
+
+def test_settings_of_the_command_arrive(reconstruct, tmp_path):
+    reconstruct(
+        *("--dose", "1e3", "--view", "dense", "--split", "test", "--algorithm", "LSQML"),
+        *("--num-epochs", "3", "--batch-size", "7", "--noise-model", "poisson"),
+        *("--momentum", "0.5", "--seed", "99"),
+    )
+
+    _, metadata = read_npz(tmp_path / "F" / "dose_1000" / "dense" / "test" / "lsqml" / RESULT)
+    options = metadata["options"]
+    assert (options["num_epochs"], options["batch_size"], options["random_seed"]) == (3, 7, 99)
+    assert (options["noise_model"], options["momentum_acceleration_gain"]) == ("poisson", 0.5)
+
+
+# --- what goes wrong
+
+
+def diverging(algorithm: str, *arguments: object, **named: object) -> IterativeResult:
+    """Stand for an algorithm of which LSQML diverges."""
+    if algorithm == "LSQML":
+        raise StudyError("LSQML diverged: 3 of 9 object pixels are not finite")
+    return run_algorithm(algorithm, *arguments, **named)
+
+
+def test_a_failed_job_ends_with_1_after_the_others(reconstruct, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconstruction_job, "run_algorithm", diverging)
+    folder = tmp_path / "F" / "dose_1000" / "dense" / "test"
+    folder.joinpath("lsqml").mkdir(parents=True)
+    (folder / "lsqml" / RESULT).write_bytes(b"of an earlier run")
+
+    code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
+
+    jobs = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"]
+    assert code == 1
+    assert "algorithm=LSQML: failed: LSQML diverged" in printed.err
+    assert {key.split("/")[-1]: job["status"] for key, job in jobs.items()} == {
+        "lsqml": "failed",
+        "solver": "done",
+    }
+    assert "Traceback" in (folder / "lsqml" / "reconstruct.log").read_text()
+    assert not (folder / "lsqml" / RESULT).exists(), "nobody takes the old result for this run's"
+
+
+def test_without_pty_chi_the_solver_still_runs_and_the_remedy_is_told(
+    reconstruct, monkeypatch, tmp_path
+):
+    for name in [name for name in sys.modules if name.split(".")[0] == "ptychi"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ptychi", None)
+
+    code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
+
+    (line,) = [line for line in printed.err.splitlines() if "failed:" in line]
+    assert code == 1
+    assert "pip install ptychi==2.2.0" in line
+    assert (tmp_path / "F" / KEY / RESULT).is_file()
+
+
+def test_the_notebook_goes_on_without_an_algorithm_that_failed(matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconstruction_job, "run_algorithm", diverging)
+    root, design = matrix
+    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+
+    results = reconstruct_view(design, 1e3, "dense", "test", **roots, artifact_root=tmp_path)
+
+    assert results["lsqml"]["failed"].startswith("LSQML diverged")
+    assert results["solver"]["residual"] > 0
+    written = read_json(tmp_path / "dose_1000" / "dense" / "test" / "reconstructions.json")
+    assert written.keys() == {"lsqml", "solver"}
+
+
+def test_the_notebook_fails_if_every_algorithm_does(matrix, tmp_path, monkeypatch):
+    def failing(algorithm: str, *_: object, **__: object) -> IterativeResult:
+        raise StudyError(f"{algorithm} is out of order")
+
+    monkeypatch.setattr(reconstruction_job, "run_algorithm", failing)
+    root, design = matrix
+    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+
+    with pytest.raises(StudyError, match="lsqml: LSQML is out of order; solver: solver is out"):
+        reconstruct_view(design, 1e3, "dense", "test", **roots, artifact_root=tmp_path)
+
+    assert not list(tmp_path.rglob("reconstructions.json"))
+
+
+def broken(measurement: Measurement, kind: str) -> Measurement:
+    """Return a measurement that nobody can reconstruct, or hardly."""
+    parts = dict(vars(measurement))
+    if kind == "no counts":
+        parts["amplitudes"] = np.zeros_like(measurement.amplitudes)
+    elif kind == "dark probe":
+        parts["probe"] = np.zeros_like(measurement.probe)
+    elif kind == "outside":
+        parts["positions_px"] = measurement.positions_px + 1000.0
+    elif kind == "one pattern":
+        parts |= {
+            "amplitudes": measurement.amplitudes[:1],
+            "positions_px": measurement.positions_px[:1],
+            "scan_index": measurement.scan_index[:1],
+            "groups": np.zeros((1, 1), np.int64),
+        }
+    elif kind == "no overlap":
+        chosen = [0, len(measurement.amplitudes) - 1]
+        parts |= {
+            "amplitudes": measurement.amplitudes[chosen],
+            "positions_px": measurement.positions_px[chosen],
+            "scan_index": measurement.scan_index[chosen],
+            "groups": np.arange(2)[:, None],
+        }
+    return Measurement(**parts)
+
+
+@pytest.mark.parametrize("algorithm", ["solver", "LSQML", "rPIE"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("no counts", "patterns has a count on a good pixel"),
+        ("dark probe", "the probe is zero everywhere"),
+        ("outside", "leaves the object"),
+    ],
+)
+def test_what_cannot_be_reconstructed_is_refused(matrix, algorithm, kind, message):
+    with pytest.raises(InputError, match=message):
+        run_algorithm(algorithm, broken(measurement_of(matrix), kind), matrix[1].iterative, seed=1)
+
+
+@pytest.mark.parametrize("algorithm", ["solver", "LSQML", "rPIE", "BH", "autodiff"])
+@pytest.mark.parametrize("kind", ["one pattern", "no overlap"])
+def test_patterns_alone_give_a_flagged_result_never_nan(matrix, algorithm, kind):
+    """One pattern has no unique object: nothing in the counts tells."""
+    measurement = broken(measurement_of(matrix), kind)
+
+    found = run_algorithm(algorithm, measurement, matrix[1].iterative, seed=1)
+
+    assert np.isfinite(found.object_).all()
+    assert any("overlap with no other" in remark for remark in found.remarks)
+
+
+def test_a_result_worse_than_an_object_of_ones_is_flagged(matrix, monkeypatch):
+    def lost(**arguments: object) -> object:
+        found = honest(**arguments)
+        object.__setattr__(found, "object_", 9 * found.object_)
+        return found
+
+    honest = iterative.ptychi_engine.reconstruct
+    monkeypatch.setattr(iterative.ptychi_engine, "reconstruct", lost)
+
+    found = run_algorithm("LSQML", measurement_of(matrix), matrix[1].iterative, seed=1)
+
+    assert any("no better than an object of ones" in remark for remark in found.remarks)
+
+
+# --- residuals
+
+
+def test_residuals_are_the_deviance_pattern_by_pattern(matrix):
+    """Of the true object about what Poisson noise leaves, and their mean is the total."""
+    measurement = measurement_of(matrix, 1e5)
+    path = view_path(matrix[0] / "C", matrix[0] / "D", 1e5, "dense", "test")
+    truth = load_dataset(path)[0]["objectGuess"]
+
+    residuals = pattern_residuals(measurement, truth, measurement.probe)
+    worse = pattern_residuals(measurement, np.ones_like(truth), measurement.probe)
+
+    waves = exit_waves(
+        *(torch.from_numpy(part) for part in (measurement.probe, truth, measurement.positions_px))
+    )
+    total = half_deviance(expected_counts(waves), torch.from_numpy(measurement.amplitudes) ** 2)
+    assert residuals.shape == (len(measurement.scan_index),)
+    assert residuals.mean() == pytest.approx(float(total), rel=1e-4)
+    assert 0.3 < residuals.mean() < 0.6
+    assert (worse > residuals).all()
+
+
+def test_residuals_leave_bad_pixels_out(matrix):
+    measurement = measurement_of(matrix, 1e4)
+    path = view_path(matrix[0] / "C", matrix[0] / "D", 1e4, "dense", "test")
+    truth = load_dataset(path)[0]["objectGuess"]
+    bad = np.zeros(measurement.probe.shape, bool)
+    bad[3:6, 4:9] = True
+    blinded = np.where(bad, 0, measurement.amplitudes).astype(np.float32)
+    masked = Measurement(**vars(measurement) | {"amplitudes": blinded, "bad_pixels": bad})
+    spoiled = Measurement(
+        **vars(measurement) | {"amplitudes": np.where(bad, 50, blinded), "bad_pixels": bad}
+    )
+
+    first, second = (
+        pattern_residuals(part, truth, measurement.probe) for part in (masked, spoiled)
+    )
+
+    np.testing.assert_array_equal(first, second)
