@@ -1,6 +1,5 @@
-"""Base data from measurements: object and probe that explain the patterns, fit to simulate from."""
+"""Base data from measurements: how well they explain the patterns, scale and phase settled."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,35 +9,13 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.acquisition import Acquisition, step
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts, illumination
-from study_lib.processes import memory_bytes
-from study_lib.ptychi_engine import reconstruct
 
-MARGIN_PX = 4
 CHUNK = 64
 WELL_LIT = 0.1
 POORLY_LIT = 0.01
 AMPLITUDE_PERCENTILE = 99.5
 SCALE_TOLERANCE = 0.02
 SHOT_NOISE_SIGMAS = 5
-OBJECT_SIDE_MAX_PX = 20_000
-RECONSTRUCTION_BYTES_PER_PX = 64
-
-
-def starting_probe(acquisition: Acquisition) -> Complex[np.ndarray, "n n"]:
-    """Return the probe to start from, with the power of the median pattern.
-
-    Without a probe in the file it is the inverse transform of the root of the mean pattern: the
-    wave with the measured far field and a flat phase there.
-    """
-    counts = _counts(acquisition)
-    photons = np.median(counts.sum(axis=(1, 2), dtype=np.float64))
-    if acquisition.probe is None:
-        far_field = np.sqrt(counts.mean(axis=0, dtype=np.float64))
-        probe = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(far_field), norm="ortho"))
-    else:
-        probe = acquisition.probe.astype(np.complex128)
-    scaled: np.ndarray = probe * np.sqrt(photons / (np.abs(probe) ** 2).sum())
-    return scaled.astype(np.complex64)
 
 
 def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
@@ -120,82 +97,6 @@ def r_factor(
     return difference / total
 
 
-def reconstructed(
-    acquisition: Acquisition,
-    *,
-    epochs: int = 60,
-    batch_size: int = 96,
-    seed: int,
-    progress: Callable[[int, int, float], None] | None = None,
-) -> Acquisition:
-    """Return the acquisition with object and probe, found together by LSQML.
-
-    They are then made fit to simulate from: see :func:`fixed_gauge`. Positions move into the frame
-    of the object; ``metadata`` says how well the model explains the patterns.
-
-    Parameters
-    ----------
-    acquisition
-        A measurement with counts.
-    epochs, batch_size, seed, progress
-        As in :func:`study_lib.ptychi_engine.reconstruct`.
-
-    Raises
-    ------
-    InputError
-        If there are no patterns, they carry no photon scale, or the positions ask for an object
-        that nobody could reconstruct.
-    """
-    counts = _counts(acquisition)
-    side = acquisition.side_px()
-    _check_extent(acquisition, side)
-    origin = acquisition.positions_px.min(axis=0) - side // 2 - MARGIN_PX
-    positions = acquisition.positions_px - origin
-    last = np.round(positions.max(axis=0)).astype(int) - side // 2 + side + MARGIN_PX
-    object_shape = (int(last[0]), int(last[1]))
-    start = starting_probe(acquisition)
-    found = reconstruct(
-        amplitudes=np.sqrt(counts),
-        positions_px=positions,
-        probe=start,
-        object_shape=object_shape,
-        epochs=epochs,
-        batch_size=batch_size,
-        noise_model="gaussian",
-        seed=seed,
-        refine_probe=True,
-        bad_pixels=acquisition.bad_pixels,
-        progress=progress,
-    )
-    object_, probe, gauge = fixed_gauge(found.object_, found.probe, positions)
-    uniform = np.ones(object_shape, np.complex64)
-    record = {
-        "patterns": len(counts),
-        "photons_per_pattern_median": float(np.median(counts.sum(axis=(1, 2)))),
-        "starting_probe": "mean pattern" if acquisition.probe is None else "file",
-        "epochs": epochs,
-        "final_loss": float(found.losses[-1]),
-        "r_factor_start": r_factor(acquisition, start, uniform, positions),
-        "r_factor_reconstruction": r_factor(acquisition, found.probe, found.object_, positions),
-        "r_factor_base": r_factor(acquisition, probe, object_, positions),
-        **gauge,
-        "options": found.options,
-    }
-    steps = (
-        step("shift origin of positions", y=-float(origin[0]), x=-float(origin[1])),
-        step("reconstruct object and probe", algorithm="LSQML", epochs=epochs, seed=seed),
-    )
-    return replace(
-        acquisition,
-        positions_px=positions,
-        probe=probe,
-        probe_is_scaled=True,
-        object_=object_,
-        transformations=(*acquisition.transformations, *steps),
-        metadata={**acquisition.metadata, **record},
-    )
-
-
 def fixed_gauge(
     object_: Complex[np.ndarray, "oy ox"],
     probe: Complex[np.ndarray, "n n"],
@@ -253,32 +154,6 @@ def _lit_parts(
     last = np.ceil(positions_px.max(axis=0)).astype(int) + 1
     median = np.median(photons[first[0] : last[0], first[1] : last[1]])
     return photons > WELL_LIT * median, photons < POORLY_LIT * median
-
-
-def _counts(acquisition: Acquisition) -> Float[np.ndarray, "scan n n"]:
-    if acquisition.is_normalized:
-        raise InputError(
-            f"{acquisition.metadata.get('source')}: object or probe are missing, and normalized "
-            "amplitudes cannot be reconstructed: they carry no photons; give counts"
-        )
-    return acquisition.counts()
-
-
-def _check_extent(acquisition: Acquisition, side_px: int) -> None:
-    """Refuse positions whose object is beyond any scan or this machine, as a wrong unit makes."""
-    rows, columns = np.ptp(acquisition.positions_px, axis=0) + side_px + 2 * MARGIN_PX
-    source = acquisition.metadata.get("source")
-    found = f"{source}: positions: they ask for an object of {rows:.6g} x {columns:.6g} pixels"
-    remedy = "check the unit of the positions and the lengths that turn them into pixels"
-    if not max(rows, columns) <= OBJECT_SIDE_MAX_PX:
-        allowed = f"at most {OBJECT_SIDE_MAX_PX} x {OBJECT_SIDE_MAX_PX} are allowed"
-        raise InputError(f"{found}; {allowed}; {remedy}")
-    needed, memory = RECONSTRUCTION_BYTES_PER_PX * rows * columns, memory_bytes()
-    if needed > memory:
-        raise InputError(
-            f"{found}, which takes {needed / 2**30:.1f} GiB; this machine has "
-            f"{memory / 2**30:.1f} GiB; {remedy}, or use a larger machine"
-        )
 
 
 def _good_pixels(acquisition: Acquisition) -> Float[np.ndarray, "..."]:

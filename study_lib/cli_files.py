@@ -1,10 +1,11 @@
 """The commands that bring data in and take them out."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,12 +57,23 @@ def import_(
     patterns: Annotated[
         Path | None, typer.Option(help="Diffraction file of a Ptychodus product.")
     ] = None,
+    algorithm: Annotated[
+        Literal["solver", "LSQML"],
+        typer.Option(help="Finds object and probe, where the source has no object."),
+    ] = "solver",
     epochs: Annotated[
-        int, typer.Option(min=1, help="LSQML epochs, where the source has no object.")
+        int, typer.Option(min=1, help="Of the algorithm; the solver stops where it has converged.")
     ] = 60,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Order of the batches.")] = 1011,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also by the other algorithm and from half the data.")
+    ] = False,
 ) -> None:
-    """Convert measured data; reconstruct object and probe if the source has none."""
+    """Convert measured data; reconstruct object and probe if the source has none.
+
+    --check tells how far they can be believed: the other algorithm, and each half of the patterns,
+    reconstruct the same; correlations by frequency go to a .check.json beside the target.
+    """
     from study_lib.dataset_exchange import write_dataset
     from study_lib.formats import read_file
     from study_lib.raw_scan import ReadChoices
@@ -80,7 +92,10 @@ def import_(
     if acquisition.object_ is None or acquisition.probe is None:
         if acquisition.object_ is not None:
             _warn(source, ["without a probe its object is not used"])
-        acquisition = _reconstructed(acquisition, epochs, seed)
+        measured = acquisition
+        acquisition = _reconstructed(measured, algorithm, epochs, seed)
+        if check:
+            _check(measured, target, algorithm, epochs, seed)
     else:
         from study_lib.base_data import with_scaled_probe
 
@@ -154,16 +169,59 @@ def _check_target(source: Path, target: Path) -> None:
         raise InputError(f"{target}: its folder does not exist; make it first")
 
 
-def _reconstructed(acquisition: Acquisition, epochs: int, seed: int) -> Acquisition:
+def _reconstructed(
+    acquisition: Acquisition, algorithm: Literal["solver", "LSQML"], epochs: int, seed: int
+) -> Acquisition:
     """Return the acquisition with object and probe, behind a progress bar."""
+    from study_lib.base_reconstruction import reconstructed
+
+    with _bar() as progress:
+        return reconstructed(
+            acquisition, algorithm=algorithm, epochs=epochs, seed=seed, progress=progress
+        )
+
+
+def _check(
+    acquisition: Acquisition,
+    target: Path,
+    algorithm: Literal["solver", "LSQML"],
+    epochs: int,
+    seed: int,
+) -> None:
+    """Print and write how far another algorithm and two halves of the patterns agree."""
+    from study_lib.base_check import checked
+    from study_lib.files import write_json
+
+    with _bar() as progress:
+        report = checked(
+            acquisition, algorithm=algorithm, epochs=epochs, seed=seed, progress=progress
+        )
+    write_json(target.with_suffix(".check.json"), report)
+    for name, found in report["algorithms"].items():
+        print(f"{name}: R-factor {found['r_factor']:.4f}, {found['cpu_s']:.0f} CPU s")
+    for name, crossing in (("between_algorithms", "half"), ("between_halves", "seventh")):
+        at = report[name][f"crossing_{crossing}"]
+        said = "nowhere" if at is None else f"at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
+        told = name.replace("_", " ")
+        level = {"half": "1/2", "seventh": "1/7"}[crossing]
+        print(f"ring correlation {told} falls below {level} {said}")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int, float], None]]:
+    """Give a block a progress bar for each algorithm that it runs."""
     from tqdm import tqdm
 
-    from study_lib.base_data import reconstructed
+    bars: dict[str, Any] = {}
 
-    with tqdm(total=epochs, desc="LSQML", unit="epoch", mininterval=1) as bar:
+    def progress(name: str, epoch: int, epochs: int, loss: float) -> None:
+        if name not in bars:
+            bars[name] = tqdm(total=epochs, desc=name, unit="epoch", mininterval=1)
+        bars[name].set_postfix_str(f"loss {loss:.4g}", refresh=False)
+        bars[name].update(epoch - bars[name].n)
 
-        def progress(epoch: int, _: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
-            bar.update(epoch - bar.n)
-
-        return reconstructed(acquisition, epochs=epochs, seed=seed, progress=progress)
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()

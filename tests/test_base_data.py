@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import base_data
-from study_lib.base_data import (
-    fixed_gauge,
-    r_factor,
-    reconstructed,
-    starting_probe,
-    with_scaled_probe,
-)
+from study_lib import base_reconstruction
+from study_lib.base_check import checked
+from study_lib.base_data import fixed_gauge, r_factor, with_scaled_probe
+from study_lib.base_reconstruction import reconstructed, starting_probe
 from study_lib.dataset_exchange import read_dataset, write_dataset
 from study_lib.errors import InputError
 from study_lib.raw_scan import ReadChoices
@@ -112,14 +108,14 @@ def test_positions_in_a_wrong_unit_are_refused(acquisition, factor, size):
     far = replace(acquisition, object_=None, positions_px=acquisition.positions_px * factor)
 
     with pytest.raises(InputError, match=rf"positions: they ask for an object of {size}.*20000"):
-        reconstructed(far, epochs=1, seed=0)
+        reconstructed(far, algorithm="solver", epochs=1, seed=0)
 
 
 def test_an_object_beyond_memory_is_refused(acquisition, monkeypatch):
-    monkeypatch.setattr(base_data, "memory_bytes", lambda: 2**10)
+    monkeypatch.setattr(base_reconstruction, "memory_bytes", lambda: 2**10)
 
     with pytest.raises(InputError, match=r"positions: .*this machine has .* or use a larger"):
-        reconstructed(acquisition, epochs=1, seed=0)
+        reconstructed(acquisition, algorithm="solver", epochs=1, seed=0)
 
 
 def test_bad_pixels_do_not_count_in_the_power(acquisition):
@@ -146,30 +142,54 @@ def test_normalized_amplitudes_are_not_reconstructed(acquisition):
     bare = replace(acquisition, is_normalized=True, object_=None)
 
     with pytest.raises(InputError, match="normalized amplitudes cannot be reconstructed"):
-        reconstructed(bare, epochs=1, seed=0)
+        reconstructed(bare, algorithm="solver", epochs=1, seed=0)
 
 
-def test_bad_pixels_do_not_pull_the_reconstruction(acquisition):
+@pytest.mark.parametrize("algorithm", ["solver", "LSQML"])
+def test_bad_pixels_do_not_pull_the_reconstruction(acquisition, algorithm):
     """The dead half of the detector is filled by the model and not driven to zero."""
     bad = np.zeros((16, 16), bool)
     bad[:3] = bad[:, 13:] = True
     dead = replace(acquisition, amplitudes=acquisition.amplitudes * ~bad)
 
-    masked = reconstructed(replace(dead, bad_pixels=bad), epochs=3, seed=0)
-    believed = reconstructed(replace(dead, bad_pixels=None), epochs=3, seed=0)
+    masked = reconstructed(replace(dead, bad_pixels=bad), algorithm=algorithm, epochs=3, seed=0)
+    believed = reconstructed(replace(dead, bad_pixels=None), algorithm=algorithm, epochs=3, seed=0)
 
     assert np.abs(masked.probe - believed.probe).max() > 0
     assert masked.metadata["r_factor_start"] != believed.metadata["r_factor_start"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SIEMENS_STAR.is_file(), reason="the measured Siemens star is not here")
-def test_measured_star_gives_a_base_that_explains_it(tmp_path):
+def test_measured_halves_and_algorithms_agree_at_low_frequencies():
+    """A third of the scan; two halves cannot agree better than what both have seen."""
+    scan = read_tike(SIEMENS_STAR, ReadChoices())
+    near = np.sort(np.argsort(np.hypot(*(scan.positions_px - scan.positions_px[258]).T))[:160])
+    part = replace(scan, amplitudes=scan.amplitudes[near], positions_px=scan.positions_px[near])
+    told = []
+
+    report = checked(
+        part, algorithm="solver", epochs=40, seed=0, progress=lambda *step: told.append(step[0])
+    )
+
+    halves, algorithms = report["between_halves"], report["between_algorithms"]
+    assert np.mean(algorithms["correlation"][:8]) > 0.9
+    assert np.mean(halves["correlation"][:8]) > 0.7
+    assert np.mean(algorithms["correlation"]) > np.mean(halves["correlation"])
+    assert halves["crossing_half"] < halves["crossing_seventh"]
+    assert report["algorithms"].keys() == {"solver", "LSQML"}
+    assert set(told) == {"solver", "LSQML", "solver, even patterns", "solver, odd patterns"}
+
+
+@pytest.mark.skipif(not SIEMENS_STAR.is_file(), reason="the measured Siemens star is not here")
+@pytest.mark.parametrize("algorithm", ["solver", "LSQML"])
+def test_measured_star_gives_a_base_that_explains_it(tmp_path, algorithm):
     """Forty neighbouring patterns; the lens is a zone plate with a central stop."""
     scan = read_tike(SIEMENS_STAR, ReadChoices())
     near = np.argsort(np.hypot(*(scan.positions_px - scan.positions_px[258]).T))[:40]
     crop = replace(scan, amplitudes=scan.amplitudes[near], positions_px=scan.positions_px[near])
 
-    found = reconstructed(crop, epochs=20, batch_size=10, seed=0)
+    found = reconstructed(crop, algorithm=algorithm, epochs=20, seed=0)
     write_dataset(tmp_path / "base.npz", found, "tike")
 
     assert read_dataset(tmp_path / "base.npz").scan_index is None
