@@ -68,7 +68,7 @@ def test_summary_has_one_row_per_condition_and_arm(smoke):
     assert sorted(conditions) == sorted(
         ("10000.0", view, arm)
         for view in ("baseline", "dense", "sparse")
-        for arm in ("lsqml", "pinn")
+        for arm in ("lsqml", "pinn", "solver")
     )
     assert all(row["split"] == "test" for row in rows)
     printed_rows = [
