@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from study_lib.forward import add_patches, corners_of, patches_at, probes_at
+from study_lib.forward import add_patches, corners_of, patches_at
 
 LONELY_SHARE = 0.99
+DARK = 1e-12  # of the brightest pixel
 PIXELS_AT_A_TIME = 2**21
 
 
@@ -18,7 +19,7 @@ def lonely_share(
     """Return the share of each pattern's light that falls where no other light does.
 
     Where several probes overlap, a pattern's part of the light counts: 1 is a pattern alone, 1/2
-    two patterns at one place.
+    two patterns at one place. Probes are placed to whole pixels, which is enough for this.
 
     Parameters
     ----------
@@ -31,16 +32,15 @@ def lonely_share(
     """
     side = probe.shape[-1]
     parts = positions_px.split(max(1, PIXELS_AT_A_TIME // side**2))
+    power = probe.abs() ** 2
     light = torch.zeros(object_shape, dtype=probe.real.dtype)
     for part in parts:
-        power = probes_at(probe, part).abs() ** 2
-        light += add_patches(power, corners_of(part, side), object_shape)
+        light += add_patches(power.expand(len(part), -1, -1), corners_of(part, side), object_shape)
     shares = []
     for part in parts:
-        power = probes_at(probe, part).abs() ** 2
         there = patches_at(light, corners_of(part, side), side)
-        shares.append((power**2 / there.clamp_min(1e-30)).sum(dim=(1, 2)) / power.sum(dim=(1, 2)))
-    return torch.cat(shares)
+        shares.append((power**2 / there.clamp_min(DARK * power.max())).sum(dim=(1, 2)))
+    return torch.cat(shares) / power.sum()
 
 
 def lonely_remarks(

@@ -107,6 +107,25 @@ def tiny_design(tiny_design_with) -> StudyDesign:
 
 
 @pytest.fixture(scope="session")
+def matrix(tmp_path_factory, tiny_design_with) -> tuple[Path, StudyDesign]:
+    """Data of the whole original matrix, 3 doses x 3 views, in small."""
+    root = tmp_path_factory.mktemp("matrix")
+    design = tiny_design_with("doses=[1.0e+3, 1.0e+4, 1.0e+5]")
+    for dose in design.doses:
+        generate_dose(design, dose, root / "C")
+        for view in ("dense", "sparse"):
+            write_view(
+                design,
+                dose,
+                view,
+                phase_c_root=root / "C",
+                output_root=root / "D",
+                artifact_root=root / "D",
+            )
+    return root, design
+
+
+@pytest.fixture(scope="session")
 def phase_c(tiny_design, tmp_path_factory) -> Path:
     """Root of the generated data of the tiny study."""
     root = phase_root(tmp_path_factory.mktemp("run"), "C")

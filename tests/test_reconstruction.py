@@ -15,11 +15,9 @@ from study_lib.contract import load_dataset
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
 from study_lib.forward import exit_waves, expected_counts
-from study_lib.generation import generate_dose
 from study_lib.iterative import IterativeResult, run_algorithm
 from study_lib.losses import half_deviance
 from study_lib.measurement import Measurement, load_measurement
-from study_lib.overlap_job import write_view
 from study_lib.paths import view_path
 from study_lib.reconstruction_job import reconstruct_view
 from study_lib.reconstruction_jobs import RESULT, build_reconstruction_jobs
@@ -36,25 +34,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def matrix(tmp_path_factory, tiny_design_with):
-    """Data of the whole original matrix, 3 doses x 3 views, in small."""
-    root = tmp_path_factory.mktemp("matrix")
-    design = tiny_design_with("doses=[1.0e+3, 1.0e+4, 1.0e+5]")
-    for dose in DOSES:
-        generate_dose(design, dose, root / "C")
-        for view in ("dense", "sparse"):
-            write_view(
-                design,
-                dose,
-                view,
-                phase_c_root=root / "C",
-                output_root=root / "D",
-                artifact_root=root / "D",
-            )
-    return root, design
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from study_lib.bundle import load_bundle
 from study_lib.cli import main
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
-from study_lib.generation import generate_dose
 from study_lib.job_log import printed_output_kept
 from study_lib.loss_check import compare_losses
 from study_lib.overlap_job import write_view
@@ -26,25 +25,6 @@ from study_lib.training_jobs import TrainingJob, build_training_jobs
 
 DOSES = (1e3, 1e4, 1e5)
 KEY = "dose_1000/baseline/gs1"
-
-
-@pytest.fixture(scope="module")
-def matrix(tmp_path_factory, tiny_design_with):
-    """Data of the whole original matrix, 3 doses x 3 views, in small."""
-    root = tmp_path_factory.mktemp("matrix")
-    design = tiny_design_with("doses=[1.0e+3, 1.0e+4, 1.0e+5]")
-    for dose in DOSES:
-        generate_dose(design, dose, root / "C")
-        for view in ("dense", "sparse"):
-            write_view(
-                design,
-                dose,
-                view,
-                phase_c_root=root / "C",
-                output_root=root / "D",
-                artifact_root=root / "D",
-            )
-    return root, design
 
 
 class Recorder:
