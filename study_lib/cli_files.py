@@ -209,19 +209,21 @@ def _check(
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int, float], None]]:
-    """Give a block a progress bar for each algorithm that it runs."""
+    """Give a block a progress bar for each algorithm that it runs, one after the other."""
     from tqdm import tqdm
 
-    bars: dict[str, Any] = {}
+    bars: list[Any] = []
 
     def progress(name: str, epoch: int, epochs: int, loss: float) -> None:
-        if name not in bars:
-            bars[name] = tqdm(total=epochs, desc=name, unit="epoch", mininterval=1)
-        bars[name].set_postfix_str(f"loss {loss:.4g}", refresh=False)
-        bars[name].update(epoch - bars[name].n)
+        if epoch == 1 or not bars:
+            for ended in bars:
+                ended.close()
+            bars.append(tqdm(total=epochs, desc=name, unit="epoch", mininterval=1))
+        bars[-1].set_postfix_str(f"loss {loss:.4g}", refresh=False)
+        bars[-1].update(epoch - bars[-1].n)
 
     try:
         yield progress
     finally:
-        for bar in bars.values():
+        for bar in bars:
             bar.close()
