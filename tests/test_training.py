@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import inspect
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -274,3 +275,19 @@ def test_history_is_written_as_one_ascii_line_per_epoch(tmp_path):
     assert [float(row["train"]) for row in rows] == list(history.train)
     assert all(float(row["seconds"]) > 0 and float(row["patterns_per_s"]) > 0 for row in rows)
     assert History.from_dict(json.loads(json.dumps(history.as_dict()))) == history
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+def test_a_compiled_network_trains_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    measurement = measurement_of(gridsize=2)
+    config = config_of(measurement)
+
+    plain, compiled = (
+        train(measurement, config.model_copy(update={"compile": compiles})).history.train
+        for compiles in (False, True)
+    )
+
+    np.testing.assert_allclose(compiled, plain, rtol=1e-3)
