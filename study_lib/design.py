@@ -34,8 +34,13 @@ class ViewDesign(Frozen):
         default="uniform",
         description="which positions are kept: random ones, or evenly spread (default of sparse)",
     )
-    n_groups: int | None = Field(ge=1, default=None, description="null: one group per pattern")
-    oversampling: bool = Field(default=False, description="allow more groups than patterns")
+    n_groups: int | None = Field(
+        ge=1, default=None, description="null: groups_per_pattern for each pattern"
+    )
+    oversampling: bool = Field(default=False, description="allow n_groups above the patterns")
+    groups_per_pattern: int = Field(
+        ge=1, default=1, description="groups that each pattern leads, on average"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -57,7 +62,12 @@ class ViewDesign(Frozen):
         if self.name == "baseline" and self != plain:
             raise ValueError(
                 "baseline is every pattern by itself; set gridsize 1, leave out target_overlap, "
-                "s_img, n_groups and oversampling"
+                "s_img, n_groups, oversampling and groups_per_pattern"
+            )
+        if self.n_groups is not None and self.groups_per_pattern > 1:
+            raise ValueError(
+                f"n_groups {self.n_groups} and groups_per_pattern {self.groups_per_pattern} both "
+                "say how many groups; leave one of them out"
             )
         if self.name != "baseline" and self.gridsize != 2:
             raise ValueError(f"{self.name}: gridsize {self.gridsize}; set it to 2")

@@ -121,8 +121,8 @@ def view_of(
             gridsize=view.gridsize,
             neighbor_count=neighbor_count,
             random=generator(design.noise_seeds.grouping, "groups", view.name, split),
-            group_count=view.n_groups,
-            oversampling=view.oversampling,
+            group_count=view.n_groups or view.groups_per_pattern * len(chosen.indices),
+            oversampling=view.oversampling or view.groups_per_pattern > 1,
         )
     except InputError as error:
         raise InputError(f"{split} split, view {view.name}: {error}") from None

@@ -79,7 +79,7 @@ def test_a_file_that_sets_every_field_is_a_preset_named_after_it(tmp_path):
         (
             "name: sparse ",
             "nam: sparse ",
-            r"views\.2\.nam: unknown name; .*gridsize, n_groups, name",
+            r"views\.2\.nam: unknown name; .*gridsize, groups_per_pattern, n_groups, name",
         ),
         ("neighbor_count", "neighbour_count", r"neighbour_count: unknown name;.*neighbor_count"),
     ],
@@ -137,6 +137,10 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_name(setting):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        (
+            "views=[{name: dense, gridsize: 2, n_groups: 9, groups_per_pattern: 2}]",
+            "n_groups 9 and groups_per_pattern 2 both say how many groups",
+        ),
         ("patch_size_px=48", "patch_size_px = 48: the autoencoder halves"),
         ("doses=[10.5]", r"doses = \[10.5\]: use whole photons"),
         ("doses=[10.0, 10.0]", "leave out the repeated dose"),
@@ -284,7 +288,12 @@ def leaves(content: object, path: tuple = ()) -> list[tuple]:
 def test_the_digest_changes_with_every_number_of_the_design():
     plain = load_design("smoke").model_dump(mode="json")
     digests = {load_design("smoke").digest}
-    numbers = [path for path in leaves(plain) if path[-1] not in {"gridsize", "patch_size_px"}]
+    fixed = {"gridsize", "patch_size_px"}
+    numbers = [
+        path
+        for path in leaves(plain)
+        if path[-1] not in fixed and path != ("views", 0, "groups_per_pattern")
+    ]
     for path in numbers:
         content = json.loads(json.dumps(plain))
         node = content

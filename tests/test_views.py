@@ -415,3 +415,23 @@ def test_broken_positions_end_with_2_and_name_the_key(
     assert overlap_call(tmp_path / "C", "--view=dense") == 2
 
     assert message in capsys.readouterr().err
+
+
+def test_every_pattern_leads_as_many_groups_as_asked(tiny_design_with):
+    design = tiny_design_with()
+    scene = scene_of(design)
+    positions = scene.positions_px[split_masks(scene.positions_px, design.guard_band_px)["train"]]
+    once, thrice = (
+        view_of(
+            positions,
+            scene.probe,
+            design.view("sparse").model_copy(update={"groups_per_pattern": count}),
+            "train",
+            design,
+        )
+        for count in (1, 3)
+    )
+
+    np.testing.assert_array_equal(once.kept, thrice.kept)
+    assert np.isin(np.bincount(thrice.groups[:, 0]), (2, 3, 4)).all(), "about three each"
+    assert len(np.unique(np.sort(thrice.groups, axis=1), axis=0)) == 3 * len(once.groups)
