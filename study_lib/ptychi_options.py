@@ -103,10 +103,10 @@ class EngineSettings:
             able = [
                 name for name, other in ENGINES.items() if self.noise_model in other.noise_models
             ]
-            remedy = f"; of pty-chi's, {' and '.join(able)} have it" if able else ""
+            remedy = f"{self.noise_model} is for {' and '.join(able)}" if able else "choose one"
             raise InputError(
-                f"noise_model {self.noise_model!r}: {self.algorithm} has "
-                f"{' and '.join(engine.noise_models)}{remedy}"
+                f"noise_model {self.noise_model!r}: {self.algorithm} takes "
+                f"{' and '.join(engine.noise_models)}; {remedy}"
             )
         if self.momentum and not engine.momentum:
             raise InputError(

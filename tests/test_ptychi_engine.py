@@ -144,9 +144,12 @@ def test_every_engine_lands_in_the_frame_of_the_object(algorithm, noise_model):
         ({"algorithm": "PIE2"}, "algorithm 'PIE2': pty-chi has LSQML, PIE, .*choose one"),
         (
             {"algorithm": "rPIE", "noise_model": "poisson"},
-            "noise_model 'poisson': rPIE has gaussian; only LSQML has both",
+            "noise_model 'poisson': rPIE takes gaussian; poisson is for LSQML",
         ),
-        ({"noise_model": "normal"}, "noise_model 'normal': LSQML has gaussian and poisson;"),
+        (
+            {"noise_model": "normal"},
+            "noise_model 'normal': LSQML takes gaussian and poisson; choose one",
+        ),
         ({"algorithm": "DM", "momentum": 0.5}, "momentum 0.5: DM has none, LSQML has"),
         ({"epochs": 0}, "epochs is 0"),
     ],
