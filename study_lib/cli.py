@@ -12,6 +12,7 @@ from study_lib.errors import StudyError
 from study_lib.processes import end_on_terminate, use_private_folders
 
 WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="study",
@@ -139,6 +140,7 @@ def main() -> None:
         print(f"study: {message}; see `study --help`", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
         print("study: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

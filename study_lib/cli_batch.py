@@ -16,7 +16,7 @@ def batch(
     Raises
     ------
     StudyError
-        If a job failed; an InputError if every failure was one.
+        If a job failed; an InputError if no job could be done and every failure was one.
     """
     labels = [" ".join(f"{name}={value}" for name, value in job.items()) for job in jobs]
     if dry_run:
@@ -32,7 +32,7 @@ def run_labelled(jobs: Mapping[str, Callable[[], Any]]) -> None:
     Raises
     ------
     StudyError
-        If a job failed; an InputError if every failure was one.
+        If a job failed; an InputError if no job could be done and every failure was one.
     """
     failures: list[StudyError] = []
     for label, job in jobs.items():
@@ -42,9 +42,12 @@ def run_labelled(jobs: Mapping[str, Callable[[], Any]]) -> None:
             print(f"{label}: failed: {error}", file=sys.stderr)
             failures.append(error)
             continue
+        except KeyboardInterrupt as stop:
+            print(f"{label}: {stop or 'stopped'}", file=sys.stderr)
+            raise
         print(f"{label}: done", flush=True)
     if failures:
         message = f"{len(failures)} of {len(jobs)} jobs failed"
-        if all(isinstance(failure, InputError) for failure in failures):
+        if len(failures) == len(jobs) and all(isinstance(one, InputError) for one in failures):
             raise InputError(message)
         raise StudyError(message)

@@ -76,6 +76,12 @@ def reconstruct(
     if seed is not None:
         content["seeds"]["iterative"] = seed
     study = parse_design(content, "study reconstruct")
+    for flag, value in {"--noise-model": noise_model, "--momentum": momentum}.items():
+        if value is not None and "LSQML" not in study.iterative.algorithms:
+            raise InputError(
+                f"{flag} {value}: only LSQML takes it, and the algorithms are "
+                f"{', '.join(study.iterative.algorithms)}; add --algorithm LSQML or leave it out"
+            )
     matching = chosen(
         study, dose=dose, view=view, gridsize=gridsize, split=split, axes=("dose", "view", "split")
     )

@@ -175,7 +175,7 @@ def test_a_job_that_fails_is_named_and_the_others_still_run(monkeypatch, capsys,
         *("--output-root", "d", "--artifact-root", "d"),
     )
 
-    assert code == 2
+    assert code == 1, "a job failed, another was done"
     assert "dose=1000.0 view=dense: failed" in error
     assert "1 of 2 jobs failed" in error
     assert "dose=10000.0 view=dense: done" in printed

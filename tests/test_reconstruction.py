@@ -117,6 +117,14 @@ def test_filters_of_the_command(reconstruct, flags, count, tmp_path):
         (("--num-epochs", "0"), "iterative.epochs: found 0"),
         (("--noise-model", "normal"), "found 'normal'; input should be 'gaussian' or 'poisson'"),
         (("--probe", "free"), "found 'free'; input should be 'known' or 'refine'"),
+        (
+            ("--algorithm", "DM", "--noise-model", "poisson"),
+            "--noise-model poisson: only LSQML takes it, and the algorithms are DM; add",
+        ),
+        (
+            ("--algorithm", "solver", "--momentum", "0.5"),
+            "--momentum 0.5: only LSQML takes it, and the algorithms are solver; add",
+        ),
     ],
 )
 def test_what_does_not_exist_ends_with_2_and_names_what_does(reconstruct, flags, message):
@@ -248,6 +256,31 @@ def test_a_failed_job_ends_with_1_after_the_others(reconstruct, tmp_path, monkey
     }
     assert "Traceback" in (folder / "lsqml" / "reconstruct.log").read_text()
     assert not (folder / "lsqml" / RESULT).exists(), "nobody takes the old result for this run's"
+
+
+def test_nothing_but_broken_input_ends_with_2(reconstruct, tmp_path, monkeypatch):
+    def refuse(*arguments: object, **named: object) -> IterativeResult:
+        raise InputError("the probe is zero")
+
+    monkeypatch.setattr(reconstruction_job, "run_algorithm", refuse)
+
+    code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
+
+    assert code == 2
+    assert "2 of 2 jobs failed" in printed.err
+
+
+def test_an_interrupted_command_says_so_and_ends_with_130(reconstruct, monkeypatch):
+    def interrupt(*arguments: object, **named: object) -> IterativeResult:
+        raise KeyboardInterrupt("stopped in epoch 3")
+
+    monkeypatch.setattr(reconstruction_job, "run_algorithm", interrupt)
+
+    code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
+
+    assert code == 130
+    assert "algorithm=LSQML: stopped in epoch 3" in printed.err
+    assert "study: stopped; the same command goes on from here" in printed.err
 
 
 def test_without_pty_chi_the_solver_still_runs_and_the_remedy_is_told(
