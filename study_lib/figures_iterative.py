@@ -1,6 +1,7 @@
 """Figures of iterative reconstructions. Matplotlib only: arrays in, Figure out."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,11 +9,13 @@ from jaxtyping import Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from study_lib.colours import colour_wheel, complex_colours
 
 PANEL_IN = 3.2
 LEGEND_PLACE = (0.04, 0.07, 0.2, 0.2)  # in shares of a panel
+WHOLE_TURN_RAD = 0.9 * np.pi  # largest phase from which on both signs are taken to meet
 BRIGHTEST = 99.5  # percentile that gets full lightness
 
 
@@ -21,11 +24,11 @@ def objects(panels: Mapping[str, Complex[np.ndarray, "y x"]], *, title: str) -> 
     figure, axes = _grid(len(panels), 3)
     low = min(float(np.abs(object_).min()) for object_ in panels.values())
     high = max(float(np.abs(object_).max()) for object_ in panels.values())
-    limit = max(float(np.abs(np.angle(object_)).max()) for object_ in panels.values()) or 1.0
+    phases = _phase_scale(max(float(np.abs(np.angle(part)).max()) for part in panels.values()))
     for row, (name, object_) in zip(axes, panels.items(), strict=True):
         shown = row[0].imshow(np.abs(object_), cmap="gray", vmin=low, vmax=high)
         _finish(row[0], shown, f"{name}: amplitude")
-        shown = row[1].imshow(np.angle(object_), cmap="twilight", vmin=-limit, vmax=limit)
+        shown = row[1].imshow(np.angle(object_), **phases)
         _finish(row[1], shown, f"{name}: phase [rad]")
         _coloured(row[2], object_, f"{name}: both")
     figure.suptitle(title)
@@ -59,6 +62,9 @@ def convergence(
         right.plot(wall_s[name], relative, label=name)
     left.set(xlabel="epoch", ylabel="loss / first loss", yscale="log")
     right.set(xlabel="time since start [s]", xscale="log")
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter(NullFormatter())
     left.legend()
     figure.suptitle(title)
     return figure
@@ -95,6 +101,14 @@ def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
         squeeze=False,
     )
     return figure, axes
+
+
+def _phase_scale(largest_rad: float) -> dict[str, Any]:
+    """Return map and limits; a cyclic map would make the ends of less than a turn look alike."""
+    if largest_rad > WHOLE_TURN_RAD:
+        return {"cmap": "twilight", "vmin": -np.pi, "vmax": np.pi}
+    limit = largest_rad or 1.0
+    return {"cmap": "gray", "vmin": -limit, "vmax": limit}
 
 
 def _finish(axis: Axes, shown: AxesImage, title: str) -> None:
