@@ -1,11 +1,13 @@
 """Phase G: every arm of one dose, view and split, scored by one code on one mask."""
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Complex
 
 from study_lib.arms import ArmRequest, ArmResult, MissingResultError, arms_of
 from study_lib.contract import load_dataset
@@ -15,11 +17,14 @@ from study_lib.files import atomic_path, sha256_of, write_json, write_npz
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.overlap import image_overlap
 from study_lib.paths import comparison_folder, view_path
+from study_lib.photon_limit import PhotonLimit, photon_limit
 from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
 from study_lib.scoring import scored_pixels, scores_of
 from study_lib.views import selection_of
 
+LIMIT_SEED = 0  # of the random signs of an estimate of traces; no result of the study
+LIMIT_COLUMNS = ("photon_limit_phase_rad", "ideal_limit_phase_rad", "phase_error_over_limit")
 COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz")
 
 
@@ -89,7 +94,11 @@ def compare_view(
             "split": split,
         }
         rows: list[dict[str, Any]] = []
+        limit = limit_of(measurement, truth, crop, mask, design)
         arrays = {"truth": truth[crop], "mask": mask}
+        nowhere = np.full(truth.shape, np.nan)
+        limit_map = nowhere if limit is None else limit.phase_std_rad
+        arrays["photon_limit_phase_std_rad"] = limit_map[crop].astype(np.float32)
         missing: dict[str, str] = {}
         registered = arms_of(design)
         for step, (name, arm) in enumerate(registered.items(), start=1):
@@ -100,7 +109,7 @@ def compare_view(
                 continue
             require_same_patterns(result, measurement)
             row, aligned = _score_arm(result, truth, crop, mask, design)
-            rows.append(conditions | {"arm": name} | row)
+            rows.append(conditions | {"arm": name} | row | limit_row(limit, row))
             arrays[name] = aligned
             job.inputs += result.sources
             job.progress("compare", step, len(registered))
@@ -119,6 +128,42 @@ def compare_view(
             "origin_px": origin,
         }
     return rows
+
+
+def limit_of(
+    measurement: Measurement,
+    truth: Complex[np.ndarray, "oy ox"],
+    crop: tuple[slice, slice],
+    mask: Bool[np.ndarray, "y x"],
+    design: StudyDesign,
+) -> PhotonLimit | None:
+    """Return the photon limit of the scored pixels; None if the true object is zero on one."""
+    scored = np.zeros(truth.shape, dtype=bool)
+    scored[crop] = mask
+    if not truth[scored].all():
+        return None
+    return photon_limit(
+        object_=truth,
+        probe=measurement.probe,
+        positions_px=measurement.positions_px,
+        scored=scored,
+        seed=LIMIT_SEED,
+        solves=design.metrics.photon_limit_solves,
+        background=design.detector.dark_counts,
+        bad_pixels=measurement.bad_pixels,
+    )
+
+
+def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the photon limits of a condition, and an arm's phase error in units of the full one.
+
+    The error is the root of the mean square over the scored pixels, as the limit is.
+    """
+    if limit is None:
+        return dict.fromkeys(LIMIT_COLUMNS)
+    error = math.sqrt(scores["phase_mse_rad2"])
+    values = (limit.phase_rms_rad, limit.ideal_phase_rms_rad, error / limit.phase_rms_rad)
+    return dict(zip(LIMIT_COLUMNS, values, strict=True))
 
 
 def view_overlap(

@@ -185,6 +185,9 @@ class MetricsDesign(Frozen):
         gt=0, lt=1, description="share of the median illumination that a scored pixel needs"
     )
     frc_threshold: float = Field(gt=0, lt=1)
+    photon_limit_solves: int = Field(
+        ge=2, default=4, description="random solves behind each photon limit; more are smoother"
+    )
 
 
 class BaseData(Frozen):

@@ -130,6 +130,32 @@ def ring_correlations(
     return figure
 
 
+def limit_map(
+    phase_std_rad: Float[np.ndarray, "y x"], errors: Mapping[str, float | None], *, title: str
+) -> Figure:
+    """Show the photon limit of every pixel, and each arm's phase error in units of its mean."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(2.6 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained"
+    )
+    figure.suptitle(title)
+    told = {label: error for label, error in errors.items() if error is not None}
+    if not told:
+        left.text(0.5, 0.5, "no limit: the true object is zero on scored pixels", ha="center")
+        left.set_axis_off()
+        right.set_axis_off()
+        return figure
+    shown = left.imshow(phase_std_rad, cmap="viridis", vmax=np.nanpercentile(phase_std_rad, 99))
+    left.set(xticks=[], yticks=[])
+    left.set_title("photon limit of the phase [rad]", fontsize="medium")
+    figure.colorbar(shown, ax=left, shrink=0.8)
+    bars = right.barh(list(told), list(told.values()), color="gray")
+    right.bar_label(bars, fmt="%.2f", padding=3)
+    right.axvline(1, linestyle=":", color="black")
+    right.set(xlabel="phase error / photon limit", xlim=(0, 1.2 * max(1, *told.values())))
+    right.invert_yaxis()
+    return figure
+
+
 def metric_by_dose(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, ylabel: str, title: str
 ) -> Figure:

@@ -27,10 +27,12 @@ HIGHER_IS_BETTER = {
     "phase_ssim": True,
     "phase_psnr_db": True,
     "phase_mae_rad": False,
+    "phase_mse_rad2": False,
     "amplitude_ms_ssim": True,
     "amplitude_ssim": True,
     "amplitude_psnr_db": True,
     "amplitude_mae": False,
+    "amplitude_mse": False,
     "complex_nrmse": False,
     "frc_crossing": True,
 }
@@ -78,9 +80,9 @@ def score(
     truth_phase, phase = phase_pair(object_, truth)
     origin = truth_phase[mask].min()
     scores: dict[str, float | int | None] = {}
-    for name, unit, image, reference in (
-        ("phase", "_rad", phase - origin, truth_phase - origin),
-        ("amplitude", "", np.abs(object_), np.abs(truth)),
+    for name, unit, square, image, reference in (
+        ("phase", "_rad", "_rad2", phase - origin, truth_phase - origin),
+        ("amplitude", "", "", np.abs(object_), np.abs(truth)),
     ):
         # A pure-phase truth is ordinary; its amplitude has no range to compare with.
         is_flat = name == "amplitude" and np.ptp(reference[mask]) < SMALLEST_RANGE
@@ -90,6 +92,7 @@ def score(
         scores[f"{name}_ssim"] = None if is_flat else ssim(image, reference, mask)
         scores[f"{name}_psnr_db"] = None if is_flat else psnr_db(image, reference, mask)
         scores[f"{name}_mae{unit}"] = mae(image, reference, mask)
+        scores[f"{name}_mse{square}"] = mse(image, reference, mask)
     frc = fourier_ring_correlation(object_, truth, mask)
     return scores | {
         "complex_nrmse": complex_nrmse(object_, truth, mask),
@@ -120,6 +123,13 @@ def mae(
     return float(np.abs(image - truth)[mask].mean())
 
 
+def mse(
+    image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> float:
+    """Return the mean squared error under the mask, in the square of the unit of the images."""
+    return float(((image - truth)[mask] ** 2).mean())
+
+
 def psnr_db(
     image: Float[np.ndarray, "y x"], truth: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
 ) -> float | None:
@@ -133,7 +143,7 @@ def psnr_db(
         If the truth is constant under the mask.
     """
     data_range = _data_range(truth, mask)
-    squared_error = float(((image - truth)[mask] ** 2).mean())
+    squared_error = mse(image, truth, mask)
     if squared_error < (ROUNDING * data_range) ** 2:
         return None
     return float(10 * np.log10(data_range**2 / squared_error))

@@ -23,6 +23,7 @@ COLUMNS = {
     "phase_ssim": "phase SSIM",
     "phase_psnr_db": "phase PSNR [dB]",
     "phase_mae_rad": "phase MAE [rad]",
+    "phase_error_over_limit": "phase error / photon limit",
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
     "registration": "registration",
@@ -154,6 +155,11 @@ def _markdown(
         "measured on the patterns used; the target is what was asked for. A "
         "scan sparser than its target keeps every pattern. Times are processor seconds. "
         "All arms of a row group (photons, view) used the same patterns, probe and mask. "
+        "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound "
+        "of the same pixels, from this view's photons: the dose is held fixed per pattern, so a "
+        "denser view has more photons on each pixel and a lower bound. Below 1 is no mistake: the "
+        "bound is that of unbiased estimates, and whoever smooths, or shrinks what the counts do "
+        "not tell, is biased. "
         "PtychoPINN was trained on the train split of the same view; gs1 sees one pattern at a "
         "time, gs2 groups of four. Registration uncertain: the shift against the truth could not "
         "be told, so that row is no score. A dash in the FRC column: "

@@ -16,7 +16,13 @@ from study_lib import arms, native_backend, ptychi_engine, solver
 from study_lib.archive import read_npz
 from study_lib.arms import ARMS, ArmRequest, ArmResult, arms_of
 from study_lib.bundle import BUNDLE, load_bundle
-from study_lib.comparison import compare_view, require_same_patterns, view_overlap
+from study_lib.comparison import (
+    compare_view,
+    limit_of,
+    limit_row,
+    require_same_patterns,
+    view_overlap,
+)
 from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
@@ -436,6 +442,39 @@ def test_scores_can_be_checked_from_the_aligned_file(run):
     for row in run.rows("test"):
         difference = np.angle(aligned[row["arm"]] * aligned["truth"].conj())[aligned["mask"]]
         assert np.abs(difference).mean() == pytest.approx(row["phase_mae_rad"], rel=1e-3)
+        error = np.sqrt((difference**2).mean())
+        limit = row["photon_limit_phase_rad"]
+        assert error / limit == pytest.approx(row["phase_error_over_limit"], rel=1e-3)
+        told = aligned["photon_limit_phase_std_rad"]
+        assert np.sqrt((told[aligned["mask"]] ** 2).mean()) == pytest.approx(limit, rel=1e-3)
+        assert np.isnan(told[~aligned["mask"]]).all()
+
+
+def test_the_photon_limit_is_one_for_all_arms_and_falls_with_the_dose(run):
+    (told,) = {row["photon_limit_phase_rad"] for row in run.rows("test")}
+    measurement = load_measurement(run.source("test"))
+    arrays, _ = load_dataset(run.source("test"))
+    crop, mask = scored_pixels(measurement, run.design.metrics.illumination_threshold)
+    brighter = dataclasses.replace(measurement, probe=3 * measurement.probe)
+
+    limit = limit_of(brighter, arrays["objectGuess"], crop, mask, run.design)
+
+    assert told == pytest.approx(3 * limit.phase_rms_rad, rel=1e-3)
+    assert limit.phase_rms_rad > limit.ideal_phase_rms_rad
+
+
+def test_an_object_with_a_hole_has_no_photon_limit(run):
+    measurement = load_measurement(run.source("test"))
+    arrays, _ = load_dataset(run.source("test"))
+    crop, mask = scored_pixels(measurement, run.design.metrics.illumination_threshold)
+    holed = arrays["objectGuess"].copy()
+    first = np.argwhere(mask)[0]
+    holed[first[0] + crop[0].start, first[1] + crop[1].start] = 0
+
+    limit = limit_of(measurement, holed, crop, mask, run.design)
+
+    assert limit is None
+    assert limit_row(limit, {"phase_mse_rad2": 1.0})["phase_error_over_limit"] is None
 
 
 @pytest.mark.parametrize(
