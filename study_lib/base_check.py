@@ -11,12 +11,11 @@ from study_lib.alignment import align
 from study_lib.base_data import r_factor
 from study_lib.base_reconstruction import Algorithm, Progress, solve, task_of
 from study_lib.measurement import Measurement
-from study_lib.metrics import fourier_ring_correlation, frc_crossing
+from study_lib.ring_correlation import SEVENTH, fourier_ring_correlation, frc_crossing
 from study_lib.scoring import scored_pixels
 
 SHIFT_LIMIT_PX = 3.0
 ILLUMINATION_THRESHOLD = 0.1
-HALF_DATA_THRESHOLD = 1 / 7  # of two halves, where the whole against the truth has about 1/2
 ALGORITHMS: tuple[Algorithm, ...] = ("solver", "LSQML")
 
 
@@ -88,7 +87,7 @@ def _agreement(
         "frequency": rings.frequency.tolist(),
         "correlation": rings.correlation.tolist(),
         "crossing_half": frc_crossing(rings, 0.5),
-        "crossing_seventh": frc_crossing(rings, HALF_DATA_THRESHOLD),
+        "crossing_seventh": frc_crossing(rings, SEVENTH),
     }
 
 

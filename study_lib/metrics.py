@@ -5,15 +5,19 @@ whole images they are set to the truth's mean under the mask in both, so crop to
 wide equal frame would flatter MS-SSIM.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from skimage.restoration import unwrap_phase
 
-from study_lib.alignment import WINDOW_EDGE, require_comparable, soft_window, without_mean
+from study_lib.alignment import require_comparable
+from study_lib.ring_correlation import (
+    SEVENTH,
+    fourier_ring_correlation,
+    frc_crossing,
+    half_bit_threshold,
+)
 
 SSIM_SIGMA_PX = 1.5
 SSIM_RADIUS_PX = 5
@@ -35,15 +39,9 @@ HIGHER_IS_BETTER = {
     "amplitude_mse": False,
     "complex_nrmse": False,
     "frc_crossing": True,
+    "frc_half_bit_crossing": True,
+    "frc_seventh_crossing": True,
 }
-
-
-@dataclass(frozen=True)
-class FourierRingCorrelation:
-    """Correlation, -1 to 1, against frequency in fractions of Nyquist; one value per ring."""
-
-    frequency: Float[np.ndarray, " ring"]
-    correlation: Float[np.ndarray, " ring"]
 
 
 def score(
@@ -97,6 +95,8 @@ def score(
     return scores | {
         "complex_nrmse": complex_nrmse(object_, truth, mask),
         "frc_crossing": frc_crossing(frc, frc_threshold),
+        "frc_half_bit_crossing": frc_crossing(frc, half_bit_threshold(frc)),
+        "frc_seventh_crossing": frc_crossing(frc, SEVENTH),
         "ms_ssim_scales": ms_ssim_scales(mask.shape),
     }
 
@@ -270,61 +270,6 @@ def complex_nrmse(
     if norm == 0:
         raise ValueError(f"the truth is zero on all {mask.sum()} scored pixels; check the crop")
     return float(np.sqrt((np.abs(object_ - truth)[mask] ** 2).sum() / norm))
-
-
-def fourier_ring_correlation(
-    object_: Complex[np.ndarray, "y x"],
-    truth: Complex[np.ndarray, "y x"],
-    mask: Bool[np.ndarray, "y x"],
-) -> FourierRingCorrelation:
-    """Return ``Re sum F conj(G) / sqrt(sum |F|^2 sum |G|^2)`` over rings of spatial frequency.
-
-    The complex images are taken under a soft window, less their means. A ring is one frequency
-    sample of the longer side wide; those from the first to Nyquist count. A ring where either
-    image has no power carries no information and has correlation 0.
-
-    van Heel and Schatz, J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, the mask is empty, or an image is zero under the mask or not finite.
-    """
-    require_comparable(object_, truth, mask)
-    window = soft_window(mask, edge_px=WINDOW_EDGE * min(mask.shape))
-    side = max(mask.shape)
-    frequencies = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, mask.shape), indexing="ij"))
-    rings = np.rint(frequencies * side).astype(int).ravel()
-
-    def ring_sums(values: np.ndarray) -> np.ndarray:
-        return np.bincount(rings, weights=values.ravel())[1 : side // 2 + 1]
-
-    def spectrum_and_power(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        spectrum = np.fft.fft2(without_mean(image, window))
-        power = ring_sums(np.abs(spectrum) ** 2)
-        rounding = ROUNDING**2 * image.size * (np.abs(window * image) ** 2).sum()
-        return spectrum, np.where(power > rounding, power, 0)
-
-    spectrum, power = spectrum_and_power(object_)
-    truth_spectrum, truth_power = spectrum_and_power(truth)
-    cross = ring_sums((spectrum * truth_spectrum.conj()).real)
-    norm = np.sqrt(power * truth_power)
-    correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
-    return FourierRingCorrelation(np.arange(1, side // 2 + 1) / (side / 2), correlation)
-
-
-def frc_crossing(frc: FourierRingCorrelation, threshold: float) -> float | None:
-    """Return the frequency, as a fraction of Nyquist, where the FRC first falls below a threshold.
-
-    Linear between rings; the first ring's frequency if that is already below, None if none is.
-    """
-    below = np.flatnonzero(frc.correlation < threshold)
-    if not len(below):
-        return None
-    if below[0] == 0:
-        return float(frc.frequency[0])
-    pair = [below[0], below[0] - 1]
-    return float(np.interp(threshold, frc.correlation[pair], frc.frequency[pair]))
 
 
 def _filled(

@@ -26,6 +26,7 @@ COLUMNS = {
     "phase_error_over_limit": "phase error / photon limit",
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
+    "frc_half_bit_crossing": "FRC half-bit / Nyquist",
     "registration": "registration",
     "cpu_s": "CPU [s]",
     "training_cpu_s": "training CPU [s]",
@@ -162,7 +163,7 @@ def _markdown(
         "not tell, is biased. "
         "PtychoPINN was trained on the train split of the same view; gs1 sees one pattern at a "
         "time, gs2 groups of four. Registration uncertain: the shift against the truth could not "
-        "be told, so that row is no score. A dash in the FRC column: "
+        "be told, so that row is no score. A dash in an FRC column: "
         "the curve never falls below the threshold, so no crossing is stated.\n"
     )
     parts += [f"![object phase]({path})\n" for path in figures]

@@ -11,10 +11,7 @@ from study_lib.alignment import align, shifted
 from study_lib.metrics import (
     HIGHER_IS_BETTER,
     MS_SSIM_WEIGHTS,
-    FourierRingCorrelation,
     complex_nrmse,
-    fourier_ring_correlation,
-    frc_crossing,
     mae,
     ms_ssim,
     ms_ssim_scales,
@@ -22,6 +19,12 @@ from study_lib.metrics import (
     psnr_db,
     score,
     ssim,
+)
+from study_lib.ring_correlation import (
+    FourierRingCorrelation,
+    fourier_ring_correlation,
+    frc_crossing,
+    half_bit_threshold,
 )
 from study_lib.torchvision_operators import import_torchvision
 
@@ -112,6 +115,8 @@ def test_equal_images_score_perfectly():
         "amplitude_mse": 0,
         "complex_nrmse": 0,
         "frc_crossing": None,
+        "frc_half_bit_crossing": None,
+        "frc_seventh_crossing": None,
         "ms_ssim_scales": 4,
     }
     json.dumps(scores, allow_nan=False)
@@ -338,8 +343,40 @@ def test_frc_crossing_moves_down_with_noise():
     ],
 )
 def test_frc_crossing_is_the_first_and_linear(correlation, expected):
-    frc = FourierRingCorrelation(np.array([0.25, 0.5, 0.75, 1.0]), np.array(correlation))
+    frc = FourierRingCorrelation(
+        np.array([0.25, 0.5, 0.75, 1.0]), np.array(correlation), np.ones(4)
+    )
     assert frc_crossing(frc, 0.5) == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_threshold_that_bends_is_crossed_between_rings():
+    frc = FourierRingCorrelation(np.array([0.5, 1.0]), np.array([0.8, 0.2]), np.ones(2))
+    assert frc_crossing(frc, np.array([0.5, 0.5])) == pytest.approx(0.75)
+    assert frc_crossing(frc, np.array([0.7, 0.3])) == pytest.approx(0.75)
+    assert frc_crossing(frc, np.array([0.1, 0.1])) is None
+
+
+def test_half_bit_of_full_rings_is_the_published_level():
+    """van Heel and Schatz (2005): 0.1716 for many samples, above 1 / 7, and 1 for one sample."""
+    frc = FourierRingCorrelation(np.ones(2), np.ones(2), np.array([1.0, 1e12]))
+    np.testing.assert_allclose(half_bit_threshold(frc), [1, 0.1716], atol=1e-4)
+
+
+def test_unrelated_noise_correlates_as_the_samples_of_its_rings_say():
+    """The correlation of independent noise has variance 1 / 2 n for n complex samples.
+
+    Rings are thin: some of what the window ties to a frequency lies on other rings, so there are
+    more samples than are counted, about a fifth, and the threshold is on the safe side.
+    """
+    mask = np.ones(SHAPE, dtype=bool)
+    draws = [fourier_ring_correlation(noise(k), noise(k + 1000), mask) for k in range(60)]
+
+    spread = np.var([draw.correlation for draw in draws], axis=0)
+
+    expected = 1 / (2 * draws[0].samples)
+    ratio = spread[4:] / expected[4:]
+    assert 0.65 < ratio.mean() < 1.05
+    assert draws[0].samples[-1] > 10 * draws[0].samples[0]
 
 
 def test_a_constant_object_has_no_correlation_and_finite_scores():

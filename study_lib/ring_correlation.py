@@ -1,0 +1,98 @@
+"""Fourier ring correlation of complex images: up to which frequency two of them agree."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.alignment import WINDOW_EDGE, require_comparable, soft_window, without_mean
+
+SEVENTH = 1 / 7
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class FourierRingCorrelation:
+    """Correlation, -1 to 1, against frequency in fractions of Nyquist; one value per ring.
+
+    ``samples`` is how many independent complex frequencies a ring holds: those on it, divided by
+    how many the window ties together, never less than one: an estimate on the low side.
+    """
+
+    frequency: Float[np.ndarray, " ring"]
+    correlation: Float[np.ndarray, " ring"]
+    samples: Float[np.ndarray, " ring"]
+
+
+def fourier_ring_correlation(
+    object_: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+) -> FourierRingCorrelation:
+    """Return ``Re sum F conj(G) / sqrt(sum |F|^2 sum |G|^2)`` over rings of spatial frequency.
+
+    The complex images are taken under a soft window, less their means. A ring is one frequency
+    sample of the longer side wide; those from the first to Nyquist count. A ring where either
+    image has no power carries no information and has correlation 0.
+
+    van Heel and Schatz, J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the mask is empty, or an image is zero under the mask or not finite.
+    """
+    require_comparable(object_, truth, mask)
+    window = soft_window(mask, edge_px=WINDOW_EDGE * min(mask.shape))
+    side = max(mask.shape)
+    frequencies = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, mask.shape), indexing="ij"))
+    rings = np.rint(frequencies * side).astype(int).ravel()
+
+    def ring_sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(rings, weights=values.ravel())[1 : side // 2 + 1]
+
+    def spectrum_and_power(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        spectrum = np.fft.fft2(without_mean(image, window))
+        power = ring_sums(np.abs(spectrum) ** 2)
+        rounding = ROUNDING**2 * image.size * (np.abs(window * image) ** 2).sum()
+        return spectrum, np.where(power > rounding, power, 0)
+
+    spectrum, power = spectrum_and_power(object_)
+    truth_spectrum, truth_power = spectrum_and_power(truth)
+    cross = ring_sums((spectrum * truth_spectrum.conj()).real)
+    norm = np.sqrt(power * truth_power)
+    correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
+    tied = window.size * (window**4).sum() / (window**2).sum() ** 2
+    samples = np.maximum(ring_sums(np.ones(mask.shape)) / tied, 1)
+    return FourierRingCorrelation(np.arange(1, side // 2 + 1) / (side / 2), correlation, samples)
+
+
+def half_bit_threshold(frc: FourierRingCorrelation) -> Float[np.ndarray, " ring"]:
+    """Return the correlation of two noisy images that carry half a bit a sample, ring by ring.
+
+    ``(0.2071 + 1.9102 / sqrt(n)) / (1.2071 + 0.9102 / sqrt(n))`` for n independent samples: higher
+    on small rings, where correlation by chance is. It was made for two halves of the data; the
+    truth has no noise, so against it the same correlation stands for more noise.
+
+    van Heel and Schatz, J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009
+    """
+    root = np.sqrt(frc.samples)
+    threshold: np.ndarray = (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+    return threshold
+
+
+def frc_crossing(
+    frc: FourierRingCorrelation, threshold: float | Float[np.ndarray, " ring"]
+) -> float | None:
+    """Return the frequency, as a fraction of Nyquist, where the FRC first falls below a threshold.
+
+    Linear between rings; the first ring's frequency if that is already below, None if none is.
+    """
+    excess = frc.correlation - threshold
+    below = np.flatnonzero(excess < 0)
+    if not len(below):
+        return None
+    if below[0] == 0:
+        return float(frc.frequency[0])
+    pair = [below[0], below[0] - 1]
+    return float(np.interp(0.0, excess[pair], frc.frequency[pair]))
