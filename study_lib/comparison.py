@@ -99,6 +99,7 @@ def compare_view(
         nowhere = np.full(truth.shape, np.nan)
         limit_map = nowhere if limit is None else limit.phase_std_rad
         arrays["photon_limit_phase_std_rad"] = limit_map[crop].astype(np.float32)
+        arrays["photon_limit_frc"] = np.array([]) if limit is None else limit.frc_ceiling
         missing: dict[str, str] = {}
         registered = arms_of(design)
         for step, (name, arm) in enumerate(registered.items(), start=1):
@@ -147,6 +148,7 @@ def limit_of(
         probe=measurement.probe,
         positions_px=measurement.positions_px,
         scored=scored,
+        crop=crop,
         seed=LIMIT_SEED,
         solves=design.metrics.photon_limit_solves,
         background=design.detector.dark_counts,

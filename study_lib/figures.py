@@ -118,12 +118,18 @@ def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, titl
 
 
 def ring_correlations(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: float, *, title: str
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    threshold: float,
+    *,
+    ceiling: Float[np.ndarray, " ring"],
+    title: str,
 ) -> Figure:
-    """Show FRC against the truth for every arm, with the threshold."""
+    """Show FRC against the truth for every arm, the threshold, and the photons' ceiling if any."""
     figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
     for label, (frequency, correlation) in curves.items():
         axis.plot(frequency, correlation, label=label)
+    if len(ceiling):
+        axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
     axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", title=title, ylim=(-0.2, 1))
     axis.legend()

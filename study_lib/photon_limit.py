@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from study_lib.alignment import without_mean
 from study_lib.fisher import FisherInformation, solve
 from study_lib.forward import illumination
+from study_lib.ring_correlation import ring_sums, window_of
 
 FREE_SHARE = 1e-3
 TOLERANCE = 1e-3
@@ -28,6 +30,8 @@ class PhotonLimit:
     ``ideal_phase_std_rad`` (oy, ox) is 1 / sqrt(2 E |O|^2) for E photons on the pixel, what the
     bound would be if pixels did not share patterns. ``phase_rms_rad`` is the bound of the error
     over all scored pixels, ``phase_rms_error_rad`` its standard error from the solves.
+    ``frc_ceiling`` (ring,) is the mean Fourier ring correlation with the truth of an object whose
+    errors are those of the bound, ring by ring as in :mod:`study_lib.ring_correlation`.
     """
 
     phase_std_rad: Float[np.ndarray, "oy ox"]
@@ -35,6 +39,7 @@ class PhotonLimit:
     ideal_phase_std_rad: Float[np.ndarray, "oy ox"]
     phase_rms_rad: float
     phase_rms_error_rad: float
+    frc_ceiling: Float[np.ndarray, " ring"]
     solves: int
 
     @property
@@ -49,6 +54,7 @@ def photon_limit(
     probe: Complex[np.ndarray, "n n"],
     positions_px: Float[np.ndarray, "scan 2"],
     scored: Bool[np.ndarray, "oy ox"],
+    crop: tuple[slice, slice],
     seed: int,
     solves: int = 8,
     background: float = 0.0,
@@ -73,6 +79,8 @@ def photon_limit(
         (row, column) patch centres in object pixels.
     scored : (oy, ox)
         Pixels whose error counts.
+    crop
+        Rows and columns, around the scored pixels, whose Fourier rings are meant.
     seed
         Of the random signs.
     solves
@@ -115,6 +123,7 @@ def photon_limit(
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(truth)
     means = []
+    rings = _Rings(object_[crop], scored[crop])
     for _ in range(solves):
         signs = torch.randint(0, 2, (2, *truth.shape), generator=generator).to(modulus.dtype)
         signs = torch.complex(*(2 * signs - 1)) * mask
@@ -129,6 +138,7 @@ def photon_limit(
         found = without(gauge, turn.conj() * found * mask)
         sample = torch.complex(signs.real * found.real, signs.imag * found.imag)
         total += sample
+        rings.add((turn * signs)[crop].numpy(), (turn * found)[crop].numpy())
         means.append(float((sample.imag / modulus**2)[mask].mean()))
     variance = total / solves
     mean_square, error = np.mean(means), np.std(means, ddof=1) / np.sqrt(solves)
@@ -139,8 +149,39 @@ def photon_limit(
         ideal_phase_std_rad=_root(ideal, mask),
         phase_rms_rad=float(np.sqrt(mean_square)),
         phase_rms_error_rad=float(error / (2 * np.sqrt(mean_square))),
+        frc_ceiling=rings.ceiling(),
         solves=solves,
     )
+
+
+class _Rings:
+    """Collects the power of the bound's errors on Fourier rings: a trace, from the same solves.
+
+    With white z and x = C z, ``Re sum conj(Z) X`` over a ring is on average the trace of C there.
+    Divided by ``sum |Z|^2`` and multiplied by its mean it scatters less.
+    """
+
+    def __init__(self, truth: Complex[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> None:
+        self._window = window_of(mask)
+        self._truth_power = ring_sums(np.abs(self._spectrum(truth)) ** 2)
+        self._crossed, self._white = np.zeros((2, *self._truth_power.shape))
+        self._expected = 2 * (self._window**2).sum() * ring_sums(np.ones(mask.shape))
+
+    def add(self, white: Complex[np.ndarray, "y x"], found: Complex[np.ndarray, "y x"]) -> None:
+        first, second = self._spectrum(white), self._spectrum(found)
+        self._crossed += ring_sums((first.conj() * second).real)
+        self._white += ring_sums(np.abs(first) ** 2)
+
+    def ceiling(self) -> Float[np.ndarray, " ring"]:
+        noise = np.maximum(self._crossed / self._white * self._expected, 0)
+        both = self._truth_power + noise
+        ratio = np.divide(self._truth_power, both, out=np.zeros_like(both), where=both > 0)
+        root: np.ndarray = np.sqrt(ratio)
+        return root
+
+    def _spectrum(self, image: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x"]:
+        spectrum: np.ndarray = np.fft.fft2(without_mean(image, self._window))
+        return spectrum
 
 
 def alignment_directions(

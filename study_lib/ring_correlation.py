@@ -43,13 +43,7 @@ def fourier_ring_correlation(
         If shapes differ, the mask is empty, or an image is zero under the mask or not finite.
     """
     require_comparable(object_, truth, mask)
-    window = soft_window(mask, edge_px=WINDOW_EDGE * min(mask.shape))
-    side = max(mask.shape)
-    frequencies = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, mask.shape), indexing="ij"))
-    rings = np.rint(frequencies * side).astype(int).ravel()
-
-    def ring_sums(values: np.ndarray) -> np.ndarray:
-        return np.bincount(rings, weights=values.ravel())[1 : side // 2 + 1]
+    window = window_of(mask)
 
     def spectrum_and_power(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         spectrum = np.fft.fft2(without_mean(image, window))
@@ -62,9 +56,27 @@ def fourier_ring_correlation(
     cross = ring_sums((spectrum * truth_spectrum.conj()).real)
     norm = np.sqrt(power * truth_power)
     correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
+    side = max(mask.shape)
     tied = window.size * (window**4).sum() / (window**2).sum() ** 2
     samples = np.maximum(ring_sums(np.ones(mask.shape)) / tied, 1)
     return FourierRingCorrelation(np.arange(1, side // 2 + 1) / (side / 2), correlation, samples)
+
+
+def ring_sums(values: Float[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
+    """Return the sum over each ring, from the first to Nyquist, of an image of frequencies.
+
+    Zero frequency first, as of :func:`numpy.fft.fft2`; a ring is one sample of the longer side.
+    """
+    side = max(values.shape)
+    frequencies = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, values.shape), indexing="ij"))
+    rings = np.rint(frequencies * side).astype(int).ravel()
+    sums: np.ndarray = np.bincount(rings, weights=values.ravel())[1 : side // 2 + 1]
+    return sums
+
+
+def window_of(mask: Bool[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+    """Return the soft window under which images are correlated."""
+    return soft_window(mask, edge_px=WINDOW_EDGE * min(mask.shape))
 
 
 def half_bit_threshold(frc: FourierRingCorrelation) -> Float[np.ndarray, " ring"]:

@@ -9,10 +9,12 @@ from study_lib.errors import StudyError
 from study_lib.fisher import FisherInformation, solve
 from study_lib.forward import illumination
 from study_lib.photon_limit import alignment_directions, photon_limit, without
+from study_lib.ring_correlation import fourier_ring_correlation
 
 SHAPE = (24, 24)
 SIDE = 12
 DOSE = 1e5
+CROP = (slice(5, 19), slice(4, 20))
 
 
 @pytest.fixture
@@ -216,7 +218,13 @@ def test_the_map_is_the_diagonal_of_the_dense_inverse(truth, light, places, scor
     phase, amplitude = dense_bound(truth, light, places, scored)
 
     limit = photon_limit(
-        object_=truth, probe=light, positions_px=places, scored=scored, seed=0, solves=1000
+        object_=truth,
+        probe=light,
+        positions_px=places,
+        scored=scored,
+        crop=CROP,
+        seed=0,
+        solves=1000,
     )
 
     np.testing.assert_allclose(limit.phase_std_rad[scored], np.sqrt(phase), rtol=0.05)
@@ -231,7 +239,7 @@ def test_few_solves_give_the_root_mean_square_within_their_stated_error(
     phase, _ = dense_bound(truth, light, places, scored)
 
     limit = photon_limit(
-        object_=truth, probe=light, positions_px=places, scored=scored, seed=1, solves=8
+        object_=truth, probe=light, positions_px=places, scored=scored, crop=CROP, seed=1, solves=8
     )
 
     assert limit.phase_rms_error_rad < 0.05 * limit.phase_rms_rad
@@ -240,9 +248,41 @@ def test_few_solves_give_the_root_mean_square_within_their_stated_error(
 
 
 def test_the_full_bound_lies_above_the_ideal_one(truth, light, places, scored):
-    limit = photon_limit(object_=truth, probe=light, positions_px=places, scored=scored, seed=2)
+    limit = photon_limit(
+        object_=truth, probe=light, positions_px=places, scored=scored, crop=CROP, seed=2
+    )
 
     assert 1 < limit.phase_rms_rad / limit.ideal_phase_rms_rad < 2
+
+
+@pytest.mark.parametrize("dose", [2e3, 1e5])
+def test_the_frc_ceiling_is_what_errors_of_the_bound_leave(truth, light, places, scored, dose):
+    """400 objects with Gaussian errors of the dense covariance, scored by the same FRC."""
+    light = light * np.sqrt(dose / DOSE)
+    jacobian = dense_jacobian(truth, light, places)
+    photons = illumination(torch.from_numpy(light), torch.from_numpy(places), SHAPE).numpy()
+    free = (photons > 1e-3 * np.median(photons[scored])).ravel()
+    kept = np.flatnonzero(np.concatenate([free, free]))
+    values, vectors = np.linalg.eigh((jacobian.T @ jacobian)[np.ix_(kept, kept)])
+    seen = values > 1e-9 * values.max()
+    draws = np.random.default_rng(3).normal(size=(seen.sum(), 400))
+    steps = np.zeros((2 * truth.size, 400))
+    steps[kept] = (vectors[:, seen] / np.sqrt(values[seen])) @ draws
+    errors = (steps[: truth.size] + 1j * steps[truth.size :]).T.reshape(-1, *SHAPE)
+    gauge = alignment_directions(torch.from_numpy(np.abs(truth)), torch.from_numpy(scored))
+    turn = np.exp(1j * np.angle(truth))
+    curves = []
+    for error in errors:
+        left = without(gauge, torch.from_numpy(error / turn * scored)).numpy() * turn
+        rings = fourier_ring_correlation((truth + left)[CROP], truth[CROP], scored[CROP])
+        curves.append(rings.correlation)
+
+    limit = photon_limit(
+        object_=truth, probe=light, positions_px=places, scored=scored, crop=CROP, seed=0, solves=64
+    )
+
+    np.testing.assert_allclose(limit.frc_ceiling, np.mean(curves, axis=0), atol=0.03)
+    assert dose == DOSE or limit.frc_ceiling.min() < 0.8, "a limit that says something"
 
 
 # --- against noise
@@ -292,7 +332,13 @@ def test_maximum_likelihood_scatters_as_the_bound_says(truth, light, places, sco
     variance = np.var(errors, axis=0) / np.abs(truth[scored]) ** 2
 
     limit = photon_limit(
-        object_=truth, probe=light, positions_px=places, scored=scored, seed=0, solves=300
+        object_=truth,
+        probe=light,
+        positions_px=places,
+        scored=scored,
+        crop=CROP,
+        seed=0,
+        solves=300,
     )
 
     ratio = variance / limit.phase_std_rad[scored] ** 2
@@ -325,10 +371,25 @@ def test_pixels_without_light_or_object_have_no_limit(truth, light, places, scor
     dark[10, 10] = 0
 
     with pytest.raises(ValueError, match="the true object is zero on 1 of 119 scored pixels"):
-        photon_limit(object_=dark, probe=light, positions_px=places, scored=scored, seed=0)
+        photon_limit(
+            object_=dark, probe=light, positions_px=places, scored=scored, crop=CROP, seed=0
+        )
     with pytest.raises(ValueError, match="no pixel of \\(24, 24\\) is scored"):
-        photon_limit(object_=truth, probe=light, positions_px=places, scored=scored & False, seed=0)
+        photon_limit(
+            object_=truth,
+            probe=light,
+            positions_px=places,
+            scored=scored & False,
+            crop=CROP,
+            seed=0,
+        )
     with pytest.raises(ValueError, match="a spread needs at least 2"):
         photon_limit(
-            object_=truth, probe=light, positions_px=places, scored=scored, seed=0, solves=1
+            object_=truth,
+            probe=light,
+            positions_px=places,
+            scored=scored,
+            crop=CROP,
+            seed=0,
+            solves=1,
         )
