@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 PHASE_MAP = "twilight"
 AMPLITUDE_MAP = "gray"
 NOT_SCORED = "#b9d6f0"  # no grey: it must not pass for a value
 PANEL_IN = 3.2
+TITLE_IN = 0.4
 
 
 def object_and_probe(
@@ -19,9 +21,9 @@ def object_and_probe(
 ) -> Figure:
     """Show the object's phase and amplitude and the probe's amplitude."""
     figure, axes = plt.subplots(1, 3, figsize=(3 * PANEL_IN, PANEL_IN), layout="constrained")
-    _image(axes[0], np.angle(object_), "object phase [rad]", PHASE_MAP)
-    _image(axes[1], np.abs(object_), "object amplitude", AMPLITUDE_MAP)
-    _image(axes[2], np.abs(probe), "probe amplitude [sqrt(photons)]", AMPLITUDE_MAP)
+    _scaled(axes[0], np.angle(object_), "object phase [rad]", PHASE_MAP)
+    _scaled(axes[1], np.abs(object_), "object amplitude", AMPLITUDE_MAP)
+    _scaled(axes[2], np.abs(probe), "probe amplitude [sqrt(photons)]", AMPLITUDE_MAP)
     return figure
 
 
@@ -31,7 +33,7 @@ def patterns(counts: Float[np.ndarray, "panel n n"], titles: Sequence[str]) -> F
         1, len(counts), figsize=(len(counts) * PANEL_IN, PANEL_IN), layout="constrained"
     )
     for axis, pattern, title in zip(np.atleast_1d(axes), counts, titles, strict=True):
-        _image(axis, np.log10(1 + pattern), f"{title}: log10(1 + counts)", "viridis")
+        _scaled(axis, np.log10(1 + pattern), f"{title}: log10(1 + counts)", "viridis")
     return figure
 
 
@@ -100,12 +102,14 @@ def patches_by_epoch(
 
 
 def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, title: str) -> Figure:
-    """Show rows of aligned objects; the first panel of each row sets the limits."""
+    """Show rows of aligned objects; the first panel of each row sets the limits, told once."""
     columns = max(len(row) for row in rows)
+    rows_px, columns_px = next(iter(rows[0].values())).shape
+    height_in = TITLE_IN + 1.3 * PANEL_IN * min(rows_px / columns_px, 1)
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=(columns * 1.5 * PANEL_IN, len(rows) * PANEL_IN),
+        figsize=(columns * 1.5 * PANEL_IN, len(rows) * height_in + TITLE_IN),
         layout="constrained",
         squeeze=False,
     )
@@ -185,7 +189,12 @@ def _phase_row(axes: Sequence[Axes], panels: Mapping[str, np.ndarray]) -> None:
     first = np.angle(next(iter(panels.values())))
     limits = (float(np.nanmin(first)), float(np.nanmax(first)))
     for axis, (title, object_) in zip(axes, panels.items(), strict=True):
-        _image(axis, np.angle(object_), title, "gray", limits)
+        shown = _image(axis, np.angle(object_), title, "gray", limits)
+    axes[0].figure.colorbar(shown, ax=list(axes), shrink=0.8, fraction=0.03, pad=0.01)
+
+
+def _scaled(axis: Axes, image: np.ndarray, title: str, colours: str) -> None:
+    axis.figure.colorbar(_image(axis, image, title, colours), ax=axis, shrink=0.8)
 
 
 def _image(
@@ -194,10 +203,10 @@ def _image(
     title: str,
     colours: str,
     limits: tuple[float, float] | None = None,
-) -> None:
+) -> AxesImage:
     low, high = limits or (float(np.nanmin(image)), float(np.nanmax(image)))
     shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high)
     axis.set_facecolor(NOT_SCORED)
     axis.set_title(title, fontsize="small")
     axis.set(xticks=[], yticks=[])
-    axis.figure.colorbar(shown, ax=axis, shrink=0.8)
+    return shown
