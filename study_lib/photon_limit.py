@@ -168,11 +168,13 @@ class _Rings:
         self._expected = 2 * (self._window**2).sum() * ring_sums(np.ones(mask.shape))
 
     def add(self, white: Complex[np.ndarray, "y x"], found: Complex[np.ndarray, "y x"]) -> None:
+        """Take in one solve: white z, and the covariance times z."""
         first, second = self._spectrum(white), self._spectrum(found)
         self._crossed += ring_sums((first.conj() * second).real)
         self._white += ring_sums(np.abs(first) ** 2)
 
     def ceiling(self) -> Float[np.ndarray, " ring"]:
+        """Return the mean correlation with the truth, ring by ring."""
         noise = np.maximum(self._crossed / self._white * self._expected, 0)
         both = self._truth_power + noise
         ratio = np.divide(self._truth_power, both, out=np.zeros_like(both), where=both > 0)
