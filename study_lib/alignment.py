@@ -7,7 +7,7 @@ periodic: registration sees it through a soft window, and shifts extend it by it
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Inexact
 from scipy.ndimage import distance_transform_edt, fourier_shift
 from scipy.optimize import Bounds, minimize
 
@@ -17,6 +17,7 @@ WINDOW_EDGE = 1 / 8
 FALSE_ALARM_PROBABILITY = 1e-4
 REGISTRATION_ROUNDS = 20
 REGISTRATION_TOLERANCE_PX = 0.002
+RAMP_TOLERANCE_RAD = 1e-3  # over the whole image
 LIMIT_TOLERANCE_PX = 0.02
 
 
@@ -62,8 +63,9 @@ def align(
 ) -> Alignment:
     """Return the reconstruction without ramp, phase, scale and shift against the truth.
 
-    The ramp goes first, because it would pull the correlation apart; it is fitted again after the
-    shift.
+    The ramp goes first, because it would pull the correlation apart. Fitted to a truth that lies
+    elsewhere it is slightly wrong, and so is the shift found with it: both take turns until the
+    ramp stays.
 
     Parameters
     ----------
@@ -80,11 +82,17 @@ def align(
     ValueError
         If shapes differ, the mask is empty, or an image is zero under the mask or not finite.
     """
-    first = remove_ambiguities(reconstruction, truth, mask.astype(np.float64))
-    registration = register(first.object_, truth, mask, limit_px=registration_limit_px)
-    moved = shifted(first.object_, registration.shift_px)
-    last = remove_ambiguities(moved, truth, mask.astype(np.float64))
-    ramp = np.add(first.ramp_rad_per_px, last.ramp_rad_per_px)
+    weights = mask.astype(np.float64)
+    first = remove_ambiguities(reconstruction, truth, weights)
+    ramp, upright = np.array(first.ramp_rad_per_px), first.object_
+    for _ in range(REGISTRATION_ROUNDS):
+        registration = register(upright, truth, mask, limit_px=registration_limit_px)
+        last = remove_ambiguities(shifted(upright, registration.shift_px), truth, weights)
+        left = np.array(last.ramp_rad_per_px)
+        ramp += left
+        if np.abs(left * truth.shape).max() < RAMP_TOLERANCE_RAD:
+            break
+        upright = _tilted(upright, -left)
     return Alignment(last.object_, _pair(ramp), first.scale * last.scale, registration)
 
 
@@ -114,14 +122,14 @@ def remove_ambiguities(
     """
     require_comparable(reconstruction, truth, weights > 0)
     object_ = reconstruction.astype(np.complex128)
-    rows, columns = (np.arange(side, dtype=np.float64) - side // 2 for side in object_.shape)
+    rows, columns = _from_centre(object_.shape)
     limit = np.full(2, RAMP_LIMIT_RAD_PER_PX)
     # A quarter of the width 2 pi / side of the peak: no lobe can hide between two samples.
     step = np.pi / 2 / np.array(object_.shape)
     ramp = _strongest_wave(
         weights * object_ * truth.conj(), rows, columns, lower=-limit, upper=limit, step=step
     )
-    object_ *= np.exp(-1j * (ramp[0] * rows[:, None] + ramp[1] * columns))
+    object_ = _tilted(object_, -ramp)
     scale = complex(
         (weights * object_.conj() * truth).sum() / (weights * np.abs(object_) ** 2).sum()
     )
@@ -215,8 +223,8 @@ def soft_window(mask: Bool[np.ndarray, "y x"], *, edge_px: float) -> Float[np.nd
 
 
 def without_mean(
-    image: Complex[np.ndarray, "y x"], window: Float[np.ndarray, "y x"]
-) -> Complex[np.ndarray, "y x"]:
+    image: Inexact[np.ndarray, "y x"], window: Float[np.ndarray, "y x"]
+) -> Inexact[np.ndarray, "y x"]:
     """Return the windowed image less its windowed mean, so that its sum is zero."""
     difference: np.ndarray = window * (image - (window * image).sum() / window.sum())
     return difference
@@ -312,6 +320,20 @@ def _strongest_wave(
     )
     strongest: np.ndarray = np.clip(start + found.x * step, lower, upper)
     return strongest
+
+
+def _tilted(
+    image: Complex[np.ndarray, "y x"], ramp_rad_per_px: Float[np.ndarray, "2"]
+) -> Complex[np.ndarray, "y x"]:
+    """Return the image times a ramp, whose phase is zero at the centre."""
+    rows, columns = _from_centre(image.shape)
+    ramp = ramp_rad_per_px[0] * rows[:, None] + ramp_rad_per_px[1] * columns
+    tilted: np.ndarray = image * np.exp(1j * ramp)
+    return tilted
+
+
+def _from_centre(shape: tuple[int, ...]) -> list[np.ndarray]:
+    return [np.arange(side, dtype=np.float64) - side // 2 for side in shape]
 
 
 def _pair(values: Float[np.ndarray, "2"]) -> tuple[float, float]:
