@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from study_lib.alignment import without_mean
 from study_lib.fisher import FisherInformation, solve
 from study_lib.forward import illumination
-from study_lib.ring_correlation import ring_sums, window_of
+from study_lib.phase_spectra import PhaseSpectra, RingTrace, phase_spectra
 
 FREE_SHARE = 1e-3
 TOLERANCE = 1e-3
@@ -32,6 +31,7 @@ class PhotonLimit:
     over all scored pixels, ``phase_rms_error_rad`` its standard error from the solves.
     ``frc_ceiling`` (ring,) is the mean Fourier ring correlation with the truth of an object whose
     errors are those of the bound, ring by ring as in :mod:`study_lib.ring_correlation`.
+    ``spectra`` is the bound of the phase per spatial frequency beside the true phase's spectrum.
     """
 
     phase_std_rad: Float[np.ndarray, "oy ox"]
@@ -40,12 +40,28 @@ class PhotonLimit:
     phase_rms_rad: float
     phase_rms_error_rad: float
     frc_ceiling: Float[np.ndarray, " ring"]
+    spectra: PhaseSpectra
     solves: int
 
     @property
     def ideal_phase_rms_rad(self) -> float:
         """Root of the mean square of ``ideal_phase_std_rad``."""
         return float(np.sqrt(np.nanmean(self.ideal_phase_std_rad**2)))
+
+    @property
+    def amplitude_rms(self) -> float:
+        """Bound of the amplitude's error over all scored pixels."""
+        return float(np.sqrt(np.nanmean(self.amplitude_std**2)))
+
+    @property
+    def shrinking_phase_rms_rad(self) -> float:
+        """What maximum likelihood is expected to reach: noise or signal, whichever is smaller."""
+        return self.phase_rms_rad * self.spectra.shrinking_share
+
+    @property
+    def wiener_phase_rms_rad(self) -> float:
+        """Error of the linear estimate that knows the spectra: a reference, no bound."""
+        return self.phase_rms_rad * self.spectra.wiener_share
 
 
 def photon_limit(
@@ -123,7 +139,11 @@ def photon_limit(
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(truth)
     means = []
-    rings = _Rings(object_[crop], scored[crop])
+    outline = scored[crop]
+    inside = modulus[crop].double().numpy()
+    weight = np.divide(1, inside, out=np.zeros_like(inside), where=outline)
+    complex_rings = RingTrace(outline, 2.0)
+    phase_rings = RingTrace(outline, weight**2, corners=True)
     for _ in range(solves):
         signs = torch.randint(0, 2, (2, *truth.shape), generator=generator).to(modulus.dtype)
         signs = torch.complex(*(2 * signs - 1)) * mask
@@ -138,7 +158,8 @@ def photon_limit(
         found = without(gauge, turn.conj() * found * mask)
         sample = torch.complex(signs.real * found.real, signs.imag * found.imag)
         total += sample
-        rings.add((turn * signs)[crop].numpy(), (turn * found)[crop].numpy())
+        complex_rings.add((turn * signs)[crop].numpy(), (turn * found)[crop].numpy())
+        phase_rings.add(weight * signs.imag[crop].numpy(), weight * found.imag[crop].numpy())
         means.append(float((sample.imag / modulus**2)[mask].mean()))
     variance = total / solves
     mean_square, error = np.mean(means), np.std(means, ddof=1) / np.sqrt(solves)
@@ -149,41 +170,10 @@ def photon_limit(
         ideal_phase_std_rad=_root(ideal, mask),
         phase_rms_rad=float(np.sqrt(mean_square)),
         phase_rms_error_rad=float(error / (2 * np.sqrt(mean_square))),
-        frc_ceiling=rings.ceiling(),
+        frc_ceiling=_ceiling(complex_rings, object_[crop]),
+        spectra=phase_spectra(phase_rings, object_[crop], outline),
         solves=solves,
     )
-
-
-class _Rings:
-    """Collects the power of the bound's errors on Fourier rings: a trace, from the same solves.
-
-    With white z and x = C z, ``Re sum conj(Z) X`` over a ring is on average the trace of C there.
-    Divided by ``sum |Z|^2`` and multiplied by its mean it scatters less.
-    """
-
-    def __init__(self, truth: Complex[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> None:
-        self._window = window_of(mask)
-        self._truth_power = ring_sums(np.abs(self._spectrum(truth)) ** 2)
-        self._crossed, self._white = np.zeros((2, *self._truth_power.shape))
-        self._expected = 2 * (self._window**2).sum() * ring_sums(np.ones(mask.shape))
-
-    def add(self, white: Complex[np.ndarray, "y x"], found: Complex[np.ndarray, "y x"]) -> None:
-        """Take in one solve: white z, and the covariance times z."""
-        first, second = self._spectrum(white), self._spectrum(found)
-        self._crossed += ring_sums((first.conj() * second).real)
-        self._white += ring_sums(np.abs(first) ** 2)
-
-    def ceiling(self) -> Float[np.ndarray, " ring"]:
-        """Return the mean correlation with the truth, ring by ring."""
-        noise = np.maximum(self._crossed / self._white * self._expected, 0)
-        both = self._truth_power + noise
-        ratio = np.divide(self._truth_power, both, out=np.zeros_like(both), where=both > 0)
-        root: np.ndarray = np.sqrt(ratio)
-        return root
-
-    def _spectrum(self, image: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x"]:
-        spectrum: np.ndarray = np.fft.fft2(without_mean(image, self._window))
-        return spectrum
 
 
 def alignment_directions(
@@ -207,6 +197,15 @@ def without(
     """Return a change less its parts along orthonormal directions."""
     shares = (directions.conj() * change).real.sum(dim=(1, 2))
     return change - (shares[:, None, None] * directions).sum(dim=0)
+
+
+def _ceiling(rings: RingTrace, truth: Complex[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
+    """Return the mean correlation with the truth that the errors on the rings leave."""
+    signal = rings.power_of(truth)
+    both = signal + rings.power()
+    ratio = np.divide(signal, both, out=np.zeros_like(both), where=both > 0)
+    root: np.ndarray = np.sqrt(ratio)
+    return root
 
 
 def _root(variance: Float[Tensor, "oy ox"], mask: Bool[Tensor, "oy ox"]) -> np.ndarray:

@@ -56,22 +56,60 @@ def fourier_ring_correlation(
     cross = ring_sums((spectrum * truth_spectrum.conj()).real)
     norm = np.sqrt(power * truth_power)
     correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
-    side = max(mask.shape)
     tied = window.size * (window**4).sum() / (window**2).sum() ** 2
     samples = np.maximum(ring_sums(np.ones(mask.shape)) / tied, 1)
-    return FourierRingCorrelation(np.arange(1, side // 2 + 1) / (side / 2), correlation, samples)
+    return FourierRingCorrelation(ring_frequencies(mask.shape), correlation, samples)
 
 
-def ring_sums(values: Float[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
+def ring_sums(
+    values: Float[np.ndarray, "y x"], *, corners: bool = False
+) -> Float[np.ndarray, " ring"]:
     """Return the sum over each ring, from the first to Nyquist, of an image of frequencies.
 
     Zero frequency first, as of :func:`numpy.fft.fft2`; a ring is one sample of the longer side.
+    With corners, the rings go on until every frequency but zero is on one.
     """
     side = max(values.shape)
     frequencies = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, values.shape), indexing="ij"))
     rings = np.rint(frequencies * side).astype(int).ravel()
-    sums: np.ndarray = np.bincount(rings, weights=values.ravel())[1 : side // 2 + 1]
-    return sums
+    sums: np.ndarray = np.bincount(rings, weights=values.ravel())[1:]
+    return sums if corners else sums[: side // 2]
+
+
+def ring_frequencies(
+    shape: tuple[int, ...], *, corners: bool = False
+) -> Float[np.ndarray, " ring"]:
+    """Return the middle of each ring of :func:`ring_sums` as a fraction of Nyquist."""
+    side = max(shape)
+    rings = len(ring_sums(np.zeros(shape), corners=True)) if corners else side // 2
+    middles: np.ndarray = np.arange(1, rings + 1) / (side / 2)
+    return middles
+
+
+def spectral_snr(
+    object_: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+) -> Float[np.ndarray, " ring"]:
+    """Return the truth's power over the power of the error, on the rings of the FRC.
+
+    Infinite where there is no error. Unlike the FRC it sees a wrong scale.
+
+    Unser et al., Ultramicroscopy 23, 39 (1987), doi:10.1016/0304-3991(87)90225-7
+
+    Raises
+    ------
+    ValueError
+        As :func:`fourier_ring_correlation`.
+    """
+    require_comparable(object_, truth, mask)
+    window = window_of(mask)
+    signal, error = (
+        ring_sums(np.abs(np.fft.fft2(without_mean(image, window))) ** 2)
+        for image in (truth, object_ - truth)
+    )
+    ratio: np.ndarray = np.divide(signal, error, out=np.full_like(error, np.inf), where=error > 0)
+    return ratio
 
 
 def window_of(mask: Bool[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
@@ -100,11 +138,17 @@ def frc_crossing(
 
     Linear between rings; the first ring's frequency if that is already below, None if none is.
     """
-    excess = frc.correlation - threshold
+    return first_below(frc.frequency, frc.correlation - threshold)
+
+
+def first_below(
+    frequency: Float[np.ndarray, " ring"], excess: Float[np.ndarray, " ring"]
+) -> float | None:
+    """Return where values first fall below zero, linear between rings; None if none does."""
     below = np.flatnonzero(excess < 0)
     if not len(below):
         return None
     if below[0] == 0:
-        return float(frc.frequency[0])
+        return float(frequency[0])
     pair = [below[0], below[0] - 1]
-    return float(np.interp(0.0, excess[pair], frc.frequency[pair]))
+    return float(np.interp(0.0, excess[pair], frequency[pair]))

@@ -8,8 +8,9 @@ from scipy.optimize import minimize
 from study_lib.errors import StudyError
 from study_lib.fisher import FisherInformation, solve
 from study_lib.forward import illumination
+from study_lib.phase_spectra import power_spectrum
 from study_lib.photon_limit import alignment_directions, photon_limit, without
-from study_lib.ring_correlation import fourier_ring_correlation
+from study_lib.ring_correlation import fourier_ring_correlation, ring_sums, window_of
 
 SHAPE = (24, 24)
 SIDE = 12
@@ -255,27 +256,36 @@ def test_the_full_bound_lies_above_the_ideal_one(truth, light, places, scored):
     assert 1 < limit.phase_rms_rad / limit.ideal_phase_rms_rad < 2
 
 
-@pytest.mark.parametrize("dose", [2e3, 1e5])
-def test_the_frc_ceiling_is_what_errors_of_the_bound_leave(truth, light, places, scored, dose):
-    """400 objects with Gaussian errors of the dense covariance, scored by the same FRC."""
-    light = light * np.sqrt(dose / DOSE)
+def dense_errors(truth, light, places, scored, draws) -> np.ndarray:
+    """Return Gaussian errors of the dense covariance, less what alignment takes out."""
     jacobian = dense_jacobian(truth, light, places)
     photons = illumination(torch.from_numpy(light), torch.from_numpy(places), SHAPE).numpy()
     free = (photons > 1e-3 * np.median(photons[scored])).ravel()
     kept = np.flatnonzero(np.concatenate([free, free]))
     values, vectors = np.linalg.eigh((jacobian.T @ jacobian)[np.ix_(kept, kept)])
     seen = values > 1e-9 * values.max()
-    draws = np.random.default_rng(3).normal(size=(seen.sum(), 400))
-    steps = np.zeros((2 * truth.size, 400))
-    steps[kept] = (vectors[:, seen] / np.sqrt(values[seen])) @ draws
+    normal = np.random.default_rng(3).normal(size=(seen.sum(), draws))
+    steps = np.zeros((2 * truth.size, draws))
+    steps[kept] = (vectors[:, seen] / np.sqrt(values[seen])) @ normal
     errors = (steps[: truth.size] + 1j * steps[truth.size :]).T.reshape(-1, *SHAPE)
     gauge = alignment_directions(torch.from_numpy(np.abs(truth)), torch.from_numpy(scored))
     turn = np.exp(1j * np.angle(truth))
-    curves = []
-    for error in errors:
-        left = without(gauge, torch.from_numpy(error / turn * scored)).numpy() * turn
-        rings = fourier_ring_correlation((truth + left)[CROP], truth[CROP], scored[CROP])
-        curves.append(rings.correlation)
+    return np.array(
+        [without(gauge, torch.from_numpy(error / turn * scored)).numpy() * turn for error in errors]
+    )
+
+
+@pytest.mark.parametrize("dose", [2e3, 1e5])
+def test_rings_are_those_of_errors_of_the_bound(truth, light, places, scored, dose):
+    """400 objects with Gaussian errors of the dense covariance: their FRC and phase spectrum."""
+    light = light * np.sqrt(dose / DOSE)
+    errors = dense_errors(truth, light, places, scored, draws=400)
+    inside = scored[CROP]
+    curves = [
+        fourier_ring_correlation((truth + error)[CROP], truth[CROP], inside).correlation
+        for error in errors
+    ]
+    powers = [power_spectrum((error / truth).imag[CROP] * inside, inside) for error in errors]
 
     limit = photon_limit(
         object_=truth, probe=light, positions_px=places, scored=scored, crop=CROP, seed=0, solves=64
@@ -283,6 +293,55 @@ def test_the_frc_ceiling_is_what_errors_of_the_bound_leave(truth, light, places,
 
     np.testing.assert_allclose(limit.frc_ceiling, np.mean(curves, axis=0), atol=0.03)
     assert dose == DOSE or limit.frc_ceiling.min() < 0.8, "a limit that says something"
+    spectra = limit.spectra
+    np.testing.assert_allclose(spectra.noise, np.mean(powers, axis=0), rtol=0.25)
+    np.testing.assert_allclose(
+        (spectra.samples * spectra.noise).sum(),
+        (spectra.samples * np.mean(powers, axis=0)).sum(),
+        rtol=0.05,
+    )
+    assert spectra.noise[0] > 1.3 * spectra.noise[-3:].mean(), "low frequencies are the worst"
+
+
+def test_knowing_the_spectrum_helps_by_what_theory_says(truth, light, places, scored):
+    """ab / (a + b) lies between half the smaller and it; with many photons nothing helps."""
+    shares = []
+    for dose in (10, 1e3, 1e5, 1e10):
+        limit = photon_limit(
+            object_=truth,
+            probe=light * np.sqrt(dose / DOSE),
+            positions_px=places,
+            scored=scored,
+            crop=CROP,
+            seed=0,
+            background=0.1,
+        )
+        shares.append((limit.spectra.wiener_share, limit.spectra.shrinking_share))
+        assert limit.wiener_phase_rms_rad < limit.shrinking_phase_rms_rad <= limit.phase_rms_rad
+
+    for wiener, shrinking in shares:
+        assert shrinking / np.sqrt(2) <= wiener <= shrinking <= 1
+    assert shares == sorted(shares)
+    assert shares[0][1] < 0.5
+    assert shares[-1][0] > 0.99
+
+
+def test_powers_are_per_pixel_and_add_up(truth, scored):
+    """White noise has its variance on every ring; all rings together are the windowed variance."""
+    inside = scored[CROP]
+    rng = np.random.default_rng(0)
+    noise = [power_spectrum(rng.normal(0, 0.3, inside.shape), inside) for _ in range(300)]
+    image = np.angle(truth[CROP])
+
+    spectrum = power_spectrum(image, inside)
+
+    np.testing.assert_allclose(np.mean(noise, axis=0), 0.09, rtol=0.25)
+    window = window_of(inside)
+    samples = ring_sums(np.ones(inside.shape), corners=True)
+    assert samples.sum() == inside.size - 1
+    mean = (window * image).sum() / window.sum()
+    expected = inside.size * ((window * (image - mean)) ** 2).sum() / (window**2).sum()
+    assert (samples * spectrum).sum() == pytest.approx(expected)
 
 
 # --- against noise
