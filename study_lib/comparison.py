@@ -1,31 +1,32 @@
 """Phase G: every arm of one dose, view and split, scored by one code on one mask."""
 
 import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Complex
+from matplotlib.figure import Figure
 
 from study_lib.arms import ArmRequest, ArmResult, MissingResultError, arms_of
+from study_lib.comparison_limit import limit_arrays, limit_of, limit_row
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
+from study_lib.figures import save_figure
+from study_lib.figures_comparison import condition_figure
 from study_lib.files import atomic_path, sha256_of, write_json, write_npz
+from study_lib.held_out import HeldOutCounts
 from study_lib.measurement import Measurement, load_measurement
+from study_lib.metric_table import metric_facts
 from study_lib.overlap import image_overlap
-from study_lib.paths import comparison_folder, view_path
-from study_lib.photon_limit import PhotonLimit, photon_limit
+from study_lib.paths import COMPARED, comparison_folder, view_path
 from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
+from study_lib.ring_correlation import fourier_ring_correlation
 from study_lib.scoring import scored_pixels, scores_of
+from study_lib.seeding import generator
 from study_lib.views import selection_of
-
-LIMIT_SEED = 0  # of the random signs of an estimate of traces; no result of the study
-LIMIT_COLUMNS = ("photon_limit_phase_rad", "ideal_limit_phase_rad", "phase_error_over_limit")
-COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz")
 
 
 def compare_view(
@@ -92,14 +93,12 @@ def compare_view(
             "view": view.name,
             **view_overlap(measurement, metadata, design),
             "split": split,
+            "replicate": design.replicate,
         }
         rows: list[dict[str, Any]] = []
+        held_out = held_out_counts(measurement, truth, design, dose, split)
         limit = limit_of(measurement, truth, crop, mask, design)
-        arrays = {"truth": truth[crop], "mask": mask}
-        nowhere = np.full(truth.shape, np.nan)
-        limit_map = nowhere if limit is None else limit.phase_std_rad
-        arrays["photon_limit_phase_std_rad"] = limit_map[crop].astype(np.float32)
-        arrays["photon_limit_frc"] = np.array([]) if limit is None else limit.frc_ceiling
+        arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
         missing: dict[str, str] = {}
         registered = arms_of(design)
         for step, (name, arm) in enumerate(registered.items(), start=1):
@@ -110,6 +109,7 @@ def compare_view(
                 continue
             require_same_patterns(result, measurement)
             row, aligned = _score_arm(result, truth, crop, mask, design)
+            row["held_out_excess_nats"] = held_out.excess_nats(result.object_)
             rows.append(conditions | {"arm": name} | row | limit_row(limit, row))
             arrays[name] = aligned
             job.inputs += result.sources
@@ -121,51 +121,52 @@ def compare_view(
         origin = [int(crop[0].start), int(crop[1].start)]
         write_npz(folder / "aligned.npz", arrays, {"origin_px": origin, **job.parameters})
         write_json(folder / "missing_arms.json", missing)
+        save_figure(comparison_figure(arrays, rows, design), folder / "comparison.png")
         job.outputs += [folder / name for name in COMPARED]
         job.results |= {
             "arms": rows,
             "missing_arms": missing,
+            "metrics": metric_facts(),
             "scored_pixels": int(mask.sum()),
             "origin_px": origin,
         }
     return rows
 
 
-def limit_of(
-    measurement: Measurement,
-    truth: Complex[np.ndarray, "oy ox"],
-    crop: tuple[slice, slice],
-    mask: Bool[np.ndarray, "y x"],
-    design: StudyDesign,
-) -> PhotonLimit | None:
-    """Return the photon limit of the scored pixels; None if the true object is zero on one."""
-    scored = np.zeros(truth.shape, dtype=bool)
-    scored[crop] = mask
-    if not truth[scored].all():
-        return None
-    return photon_limit(
-        object_=truth,
+def held_out_counts(
+    measurement: Measurement, truth: np.ndarray, design: StudyDesign, dose: float, split: str
+) -> HeldOutCounts:
+    """Return counts of the view's positions that no arm has seen: a second draw of the noise."""
+    return HeldOutCounts(
+        truth=truth,
         probe=measurement.probe,
         positions_px=measurement.positions_px,
-        scored=scored,
-        crop=crop,
-        seed=LIMIT_SEED,
-        solves=design.metrics.photon_limit_solves,
+        random=generator(design.noise_seeds.simulation, "held out", int(dose), split),
         background=design.detector.dark_counts,
         bad_pixels=measurement.bad_pixels,
     )
 
 
-def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the photon limits of a condition, and an arm's phase error in units of the full one.
-
-    The error is the root of the mean square over the scored pixels, as the limit is.
-    """
-    if limit is None:
-        return dict.fromkeys(LIMIT_COLUMNS)
-    error = math.sqrt(scores["phase_mse_rad2"])
-    values = (limit.phase_rms_rad, limit.ideal_phase_rms_rad, error / limit.phase_rms_rad)
-    return dict(zip(LIMIT_COLUMNS, values, strict=True))
+def comparison_figure(
+    arrays: Mapping[str, np.ndarray], rows: list[dict[str, Any]], design: StudyDesign
+) -> Figure:
+    """Return the picture of one condition, from what is in its ``aligned.npz``."""
+    truth, mask = arrays["truth"], arrays["mask"]
+    objects = {row["label"]: arrays[row["arm"]] for row in rows}
+    rings = {
+        label: fourier_ring_correlation(object_, truth, mask) for label, object_ in objects.items()
+    }
+    first = rows[0]
+    return condition_figure(
+        truth,
+        objects,
+        mask,
+        {label: (ring.frequency, ring.correlation) for label, ring in rings.items()},
+        threshold=design.metrics.frc_threshold,
+        ceiling=arrays["photon_limit_frc"],
+        title=f"{first['view']}, {first['split']} split, {first['dose']:g} photons per pattern, "
+        f"replicate {first['replicate']}",
+    )
 
 
 def view_overlap(

@@ -1,6 +1,7 @@
 """Matplotlib only: arrays in, Figure out. Nothing is computed here."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +9,8 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+
+from study_lib.files import atomic_path
 
 PHASE_MAP = "twilight"
 AMPLITUDE_MAP = "gray"
@@ -130,14 +133,25 @@ def ring_correlations(
 ) -> Figure:
     """Show FRC against the truth for every arm, the threshold, and the photons' ceiling if any."""
     figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
+    draw_ring_correlations(axis, curves, threshold, ceiling)
+    axis.set_title(title)
+    return figure
+
+
+def draw_ring_correlations(
+    axis: Axes,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    threshold: float,
+    ceiling: Float[np.ndarray, " ring"],
+) -> None:
+    """Draw the curves of :func:`ring_correlations` into one panel."""
     for label, (frequency, correlation) in curves.items():
         axis.plot(frequency, correlation, label=label)
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
-    axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", title=title, ylim=(-0.2, 1))
-    axis.legend()
-    return figure
+    axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", ylim=(-0.2, 1.02))
+    axis.legend(fontsize="small")
 
 
 def limit_map(
@@ -176,6 +190,17 @@ def metric_by_dose(
     axis.set(xscale="log", xlabel="photons per pattern", ylabel=ylabel, title=title)
     axis.legend(fontsize="small")
     return figure
+
+
+def save_figure(figure: Figure, *paths: Path) -> None:
+    """Write a figure under each name, in the format of its suffix, and close it."""
+    for path in paths:
+        with atomic_path(path) as temporary:
+            # No date and no random names, so that the same figure is the same file.
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            with plt.rc_context({"svg.hashsalt": path.name}):
+                figure.savefig(temporary, dpi=110, format=path.suffix[1:], metadata=metadata)
+    plt.close(figure)
 
 
 def masked(

@@ -14,9 +14,11 @@ from skimage.restoration import unwrap_phase
 from study_lib.alignment import require_comparable
 from study_lib.ring_correlation import (
     SEVENTH,
+    first_below,
     fourier_ring_correlation,
     frc_crossing,
     half_bit_threshold,
+    spectral_snr,
 )
 
 SSIM_SIGMA_PX = 1.5
@@ -26,22 +28,6 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 ROUNDING = 1e-12
 # A narrower range, in rad or in transmission, is the rounding of a constant complex64 image.
 SMALLEST_RANGE = 1e-5
-HIGHER_IS_BETTER = {
-    "phase_ms_ssim": True,
-    "phase_ssim": True,
-    "phase_psnr_db": True,
-    "phase_mae_rad": False,
-    "phase_mse_rad2": False,
-    "amplitude_ms_ssim": True,
-    "amplitude_ssim": True,
-    "amplitude_psnr_db": True,
-    "amplitude_mae": False,
-    "amplitude_mse": False,
-    "complex_nrmse": False,
-    "frc_crossing": True,
-    "frc_half_bit_crossing": True,
-    "frc_seventh_crossing": True,
-}
 
 
 def score(
@@ -53,8 +39,9 @@ def score(
 ) -> dict[str, float | int | None]:
     """Return every score by name, and the number of scales of MS-SSIM.
 
-    `HIGHER_IS_BETTER` tells the direction of each. None means better than the scale can tell: no
-    difference (PSNR) or no crossing up to Nyquist (FRC).
+    :data:`study_lib.metric_table.SCORES` tells direction and implementation of each. None means
+    better than the scale can tell: no difference (PSNR) or no crossing up to Nyquist (FRC, spectral
+    signal-to-noise ratio of 1).
 
     SSIM compares means as ratios, so it needs an origin: phases count from the truth's smallest.
 
@@ -92,11 +79,14 @@ def score(
         scores[f"{name}_mae{unit}"] = mae(image, reference, mask)
         scores[f"{name}_mse{square}"] = mse(image, reference, mask)
     frc = fourier_ring_correlation(object_, truth, mask)
+    # In decibels a curve that is infinite has a finite neighbour to be interpolated with.
+    snr_db = 10 * np.log10(np.clip(spectral_snr(object_, truth, mask), 1e-30, 1e30))
     return scores | {
         "complex_nrmse": complex_nrmse(object_, truth, mask),
         "frc_crossing": frc_crossing(frc, frc_threshold),
         "frc_half_bit_crossing": frc_crossing(frc, half_bit_threshold(frc)),
         "frc_seventh_crossing": frc_crossing(frc, SEVENTH),
+        "spectral_snr_crossing": first_below(frc.frequency, snr_db),
         "ms_ssim_scales": ms_ssim_scales(mask.shape),
     }
 

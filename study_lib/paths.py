@@ -10,6 +10,7 @@ PHASES = {
     "G": "phase_g_comparison",
     "H": "phase_h_summary",
 }
+COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz", "comparison.png")
 
 
 def dose_name(dose: float) -> str:

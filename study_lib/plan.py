@@ -12,6 +12,7 @@ from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.notebook_parameters import parameters_of
 from study_lib.paths import (
+    COMPARED,
     comparison_folder,
     dataset_path,
     dose_name,
@@ -158,10 +159,7 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
                 split,
                 after=[train.name, reconstruct.name],
                 folder=compared,
-                outputs=[
-                    compared / name
-                    for name in ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz")
-                ],
+                outputs=[compared / name for name in COMPARED],
                 parameters=condition | {"split": split},
             )
             jobs += [reconstruct, compare]

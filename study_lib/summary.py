@@ -7,8 +7,8 @@ from typing import Any
 from study_lib.archive import read_npz
 from study_lib.comparison import write_csv
 from study_lib.errors import InputError
-from study_lib.figures import masked, phase_grid
-from study_lib.files import atomic_path, read_json, write_text
+from study_lib.figures import masked, phase_grid, save_figure
+from study_lib.files import read_json, write_text
 from study_lib.paths import comparison_folder, dose_name
 from study_lib.presets import parse_design
 
@@ -52,9 +52,7 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
     for dose in doses:
         chosen = [row for row in splits["test"] if row["dose"] == dose]
         path = artifact_root / "figures" / f"phase_{dose_name(dose)}.png"
-        figure = dose_figure(phase_g_root, chosen)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=110)
+        save_figure(dose_figure(phase_g_root, chosen), path)
         figures.append(path.relative_to(artifact_root).as_posix())
     origin, missing = _origin(phase_g_root), _missing(phase_g_root)
     write_text(artifact_root / "summary.md", _markdown(splits, figures, origin, missing))

@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from study_lib.alignment import align, shifted
+from study_lib.metric_table import SCORES
 from study_lib.metrics import (
-    HIGHER_IS_BETTER,
     MS_SSIM_WEIGHTS,
     complex_nrmse,
     mae,
@@ -117,10 +117,11 @@ def test_equal_images_score_perfectly():
         "frc_crossing": None,
         "frc_half_bit_crossing": None,
         "frc_seventh_crossing": None,
+        "spectral_snr_crossing": None,
         "ms_ssim_scales": 4,
     }
     json.dumps(scores, allow_nan=False)
-    assert HIGHER_IS_BETTER.keys() == scores.keys() - {"ms_ssim_scales"}
+    assert SCORES.keys() == scores.keys() - {"ms_ssim_scales"}
 
 
 def test_every_score_falls_with_noise():
@@ -129,9 +130,9 @@ def test_every_score_falls_with_noise():
         for sigma in (0.02, 0.1, 0.4)
     ]
 
-    for name, higher_is_better in HIGHER_IS_BETTER.items():
+    for name, metric in SCORES.items():
         values = [level[name] for level in levels]
-        assert values == sorted(values, reverse=higher_is_better), name
+        assert values == sorted(values, reverse=metric.better == "higher"), name
         assert len(set(values)) == 3, name
 
 
