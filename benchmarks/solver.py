@@ -21,7 +21,6 @@ import torch
 
 from study_lib import ptychi_engine
 from study_lib.alignment import align
-from study_lib.comparison import scored_pixels
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
 from study_lib.forward import exit_waves, expected_counts
@@ -30,6 +29,7 @@ from study_lib.metrics import score
 from study_lib.presets import load_design
 from study_lib.records import peak_memory_mib
 from study_lib.scene import scene_of, split_masks
+from study_lib.scoring import scored_pixels
 from study_lib.seeding import generator
 from study_lib.simulation import simulate
 from study_lib.solver import SolverResult, reconstruct_measurement

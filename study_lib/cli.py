@@ -41,6 +41,10 @@ def run(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
     settings: Settings = None,
+    replicates: Annotated[
+        int | None,
+        typer.Option(help="Repetitions with other noise, choice of patterns and training."),
+    ] = None,
     reports: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("reports"),
     cores: Annotated[int, typer.Option(min=1, help="Jobs at the same time.")] = 2,
     dry_run: Annotated[
@@ -53,7 +57,8 @@ def run(
     from study_lib.scene import scene_of
 
     base = runs.base_data(base_npz) if base_npz else None
-    study = presets.load_design(preset, settings or (), base)
+    changes = [*(settings or ()), *([] if replicates is None else [f"replicates={replicates}"])]
+    study = presets.load_design(preset, changes, base)
     check_feasible(study, scene_of(study, base_npz))
     jobs = plan.plan_jobs(study, runs.BASE_FILE if base else None)
     folder = reports / runs.run_name(study)

@@ -1,6 +1,5 @@
 """Phase G: every arm of one dose, view and split, scored by one code on one mask."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures import save_figure
 from study_lib.figures_comparison import condition_figure
-from study_lib.files import atomic_path, sha256_of, write_json, write_npz
+from study_lib.files import sha256_of, write_csv, write_json, write_npz
 from study_lib.held_out import HeldOutCounts
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metric_table import metric_facts
@@ -204,14 +203,6 @@ def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:
         f"{result.label} was made from {len(result.scan_index)} patterns, the view has "
         f"{len(measurement.scan_index)}; {len(differing)} differ; run this view's phases again"
     )
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with the same keys; a value that does not exist stays empty."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="ascii") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _score_arm(

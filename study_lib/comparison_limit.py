@@ -31,10 +31,13 @@ def limit_of(
     mask: Bool[np.ndarray, "y x"],
     design: StudyDesign,
 ) -> PhotonLimit | None:
-    """Return the photon limit of the scored pixels; None if the true object is zero on one."""
+    """Return the photon limit of the scored pixels.
+
+    None if the true object is zero on one, or if the design asks for no limit.
+    """
     scored = np.zeros(truth.shape, dtype=bool)
     scored[crop] = mask
-    if not truth[scored].all():
+    if not truth[scored].all() or not design.metrics.photon_limit_solves:
         return None
     return photon_limit(
         object_=truth,

@@ -186,8 +186,17 @@ class MetricsDesign(Frozen):
     )
     frc_threshold: float = Field(gt=0, lt=1)
     photon_limit_solves: int = Field(
-        ge=2, default=4, description="random solves behind each photon limit; more are smoother"
+        ge=0,
+        default=4,
+        description="random solves behind each photon limit, at least 2; 0: no photon limit",
     )
+
+    @model_validator(mode="after")
+    def check_solves(self) -> "MetricsDesign":
+        """Check that a limit, if there is one, has a spread."""
+        if self.photon_limit_solves == 1:
+            raise ValueError("photon_limit_solves = 1 has no spread; set 2 or more, or 0 for none")
+        return self
 
 
 class BaseData(Frozen):
@@ -223,6 +232,9 @@ class StudyDesign(Frozen):
     )
     replicate: int = Field(
         ge=0, default=0, description="repetition: another noise, training and choice of patterns"
+    )
+    replicates: int = Field(
+        ge=1, le=1000, default=1, description="repetitions of a run, counted from `replicate` on"
     )
     base: BaseData | None = None
 
@@ -293,6 +305,15 @@ class StudyDesign(Frozen):
                 for name, seed in self.seeds.model_dump().items()
             }
         )
+
+    @property
+    def repetitions(self) -> tuple["StudyDesign", ...]:
+        """The designs of a run's replicates; the first is this one."""
+        others = (
+            self.model_copy(update={"replicate": self.replicate + step, "replicates": 1})
+            for step in range(1, self.replicates)
+        )
+        return (self, *others)
 
     def view(self, name: str) -> ViewDesign:
         """Return a view by name.

@@ -62,6 +62,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     cpu_s = _estimated_cpu_s(design, rows, len(jobs))
     patterns = {split: int(mask.sum()) for split, mask in masks.items()}
     pixels = design.patch_size_px**2
+    datasets = len(design.doses) * design.replicates
     return {
         "preset": design.preset,
         "digest": design.digest,
@@ -78,7 +79,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         "views": [vars(row) for row in rows],
         "jobs": dict(Counter(job.notebook for job in jobs)),
         "estimated_cpu_minutes": cpu_s / 60,
-        "estimated_disk_gb": 4e-9 * pixels * sum(patterns.values()) * len(design.doses) * 2,
+        "estimated_disk_gb": 4e-9 * pixels * sum(patterns.values()) * datasets * 2,
     }
 
 
@@ -114,13 +115,14 @@ def _estimated_cpu_s(design: StudyDesign, rows: list[ViewRow], notebooks: int) -
         for name in iterative.algorithms
     )
     cpu_s = notebooks * NOTEBOOK_S
+    datasets = len(design.doses) * design.replicates
     for row in rows:
-        cpu_s += len(design.doses) * pass_s * pixels * row.patterns
+        cpu_s += datasets * pass_s * pixels * row.patterns
         if row.split == "train":
             shown = max(training.epochs * row.groups, training.steps_min * training.batch_size)
             per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
             per_group_s += PATTERN_S_PER_PIXEL * row.gridsize**2
-            cpu_s += len(design.doses) * per_group_s * pixels * shown
+            cpu_s += datasets * per_group_s * pixels * shown
     return cpu_s
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
+from study_lib.paths import replicate_folder
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
-from study_lib.runs import BASE_FILE, open_run
+from study_lib.runs import BASE_FILE, DESIGN_FILE, open_run
 
 
 def faults_of_run(run_folder: Path) -> list[str]:
@@ -38,9 +39,19 @@ def faults_of_run(run_folder: Path) -> list[str]:
             continue
         for name in (job.executed, *job.outputs):
             faults += _fault_of(run_folder / name, name, recorded.get(name), job.done)
-    for manifest in sorted(run_folder.glob("phase_*/*_manifest.json")):
+    for other in design.repetitions[1:]:
+        path = replicate_folder(other.replicate) / DESIGN_FILE
+        if _read(run_folder / path) != other.model_dump(mode="json"):
+            faults.append(f"{path.as_posix()}: is not the design of this replicate")
+    for manifest in manifests_of(run_folder):
         faults += _faults_of_manifest(manifest, run_folder)
     return faults
+
+
+def manifests_of(run_folder: Path) -> list[Path]:
+    """Return the manifest of every phase of a run and of its replicates."""
+    places = ("phase_*/*_manifest.json", "replicate_*/phase_*/*_manifest.json")
+    return sorted(path for place in places for path in run_folder.glob(place))
 
 
 def _faults_of_manifest(manifest: Path, run_folder: Path) -> list[str]:

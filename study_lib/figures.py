@@ -124,27 +124,13 @@ def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, titl
     return figure
 
 
-def ring_correlations(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    threshold: float,
-    *,
-    ceiling: Float[np.ndarray, " ring"],
-    title: str,
-) -> Figure:
-    """Show FRC against the truth for every arm, the threshold, and the photons' ceiling if any."""
-    figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
-    draw_ring_correlations(axis, curves, threshold, ceiling)
-    axis.set_title(title)
-    return figure
-
-
 def draw_ring_correlations(
     axis: Axes,
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     threshold: float,
     ceiling: Float[np.ndarray, " ring"],
 ) -> None:
-    """Draw the curves of :func:`ring_correlations` into one panel."""
+    """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
     for label, (frequency, correlation) in curves.items():
         axis.plot(frequency, correlation, label=label)
     if len(ceiling):
@@ -177,18 +163,6 @@ def limit_map(
     right.axvline(1, linestyle=":", color="black")
     right.set(xlabel="phase error / photon limit", xlim=(0, 1.2 * max(1, *told.values())))
     right.invert_yaxis()
-    return figure
-
-
-def metric_by_dose(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, ylabel: str, title: str
-) -> Figure:
-    """Show one metric against the dose, one line per arm and view."""
-    figure, axis = plt.subplots(figsize=(2 * PANEL_IN, 1.4 * PANEL_IN), layout="constrained")
-    for label, (doses, values) in series.items():
-        axis.plot(doses, values, marker="o", label=label)
-    axis.set(xscale="log", xlabel="photons per pattern", ylabel=ylabel, title=title)
-    axis.legend(fontsize="small")
     return figure
 
 

@@ -1,5 +1,6 @@
 """Where each phase of a run keeps its files, relative to the phase's root."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 PHASES = {
@@ -10,7 +11,22 @@ PHASES = {
     "G": "phase_g_comparison",
     "H": "phase_h_summary",
 }
+SUMMARY_FILES = (
+    "summary.md",
+    "summary.json",
+    "study_table.csv",
+    "table.csv",
+    "table_train.csv",
+    "highlights.csv",
+    "inventory.csv",
+)
+SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "cost")
 COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz", "comparison.png")
+
+
+def replicate_folder(replicate: int) -> Path:
+    """Return where a run keeps a replicate after its first: a folder like its own."""
+    return Path(f"replicate_{replicate}")
 
 
 def dose_name(dose: float) -> str:
@@ -56,3 +72,18 @@ def reconstruction_folder(phase_f_root: Path, dose: float, view: str, split: str
 def comparison_folder(phase_g_root: Path, dose: float, view: str, split: str) -> Path:
     """Return the folder of one comparison."""
     return view_folder(phase_g_root, dose, view) / split
+
+
+def summary_files(phase_h_root: Path, doses: Sequence[float]) -> list[Path]:
+    """Return everything that a summary of these doses writes."""
+    figures = (*SUMMARY_FIGURES, *(f"phase_{dose_name(dose)}" for dose in doses))
+    return [
+        *(phase_h_root / name for name in SUMMARY_FILES),
+        *(path for name in figures for path in figure_files(phase_h_root, name)),
+    ]
+
+
+def figure_files(phase_h_root: Path, name: str) -> tuple[Path, Path]:
+    """Return the two files of a figure of the summary: for screens, and for print."""
+    folder = phase_h_root / "figures"
+    return folder / f"{name}.png", folder / f"{name}.svg"

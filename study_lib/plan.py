@@ -18,6 +18,8 @@ from study_lib.paths import (
     dose_name,
     phase_root,
     reconstruction_folder,
+    replicate_folder,
+    summary_files,
     training_folder,
     view_folder,
     view_path,
@@ -76,43 +78,48 @@ def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJ
         parameters={"preset": design.preset, "base_npz": base_npz},
     )
     jobs = [first]
-    for dose in design.doses:
-        jobs += _jobs_of_dose(design, dose)
+    for repetition in design.repetitions:
+        is_first = repetition.replicate == design.replicate
+        folder = RUN if is_first else replicate_folder(repetition.replicate)
+        for dose in design.doses:
+            jobs += _jobs_of_dose(repetition, dose, folder)
     summary = phase_root(RUN, "H")
     jobs.append(
         _job(
             "06_summary",
             after=[job.name for job in jobs if job.notebook in ("03_train", "05_compare")],
             folder=summary,
-            outputs=[
-                *(summary / name for name in ("summary.md", "table.csv", "table_train.csv")),
-                *(summary / "figures" / f"phase_{dose_name(dose)}.png" for dose in design.doses),
-            ],
+            outputs=summary_files(summary, design.doses),
             parameters={},
         )
     )
     return jobs
 
 
-def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
-    roots = {phase: phase_root(RUN, phase) for phase in "CDEFG"}
+def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[PlannedJob]:
+    """Return the jobs of one dose of one replicate, whose folder lies in the run's."""
+    roots = {phase: phase_root(run_folder, phase) for phase in "CDEFG"}
+    place = {"run_folder": run_folder.as_posix()}
+    suffix = () if run_folder == RUN else (run_folder.name,)
     dataset = _job(
         "01_dataset",
         dose_name(dose),
+        *suffix,
         after=[],
         folder=roots["C"] / dose_name(dose),
         outputs=[dataset_path(roots["C"], dose, split) for split in SPLITS],
-        parameters={"dose": dose},
+        parameters=place | {"dose": dose},
     )
     jobs = [dataset]
     for view in design.views:
-        condition = {"dose": dose, "view": view.name}
+        condition = place | {"dose": dose, "view": view.name}
         label = (dose_name(dose), view.name)
         view_files = [view_path(roots["C"], roots["D"], dose, view.name, split) for split in SPLITS]
         metrics = view_folder(roots["D"], dose, view.name) / "metrics_bundle.json"
         overlap = _job(
             "02_overlap",
             *label,
+            *suffix,
             after=[dataset.name],
             folder=metrics.parent,
             outputs=[
@@ -126,6 +133,7 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
         train = _job(
             "03_train",
             *label,
+            *suffix,
             after=[overlap.name],
             folder=trained,
             outputs=[
@@ -147,6 +155,7 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
                 "04_reconstruct",
                 *label,
                 split,
+                *suffix,
                 after=[overlap.name],
                 folder=iterative,
                 outputs=[iterative / "reconstructions.json"],
@@ -157,6 +166,7 @@ def _jobs_of_dose(design: StudyDesign, dose: float) -> list[PlannedJob]:
                 "05_compare",
                 *label,
                 split,
+                *suffix,
                 after=[train.name, reconstruct.name],
                 folder=compared,
                 outputs=[compared / name for name in COMPARED],

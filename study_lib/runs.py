@@ -10,7 +10,7 @@ from study_lib.contract import load_dataset
 from study_lib.design import BaseData, StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, read_json, sha256_of, write_json
-from study_lib.paths import phase_root
+from study_lib.paths import phase_root, replicate_folder
 from study_lib.presets import load_design, parse_design
 
 DESIGN_FILE = "design.json"
@@ -27,8 +27,13 @@ class Run:
 
     @property
     def base_npz(self) -> Path | None:
-        """The run's own copy of the base data, if it has any."""
-        return self.folder / BASE_FILE if self.design.base else None
+        """The run's own copy of the base data, if it has any; replicates share one."""
+        if not self.design.base:
+            return None
+        own = self.folder / BASE_FILE
+        shared = self.folder.resolve().parent / BASE_FILE
+        is_nested = self.folder.resolve().name == replicate_folder(self.design.replicate).name
+        return shared if is_nested and not own.exists() else own
 
     def root(self, phase: str) -> Path:
         """Return the root folder of a phase, ``"C"`` to ``"H"``."""
@@ -78,7 +83,11 @@ def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) 
     if base_npz:
         with atomic_path(folder / BASE_FILE) as temporary:
             temporary.write_bytes(base_npz.read_bytes())
-    write_json(path, design.model_dump(mode="json"))
+    first, *others = design.repetitions
+    for other in others:
+        nested = folder / replicate_folder(other.replicate) / DESIGN_FILE
+        write_json(nested, other.model_dump(mode="json"))
+    write_json(path, first.model_dump(mode="json"))
     return Run(folder, design)
 
 

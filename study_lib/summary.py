@@ -1,41 +1,42 @@
-"""Phase H: one table and one figure per dose from every comparison."""
+"""Phase H: every comparison in one study table, with figures, findings and inventory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_lib.archive import read_npz
-from study_lib.comparison import write_csv
-from study_lib.errors import InputError
-from study_lib.figures import masked, phase_grid, save_figure
-from study_lib.files import read_json, write_text
-from study_lib.paths import comparison_folder, dose_name
-from study_lib.presets import parse_design
+from matplotlib.figure import Figure
 
-COLUMNS = {
-    "dose": "photons",
-    "view": "view",
-    "overlap": "overlap",
-    "overlap_target": "target",
-    "label": "arm",
-    "patterns": "patterns",
-    "phase_ms_ssim": "phase MS-SSIM",
-    "phase_ssim": "phase SSIM",
-    "phase_psnr_db": "phase PSNR [dB]",
-    "phase_mae_rad": "phase MAE [rad]",
-    "phase_error_over_limit": "phase error / photon limit",
-    "amplitude_ssim": "amplitude SSIM",
-    "frc_crossing": "FRC crossing / Nyquist",
-    "frc_half_bit_crossing": "FRC half-bit / Nyquist",
-    "registration": "registration",
-    "cpu_s": "CPU [s]",
-    "training_cpu_s": "training CPU [s]",
-}
-VIEW_ORDER = ("baseline", "dense", "sparse")
+from study_lib.archive import read_npz
+from study_lib.figures import masked, phase_grid, save_figure
+from study_lib.figures_summary import heat_maps, phase_error_by_dose, quality_by_cost
+from study_lib.files import read_json, write_csv, write_json, write_text
+from study_lib.findings import findings
+from study_lib.inventory import inventory
+from study_lib.metric_table import metric_facts
+from study_lib.paths import SUMMARY_FIGURES, comparison_folder, dose_name, figure_files
+from study_lib.presets import parse_design
+from study_lib.records import Job, recorded
+from study_lib.study_table import (
+    VIEW_ORDER,
+    Row,
+    collect_rows,
+    comparison_roots,
+    phase_deltas,
+    study_table,
+)
+from study_lib.summary_text import markdown
+
+DOSE_HELD = "per pattern"
+SPLITS = ("test", "train")
 
 
 def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any]]:
-    """Write ``table.csv`` (test split), ``table_train.csv``, ``summary.md`` and the figures.
+    """Write tables, figures, findings and inventory; return the study table.
+
+    ``study_table.csv`` has one row per condition and arm, ``table.csv`` (test split) and
+    ``table_train.csv`` one per replicate too, ``highlights.csv`` signed differences in phase,
+    ``inventory.csv`` every recorded file; ``summary.md`` and ``summary.json`` hold all of it for
+    people and programs.
 
     Raises
     ------
@@ -43,41 +44,87 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         If there is no comparison to summarise.
     """
     rows = collect_rows(phase_g_root)
-    splits = {split: [row for row in rows if row["split"] == split] for split in ("test", "train")}
-    for name, split in (("table.csv", "test"), ("table_train.csv", "train")):
-        if splits[split]:
-            write_csv(artifact_root / name, splits[split])
-    doses = sorted({row["dose"] for row in splits["test"]})
-    figures = []
-    for dose in doses:
-        chosen = [row for row in splits["test"] if row["dose"] == dose]
-        path = artifact_root / "figures" / f"phase_{dose_name(dose)}.png"
-        save_figure(dose_figure(phase_g_root, chosen), path)
-        figures.append(path.relative_to(artifact_root).as_posix())
-    origin, missing = _origin(phase_g_root), _missing(phase_g_root)
-    write_text(artifact_root / "summary.md", _markdown(splits, figures, origin, missing))
-    return rows
-
-
-def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
-    """Return one row per (dose, view, arm, split), ordered.
-
-    Raises
-    ------
-    InputError
-        If no comparison is found.
-    """
-    paths = sorted(phase_g_root.glob("dose_*/*/*/metrics.json"))
-    if not paths:
-        raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
-    rows: list[dict[str, Any]] = [row for path in paths for row in read_json(path)]
-    return sorted(
-        rows,
-        key=lambda row: (row["split"], row["dose"], VIEW_ORDER.index(row["view"]), row["label"]),
+    job = Job(
+        manifest=artifact_root / "summary_manifest.json",
+        key="summary",
+        folder=artifact_root,
+        parameters={"replicates": len({row["replicate"] for row in rows})},
+        inputs=[
+            path
+            for root in comparison_roots(phase_g_root)
+            for path in sorted(root.glob("dose_*/*/*/metrics.json"))
+        ],
     )
+    with recorded(job):
+        table, deltas = study_table(rows), phase_deltas(rows)
+        files = inventory(phase_g_root.parent)
+        tables: dict[str, Sequence[Row]] = {
+            "study_table.csv": table,
+            "table.csv": [row for row in rows if row["split"] == "test"],
+            "table_train.csv": [row for row in rows if row["split"] == "train"],
+            "highlights.csv": deltas,
+            "inventory.csv": files,
+        }
+        for name, lines in tables.items():
+            write_csv(artifact_root / name, lines)
+            job.outputs.append(artifact_root / name)
+        figures = summary_figures(phase_g_root, rows, table)
+        for step, (name, figure) in enumerate(figures.items(), start=1):
+            paths = figure_files(artifact_root, name)
+            save_figure(figure, *paths)
+            job.outputs += paths
+            job.progress("figures", step, len(figures))
+        told = {
+            split: findings(*(_of_split(part, split) for part in (table, deltas)))
+            for split in SPLITS
+            if _of_split(table, split)
+        }
+        summary = {
+            "origin": _origin(phase_g_root),
+            "dose_held_fixed": DOSE_HELD,
+            "findings": told,
+            "study_table": table,
+            "highlights": deltas,
+            "missing": _missing(phase_g_root),
+            "metrics": metric_facts(),
+            "figures": {
+                name: [path.relative_to(artifact_root).as_posix() for path in paths]
+                for name in figures
+                for paths in [figure_files(artifact_root, name)]
+            },
+        }
+        write_json(artifact_root / "summary.json", summary)
+        write_text(artifact_root / "summary.md", markdown(summary, files))
+        job.outputs += [artifact_root / "summary.json", artifact_root / "summary.md"]
+    return table
 
 
-def dose_figure(phase_g_root: Path, rows: Sequence[dict[str, Any]]) -> Any:
+def summary_figures(
+    phase_g_root: Path, rows: Sequence[Row], table: Sequence[Row]
+) -> dict[str, Figure]:
+    """Return the figures of the test split by name; of the train split if there is no other."""
+    split = next(split for split in SPLITS if _of_split(table, split))
+    part = _of_split(table, split)
+    title = f"{split} split"
+    metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}
+    drawn = (
+        heat_maps(part, **metric),
+        phase_error_by_dose(part, title=title),
+        quality_by_cost(part, **metric),
+    )
+    figures = dict(zip(SUMMARY_FIGURES, drawn, strict=True))
+    first = min(row["replicate"] for row in rows)
+    for dose in sorted({row["dose"] for row in part}):
+        chosen = [
+            row
+            for row in _of_split(rows, split)
+            if row["dose"] == dose and row["replicate"] == first
+        ]
+        figures[f"phase_{dose_name(dose)}"] = dose_figure(phase_g_root, chosen)
+    return figures
+
+
+def dose_figure(phase_g_root: Path, rows: Sequence[Row]) -> Figure:
     """Return the object phase of the truth and of every arm, one row of panels per view."""
     lines = []
     for view in VIEW_ORDER:
@@ -99,70 +146,30 @@ def dose_figure(phase_g_root: Path, rows: Sequence[dict[str, Any]]) -> Any:
     )
 
 
-def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table; a value that was not reached is a dash."""
-    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(_cell(row[key]) for key in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+def _of_split(rows: Sequence[Row], split: str) -> list[Row]:
+    return [row for row in rows if row["split"] == split]
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:g}"
-    return str(value)
-
-
-def _origin(phase_g_root: Path) -> str:
-    """Return one line that says which run this is, if the comparisons lie in one."""
+def _origin(phase_g_root: Path) -> Mapping[str, Any]:
+    """Return which run this is, if the comparisons lie in one."""
     path = phase_g_root.parent / "design.json"
     if not path.is_file():
-        return ""
+        return {}
     design = parse_design(read_json(path), str(path))
-    source = design.base.name if design.base else f"synthetic object ({design.specimen.kind})"
-    return (
-        f"Preset {design.preset}, design {design.digest}, {source}, patches of "
-        f"{design.patch_size_px} pixels, replicate {design.replicate}: one set of seeds, no spread "
-        "over repetitions.\n"
-    )
+    return {
+        "preset": design.preset,
+        "design": design.digest,
+        "object": design.base.name if design.base else design.specimen.kind,
+        "patch_size_px": design.patch_size_px,
+        "replicates": [one.replicate for one in design.repetitions],
+    }
 
 
 def _missing(phase_g_root: Path) -> list[str]:
     """Return one line for each arm that has no row, with its condition and the reason."""
     return [
-        f"- missing: {path.parent.relative_to(phase_g_root).as_posix()}: {reason}"
-        for path in sorted(phase_g_root.glob("dose_*/*/*/missing_arms.json"))
+        f"{path.parent.relative_to(phase_g_root.parent).as_posix()}: {reason}"
+        for root in comparison_roots(phase_g_root)
+        for path in sorted(root.glob("dose_*/*/*/missing_arms.json"))
         for reason in read_json(path).values()
     ]
-
-
-def _markdown(
-    splits: dict[str, list[dict[str, Any]]],
-    figures: Sequence[str],
-    origin: str,
-    missing: Sequence[str],
-) -> str:
-    parts = ["# Summary\n"] + ([origin] if origin else [])
-    for split, rows in splits.items():
-        if rows:
-            parts.append(f"## {split.capitalize()} split\n\n{markdown_table(rows)}")
-    if missing:
-        parts.append("\n".join(missing) + "\n")
-    parts.append(
-        "Overlap is the mean disc overlap of a pattern with its nearest neighbours (metric 2), as "
-        "measured on the patterns used; the target is what was asked for. A "
-        "scan sparser than its target keeps every pattern. Times are processor seconds. "
-        "All arms of a row group (photons, view) used the same patterns, probe and mask. "
-        "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound "
-        "of the same pixels, from this view's photons: the dose is held fixed per pattern, so a "
-        "denser view has more photons on each pixel and a lower bound. Below 1 is no mistake: the "
-        "bound is that of unbiased estimates, and whoever smooths, or shrinks what the counts do "
-        "not tell, is biased. "
-        "PtychoPINN was trained on the train split of the same view; gs1 sees one pattern at a "
-        "time, gs2 groups of four. Registration uncertain: the shift against the truth could not "
-        "be told, so that row is no score. A dash in an FRC column: "
-        "the curve never falls below the threshold, so no crossing is stated.\n"
-    )
-    parts += [f"![object phase]({path})\n" for path in figures]
-    return "\n".join(parts)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,15 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
 from study_lib.measurement import Measurement, load_measurement
-from study_lib.metric_table import METRICS, SCORES
+from study_lib.metric_table import METRICS, SCORES, metric_facts
 from study_lib.overlap_job import write_view
-from study_lib.paths import comparison_folder, training_folder, view_path
+from study_lib.paths import (
+    comparison_folder,
+    phase_root,
+    summary_files,
+    training_folder,
+    view_path,
+)
 from study_lib.presets import load_design
 from study_lib.reconstruction_job import reconstruct_view
 from study_lib.reconstruction_jobs import RESULT, arm_folder
@@ -651,13 +658,91 @@ def test_summary_shows_every_arm_and_existing_figures(run, tmp_path):
 
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     for row in run.rows("test"):
-        assert text.count(f"| {row['label']} |") == 2  # test and train
+        assert text.count(f" | {row['label']} | {row['patterns']} | ") == 2  # test and train
+        assert text.count(f" | {row['label']} | ") == (2 if row["arm"] == "lsqml" else 4)
+    assert "one replicate, so no spread" in text
+    assert "held fixed per pattern" in text
     figures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if "![" in line]
-    assert figures
+    assert len(figures) == 4
     for figure in figures:
         content = (tmp_path / figure).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 10_000
+        assert b"<svg" in (tmp_path / figure).with_suffix(".svg").read_bytes()
+
+
+def test_summary_writes_what_the_plan_expects_and_twice_the_same(run, tmp_path):
+    for name in ("once", "twice"):
+        write_summary(run.root / "G", tmp_path / name)
+
+    once, twice = (
+        {path.name: path.read_bytes() for path in summary_files(tmp_path / name, [DOSE])}
+        for name in ("once", "twice")
+    )
+    assert once == twice
+    recorded = json.loads((tmp_path / "once" / "summary_manifest.json").read_text())
+    outputs = recorded["jobs"]["summary"]["outputs"]
+    assert {Path(name).name for name in outputs} == once.keys()
+
+
+def test_summary_as_data_says_what_the_text_says(run, tmp_path):
+    table = write_summary(run.root / "G", tmp_path)
+
+    told = json.loads((tmp_path / "summary.json").read_text())
+    assert told["study_table"] == table
+    assert told["dose_held_fixed"] == "per pattern"
+    assert told["metrics"] == metric_facts()
+    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for split in SPLITS:
+        assert len(told["findings"][split]) > 5
+        assert all(f"- {line}\n" in text for line in told["findings"][split])
+    assert {row["arm"] for row in told["highlights"]} == {"PtychoPINN gs2", "solver"}
+
+
+def test_inventory_lists_what_the_phases_recorded_with_its_hash(run, tmp_path):
+    """The whole run is listed, and each file once; a summary does not list itself."""
+    for phase in "CDEFG":
+        shutil.copytree(run.root / phase, phase_root(tmp_path, phase))
+    for _ in range(2):
+        write_summary(phase_root(tmp_path, "G"), phase_root(tmp_path, "H"))
+
+    with (phase_root(tmp_path, "H") / "inventory.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["path"] for row in rows}) == len(rows)
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    for row in rows:
+        path = tmp_path / row["path"]
+        assert (int(row["bytes"]), row["sha256"]) == (path.stat().st_size, sha256_of(path))
+    found = {row["phase"] for row in rows}
+    assert found == {phase_root(tmp_path, phase).name for phase in "CDEFG"}
+    assert any(row["path"].endswith("gs2/model.pt") for row in rows)
+
+
+def test_replicates_are_gathered_into_means_and_spreads(run, tmp_path):
+    """From the folders that a run keeps its replicates in; figures show the first."""
+    first, second = (phase_root(tmp_path / place, "G") for place in ("", "replicate_1"))
+    scores = {}
+    for replicate, root in enumerate((first, second)):
+        shutil.copytree(run.root / "G", root)
+        path = comparison_folder(root, DOSE, VIEW, "test") / "metrics.json"
+        rows = json.loads(path.read_text())
+        for row in rows:
+            row["replicate"] = replicate
+            row["phase_ms_ssim"] += 0.01 * replicate
+            row["registration"] = "ok"
+            scores.setdefault(row["arm"], []).append(row["phase_ms_ssim"])
+        path.write_text(json.dumps(rows))
+
+    table = write_summary(first, tmp_path / "H")
+
+    for row in (row for row in table if row["split"] == "test"):
+        assert row["replicates"] == 2
+        assert row["phase_ms_ssim"] == pytest.approx(np.mean(scores[row["arm"]]))
+        assert row["phase_ms_ssim_std"] == pytest.approx(0.01 / np.sqrt(2))
+    text = (tmp_path / "H" / "summary.md").read_text(encoding="utf-8")
+    assert f"{np.mean(scores['lsqml']):.3g} ± 0.0071" in text
+    with (tmp_path / "H" / "table.csv").open(encoding="utf-8") as file:
+        assert {row["replicate"] for row in csv.DictReader(file)} == {"0", "1"}
 
 
 def test_summary_of_nothing_names_the_command(tmp_path):
