@@ -7,18 +7,12 @@ from typing import Any
 import numpy as np
 
 from study_lib.design import SPLITS, StudyDesign
+from study_lib.job_costs import job_costs
 from study_lib.plan import plan_jobs
 from study_lib.probe import probe_diameter_px
 from study_lib.scene import Scene, split_masks
 from study_lib.spacing import legacy_spacing_px
 from study_lib.views import view_of
-
-# Processor seconds measured with the laptop preset on one core; good to a factor of two elsewhere.
-NOTEBOOK_S = 8.0
-GROUP_S_PER_PIXEL = 3.0e-6
-PATTERN_S_PER_PIXEL = 1.7e-7
-ENGINE_S_PER_PIXEL = 2.1e-7  # LSQML of pty-chi
-SOLVER_S_PER_PIXEL = 2.4e-8
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,8 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         for split in SPLITS
     ]
     jobs = plan_jobs(design)
-    cpu_s = _estimated_cpu_s(design, rows, len(jobs))
+    sizes = {(row.view, row.split): (row.patterns, row.groups) for row in rows}
+    costs_s = job_costs(design, sizes, jobs)
     patterns = {split: int(mask.sum()) for split, mask in masks.items()}
     pixels = design.patch_size_px**2
     datasets = len(design.doses) * design.replicates
@@ -78,7 +73,8 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         ],
         "views": [vars(row) for row in rows],
         "jobs": dict(Counter(job.notebook for job in jobs)),
-        "estimated_cpu_minutes": cpu_s / 60,
+        "estimated_cpu_minutes": sum(costs_s.values()) / 60,
+        "estimated_job_cpu_s": costs_s,
         "estimated_disk_gb": 4e-9 * pixels * sum(patterns.values()) * datasets * 2,
     }
 
@@ -102,28 +98,6 @@ def _view_row(
         groups=metrics.group_count,
         spacing_threshold_px=spacing,
     )
-
-
-def _estimated_cpu_s(design: StudyDesign, rows: list[ViewRow], notebooks: int) -> float:
-    """Return a rough sum over all jobs; convolutions grow with the square of the width."""
-    training, pixels = design.training, design.patch_size_px**2
-    iterative = design.iterative
-    pass_s = sum(
-        SOLVER_S_PER_PIXEL * iterative.solver.epochs
-        if name == "solver"
-        else ENGINE_S_PER_PIXEL * iterative.epochs
-        for name in iterative.algorithms
-    )
-    cpu_s = notebooks * NOTEBOOK_S
-    datasets = len(design.doses) * design.replicates
-    for row in rows:
-        cpu_s += datasets * pass_s * pixels * row.patterns
-        if row.split == "train":
-            shown = max(training.epochs * row.groups, training.steps_min * training.batch_size)
-            per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
-            per_group_s += PATTERN_S_PER_PIXEL * row.gridsize**2
-            cpu_s += datasets * per_group_s * pixels * shown
-    return cpu_s
 
 
 def table_text(derived: dict[str, Any]) -> str:

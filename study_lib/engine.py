@@ -1,6 +1,5 @@
 """Run the plan of a run with Snakemake, and say every few seconds how far it is."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
+from study_lib.progress import LOCK_FILE, running_jobs
 
 SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
@@ -60,8 +59,8 @@ def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say)
         raise StudyError(_describe_failure(run_folder, failed))
 
 
-def show_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say) -> None:
-    """Print what would run and why; writes nothing in the run's folder.
+def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob], cores: int) -> dict[str, str]:
+    """Return the names of the jobs that would run, and why; writes nothing in the run's folder.
 
     Raises
     ------
@@ -79,8 +78,7 @@ def show_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say
     if result.returncode:
         raise StudyError(f"the engine could not plan the run:\n{result.stdout}{result.stderr}")
     by_name = {job.name: job for job in jobs}
-    for name, reason in _planned(result.stdout, by_name):
-        say(f"{name}\n    because {reason}")
+    return dict(_planned(result.stdout, by_name))
 
 
 def _planned(text: str, by_name: dict[str, PlannedJob]) -> Iterator[tuple[str, str]]:
@@ -130,7 +128,7 @@ def _environment() -> dict[str, str]:
 def _only_engine_of(run_folder: Path) -> Iterator[None]:
     """Hold the run's lock; the system frees it when the process ends, however it ends."""
     run_folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_folder / ".engine.lock", timeout=0)
+    lock = FileLock(run_folder / LOCK_FILE, timeout=0)
     try:
         with lock:
             yield
@@ -152,7 +150,7 @@ def _report_until_end(
         done = sum((run_folder / job.done).is_file() for job in jobs)
         now = time.monotonic()
         if done != last_count or now - last_report > REPORT_S or ended:
-            running = [] if ended else _running(run_folder, jobs, started_wall)
+            running = [] if ended else running_jobs(run_folder, jobs, started_wall)
             minutes, seconds = divmod(int(now - started), 60)
             clock = f"{minutes:02d}:{seconds:02d}"
             text = "; ".join(running)
@@ -161,33 +159,6 @@ def _report_until_end(
         if ended:
             return
         time.sleep(POLL_S)
-
-
-def _running(run_folder: Path, jobs: Sequence[PlannedJob], since: float) -> list[str]:
-    """Return one text for each job that has begun but is not done."""
-    texts = []
-    for job in jobs:
-        events = run_folder / job.folder / "events.jsonl"
-        if (run_folder / job.done).is_file() or not events.is_file():
-            continue
-        if events.stat().st_mtime < since:
-            continue
-        event = _last_event(events)
-        if event is None or (run_folder / job.failed).is_file():
-            continue
-        loss = f" loss {event['loss']:.4g}" if "loss" in event else ""
-        name = job.name.replace("__", " ")
-        texts.append(f"{name}: {event['phase']} {event['step']}/{event['total']}{loss}")
-    return texts
-
-
-def _last_event(path: Path) -> dict[str, Any] | None:
-    """Return the last whole line of an events file, if there is one yet."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    if not lines:
-        return None
-    event: dict[str, Any] = json.loads(lines[-1])
-    return event
 
 
 def _describe_failure(run_folder: Path, failed: Sequence[PlannedJob]) -> str:

@@ -9,10 +9,45 @@ from study_lib.files import read_json, sha256_of
 from study_lib.paths import replicate_folder
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
 from study_lib.runs import BASE_FILE, DESIGN_FILE, open_run
+from study_lib.seal import faults_of_seal, seal
 
 
 def faults_of_run(run_folder: Path) -> list[str]:
-    """Return one line per job that is not done and per file that is missing or has changed.
+    """Return one line per job that is not done and per file that is missing, changed or extra.
+
+    What the jobs recorded, see :func:`faults_of_records`, and whatever else is not as sealed.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run.
+    """
+    faults = faults_of_records(run_folder)
+    told = {fault.split(": ")[0] for fault in faults}
+    by_seal = faults_of_seal(run_folder).items()
+    return faults + [f"{name}: {fault}" for name, fault in by_seal if name not in told]
+
+
+def finish(run_folder: Path) -> None:
+    """Seal a run whose jobs are done.
+
+    Raises
+    ------
+    StudyError
+        If a record and its file differ: something has changed a file after its job.
+    """
+    faults = faults_of_records(run_folder)
+    if faults:
+        raise StudyError(
+            "\n".join(
+                ["the run is not sealed; remove these files and run `study resume`:", *faults]
+            )
+        )
+    seal(run_folder)
+
+
+def faults_of_records(run_folder: Path) -> list[str]:
+    """Return one line per job that is not done and per recorded file that is missing or changed.
 
     The jobs are those that the run's design asks for, whatever the plan in the folder says. Every
     output of a job is held against its ``done.json``, and every input and output that a phase's

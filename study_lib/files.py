@@ -43,8 +43,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ASCII JSON with sorted keys, in one piece."""
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """Return ASCII JSON with sorted keys: one text for one content."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    write_text(path, text + "\n")
+    return text + "\n"
 
 
 def read_json(path: Path) -> Any:

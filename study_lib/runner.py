@@ -13,8 +13,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from study_lib.errors import InputError, StudyError
+from study_lib.errors import StudyError
 from study_lib.files import hashes_of, write_json
+from study_lib.job_record import inputs_of, job_of
 from study_lib.notebook_parameters import parameters_of
 from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
 from study_lib.processes import end_with_parent
@@ -95,10 +96,8 @@ def run_job(run_folder: Path, job_name: str) -> None:
     StudyError
         If the notebook fails or its evidence is missing.
     """
-    plan = {job.name: job for job in read_plan(run_folder / PLAN_FILE)}
-    if job_name not in plan:
-        raise InputError(f"job {job_name!r} is not in {run_folder / PLAN_FILE}; see `study run -n`")
-    job = plan[job_name]
+    plan = read_plan(run_folder / PLAN_FILE)
+    job = job_of(plan, job_name, run_folder)
     end_with_parent()
     done, failed = run_folder / job.done, run_folder / job.failed
     for record_path in (done, failed):
@@ -115,6 +114,7 @@ def run_job(run_folder: Path, job_name: str) -> None:
         write_json(failed, {"job": job.name, "status": "failed", "error": str(error)})
         raise
     files = [run_folder / path for path in (job.executed, *job.outputs)]
+    inputs = [run_folder / path for path in inputs_of(job, plan)]
     record = {
         "job": job.name,
         "status": "done",
@@ -124,6 +124,7 @@ def run_job(run_folder: Path, job_name: str) -> None:
         "wall_s": round(time.perf_counter() - start_s, 3),
         "kernel_peak_memory_mib": round(peak_memory_mib(resource.RUSAGE_CHILDREN), 1),
         "sha256": hashes_of(files, run_folder),
+        "inputs": hashes_of([path for path in inputs if path.is_file()], run_folder),
         **provenance(),
     }
     write_json(done, record)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from study_lib.contract import save_dataset
-from study_lib.evidence import faults_of_run
+from study_lib.evidence import faults_of_records, faults_of_run
 from study_lib.files import write_json
 from study_lib.paths import replicate_folder
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
@@ -90,14 +90,14 @@ def test_replicates_share_the_base_data(phase_c, tmp_path):
 def test_a_changed_design_of_a_replicate_is_a_fault(design, tmp_path):
     run = create_run(tmp_path / run_name(design), design)
     write_json(run.folder / PLAN_FILE, plan_content(plan_jobs(design)))
-    faults = faults_of_run(run.folder)
+    faults = faults_of_records(run.folder)
     assert all(fault.endswith(": not done") for fault in faults)
 
     path = run.folder / "replicate_1" / "design.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"replicate": 7}))
 
-    told = set(faults_of_run(run.folder)) - set(faults)
+    told = set(faults_of_records(run.folder)) - set(faults)
     assert told == {"replicate_1/design.json: is not the design of this replicate"}
 
 

@@ -4,16 +4,21 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
+from study_lib.errors import InputError
+from study_lib.evidence import faults_of_run
 from study_lib.plan import plan_jobs, read_plan
 from study_lib.presets import load_design
+from study_lib.seal import SEAL_FILE, sealed_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 
@@ -118,6 +123,94 @@ def test_verify_passes_and_names_a_changed_file(smoke):
 
     assert changed.returncode == 1
     assert "table.csv: differs" in changed.stderr
+
+
+def test_verify_finds_every_changed_missing_or_extra_file(smoke, tmp_path):
+    """One byte of any file, the seal's own too; and nothing but that file is named."""
+    run_folder, _, _ = smoke
+    copy = tmp_path / run_folder.name
+    shutil.copytree(run_folder, copy)
+    assert faults_of_run(copy) == []
+    random = np.random.default_rng(5)
+    files = [copy / name for name in (*sealed_names(copy), SEAL_FILE)]
+    kinds = {path.suffix for path in files}
+    assert kinds >= {".json", ".jsonl", ".npz", ".ipynb", ".csv", ".pt", ".png", ".svg", ".log"}
+
+    for path in random.permutation(files)[:40]:
+        content = path.read_bytes()
+        place = int(random.integers(len(content)))
+        changed = bytes([content[place] ^ (1 << int(random.integers(8)))])
+        path.write_bytes(content[:place] + changed + content[place + 1 :])
+        try:
+            faults = faults_of_run(copy)
+        except InputError as error:  # the design itself cannot be read any more
+            faults = [str(error)]
+        name = path.relative_to(copy).as_posix()
+        assert any(name in fault for fault in faults), f"byte {place} of {name}"
+        path.write_bytes(content)
+
+    (copy / "phase_h_summary" / "summary.md").rename(copy / "phase_h_summary" / "other.md")
+    faults = "\n".join(faults_of_run(copy))
+    assert "phase_h_summary/summary.md: missing" in faults
+    assert "phase_h_summary/other.md: extra" in faults
+
+
+def test_a_job_that_is_done_starts_no_kernel(smoke):
+    run_folder, _, _ = smoke
+    executed = run_folder / "notebooks" / "01_dataset__dose_10000.ipynb"
+    before = executed.stat().st_mtime_ns
+
+    started = time.monotonic()
+    result = study("job", ".", "01_dataset__dose_10000", cwd=run_folder)
+
+    assert (result.returncode, result.stdout) == (0, "01_dataset__dose_10000: already done\n")
+    assert executed.stat().st_mtime_ns == before
+    assert time.monotonic() - started < 10  # under a second on a free machine
+
+
+def test_status_and_plan_of_a_finished_run(smoke):
+    run_folder, _, _ = smoke
+    here = run_folder.parent.parent
+
+    status = study("status", cwd=here)
+    plan = study("plan", "--preset", "smoke", cwd=here)
+
+    assert status.returncode == plan.returncode == 0, status.stderr + plan.stderr
+    jobs = len(plan_jobs(load_design("smoke")))
+    assert f"{jobs} of {jobs} jobs done, 0 failed, 0 to do; not being run" in status.stdout
+    assert f"0 of {jobs} jobs in reports" in plan.stdout
+
+
+def test_resume_does_only_what_is_missing_and_seals_again(smoke):
+    """The summary is lost; nothing else runs, and the run is whole again."""
+    run_folder, _, _ = smoke
+    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")}
+    (run_folder / "phase_h_summary" / "summary.md").unlink()
+    assert study("verify", str(run_folder), cwd=run_folder).returncode == 1
+
+    result = study("resume", str(run_folder), cwd=run_folder)
+
+    assert result.returncode == 0, result.stderr
+    after = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")}
+    assert [path.stem for path in after if after[path] != before[path]] == ["06_summary"]
+    assert study("verify", str(run_folder), cwd=run_folder).returncode == 0
+
+
+def test_a_file_changed_after_its_job_is_not_sealed_over(smoke):
+    run_folder, _, _ = smoke
+    model = next(run_folder.rglob("baseline/gs1/model.pt"))
+    content, times = model.read_bytes(), model.stat()
+    model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    result = study("resume", str(run_folder), cwd=run_folder)
+    model.write_bytes(content)
+    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert result.returncode == 1
+    assert "not sealed" in result.stderr
+    assert "gs1/model.pt: differs" in result.stderr
+    assert study("resume", str(run_folder), cwd=run_folder).returncode == 0
 
 
 def test_dry_run_of_a_finished_run_lists_only_what_is_missing(smoke):

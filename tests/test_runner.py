@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from study_lib.engine import _last_event, run_plan
+from study_lib.engine import run_plan
 from study_lib.errors import InputError, StudyError
 from study_lib.evidence import faults_of_run
 from study_lib.files import write_json
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
 from study_lib.presets import load_design
+from study_lib.progress import last_event
 from study_lib.runner import execute_notebook, run_job
 from study_lib.runs import create_run, open_or_create
 
@@ -104,9 +105,9 @@ def test_a_folder_of_another_design_is_refused(run):
 def test_an_empty_events_file_is_no_event(tmp_path):
     events = tmp_path / "events.jsonl"
     events.write_text("")
-    assert _last_event(events) is None
+    assert last_event(events) is None
     events.write_text('{"step": 1}\n{"step"')
-    assert _last_event(events) == {"step": 1}
+    assert last_event(events) == {"step": 1}
 
 
 def test_an_emptied_plan_does_not_make_a_run_complete(run):

@@ -1,0 +1,202 @@
+"""Commands on whole runs: plan, run, resume, status, verify, clean."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from study_lib.errors import InputError, StudyError
+
+if TYPE_CHECKING:
+    from study_lib.design import StudyDesign
+    from study_lib.plan import PlannedJob
+
+FOLLOW_S = 2.0
+
+Preset = Annotated[
+    str, typer.Option(help="Preset (smoke, laptop, fly64) or the path of a YAML file.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value of the design, like training.epochs=5."),
+]
+BaseNpz = Annotated[
+    Path | None, typer.Option(help="Base data from `study import`; default: the synthetic object.")
+]
+Replicates = Annotated[
+    int | None,
+    typer.Option(help="Repetitions with other noise, choice of patterns and training."),
+]
+Reports = Annotated[Path, typer.Option(help="Where runs are kept.")]
+Cores = Annotated[int, typer.Option(min=1, help="Jobs at the same time.")]
+RunFolder = Annotated[
+    Path | None, typer.Argument(help="A run's folder; default: the newest below reports/.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (run, plan, resume, status, verify, clean):
+        app.command()(command)
+
+
+def run(
+    preset: Preset = "laptop",
+    base_npz: BaseNpz = None,
+    settings: Settings = None,
+    replicates: Replicates = None,
+    reports: Reports = Path("reports"),
+    cores: Cores = 2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="The same as `study plan`.")
+    ] = False,
+) -> None:
+    """Run the whole study; a second call on the same day runs only what is missing."""
+    if dry_run:
+        plan(preset, base_npz, settings, replicates, reports, cores)
+        return
+    from study_lib import runs
+
+    design, jobs, _ = _planned(preset, base_npz, settings, replicates)
+    folder = reports / runs.run_name(design)
+    runs.create_run(folder, design, base_npz)
+    print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
+    _execute(folder, jobs, cores)
+
+
+def plan(
+    preset: Preset = "laptop",
+    base_npz: BaseNpz = None,
+    settings: Settings = None,
+    replicates: Replicates = None,
+    reports: Reports = Path("reports"),
+    cores: Cores = 2,
+) -> None:
+    """List the jobs that `study run` would execute, with reasons and a rough time."""
+    from study_lib import engine, runs
+
+    design, jobs, costs_s = _planned(preset, base_npz, settings, replicates)
+    folder = reports / runs.run_name(design)
+    reasons = engine.jobs_to_do(folder, jobs, cores)
+    for name, reason in reasons.items():
+        print(f"{name}\n    because {reason}")
+    cpu_s = sum(costs_s[name] for name in reasons)
+    longest_s = max((costs_s[name] for name in reasons), default=0.0)
+    minutes = max(cpu_s / cores, longest_s) / 60
+    print(
+        f"{len(reasons)} of {len(jobs)} jobs in {folder}, about {minutes:.0f} minutes with {cores} "
+        "at the same time (good to a factor of two); nothing was written"
+    )
+
+
+def resume(folder: RunFolder = None, cores: Cores = 2) -> None:
+    """Go on with a run that was stopped, on whatever day it began."""
+    from study_lib import plan as plans
+    from study_lib import runs
+
+    folder = folder or _newest()
+    design = runs.open_run(folder).design
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
+    _execute(folder, jobs, cores)
+
+
+def status(
+    folder: RunFolder = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run stops.")
+    ] = False,
+) -> None:
+    """Say how far a run is, what runs now, and what failed and why."""
+    from study_lib import plan as plans
+    from study_lib import progress, runs
+
+    folder = folder or _newest()
+    design = runs.open_run(folder).design
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    lock = folder / progress.LOCK_FILE
+    last = None
+    while True:
+        since_s = lock.stat().st_mtime if lock.exists() else 0.0
+        lines = progress.status_lines(folder, jobs, since_s)
+        if lines != last:
+            print("\n".join(lines), flush=True)
+        last = lines
+        if not follow or not progress.is_being_run(folder):
+            return
+        time.sleep(FOLLOW_S)
+
+
+def verify(
+    report: Annotated[Path, typer.Argument(help="Folder of a run below reports/.")],
+) -> None:
+    """Check that every job of a run is done and every file is there, unchanged, and no other."""
+    from study_lib.evidence import faults_of_run
+
+    faults = faults_of_run(report)
+    if faults:
+        raise StudyError("\n".join(faults))
+    print(f"{report}: complete, every hash holds")
+
+
+def clean(
+    folder: RunFolder = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="List the files; remove nothing.")
+    ] = False,
+) -> None:
+    """Remove what is no evidence: notebooks of failed tries, notebook checkpoints, locks."""
+    from study_lib.leftovers import leftovers_of, remove
+
+    folder = folder or _newest()
+    found = leftovers_of(folder)
+    for path in found:
+        print(path)
+    if dry_run:
+        print(f"{len(found)} leftovers; nothing was removed")
+        return
+    print(f"{len(found)} leftovers removed, {remove(found) / 2**20:.1f} MiB")
+
+
+def _planned(
+    preset: str,
+    base_npz: Path | None,
+    settings: list[str] | None,
+    replicates: int | None,
+) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, float]]":
+    """Return a design that can be carried out, its jobs, and roughly what each costs."""
+    from study_lib import plan as plans
+    from study_lib import presets, runs
+    from study_lib.design_table import derived_matrix
+    from study_lib.feasibility import check_feasible
+    from study_lib.scene import scene_of
+
+    base = runs.base_data(base_npz) if base_npz else None
+    changes = [*(settings or ()), *([] if replicates is None else [f"replicates={replicates}"])]
+    design = presets.load_design(preset, changes, base)
+    scene = scene_of(design, base_npz)
+    check_feasible(design, scene)
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if base else None)
+    return design, jobs, derived_matrix(design, scene)["estimated_job_cpu_s"]
+
+
+def _execute(folder: Path, jobs: "list[PlannedJob]", cores: int) -> None:
+    from study_lib import engine, evidence, paths
+
+    engine.run_plan(folder, jobs, cores, partial(print, flush=True))
+    evidence.finish(folder)
+    summary = paths.phase_root(folder, "H") / "summary.md"
+    print(summary.read_text(encoding="utf-8"))
+    print(f"executed notebooks: {folder / 'notebooks'}")
+    print(f"summary:            {summary}")
+
+
+def _newest() -> Path:
+    """Return the run below reports/ whose design was written last."""
+    found = sorted(Path("reports").glob("*/design.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError("reports: no run here; give the folder of one, or begin with `study run`")
+    return found[-1].parent

@@ -1,0 +1,57 @@
+"""Roughly what each job of a plan costs, for telling how long a run will take."""
+
+from collections.abc import Mapping, Sequence
+
+from study_lib.design import StudyDesign
+from study_lib.plan import PlannedJob
+
+# Processor seconds measured with the laptop preset on one core; good to a factor of two elsewhere.
+NOTEBOOK_S = 8.0
+GROUP_S_PER_PIXEL = 3.0e-6
+PATTERN_S_PER_PIXEL = 1.7e-7
+ENGINE_S_PER_PIXEL = 2.1e-7  # LSQML of pty-chi
+SOLVER_S_PER_PIXEL = 2.4e-8
+LIMIT_S_PER_PIXEL = 6.5e-7  # of one solve
+
+Sizes = Mapping[tuple[str, str], tuple[int, int]]
+
+
+def job_costs(design: StudyDesign, sizes: Sizes, jobs: Sequence[PlannedJob]) -> dict[str, float]:
+    """Return rough processor seconds of every job by name.
+
+    Parameters
+    ----------
+    design
+        The design.
+    sizes
+        (patterns, groups) of each (view, split).
+    jobs
+        From :func:`study_lib.plan.plan_jobs` with the same design.
+    """
+    return {job.name: NOTEBOOK_S + _work_s(design, sizes, job) for job in jobs}
+
+
+def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
+    """Return what a job does beside starting; convolutions grow with the width squared."""
+    pixels = design.patch_size_px**2
+    view, split = job.parameters.get("view"), job.parameters.get("split", "train")
+    if job.notebook == "03_train":
+        training = design.training
+        groups = sizes[str(view), "train"][1]
+        shown = max(training.epochs * groups, training.steps_min * training.batch_size)
+        per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
+        per_group_s += PATTERN_S_PER_PIXEL * design.view(str(view)).gridsize ** 2
+        return per_group_s * pixels * shown
+    patterns = sizes[str(view), str(split)][0] if view else 0
+    if job.notebook == "04_reconstruct":
+        iterative = design.iterative
+        per_pattern_s = sum(
+            SOLVER_S_PER_PIXEL * iterative.solver.epochs
+            if name == "solver"
+            else ENGINE_S_PER_PIXEL * iterative.epochs
+            for name in iterative.algorithms
+        )
+        return per_pattern_s * pixels * patterns
+    if job.notebook == "05_compare":
+        return LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves * pixels * patterns
+    return 0.0

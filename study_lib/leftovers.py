@@ -1,0 +1,44 @@
+"""What a run leaves behind that is no evidence."""
+
+import shutil
+from pathlib import Path
+
+from study_lib.errors import InputError
+from study_lib.progress import is_being_run
+from study_lib.runs import open_run
+
+PATTERNS = (
+    "notebooks/*.failed.ipynb",
+    "**/.*.part.ipynb",
+    "**/.ipynb_checkpoints",
+    "**/*.lock",
+    "jobs/*/failed.json",
+)
+
+
+def leftovers_of(run_folder: Path) -> list[Path]:
+    """Return files of failed tries, notebook checkpoints and locks.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or one that is being run.
+    """
+    open_run(run_folder)
+    if is_being_run(run_folder):
+        raise InputError(f"{run_folder} is being run; wait for it, or stop it first")
+    found = {path for pattern in PATTERNS for path in run_folder.glob(pattern)}
+    return sorted(found)
+
+
+def remove(paths: list[Path]) -> int:
+    """Remove files and folders; return how many bytes that frees."""
+    freed = 0
+    for path in paths:
+        inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+        freed += sum(one.stat().st_size for one in inside if one.is_file())
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return freed

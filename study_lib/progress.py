@@ -1,0 +1,83 @@
+"""How far a run is, read from what its jobs leave behind while they run."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from study_lib.files import read_json
+from study_lib.plan import PlannedJob
+
+LOCK_FILE = ".engine.lock"
+
+
+def is_being_run(run_folder: Path) -> bool:
+    """Return whether a process holds the run's lock."""
+    if not (run_folder / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(run_folder / LOCK_FILE, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def running_jobs(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -> list[str]:
+    """Return one text for each job that has begun after a time but has not ended."""
+    texts = []
+    for job in jobs:
+        events = run_folder / job.folder / "events.jsonl"
+        if (run_folder / job.done).is_file() or not events.is_file():
+            continue
+        if events.stat().st_mtime < since_s:
+            continue
+        event = last_event(events)
+        if event is None or (run_folder / job.failed).is_file():
+            continue
+        loss = f" loss {event['loss']:.4g}" if "loss" in event else ""
+        name = job.name.replace("__", " ")
+        texts.append(f"{name}: {event['phase']} {event['step']}/{event['total']}{loss}")
+    return texts
+
+
+def last_event(path: Path) -> dict[str, Any] | None:
+    """Return the last whole line of an events file, if there is one yet."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    if not lines:
+        return None
+    event: dict[str, Any] = json.loads(lines[-1])
+    return event
+
+
+def states_of(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
+    """Return ``done``, ``failed`` or ``to do`` for each job by name."""
+    states = {}
+    for job in jobs:
+        done = (run_folder / job.done).is_file()
+        failed = (run_folder / job.failed).is_file()
+        states[job.name] = "done" if done else "failed" if failed else "to do"
+    return states
+
+
+def status_lines(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -> list[str]:
+    """Return how far a run is: counts by notebook, what runs, what failed and why."""
+    states = states_of(run_folder, jobs)
+    counts = Counter(states.values())
+    activity = "being run" if is_being_run(run_folder) else "not being run"
+    lines = [
+        f"{run_folder}: {counts['done']} of {len(jobs)} jobs done, {counts['failed']} failed, "
+        f"{counts['to do']} to do; {activity}"
+    ]
+    for notebook in dict.fromkeys(job.notebook for job in jobs):
+        part = [states[job.name] for job in jobs if job.notebook == notebook]
+        lines.append(f"  {notebook:16s} {part.count('done')}/{len(part)}")
+    if is_being_run(run_folder):
+        lines += [f"  running: {text}" for text in running_jobs(run_folder, jobs, since_s)]
+    for job in jobs:
+        if states[job.name] == "failed":
+            reason = read_json(run_folder / job.failed).get("error")
+            lines.append(f"  failed: {job.name}: {reason}")
+    return lines

@@ -1,0 +1,108 @@
+"""What a run says of itself while it runs, and what is swept away when it has failed."""
+
+import json
+
+import pytest
+from filelock import FileLock
+
+from study_lib.errors import InputError
+from study_lib.files import write_json
+from study_lib.leftovers import leftovers_of, remove
+from study_lib.plan import plan_jobs
+from study_lib.presets import load_design
+from study_lib.progress import LOCK_FILE, is_being_run, states_of, status_lines
+from study_lib.runs import create_run
+from study_lib.seal import faults_of_seal, seal
+
+
+@pytest.fixture
+def run(tmp_path):
+    return create_run(tmp_path / "run", load_design("smoke"))
+
+
+def test_status_counts_jobs_and_tells_why_one_failed(run):
+    jobs = plan_jobs(run.design)
+    write_json(run.folder / jobs[0].done, {})
+    write_json(run.folder / jobs[1].failed, {"error": "cell 3 failed: no probe"})
+
+    lines = status_lines(run.folder, jobs, 0.0)
+
+    total = len(jobs)
+    assert f"1 of {total} jobs done, 1 failed, {total - 2} to do; not being run" in lines[0]
+    assert "  00_design        1/1" in lines
+    assert f"  failed: {jobs[1].name}: cell 3 failed: no probe" in lines
+    assert states_of(run.folder, jobs)[jobs[2].name] == "to do"
+
+
+def test_status_of_a_run_that_is_being_run_shows_what_runs(run):
+    jobs = plan_jobs(run.design)
+    events = run.folder / jobs[1].folder / "events.jsonl"
+    events.parent.mkdir(parents=True)
+    event = {"phase": "generate", "step": 1, "total": 2}
+    events.write_text(json.dumps(event) + "\n")
+
+    with FileLock(run.folder / LOCK_FILE):
+        assert is_being_run(run.folder)
+        lines = status_lines(run.folder, jobs, 0.0)
+
+    assert not is_being_run(run.folder)
+    assert lines[0].endswith("; being run")
+    assert f"  running: {jobs[1].name.replace('__', ' ')}: generate 1/2" in lines
+
+
+def test_leftovers_are_failed_tries_and_locks_and_nothing_else(run):
+    kept = run.folder / "notebooks" / "01_dataset.ipynb"
+    gone = [
+        run.folder / "notebooks" / "01_dataset.failed.ipynb",
+        run.folder / "notebooks" / ".01_dataset.part.ipynb",
+        run.folder / "phase_g_comparison" / ".comparison_manifest.json.lock",
+        run.folder / "jobs" / "01_dataset" / "failed.json",
+    ]
+    for path in (kept, *gone):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1234")
+
+    found = leftovers_of(run.folder)
+
+    assert found == sorted(gone)
+    assert remove(found) == 4 * len(gone)
+    assert kept.is_file()
+    assert (run.folder / "design.json").is_file()
+    assert not any(path.exists() for path in gone)
+
+
+def test_a_run_that_is_being_run_is_not_cleaned(run):
+    with (
+        FileLock(run.folder / LOCK_FILE),
+        pytest.raises(InputError, match="is being run; wait for it"),
+    ):
+        leftovers_of(run.folder)
+
+
+def test_a_seal_names_what_was_changed_added_or_lost(run):
+    (run.folder / "a.txt").write_text("a")
+    (run.folder / "b.txt").write_text("b")
+    assert "not finished" in faults_of_seal(run.folder)["seal.json"]
+    seal(run.folder)
+    assert faults_of_seal(run.folder) == {}
+
+    (run.folder / "a.txt").write_text("A")
+    (run.folder / "b.txt").unlink()
+    (run.folder / "c.txt").symlink_to("nowhere")
+
+    faults = faults_of_seal(run.folder)
+    assert {name: fault.split(":")[0] for name, fault in faults.items()} == {
+        "a.txt": "differs from seal.json",
+        "b.txt": "missing",
+        "c.txt": "extra",
+    }
+
+
+def test_a_seal_that_is_not_as_it_was_written_holds_nothing(run):
+    seal(run.folder)
+    path = run.folder / "seal.json"
+    whole = path.read_text()
+
+    for text in (whole + " ", whole.replace("sha256", "sha255"), "{", "[]", "{}"):
+        path.write_text(text)
+        assert list(faults_of_seal(run.folder)) == ["seal.json"], text
