@@ -8,10 +8,9 @@ import typer
 
 from study_lib import cli_files, cli_phases, cli_runs
 from study_lib.errors import StudyError
-from study_lib.processes import end_on_terminate, use_private_folders
+from study_lib.processes import INTERRUPTED, end_on_terminate, use_private_folders
 
 WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="study",

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
+from study_lib.job_record import is_current, read_record
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.progress import LOCK_FILE, running_jobs
 
@@ -20,10 +21,10 @@ SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
 POLL_S = 0.5
 REPORT_S = 8.0
-# Snakemake would outlive `study run` if that were killed.
+# Snakemake would outlive `study run` if that were killed; asked to end, it waits for its jobs.
 ENGINE = (
-    "import sys; from study_lib.processes import end_with_parent; end_with_parent(); "
-    "from snakemake.cli import main; main(sys.argv[1:])"
+    "import signal, sys; from study_lib.processes import end_with_parent; "
+    "end_with_parent(signal.SIGKILL); from snakemake.cli import main; main(sys.argv[1:])"
 )
 Say = Callable[[str], None]
 
@@ -40,6 +41,7 @@ def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say)
     """
     with _only_engine_of(run_folder):
         write_json(run_folder / PLAN_FILE, plan_content(jobs))
+        _settle(run_folder, jobs)
         log_path = run_folder / LOG_FILE
         with log_path.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
@@ -57,6 +59,21 @@ def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say)
     failed = [job for job in jobs if not (run_folder / job.done).is_file()]
     if process.returncode or failed:
         raise StudyError(_describe_failure(run_folder, failed))
+
+
+def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
+    """Let the records of the jobs alone decide what is done, whatever the engine remembers.
+
+    An engine that was killed after a job had ended, and before it noticed, takes it for cut off.
+    And of such a job it does not know with which parameters and code it ran.
+    """
+    for job in jobs:
+        record = read_record(run_folder / job.done)
+        if record and not is_current(record, job):
+            (run_folder / job.done).unlink()
+    for mark in (run_folder / ".snakemake" / "incomplete").glob("**/*"):
+        if mark.is_file():
+            mark.unlink()
 
 
 def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob], cores: int) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The record of a job of a plan, and whether it still holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,35 @@ def inputs_of(job: PlannedJob, jobs: Sequence[PlannedJob]) -> list[str]:
     return [path for one in jobs if one.name in job.after for path in one.outputs]
 
 
-def is_done(run_folder: Path, job: PlannedJob, jobs: Sequence[PlannedJob]) -> bool:
-    """Return whether a job's record holds: same parameters, code, inputs, and its outputs whole."""
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record of a job; empty if there is none that can be read."""
     try:
-        record: dict[str, Any] = read_json(run_folder / job.done)
+        record = read_json(path)
     except StudyError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def is_current(record: Mapping[str, Any], job: PlannedJob) -> bool:
+    """Return whether a record is of this job with these parameters and this code."""
+    expected = {
+        "status": "done",
+        "parameters": dict(job.parameters),
+        "code": code_digest(job.notebook),
+    }
+    return {name: record.get(name) for name in expected} == expected
+
+
+def is_done(run_folder: Path, job: PlannedJob, jobs: Sequence[PlannedJob]) -> bool:
+    """Return whether a job's record is current, its inputs the same and its outputs whole."""
+    record = read_record(run_folder / job.done)
+    if not is_current(record, job):
         return False
     files = [run_folder / name for name in (job.executed, *job.outputs)]
     inputs = [run_folder / name for name in inputs_of(job, jobs)]
     if not all(path.is_file() for path in (*files, *inputs)):
         return False
-    expected = {
-        "status": "done",
-        "parameters": dict(job.parameters),
-        "code": code_digest(job.notebook),
-        "sha256": hashes_of(files, run_folder),
-        "inputs": hashes_of(inputs, run_folder),
-    }
-    return {name: record.get(name) for name in expected} == expected
+    return bool(
+        record.get("sha256") == hashes_of(files, run_folder)
+        and record.get("inputs") == hashes_of(inputs, run_folder)
+    )

@@ -4,9 +4,11 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 PARENT_DIES = 1  # PR_SET_PDEATHSIG
+INTERRUPTED = 130
 
 
 def use_private_folders() -> None:
@@ -29,16 +31,23 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def end_with_parent() -> None:
-    """Ask the system to end this process when its parent ends (Linux only)."""
+def end_with_parent(how: signal.Signals) -> None:
+    """Ask the system to send this process a signal when its parent ends (Linux only)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PARENT_DIES, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(PARENT_DIES, how)
 
 
-def end_on_terminate() -> None:
-    """Take a request to terminate like Ctrl-C, so that children are ended and locks freed."""
+def end_on_terminate(grace_s: float | None = None) -> None:
+    """Take a request to terminate like Ctrl-C, so that children are ended and locks freed.
+
+    With a grace, whatever still runs after that many seconds ends at once.
+    """
 
     def interrupt(*_: object) -> None:
+        if grace_s is not None:
+            timer = threading.Timer(grace_s, os._exit, (INTERRUPTED,))
+            timer.daemon = True
+            timer.start()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)

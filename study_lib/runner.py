@@ -1,6 +1,7 @@
 """Run one job of a plan: one notebook, in one process, whole or not at all."""
 
 import resource
+import signal
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,8 +19,10 @@ from study_lib.files import hashes_of, write_json
 from study_lib.job_record import inputs_of, job_of
 from study_lib.notebook_parameters import parameters_of
 from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
-from study_lib.processes import end_with_parent
+from study_lib.processes import end_on_terminate, end_with_parent
 from study_lib.records import Job, peak_memory_mib, provenance, utc_now
+
+GRACE_S = 2.0  # for the kernel and its sockets, when the engine is gone
 
 
 class SocketKernelManager(AsyncKernelManager):
@@ -98,7 +101,8 @@ def run_job(run_folder: Path, job_name: str) -> None:
     """
     plan = read_plan(run_folder / PLAN_FILE)
     job = job_of(plan, job_name, run_folder)
-    end_with_parent()
+    end_on_terminate(GRACE_S)
+    end_with_parent(signal.SIGTERM)
     done, failed = run_folder / job.done, run_folder / job.failed
     for record_path in (done, failed):
         record_path.unlink(missing_ok=True)
