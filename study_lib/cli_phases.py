@@ -30,7 +30,17 @@ from study_lib.errors import InputError
 
 def register(app: typer.Typer) -> None:
     """Add the phase commands to the application."""
-    phases = (design, validate, generate, overlap, train, check_loss, reconstruct, compare, report)
+    phases = (
+        design,
+        validate,
+        generate,
+        overlap,
+        train,
+        check_loss,
+        reconstruct,
+        compare,
+        summarize,
+    )
     for command in phases:
         app.command()(command)
 
@@ -226,7 +236,7 @@ def compare(
     )
 
 
-def report(
+def summarize(
     phase_g_root: Annotated[Path, typer.Option(help="Folder that `study compare` wrote.")],
     artifact_root: ArtifactRoot,
 ) -> None:

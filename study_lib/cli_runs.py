@@ -1,4 +1,4 @@
-"""Commands on whole runs: plan, run, resume, status, verify, clean."""
+"""Commands on whole runs: plan, run, resume, status, report, verify, clean."""
 
 import time
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ RunFolder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, plan, resume, status, verify, clean):
+    for command in (run, plan, resume, status, report, verify, clean):
         app.command()(command)
 
 
@@ -130,16 +130,31 @@ def status(
         time.sleep(FOLLOW_S)
 
 
+def report(folder: RunFolder = None) -> None:
+    """Write the report of a run again: index.html, a page per notebook, RO-Crate metadata."""
+    from study_lib import evidence, progress, runs, site
+    from study_lib import plan as plans
+
+    folder = folder or _newest()
+    design = runs.open_run(folder).design
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    if progress.is_being_run(folder):
+        raise InputError(f"{folder} is being run; its report is written at the end")
+    print(site.write_site(folder, jobs))
+    if all(state == "done" for state in progress.states_of(folder, jobs).values()):
+        evidence.finish(folder)
+
+
 def verify(
-    report: Annotated[Path, typer.Argument(help="Folder of a run below reports/.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a run below reports/.")],
 ) -> None:
     """Check that every job of a run is done and every file is there, unchanged, and no other."""
     from study_lib.evidence import faults_of_run
 
-    faults = faults_of_run(report)
+    faults = faults_of_run(folder)
     if faults:
         raise StudyError("\n".join(faults))
-    print(f"{report}: complete, every hash holds")
+    print(f"{folder}: complete, every hash holds")
 
 
 def clean(
@@ -184,14 +199,16 @@ def _planned(
 
 
 def _execute(folder: Path, jobs: "list[PlannedJob]", cores: int) -> None:
-    from study_lib import engine, evidence, paths
+    from study_lib import engine, evidence, paths, site
 
     engine.run_plan(folder, jobs, cores, partial(print, flush=True))
+    index = site.write_site(folder, jobs)
     evidence.finish(folder)
     summary = paths.phase_root(folder, "H") / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary}")
+    print(f"report:             {index}")
 
 
 def _newest() -> Path:

@@ -50,7 +50,7 @@ NOTES = (
 
 def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     """Return the text of ``summary.md`` from the content of ``summary.json`` and the inventory."""
-    parts = ["# Summary", *_origin_line(summary["origin"])]
+    parts = ["# Summary", *filter(None, [origin_text(summary["origin"])])]
     for split, lines in summary["findings"].items():
         table = [row for row in summary["study_table"] if row["split"] == split]
         parts += [
@@ -79,7 +79,7 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return rows of the study table; a value that was not reached is a dash."""
     lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(_cell(row, key) for key in COLUMNS) + " |" for row in rows]
+    lines += ["| " + " | ".join(cell_text(row, key) for key in COLUMNS) + " |" for row in rows]
     return "\n".join(lines)
 
 
@@ -98,9 +98,10 @@ def delta_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _origin_line(origin: Mapping[str, Any]) -> list[str]:
+def origin_text(origin: Mapping[str, Any]) -> str:
+    """Return which run a summary is of; nothing if that is not known."""
     if not origin:
-        return []
+        return ""
     count = len(origin["replicates"])
     spread = (
         "one set of seeds, no spread over repetitions"
@@ -108,11 +109,11 @@ def _origin_line(origin: Mapping[str, Any]) -> list[str]:
         else "each with its own noise, choice of patterns and training"
     )
     numbers = ", ".join(map(str, origin["replicates"]))
-    return [
+    return (
         f"Preset {origin['preset']}, design {origin['design']}, object {origin['object']}, patches "
         f"of {origin['patch_size_px']} pixels, replicate{'s' if count > 1 else ''} {numbers}: "
         f"{spread}."
-    ]
+    )
 
 
 def _signed(row: Row, name: str, digits: int) -> str:
@@ -121,7 +122,8 @@ def _signed(row: Row, name: str, digits: int) -> str:
     return f"{row[name]:+.{digits}f}{tail}"
 
 
-def _cell(row: Row, key: str) -> str:
+def cell_text(row: Row, key: str) -> str:
+    """Return one field of the study table, with its spread if it has one."""
     value, spread = row[key], row.get(f"{key}_std")
     if value is None:
         return "-"

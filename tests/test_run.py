@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,29 @@ def test_verify_finds_every_changed_missing_or_extra_file(smoke, tmp_path):
     faults = "\n".join(faults_of_run(copy))
     assert "phase_h_summary/summary.md: missing" in faults
     assert "phase_h_summary/other.md: extra" in faults
+
+
+def test_report_is_whole_and_links_only_to_itself(smoke):
+    """Every picture and link of every page is a file of the run; every notebook has its page."""
+    run_folder, _, printed = smoke
+    assert f"report:             {Path(*run_folder.parts[-2:]) / 'index.html'}" in printed
+    pages = [run_folder / "index.html", *(run_folder / "html").glob("*.html")]
+    assert len(pages) == 1 + len(plan_jobs(load_design("smoke")))
+
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        places = re.findall(r'(?:src|href)="([^"]*)"', text)
+        assert places
+        for place in places:
+            if not place.startswith(("data:image/", "#")):
+                assert (path.parent / place).is_file(), f"{path.name}: {place}"
+        assert "<script" not in text
+        assert 'class="error"' not in text
+
+    index = pages[0].read_text(encoding="utf-8")
+    assert index.count("<figure>") == 4
+    for arm in ("LSQML", "solver", "PtychoPINN gs1"):
+        assert f"<td>{arm}</td>" in index
 
 
 def test_a_job_that_is_done_starts_no_kernel(smoke):

@@ -1,0 +1,149 @@
+"""The report of a run as pages for a browser: nothing in them runs, nothing is fetched."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from study_lib.evidence import manifests_of
+from study_lib.files import read_json, write_json, write_text
+from study_lib.job_record import read_record
+from study_lib.notebook_page import notebook_page
+from study_lib.paths import PHASES, phase_root
+from study_lib.plan import PlannedJob
+from study_lib.research_object import research_object
+from study_lib.summary_text import COLUMNS, NOTES, cell_text, origin_text
+
+INDEX = "index.html"
+PAGES = "html"
+CRATE = "ro-crate-metadata.json"
+CAPTIONS = {
+    "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm.",
+    "phase_error": "Phase error against dose, with what the photons allow.",
+    "cost": "Quality against processor time; open marks bear the training too.",
+}
+NOTEBOOK_OF_PHASE = {
+    "C": "01_dataset",
+    "D": "02_overlap",
+    "E": "03_train",
+    "F": "04_reconstruct",
+    "G": "05_compare",
+    "H": "06_summary",
+}
+
+
+def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
+    """Write ``index.html``, a page for each executed notebook and the RO-Crate; return the index.
+
+    A run that is not finished gets a page too, with what there is.
+    """
+    records = {job.name: read_record(run_folder / job.done) for job in jobs}
+    records = {name: record for name, record in records.items() if record}
+    pages = {}
+    for job in jobs:
+        source = run_folder / job.executed
+        if job.name in records and source.is_file():
+            page = f"{PAGES}/{job.name}.html"
+            write_text(run_folder / page, notebook_page(source, job.executed, style()))
+            pages[job.name.replace("__", " ")] = page
+    summary_root = phase_root(run_folder, "H")
+    path = summary_root / "summary.json"
+    summary = read_json(path) if path.is_file() else None
+    content = {
+        "title": "Ptychography: dose and overlap",
+        "origin": origin_text(summary["origin"]) if summary else run_folder.name,
+        "css": style(),
+        "summary": summary,
+        "summary_folder": summary_root.name,
+        "columns": list(COLUMNS.values()),
+        "tables": _tables(summary) if summary else {},
+        "captions": CAPTIONS,
+        "notes": NOTES,
+        "pages": pages,
+        "times": _times(run_folder, jobs, records),
+        "provenance": _provenance(records),
+        "done": len(records),
+        "total": len(jobs),
+    }
+    write_text(run_folder / INDEX, environment().get_template("index.html.j2").render(content))
+    write_json(run_folder / CRATE, research_object(run_folder, records))
+    return run_folder / INDEX
+
+
+def environment() -> Environment:
+    """Return the templates; what is put into them is text, never markup."""
+    return Environment(
+        loader=PackageLoader("study_lib"), autoescape=True, undefined=StrictUndefined
+    )
+
+
+def style() -> str:
+    """Return the style sheet of every page."""
+    return resources.files("study_lib").joinpath("templates/page.css").read_text(encoding="utf-8")
+
+
+def _tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    return {
+        split: [
+            [cell_text(row, key) for key in COLUMNS]
+            for row in summary["study_table"]
+            if row["split"] == split
+        ]
+        for split in summary["findings"]
+    }
+
+
+def _times(
+    run_folder: Path, jobs: Sequence[PlannedJob], records: Mapping[str, Mapping[str, Any]]
+) -> list[list[str]]:
+    """Return, per notebook: jobs, seconds, seconds of the phase's own work, longest, memory."""
+    work_s: dict[str, float] = {}
+    for manifest in manifests_of(run_folder):
+        phase = next(key for key, name in PHASES.items() if name == manifest.parent.name)
+        done = read_json(manifest).get("jobs", {}).values()
+        notebook = NOTEBOOK_OF_PHASE[phase]
+        work_s[notebook] = work_s.get(notebook, 0.0) + sum(one["wall_s"] for one in done)
+    rows = []
+    for notebook in dict.fromkeys(job.notebook for job in jobs):
+        part = [
+            records[job.name] for job in jobs if job.notebook == notebook and job.name in records
+        ]
+        if not part:
+            continue
+        seconds = [one["wall_s"] for one in part]
+        work = f"{work_s[notebook]:.1f}" if notebook in work_s else "-"
+        memory = max(one["kernel_peak_memory_mib"] for one in part)
+        rows.append(
+            [
+                notebook,
+                str(len(part)),
+                f"{sum(seconds):.1f}",
+                work,
+                f"{max(seconds):.1f}",
+                f"{memory:.0f}",
+            ]
+        )
+    return rows
+
+
+def _provenance(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return where and with what the jobs ran; several values where they differ."""
+    told: dict[str, list[str]] = {}
+    for record in records.values():
+        git, machine = record["git"], record["machine"]
+        dirty = " with changes that are not committed" if git["dirty"] else ""
+        facts = {
+            "commit": f"{git['commit']}{dirty}",
+            "machine": f"{machine['system']}, {machine['cores']} cores, device {machine['device']}",
+            "threads per job": machine["threads"],
+            **{f"version of {name}": version for name, version in record["versions"].items()},
+        }
+        for name, value in facts.items():
+            told.setdefault(name, [])
+            if str(value) not in told[name]:
+                told[name].append(str(value))
+    started = sorted(record["started"] for record in records.values())
+    times = {"first job": started[0], "last job": started[-1]} if started else {}
+    return times | {name: "; ".join(values) for name, values in told.items()}

@@ -1,0 +1,149 @@
+"""The report: whole, offline, and nothing in it runs."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+
+from study_lib.files import hashes_of, write_json
+from study_lib.notebook_page import notebook_page
+from study_lib.plan import plan_jobs
+from study_lib.presets import load_design
+from study_lib.records import provenance
+from study_lib.runs import create_run
+from study_lib.site import style, write_site
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, link to and run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads, self.links, self.tags, self.handlers = [], [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "src":
+                self.loads.append(value)
+            if name == "href":
+                self.links.append(value)
+            if name.startswith("on") or (value or "").strip().lower().startswith("javascript:"):
+                self.handlers.append((tag, name, value))
+
+
+HOSTILE = (
+    "<script>document.title = 'run'</script>",
+    "<img src=x onerror=\"document.title='run'\">",
+    "<iframe src='https://example.org'></iframe>",
+    "<a href='javascript:alert(1)'>here</a>",
+    "<svg onload='alert(1)'></svg>",
+)
+
+
+def hostile_notebook(path):
+    """Write a notebook that says fine words, and tries to run scripts wherever it can."""
+    cells = [nbformat.v4.new_markdown_cell("# Title\n\nfine words\n\n" + "\n".join(HOSTILE))]
+    for text in HOSTILE:
+        html = nbformat.v4.new_output("display_data", {"text/html": text, "text/plain": "x"})
+        script = nbformat.v4.new_output(
+            "display_data", {"application/javascript": "alert(1)", "text/plain": "x"}
+        )
+        stream = nbformat.v4.new_output("stream", name="stdout", text=text)
+        svg = nbformat.v4.new_output("display_data", {"image/svg+xml": f"<svg>{text}</svg>"})
+        cells.append(
+            nbformat.v4.new_code_cell(f"print({text!r})", outputs=[html, script, stream, svg])
+        )
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def test_a_notebook_page_runs_nothing_and_fetches_nothing(tmp_path):
+    path = tmp_path / "01_dataset.ipynb"
+    hostile_notebook(path)
+
+    text = notebook_page(path, "notebooks/01_dataset.ipynb", style())
+
+    page = Page(text)
+    assert page.handlers == []
+    assert not page.tags & {"script", "iframe", "object", "embed", "base", "form"}
+    assert all(not source.startswith(("http", "//")) for source in page.loads)
+    assert "fine words" in text
+    assert "default-src 'none'" in text
+    assert "../index.html" in page.links
+
+
+@pytest.fixture
+def run(tmp_path):
+    return create_run(tmp_path / "run", load_design("smoke"))
+
+
+def finish_job(run, job):
+    """Leave what a job leaves, in small; the notebook tries to run a script."""
+    (run.folder / job.executed).parent.mkdir(exist_ok=True)
+    hostile_notebook(run.folder / job.executed)
+    record = {
+        "job": job.name,
+        "status": "done",
+        "started": "2026-01-02T03:04:05+00:00",
+        "wall_s": 12.5,
+        "kernel_peak_memory_mib": 321.0,
+        "inputs": {},
+        "sha256": hashes_of([run.folder / job.executed], run.folder),
+        **provenance(),
+    }
+    write_json(run.folder / job.done, record)
+
+
+def test_report_of_an_unfinished_run_says_how_far_it_is(run):
+    jobs = plan_jobs(run.design)
+    finish_job(run, jobs[0])
+
+    text = write_site(run.folder, jobs).read_text(encoding="utf-8")
+
+    assert f"1 of {len(jobs)} jobs are done" in text
+    assert "study resume" in text
+    page = Page(text)
+    assert "html/00_design.html" in page.links
+    assert not [link for link in page.links if "01_dataset" in link]
+    assert "<td>12.5</td>" in text
+
+
+def test_what_a_summary_says_is_text_and_never_markup(run):
+    jobs = plan_jobs(run.design)
+    summary = {
+        "origin": {},
+        "findings": {"test": [HOSTILE[0]]},
+        "study_table": [],
+        "missing": [HOSTILE[1]],
+        "figures": {},
+    }
+    write_json(run.root("H") / "summary.json", summary)
+
+    text = write_site(run.folder, jobs).read_text(encoding="utf-8")
+
+    page = Page(text)
+    assert "script" not in page.tags
+    assert page.handlers == []
+    assert "&lt;script&gt;" in text
+
+
+def test_the_crate_names_each_file_with_its_hash_and_the_job_that_made_it(run):
+    jobs = plan_jobs(run.design)
+    finish_job(run, jobs[0])
+    write_site(run.folder, jobs)
+
+    crate = json.loads((run.folder / "ro-crate-metadata.json").read_text())
+
+    by_id = {entity["@id"]: entity for entity in crate["@graph"]}
+    assert by_id["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    for part in by_id["./"]["hasPart"]:
+        entity = by_id[part["@id"]]
+        path = run.folder / part["@id"]
+        assert entity["@type"] == "File"
+        assert entity["contentSize"] == str(path.stat().st_size)
+        assert re.fullmatch("[0-9a-f]{64}", entity["sha256"])
+    action = by_id["#00_design"]
+    assert {"@id": jobs[0].executed} in action["result"]
