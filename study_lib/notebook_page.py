@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nh3
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
@@ -11,8 +12,8 @@ from traitlets.config import Config
 def notebook_page(path: Path, source: str, css: str) -> str:
     """Return the page of a notebook.
 
-    Scripts, event handlers and frames in outputs and texts are taken out; the page also forbids
-    the browser to run or to fetch anything.
+    Scripts, styles, event handlers and frames in outputs and texts are taken out, and links lose
+    their targets on other hosts; the page also forbids the browser to run or to fetch anything.
 
     Parameters
     ----------
@@ -26,6 +27,7 @@ def notebook_page(path: Path, source: str, css: str) -> str:
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name="basic", config=Config(_exporter_settings())
     )
+    exporter.register_filter("clean_html", _harmless)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_filename(str(path))
     templates = Environment(
         loader=PackageLoader("study_lib"), autoescape=True, undefined=StrictUndefined
@@ -48,3 +50,14 @@ def _exporter_settings() -> dict[str, dict[str, object]]:
             "exclude_anchor_links": True,
         }
     }
+
+
+def _harmless(markup: str) -> str:
+    """Return markup with the tags of texts and tables alone, and no way out of the page."""
+    return nh3.clean(str(markup), attribute_filter=_kept_attribute, link_rel=None)
+
+
+def _kept_attribute(_tag: str, name: str, value: str) -> str | None:
+    if name in {"href", "src", "cite"}:
+        return value if value.startswith(("#", "data:image/")) else None
+    return value

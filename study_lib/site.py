@@ -11,7 +11,7 @@ from study_lib.evidence import manifests_of
 from study_lib.files import read_json, write_json, write_text
 from study_lib.job_record import read_record
 from study_lib.notebook_page import notebook_page
-from study_lib.paths import PHASES, phase_root
+from study_lib.paths import PHASES, SUMMARY_FIGURES, phase_root
 from study_lib.plan import PlannedJob
 from study_lib.research_object import research_object
 from study_lib.summary_text import COLUMNS, NOTES, cell_text, origin_text
@@ -59,6 +59,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "summary_folder": summary_root.name,
         "columns": list(COLUMNS.values()),
         "tables": _tables(summary) if summary else {},
+        "figures": _figures(summary) if summary else {},
         "captions": CAPTIONS,
         "notes": NOTES,
         "pages": pages,
@@ -93,6 +94,14 @@ def _tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         ]
         for split in summary["findings"]
     }
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the files of each figure, overviews first, then doses as they grow."""
+    found: dict[str, list[str]] = summary["figures"]
+    names = sorted(found.keys() - set(SUMMARY_FIGURES), key=lambda name: (len(name), name))
+    overviews = [name for name in SUMMARY_FIGURES if name in found]
+    return {name: found[name] for name in (*overviews, *names)}
 
 
 def _times(

@@ -138,7 +138,7 @@ def test_verify_finds_every_changed_missing_or_extra_file(smoke, tmp_path):
     assert kinds >= {".json", ".jsonl", ".npz", ".ipynb", ".csv", ".pt", ".png", ".svg", ".log"}
 
     for path in random.permutation(files)[:40]:
-        content = path.read_bytes()
+        content = path.read_bytes() or b" "
         place = int(random.integers(len(content)))
         changed = bytes([content[place] ^ (1 << int(random.integers(8)))])
         path.write_bytes(content[:place] + changed + content[place + 1 :])
@@ -148,7 +148,7 @@ def test_verify_finds_every_changed_missing_or_extra_file(smoke, tmp_path):
             faults = [str(error)]
         name = path.relative_to(copy).as_posix()
         assert any(name in fault for fault in faults), f"byte {place} of {name}"
-        path.write_bytes(content)
+        path.write_bytes(content if content != b" " else b"")
 
     (copy / "phase_h_summary" / "summary.md").rename(copy / "phase_h_summary" / "other.md")
     faults = "\n".join(faults_of_run(copy))
