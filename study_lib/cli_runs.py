@@ -41,6 +41,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (run, plan, resume, status, report, verify, clean):
         app.command()(command)
+    parameters = typer.Typer(help="Parameters of every notebook as files for papermill.")
+    parameters.callback()(lambda: None)
+    parameters.command("write")(write_parameters)
+    app.add_typer(parameters, name="params")
 
 
 def run(
@@ -174,6 +178,24 @@ def clean(
         print(f"{len(found)} leftovers; nothing was removed")
         return
     print(f"{len(found)} leftovers removed, {remove(found) / 2**20:.1f} MiB")
+
+
+def write_parameters(
+    preset: Preset = "laptop",
+    settings: Settings = None,
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path("parameters"),
+    run_folder: Annotated[
+        str | None,
+        typer.Option(help="The run's folder in each file; default: reports/ and the preset."),
+    ] = None,
+) -> None:
+    """Write one file per job, like parameters/train/dose1000_baseline.yaml, for papermill -f."""
+    from study_lib import parameter_files, presets
+
+    design = presets.load_design(preset, settings or ())
+    place = run_folder or f"reports/{design.preset}"
+    written = parameter_files.write_parameter_files(folder, design, place)
+    print(f"{len(written)} files below {folder}")
 
 
 def _planned(

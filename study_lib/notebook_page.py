@@ -54,7 +54,10 @@ def _exporter_settings() -> dict[str, dict[str, object]]:
 
 def _harmless(markup: str) -> str:
     """Return markup with the tags of texts and tables alone, and no way out of the page."""
-    return nh3.clean(str(markup), attribute_filter=_kept_attribute, link_rel=None)
+    attributes = nh3.ALLOWED_ATTRIBUTES | {"*": {"class"}}  # the classes of highlighted code
+    return nh3.clean(
+        str(markup), attributes=attributes, attribute_filter=_kept_attribute, link_rel=None
+    )
 
 
 def _kept_attribute(_tag: str, name: str, value: str) -> str | None:
