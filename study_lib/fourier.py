@@ -36,8 +36,8 @@ def inverse_fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*ba
 
 
 def shift(
-    image: Complex[Tensor, "y x"], distances_px: Float[Tensor, "scan 2"]
-) -> Complex[Tensor, "scan y x"]:
+    image: Complex[Tensor, "*scan y x"], distances_px: Float[Tensor, "positions 2"]
+) -> Complex[Tensor, "positions y x"]:
     """Return copies of an image moved by (row, column) distances, sub-pixel parts included.
 
     The image is taken as periodic and band-limited: ``f(r - d)`` has the spectrum
@@ -45,15 +45,16 @@ def shift(
 
     Parameters
     ----------
-    image : (y, x)
-    distances_px : (scan, 2)
+    image : (y, x) or (positions, y, x)
+        One image for all distances, or one for each.
+    distances_px : (positions, 2)
         Distance along (row, column); positive moves towards larger indices.
 
     Returns
     -------
-    (scan, y, x)
+    (positions, y, x)
     """
-    rows, columns = image.shape
+    rows, columns = image.shape[-2:]
     frequency_y = torch.fft.fftfreq(rows, dtype=distances_px.dtype, device=image.device)
     frequency_x = torch.fft.fftfreq(columns, dtype=distances_px.dtype, device=image.device)
     spectrum: Tensor = torch.fft.fft2(image)

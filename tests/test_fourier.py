@@ -123,6 +123,15 @@ def test_shift_agrees_with_scipy_on_a_lopsided_image(probe):
         np.testing.assert_allclose(wave.numpy(), expected, atol=1e-12)
 
 
+def test_each_of_several_images_has_its_own_shift(probe):
+    images = torch.stack([probe, probe.conj().mT])
+
+    together = shift(images, DISTANCES_PX)
+
+    for moved, image, distance in zip(together, images, DISTANCES_PX, strict=True):
+        torch.testing.assert_close(moved, shift(image, distance[None])[0])
+
+
 def test_shift_adjoint_identity(probe, rng):
     """<S f, w> = <f, S* w> for every distance at once."""
     waves = torch.from_numpy(rng.standard_normal((2, 2, 16, 16)))
