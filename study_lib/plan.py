@@ -28,14 +28,23 @@ from study_lib.paths import (
 PLAN_FILE = "plan.json"
 NOTEBOOK_FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 RUN = Path()
+# What the outputs of a job have to hold as finite numbers, by notebook and by the file's name.
+METRICS: dict[str, dict[str, tuple[str, ...]]] = {
+    "02_overlap": {"metrics_bundle.json": ("metric_2_image", "lit_share_of_scanned")},
+    "03_train": {"history.json": ("train", "validation", "uniform_object")},
+    "04_reconstruct": {"reconstructions.json": ("residual", "final_loss")},
+    "05_compare": {"metrics.json": ("phase_ssim", "phase_ms_ssim", "phase_psnr_db")},
+    "06_summary": {"summary.json": ("phase_ssim", "phase_ms_ssim")},
+}
 
 
 @dataclass(frozen=True)
 class PlannedJob:
     """One execution of a notebook; every path is relative to the run's folder.
 
-    ``folder`` receives the events, ``outputs`` and at least ``figures`` figures in the notebook
-    are the evidence without which the job has failed.
+    ``folder`` receives the events. ``outputs``, at least ``figures`` figures in the notebook, and
+    ``metrics``, names of numbers in some of the outputs, are the evidence without which the job has
+    failed.
     """
 
     name: str
@@ -44,6 +53,7 @@ class PlannedJob:
     after: Sequence[str]
     folder: str
     outputs: Sequence[str]
+    metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     figures: int = field(default=1)
 
     @property
@@ -193,6 +203,11 @@ def _job(
         after=tuple(after),
         folder=folder.as_posix(),
         outputs=tuple(path.as_posix() for path in outputs),
+        metrics={
+            path.as_posix(): METRICS[notebook][path.name]
+            for path in outputs
+            if path.name in METRICS.get(notebook, {})
+        },
     )
 
 
@@ -211,12 +226,15 @@ def read_plan(path: Path) -> list[PlannedJob]:
     """
     content = read_json(path)
     try:
-        return [
-            PlannedJob(**job | {"after": tuple(job["after"]), "outputs": tuple(job["outputs"])})
-            for job in content["jobs"]
-        ]
-    except (KeyError, TypeError) as error:
+        return [_read_job(job) for job in content["jobs"]]
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a plan of this study ({error})") from None
+
+
+def _read_job(content: Mapping[str, Any]) -> PlannedJob:
+    metrics = {path: tuple(names) for path, names in content["metrics"].items()}
+    sequences = {name: tuple(content[name]) for name in ("after", "outputs")}
+    return PlannedJob(**{**content, **sequences, "metrics": metrics})
 
 
 @cache

@@ -16,9 +16,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from study_lib.errors import StudyError
 from study_lib.files import hashes_of, write_json
+from study_lib.job_evidence import check_evidence
 from study_lib.job_record import inputs_of, job_of
 from study_lib.notebook_parameters import parameters_of
-from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
+from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, code_digest, read_plan
 from study_lib.processes import end_on_terminate, end_with_parent
 from study_lib.records import Job, peak_memory_mib, provenance, utc_now
 
@@ -113,7 +114,7 @@ def run_job(run_folder: Path, job_name: str) -> None:
         executed = execute_notebook(
             job.notebook, run_folder / job.executed, job.parameters, run_folder
         )
-        _check_evidence(run_folder, job, executed)
+        check_evidence(run_folder, job, executed)
     except StudyError as error:
         write_json(failed, {"job": job.name, "status": "failed", "error": str(error)})
         raise
@@ -132,18 +133,3 @@ def run_job(run_folder: Path, job_name: str) -> None:
         **provenance(),
     }
     write_json(done, record)
-
-
-def _check_evidence(run_folder: Path, job: PlannedJob, executed: nbformat.NotebookNode) -> None:
-    """Check that a notebook which ran to its end has left what it promised."""
-    missing = [path for path in job.outputs if not (run_folder / path).is_file()]
-    if missing:
-        raise StudyError(f"{job.name}: ran to its end but did not write {', '.join(missing)}")
-    figures = sum(
-        "image/png" in output.get("data", {})
-        for cell in executed.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-    )
-    if figures < job.figures:
-        raise StudyError(f"{job.name}: ran to its end with {figures} figures, needs {job.figures}")

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import pytest
 from filelock import FileLock
 
@@ -16,7 +18,8 @@ from study_lib.engine import run_plan
 from study_lib.errors import InputError, StudyError
 from study_lib.evidence import faults_of_run
 from study_lib.files import write_json
-from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.job_evidence import check_evidence
+from study_lib.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.presets import load_design
 from study_lib.progress import last_event
 from study_lib.runner import execute_notebook, run_job
@@ -69,6 +72,42 @@ def test_a_notebook_without_its_evidence_has_failed(run):
         run_job(run.folder, job.name)
 
     assert not (run.folder / job.done).exists()
+
+
+def executed_with(figures: int) -> nbformat.NotebookNode:
+    data = {"image/png": "", "text/plain": "<Figure>"}
+    outputs = [nbformat.v4.new_output("display_data", data=data) for _ in range(figures)]
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
+
+
+@pytest.mark.parametrize(
+    ("content", "figures", "message"),
+    [
+        ({"dense": {"rows": [{"phase_ssim": 0.5}, {"phase_ssim": 1}]}}, 1, None),
+        ({"phase_ssim": [0.1, 0.2]}, 0, "with 0 figures, needs 1"),
+        ({"ssim": 0.5}, 1, r"phase_ssim in metrics\.json is missing"),
+        ({"rows": []}, 1, r"phase_ssim in metrics\.json is missing"),
+        ([{"phase_ssim": 0.5}, {"phase_ssim": None}], 1, r"holds \[0\.5, None\]"),
+        ({"phase_ssim": True}, 1, r"holds \[True\]; it has to be a finite number"),
+    ],
+)
+def test_figures_and_finite_metrics_are_evidence(tmp_path, content, figures, message):
+    """A notebook that ran to its end on nothing has no score to show."""
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    job = PlannedJob(
+        "job", "05_compare", {}, (), ".", ("metrics.json",), {"metrics.json": ("phase_ssim",)}
+    )
+
+    expected = pytest.raises(StudyError, match=message) if message else nullcontext()
+    with expected:
+        check_evidence(tmp_path, job, executed_with(figures))
+
+
+def test_every_phase_with_scores_promises_them(run):
+    promised = {job.notebook: job.metrics for job in plan_jobs(run.design)}
+
+    assert all(promised[name] for name in METRICS)
+    assert set(promised) - set(METRICS) == {"00_design", "01_dataset"}
 
 
 def test_engine_reports_the_cause_and_still_runs_the_others(run):
