@@ -29,18 +29,26 @@ def running_jobs(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -
     """Return one text for each job that has begun after a time but has not ended."""
     texts = []
     for job in jobs:
-        events = run_folder / job.folder / "events.jsonl"
-        if (run_folder / job.done).is_file() or not events.is_file():
-            continue
-        if events.stat().st_mtime < since_s:
+        ended = (run_folder / job.done).is_file() or (run_folder / job.failed).is_file()
+        events = None if ended else newest_events(run_folder / job.folder)
+        if events is None or events.stat().st_mtime < since_s:
             continue
         event = last_event(events)
-        if event is None or (run_folder / job.failed).is_file():
+        if event is None:
             continue
         loss = f" loss {event['loss']:.4g}" if "loss" in event else ""
         name = job.name.replace("__", " ")
         texts.append(f"{name}: {event['phase']} {event['step']}/{event['total']}{loss}")
     return texts
+
+
+def newest_events(folder: Path) -> Path | None:
+    """Return the events file below a job's folder that was written last.
+
+    A job has its own, and one for each arm whose folder lies deeper.
+    """
+    found = list(folder.rglob("events.jsonl"))
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def last_event(path: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """What a run says of itself while it runs, and what is swept away when it has failed."""
 
 import json
+import os
 
 import pytest
 from filelock import FileLock
@@ -10,7 +11,7 @@ from study_lib.files import write_json
 from study_lib.leftovers import leftovers_of, remove
 from study_lib.plan import plan_jobs
 from study_lib.presets import load_design
-from study_lib.progress import LOCK_FILE, is_being_run, states_of, status_lines
+from study_lib.progress import LOCK_FILE, is_being_run, running_jobs, states_of, status_lines
 from study_lib.runs import create_run
 from study_lib.seal import faults_of_seal, seal
 
@@ -48,6 +49,24 @@ def test_status_of_a_run_that_is_being_run_shows_what_runs(run):
     assert not is_being_run(run.folder)
     assert lines[0].endswith("; being run")
     assert f"  running: {jobs[1].name.replace('__', ' ')}: generate 1/2" in lines
+
+
+def test_a_reconstruction_tells_of_the_arm_that_runs_now(run):
+    jobs = plan_jobs(run.design)
+    job = next(job for job in jobs if job.notebook == "04_reconstruct")
+    for place, phase, time_s in (
+        (".", "start kernel", 1),
+        ("solver", "solver", 2),
+        ("lsqml", "LSQML", 3),
+    ):
+        events = run.folder / job.folder / place / "events.jsonl"
+        events.parent.mkdir(parents=True, exist_ok=True)
+        events.write_text(json.dumps({"phase": phase, "step": 4, "total": 9, "loss": 0.5}) + "\n")
+        os.utime(events, (time_s, time_s))
+
+    assert running_jobs(run.folder, jobs, 0.0) == [
+        f"{job.name.replace('__', ' ')}: LSQML 4/9 loss 0.5"
+    ]
 
 
 def test_leftovers_are_failed_tries_and_locks_and_nothing_else(run):
