@@ -1,5 +1,5 @@
 # make study   run the whole study (PRESET=laptop, BASE=base.npz, CORES=2)
-# make test    lint, types, tests, notebooks
+# make test    lint, types, tests, notebooks (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # Each one makes its environment in .venv first, if it is missing or out of date.
@@ -26,7 +26,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n "$(CORES)" --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.

@@ -39,6 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Several processes share the files: the long ones first, or one would be left to the end alone.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not config.getoption("--peers"):
         for item in items:
             if item.get_closest_marker("peer"):

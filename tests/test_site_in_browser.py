@@ -1,0 +1,104 @@
+"""A notebook page in a real browser: what tries to run or to call home does neither."""
+
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import nbformat
+import pytest
+
+from study_lib.notebook_page import notebook_page
+from study_lib.site import style
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
+]
+RAN = "document.documentElement.setAttribute('data-ran', 'yes')"
+
+
+@contextmanager
+def asked_for():
+    """Serve nothing on this machine; yield the address and the list of what was asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Stay silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{server.server_name}:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def attempts(address):
+    """Return markup that would mark the page or ask the server, each in another way."""
+    return (
+        f"<script>{RAN}</script>",
+        f"<script src='{address}/script.js'></script>",
+        f'<img src="{address}/picture.png" onerror="{RAN}">',
+        f'<img src=x onerror="{RAN}">',
+        f'<svg onload="{RAN}"><script>{RAN}</script></svg>',
+        f"<iframe src='{address}/frame.html'></iframe>",
+        f'<iframe srcdoc="<script>parent.{RAN}</script>"></iframe>',
+        f"<style>@import '{address}/style.css'; body {{background: url({address}/back)}}</style>",
+        f"<link rel=stylesheet href='{address}/link.css'>",
+        f"<meta http-equiv=refresh content='0; url={address}/refresh.html'>",
+        f"<video autoplay src='{address}/film.mp4' onerror=\"{RAN}\"></video>",
+        f'<details open ontoggle="{RAN}">x</details>',
+        f'<math><mtext><table><mglyph><style><img src=x onerror="{RAN}">',
+    )
+
+
+def shown_by_browser(page, profile):
+    """Return the document as the browser has it after its scripts have had time to run."""
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom"]
+    result = subprocess.run(
+        [*command, page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+    )
+    return result.stdout
+
+
+def test_a_page_runs_and_fetches_nothing_that_would_run_elsewhere(tmp_path):
+    notebook, page, control = (tmp_path / name for name in ("n.ipynb", "n.html", "control.html"))
+    with asked_for() as (address, asked):
+        markup = attempts(address)
+        outputs = [
+            nbformat.v4.new_output("display_data", {kind: text, "text/plain": "x"})
+            for kind in ("text/html", "image/svg+xml", "text/markdown", "text/latex")
+            for text in markup
+        ]
+        outputs.append(nbformat.v4.new_output("display_data", {"application/javascript": RAN}))
+        outputs.append(nbformat.v4.new_output("stream", name="stdout", text="\n".join(markup)))
+        cells = [nbformat.v4.new_markdown_cell(text) for text in ("# Kept heading", *markup)]
+        cells.append(nbformat.v4.new_code_cell("1", outputs=outputs))
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
+        page.write_text(notebook_page(notebook, "n.ipynb", style()), encoding="utf-8")
+        control.write_text("<!DOCTYPE html>" + "\n".join(markup[:4]), encoding="utf-8")
+
+        shown = shown_by_browser(page, tmp_path / "profile")
+        asked_by_page = list(asked)
+        without_filter = shown_by_browser(control, tmp_path / "profile")
+
+    assert "Kept heading" in shown
+    assert 'data-ran="yes"' not in shown
+    assert asked_by_page == []
+    # The same markup as a page of its own does both, so the browser would have told.
+    assert 'data-ran="yes"' in without_filter
+    assert {"/script.js", "/picture.png"} <= set(asked)
