@@ -34,33 +34,37 @@ def notebook(
     ] = None,
 ) -> None:
     """Execute one notebook with checked parameters (paths relative to this folder)."""
+    from study_lib.kernels import SharedKernel
     from study_lib.presets import parse_assignments
     from study_lib.runner import execute_notebook
     from study_lib.runs import require_condition
 
     values = parse_assignments(parameter or [])
     require_condition(values)
-    execute_notebook(name, output, values, Path.cwd())
+    with SharedKernel() as kernel:
+        execute_notebook(name, output, values, Path.cwd(), kernel)
     print(output)
 
 
 @app.command(hidden=True)
-def job(run_folder: Path, name: str) -> None:
-    """Execute one job of a run's plan; the engine calls this."""
+def job(run_folder: Path, names: list[str]) -> None:
+    """Execute jobs of a run's plan, one after the other; the engine calls this."""
     from study_lib.job_record import is_done, job_of
     from study_lib.plan import PLAN_FILE, read_plan
 
     folder = run_folder.resolve()
     jobs = read_plan(folder / PLAN_FILE)
-    if is_done(folder, job_of(jobs, name, folder), jobs):
+    done = [name for name in names if is_done(folder, job_of(jobs, name, folder), jobs)]
+    for name in done:
         print(f"{name}: already done")
+    if len(done) == len(names):
         return
     # jsonschema compiles a grammar of web addresses when it finds this package, for more than a
     # second in every job; notebooks are checked without it.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how Python marks "not to be imported"
-    from study_lib.runner import run_job
+    from study_lib.runner import run_jobs
 
-    run_job(folder, name)
+    run_jobs(folder, [name for name in names if name not in done])
 
 
 def main() -> None:

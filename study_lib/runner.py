@@ -1,16 +1,13 @@
-"""Run one job of a plan: one notebook, in one process, whole or not at all."""
+"""Run jobs of a plan: each one notebook, whole or not at all."""
 
-import resource
 import signal
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -18,38 +15,26 @@ from study_lib.errors import StudyError
 from study_lib.files import hashes_of, write_json
 from study_lib.job_evidence import check_evidence
 from study_lib.job_record import inputs_of, job_of
+from study_lib.kernels import SharedKernel
 from study_lib.notebook_parameters import parameters_of
-from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, code_digest, read_plan
+from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
 from study_lib.processes import end_on_terminate, end_with_parent
-from study_lib.records import Job, peak_memory_mib, provenance, utc_now
+from study_lib.records import Job, provenance, utc_now
 
 GRACE_S = 2.0  # for the kernel and its sockets, when the engine is gone
 
 
-class SocketKernelManager(AsyncKernelManager):
-    """Kernel that listens on sockets in a private folder: no ports, so no two jobs can clash."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._sockets = tempfile.TemporaryDirectory(prefix="study-")
-        self.transport = "ipc"
-        self.ip = f"{self._sockets.name}/k"
-
-    async def cleanup_resources(  # type: ignore[override]  # the base class mixes both kinds
-        self, restart: bool = False
-    ) -> None:
-        """Remove the sockets after the kernel."""
-        await super().cleanup_resources(restart)
-        if not restart:
-            self._sockets.cleanup()
-
-
 def execute_notebook(
-    notebook: str, output: Path, parameters: Mapping[str, Any], working_folder: Path
+    notebook: str,
+    output: Path,
+    parameters: Mapping[str, Any],
+    working_folder: Path,
+    kernel: SharedKernel,
 ) -> nbformat.NotebookNode:
     """Execute a notebook of the study with papermill and write it in one piece.
 
-    A failed notebook is kept beside the output as ``.failed.ipynb``.
+    A failed notebook is kept beside the output as ``.failed.ipynb``. The kernel outlives it; its
+    working folder is that of its first notebook.
 
     Raises
     ------
@@ -70,7 +55,7 @@ def execute_notebook(
             parameters=values,
             cwd=str(working_folder),
             progress_bar=False,
-            kernel_manager_class=SocketKernelManager,
+            km=kernel.manager(),
         )
     except PapermillExecutionError as error:
         partial.replace(failed)
@@ -90,20 +75,37 @@ def execute_notebook(
     return notebook_node
 
 
-def run_job(run_folder: Path, job_name: str) -> None:
-    """Execute one job of the run's plan, check its evidence, and write its ``done.json`` last.
+def run_jobs(run_folder: Path, names: Sequence[str]) -> None:
+    """Execute jobs of the run's plan in turn, in one kernel.
+
+    Each has its evidence checked and its ``done.json`` written last. One that fails does not keep
+    the next from running.
 
     Raises
     ------
     InputError
-        If the plan has no such job.
+        If the plan has no such job; nothing has been started then.
     StudyError
-        If the notebook fails or its evidence is missing.
+        If a notebook fails or its evidence is missing; one line for each.
     """
     plan = read_plan(run_folder / PLAN_FILE)
-    job = job_of(plan, job_name, run_folder)
+    jobs = [job_of(plan, name, run_folder) for name in names]
     end_on_terminate(GRACE_S)
     end_with_parent(signal.SIGTERM)
+    faults = []
+    with SharedKernel() as kernel:
+        for job in jobs:
+            try:
+                _run_job(run_folder, job, plan, kernel)
+            except StudyError as error:
+                faults.append(f"{job.name}: {error}" if len(jobs) > 1 else str(error))
+    if faults:
+        raise StudyError("\n".join(faults))
+
+
+def _run_job(
+    run_folder: Path, job: PlannedJob, plan: Sequence[PlannedJob], kernel: SharedKernel
+) -> None:
     done, failed = run_folder / job.done, run_folder / job.failed
     for record_path in (done, failed):
         record_path.unlink(missing_ok=True)
@@ -112,7 +114,7 @@ def run_job(run_folder: Path, job_name: str) -> None:
     started, start_s = utc_now(), time.perf_counter()
     try:
         executed = execute_notebook(
-            job.notebook, run_folder / job.executed, job.parameters, run_folder
+            job.notebook, run_folder / job.executed, job.parameters, run_folder, kernel
         )
         check_evidence(run_folder, job, executed)
     except StudyError as error:
@@ -127,7 +129,7 @@ def run_job(run_folder: Path, job_name: str) -> None:
         "code": code_digest(job.notebook),
         "started": started,
         "wall_s": round(time.perf_counter() - start_s, 3),
-        "kernel_peak_memory_mib": round(peak_memory_mib(resource.RUSAGE_CHILDREN), 1),
+        "kernel_peak_memory_mib": round(kernel.peak_memory_mib(), 1),
         "sha256": hashes_of(files, run_folder),
         "inputs": hashes_of([path for path in inputs if path.is_file()], run_folder),
         **provenance(),

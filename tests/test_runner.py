@@ -19,10 +19,11 @@ from study_lib.errors import InputError, StudyError
 from study_lib.evidence import faults_of_run
 from study_lib.files import write_json
 from study_lib.job_evidence import check_evidence
+from study_lib.kernels import SharedKernel
 from study_lib.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.presets import load_design
 from study_lib.progress import last_event
-from study_lib.runner import execute_notebook, run_job
+from study_lib.runner import execute_notebook, run_jobs
 from study_lib.runs import create_run, open_or_create
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,9 @@ def test_wrong_parameters_stop_before_a_kernel_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("study_lib.runner.papermill", None)
 
     with pytest.raises(InputError, match="dos: unknown name; known here: dose, run_folder"):
-        execute_notebook("01_dataset", tmp_path / "out.ipynb", {"dos": 1.0}, tmp_path)
+        execute_notebook(
+            "01_dataset", tmp_path / "out.ipynb", {"dos": 1.0}, tmp_path, SharedKernel()
+        )
 
     assert list(tmp_path.iterdir()) == []
 
@@ -56,7 +59,7 @@ def test_a_failing_cell_is_named_and_its_notebook_kept(run):
     job = planned(run, "02_overlap__dose_10000__dense")
 
     with pytest.raises(StudyError, match=r"cell \d+ failed: .*no such file.*\.failed\.ipynb"):
-        run_job(run.folder, job.name)
+        run_jobs(run.folder, [job.name])
 
     assert (run.folder / "notebooks" / f"{job.name}.failed.ipynb").is_file()
     assert not (run.folder / job.executed).exists()
@@ -69,7 +72,7 @@ def test_a_notebook_without_its_evidence_has_failed(run):
     write_json(run.folder / PLAN_FILE, plan_content([job]))
 
     with pytest.raises(StudyError, match=r"did not write phase_a_design/nothing\.csv"):
-        run_job(run.folder, job.name)
+        run_jobs(run.folder, [job.name])
 
     assert not (run.folder / job.done).exists()
 
