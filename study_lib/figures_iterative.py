@@ -21,7 +21,8 @@ BRIGHTEST = 99.5  # percentile that gets full lightness
 
 def objects(panels: Mapping[str, Complex[np.ndarray, "y x"]], *, title: str) -> Figure:
     """Show amplitude, phase, and both in one, a row for each algorithm, on common scales."""
-    figure, axes = _grid(len(panels), 3)
+    rows_px, columns_px = next(iter(panels.values())).shape
+    figure, axes = _grid(len(panels), 3, height=min(1.2 * rows_px / columns_px + 0.15, 1.0))
     low = min(float(np.abs(object_).min()) for object_ in panels.values())
     high = max(float(np.abs(object_).max()) for object_ in panels.values())
     phases = _phase_scale(max(float(np.abs(np.angle(part)).max()) for part in panels.values()))
@@ -30,7 +31,7 @@ def objects(panels: Mapping[str, Complex[np.ndarray, "y x"]], *, title: str) -> 
         _finish(row[0], shown, f"{name}: amplitude")
         shown = row[1].imshow(np.angle(object_), **phases)
         _finish(row[1], shown, f"{name}: phase [rad]")
-        _coloured(row[2], object_, f"{name}: both")
+        draw_complex(row[2], object_, f"{name}: both")
     figure.suptitle(title)
     return figure
 
@@ -41,7 +42,7 @@ def probes(panels: Mapping[str, Complex[np.ndarray, "n n"]], *, title: str) -> F
     for column, (name, probe) in zip(axes.T, panels.items(), strict=True):
         shown = column[0].imshow(np.abs(probe), cmap="gray", vmin=0)
         _finish(column[0], shown, f"{name}: amplitude [sqrt(photons)]")
-        _coloured(column[1], probe, f"{name}: amplitude and phase")
+        draw_complex(column[1], probe, f"{name}: amplitude and phase")
     figure.suptitle(title)
     return figure
 
@@ -92,11 +93,12 @@ def residuals_by_position(
     return figure
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _grid(rows: int, columns: int, height: float = 1.0) -> tuple[Figure, np.ndarray]:
+    """Return panels; `height` is in shares of the usual one."""
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(1.25 * PANEL_IN * columns, PANEL_IN * rows),
+        figsize=(1.25 * PANEL_IN * columns, height * PANEL_IN * rows),
         layout="constrained",
         squeeze=False,
     )
@@ -117,7 +119,7 @@ def _finish(axis: Axes, shown: AxesImage, title: str) -> None:
     axis.set_title(title, fontsize="medium")
 
 
-def _coloured(axis: Axes, image: Complex[np.ndarray, "y x"], title: str) -> None:
+def draw_complex(axis: Axes, image: Complex[np.ndarray, "y x"], title: str) -> None:
     """Show a complex image with the wheel that explains its colours."""
     largest = float(np.percentile(np.abs(image), BRIGHTEST)) or 1.0
     axis.imshow(complex_colours(image, largest))

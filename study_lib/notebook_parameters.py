@@ -106,6 +106,24 @@ class ExploreObjectsParameters(NotebookParameters):
     scans: list[Literal["raster", "spiral", "fermat", "uniform"]] = Field(min_length=1)
 
 
+class ExploreRunParameters(CompareParameters):
+    """A notebook beside the phases: a finished run to look around in."""
+
+    notebook = "explore_run"
+    arm: str = Field(min_length=1, description="arm beside the truth, as in aligned.npz")
+    pattern: int = Field(ge=0, description="index of the pattern that is shown first")
+    row_share: float = Field(ge=0, le=1, description="where the cut lies, as a share of the rows")
+    sliders: Literal["auto", "on", "off"] = Field(description="auto: where somebody can move them")
+
+
+class WatchRunParameters(PhaseParameters):
+    """A notebook beside the phases: a run while it goes on."""
+
+    notebook = "watch_run"
+    every_s: float = Field(gt=0, description="seconds between two looks")
+    sliders: Literal["auto", "on", "off"] = Field(description="auto: again where somebody looks on")
+
+
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
     model.notebook: model
     for model in (
@@ -117,6 +135,8 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         CompareParameters,
         SummaryParameters,
         ExploreObjectsParameters,
+        ExploreRunParameters,
+        WatchRunParameters,
     )
 }
 

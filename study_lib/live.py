@@ -1,0 +1,104 @@
+"""A run while it goes on, seen from outside: how far it is, and how the losses fall.
+
+It reads files and nothing else, so it can watch a run on another machine that shares the folder.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from IPython.display import clear_output, display
+
+from study_lib.figures_explore import losses_of_jobs
+from study_lib.plan import PlannedJob
+from study_lib.progress import (
+    LOCK_FILE,
+    is_being_run,
+    newest_events,
+    states_of,
+    status_lines,
+)
+from study_lib.sliders import Sliders, are_wanted
+
+MOST_CURVES = 6
+Curve = tuple[list[int], list[float]]
+
+
+def watch(
+    run_folder: Path, jobs: Sequence[PlannedJob], *, every_s: float, sliders: Sliders = "auto"
+) -> None:
+    """Show how far a run is; in JupyterLab anew every few seconds until the run stops.
+
+    Parameters
+    ----------
+    run_folder
+        Folder of the run.
+    jobs
+        Its plan.
+    every_s
+        Seconds between two looks.
+    sliders
+        As in :func:`study_lib.sliders.are_wanted`: where nobody looks on, one look is enough.
+    """
+    while True:
+        goes_on = is_being_run(run_folder)
+        lock = run_folder / LOCK_FILE
+        since_s = lock.stat().st_mtime if lock.exists() else 0.0
+        lines = status_lines(run_folder, jobs, since_s)
+        states = Counter(states_of(run_folder, jobs).values())
+        figure = losses_of_jobs(
+            losses_by_job(run_folder, jobs, only_open=goes_on),
+            {state: states[state] for state in ("done", "failed", "to do")},
+            title=run_folder.name,
+        )
+        clear_output(wait=True)  # type: ignore[no-untyped-call]
+        display({"text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]
+        display(figure)  # type: ignore[no-untyped-call]
+        plt.close(figure)
+        if not (goes_on and are_wanted(sliders)):
+            return
+        time.sleep(every_s)
+
+
+def losses_by_job(
+    run_folder: Path, jobs: Sequence[PlannedJob], *, only_open: bool
+) -> dict[str, Curve]:
+    """Return steps and losses that the latest jobs have told, by name; those of the last try.
+
+    Parameters
+    ----------
+    run_folder
+        Folder of the run.
+    jobs
+        Its plan.
+    only_open
+        Whether to leave out jobs that are done.
+    """
+    found = []
+    for job in jobs:
+        if only_open and (run_folder / job.done).is_file():
+            continue
+        events = newest_events(run_folder / job.folder)
+        curve = losses_in(events) if events is not None else ([], [])
+        if events is not None and curve[0]:
+            found.append((events.stat().st_mtime_ns, job.name.replace("__", " "), curve))
+    latest = sorted(found)[-MOST_CURVES:]
+    return {name: curve for _, name, curve in latest}
+
+
+def losses_in(events: Path) -> Curve:
+    """Return steps and losses in an events file since it last began anew; a torn line is left."""
+    steps: list[int] = []
+    losses: list[float] = []
+    for line in events.read_text(encoding="utf-8").split("\n")[:-1]:
+        event = json.loads(line)
+        if "loss" not in event:
+            continue
+        if steps and event["step"] <= steps[-1]:
+            steps, losses = [], []
+        steps.append(event["step"])
+        losses.append(float(event["loss"]))
+    return steps, losses

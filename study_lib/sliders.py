@@ -1,0 +1,109 @@
+"""Figures that follow sliders in JupyterLab, and stand still everywhere else."""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib.pyplot as plt
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from study_lib.errors import InputError
+
+Sliders = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one argument of a figure may be, and what is shown first.
+
+    ``options`` are offered one by one; without any, it is a whole number from ``lowest`` to
+    ``highest``.
+    """
+
+    first: Any
+    options: Sequence[Any] = ()
+    lowest: int = 0
+    highest: int = 0
+
+
+def are_wanted(sliders: Sliders) -> bool:
+    """Return whether a figure gets sliders.
+
+    ``auto`` asks for them where ipywidgets is installed and a Jupyter server has started the
+    kernel: one that papermill, nbconvert or nbval has started has nobody to move them.
+    """
+    if sliders == "auto":
+        has_server = "JPY_SESSION_NAME" in os.environ
+        return has_server and importlib.util.find_spec("ipywidgets") is not None
+    return sliders == "on"
+
+
+def look(
+    draw: Callable[..., Figure], choices: Mapping[str, Choice], sliders: Sliders = "auto"
+) -> None:
+    """Show a figure, with a slider or a menu for each of its arguments where somebody can move it.
+
+    Parameters
+    ----------
+    draw
+        Returns the figure for given arguments.
+    choices
+        The arguments by name.
+    sliders
+        ``auto``, ``on`` or ``off``; see :func:`are_wanted`.
+    """
+    if not are_wanted(sliders):
+        _show(draw(**{name: choice.first for name, choice in choices.items()}))
+        return
+    widgets = _widgets()
+
+    def shown(**values: Any) -> None:
+        _show(draw(**values))
+
+    controls = {name: _control(name, choice) for name, choice in choices.items()}
+    picture = widgets.interactive_output(shown, controls)
+    display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))  # type: ignore[no-untyped-call]
+
+
+def _widgets() -> Any:
+    """Return ipywidgets, which only sliders need.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module("ipywidgets")
+    except ImportError:
+        raise InputError(
+            "sliders is 'on', but ipywidgets is not installed; install it with "
+            "pip install ipywidgets, or set sliders to 'auto'"
+        ) from None
+
+
+def _control(name: str, choice: Choice) -> Any:
+    widgets = _widgets()
+    if choice.options:
+        options = [(_label(value), value) for value in choice.options]
+        return widgets.Dropdown(options=options, value=choice.first, description=name)
+    return widgets.IntSlider(
+        value=choice.first,
+        min=choice.lowest,
+        max=choice.highest,
+        description=name,
+        continuous_update=False,
+    )
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _show(figure: Figure) -> None:
+    display(figure)  # type: ignore[no-untyped-call]
+    plt.close(figure)

@@ -1,0 +1,95 @@
+"""Looking around in a run: what is shown is what the comparison left."""
+
+import numpy as np
+import pytest
+
+from study_lib.errors import InputError
+from study_lib.explore import Explorer, phase_along
+from study_lib.files import write_json, write_npz
+from study_lib.measurement import load_measurement
+from study_lib.paths import comparison_folder, dataset_path
+from study_lib.runs import Run
+
+CONDITION = (10000.0, "baseline", "test")
+SHAPE = (12, 20)
+
+
+@pytest.fixture
+def explorer(phase_c, phase_d, tiny_design, rng):
+    """A run with data, and a comparison of one condition."""
+    run = Run(phase_c.parent, tiny_design)
+    folder = comparison_folder(run.root("G"), *CONDITION)
+    mask = np.ones(SHAPE, bool)
+    mask[0, 3] = False
+    truth = np.exp(1j * rng.uniform(-1, 1, SHAPE)).astype(np.complex64)
+    arrays = {"solver": truth * 2, "truth": truth, "mask": mask, "spectrum": np.ones(SHAPE)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_npz(folder / "aligned.npz", arrays, {"origin_px": [40, 9]})
+    write_json(folder / "metrics.json", [{"arm": "solver", "phase_ssim": 0.987654}])
+    return Explorer(run)
+
+
+def test_a_cut_through_a_plane_of_phase_is_a_line():
+    y, x = np.mgrid[:30, :40]
+    object_ = np.exp(1j * (0.02 * y - 0.03 * x))
+
+    phase_rad = phase_along(object_, (4.0, 3.0), (16.0, 19.0))
+
+    distance_px = np.arange(len(phase_rad))
+    slope = (0.02 * 12 - 0.03 * 16) / np.hypot(12, 16)
+    assert len(phase_rad) == 21
+    np.testing.assert_allclose(phase_rad, 0.08 - 0.09 + slope * distance_px, atol=2e-4)
+
+
+def test_a_cut_over_a_jump_of_a_turn_invents_no_phase_between():
+    object_ = np.full((5, 8), np.exp(3.1j))
+    object_[:, 4:] = np.exp(-3.1j)
+
+    phase_rad = phase_along(object_, (1.0, 0.5), (3.0, 6.5))
+
+    assert (np.abs(phase_rad) > 3.0).all()
+
+
+def test_a_condition_is_the_truth_first_and_every_arm_on_scored_pixels(explorer):
+    found = explorer.condition(*CONDITION)
+
+    assert list(found.objects) == ["truth", "solver"]
+    assert found.objects["solver"][0, 3] == 0
+    assert (found.objects["solver"] == 2 * found.objects["truth"]).all()
+    assert explorer.arm_choice(*CONDITION, "solver")["arm"].options == ("solver",)
+    assert explorer.row_choice(*CONDITION, 1.0)["row"].first == SHAPE[0] - 1
+    assert explorer.condition(*CONDITION) is found, "it is read once"
+
+
+def test_the_pattern_shown_is_the_one_asked_for(explorer):
+    path = dataset_path(explorer.run.root("C"), CONDITION[0], CONDITION[2])
+    measurement = load_measurement(path)
+
+    figure = explorer.pattern(*CONDITION, 7)
+
+    pattern, place, _ = figure.axes[:3]
+    assert f"pattern {measurement.scan_index[7]} of the scan" in figure.get_suptitle()
+    assert pattern.get_title() == f"{measurement.counts[7].sum():,.0f} photons"
+    shown = 10 ** pattern.images[0].get_array() - 1
+    np.testing.assert_allclose(shown, measurement.counts[7], rtol=1e-5, atol=1e-5)
+    marked = place.collections[1].get_offsets()[0]
+    np.testing.assert_allclose(marked, measurement.positions_px[7][::-1] - (9, 40))
+    last = explorer.pattern(*CONDITION, 10**6)
+    assert f"position {len(measurement.scan_index)} of" in last.axes[1].get_title()
+
+
+def test_objects_and_cut_carry_their_condition(explorer):
+    objects = explorer.objects(*CONDITION, "solver")
+    cut = explorer.cut(*CONDITION, 5)
+
+    assert "10000 photons per pattern, phase SSIM 0.988" in objects.get_suptitle()
+    assert "row 45 of the object, baseline, test" in cut.get_suptitle()
+    truth, solver = cut.axes[1].lines
+    np.testing.assert_allclose(truth.get_ydata(), solver.get_ydata(), atol=1e-6)
+
+
+def test_what_a_run_does_not_have_is_told(explorer):
+    with pytest.raises(InputError, match="run 05_compare for this condition first"):
+        explorer.condition(10000.0, "dense", "test")
+    with pytest.raises(InputError, match="this condition has solver; choose one"):
+        explorer.objects(*CONDITION, "pinn")
