@@ -2,6 +2,7 @@
 # make test    lint, types, tests, notebooks (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
+# make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
 # Each one makes its environment in .venv first, if it is missing or out of date.
 
 VENV ?= .venv
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.installed
 PTYCHODUS := .venv-peer-ptychodus
 CDTOOLS := .venv-peer-cdtools
 
-.PHONY: study test lab peers notebooks clean
+.PHONY: study test lab peers slurm-test notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
@@ -35,6 +36,14 @@ lab: $(STAMP)
 peers: $(STAMP) $(PTYCHODUS)/.installed $(CDTOOLS)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --peers tests/peers
 
+# Debian's packages are unpacked into .slurm; nothing is installed, and no daemon stays.
+slurm-test: $(STAMP) .slurm/.unpacked
+	OMP_NUM_THREADS=1 $(BIN)/pytest --slurm -m slurm tests/slurm
+
+.slurm/.unpacked:
+	@$(PYTHON) tests/slurm/loopback.py .slurm
+	@touch $@
+
 $(PTYCHODUS)/.installed: PACKAGE := ptychodus==1.7.0
 $(CDTOOLS)/.installed: PACKAGE := --constraint constraints.txt cdtools-py==0.3.2
 $(PTYCHODUS)/.installed $(CDTOOLS)/.installed:
@@ -47,11 +56,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 ...")'
 	@echo "installing into $(VENV), one to five minutes; unpacking 2 GB at the end is silent for a while ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --constraint constraints.txt --editable '.[lab,pbs,slurm,test]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .slurm .mypy_cache .ruff_cache .pytest_cache
 
 # Execute the notebooks in place at smoke size, so that their stored outputs are current.
 notebooks: $(STAMP)

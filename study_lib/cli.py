@@ -1,5 +1,6 @@
 """The command ``study``: whole runs, each phase by itself, files, and single notebooks."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,13 @@ import typer
 
 from study_lib import cli_files, cli_phases, cli_runs
 from study_lib.errors import StudyError
-from study_lib.processes import INTERRUPTED, end_on_terminate, use_private_folders
+from study_lib.processes import (
+    INTERRUPTED,
+    end_on_terminate,
+    end_with_parent,
+    use_private_folders,
+    use_threads,
+)
 
 WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
@@ -47,8 +54,10 @@ def notebook(
 
 
 @app.command(hidden=True)
-def job(run_folder: Path, names: list[str]) -> None:
-    """Execute jobs of a run's plan, one after the other; the engine calls this."""
+def job(run_folder: Path, names: list[str], attempt: int = 1, threads: int = 1) -> None:
+    """Execute jobs of a run's plan, one after the other; the engine calls this, wherever it is."""
+    end_with_parent(signal.SIGTERM)
+    use_threads(threads)
     from study_lib.job_record import is_done, job_of
     from study_lib.plan import PLAN_FILE, read_plan
 
@@ -64,7 +73,7 @@ def job(run_folder: Path, names: list[str]) -> None:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how Python marks "not to be imported"
     from study_lib.runner import run_jobs
 
-    run_jobs(folder, [name for name in names if name not in done])
+    run_jobs(folder, [name for name in names if name not in done], attempt)
 
 
 def main() -> None:

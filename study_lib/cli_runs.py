@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from study_lib.plan import PlannedJob
 
 FOLLOW_S = 2.0
+CORES = 2
 
 Preset = Annotated[
     str, typer.Option(help="Preset (smoke, laptop, fly64) or the path of a YAML file.")
@@ -32,6 +33,24 @@ Replicates = Annotated[
 ]
 Reports = Annotated[Path, typer.Option(help="Where runs are kept.")]
 Cores = Annotated[int, typer.Option(min=1, help="Jobs at the same time.")]
+CoresOrProfile = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help=f"Jobs at the same time; default: {CORES}, or what the profile says.",
+        show_default=False,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="Run the jobs on a cluster: slurm, pbs, or a folder with your own profile."),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Times a job is tried again that was ended from outside or ran out of memory."
+    ),
+]
 RunFolder = Annotated[
     Path | None, typer.Argument(help="A run's folder; default: the newest below reports/.")
 ]
@@ -53,22 +72,27 @@ def run(
     settings: Settings = None,
     replicates: Replicates = None,
     reports: Reports = Path("reports"),
-    cores: Cores = 2,
+    cores: CoresOrProfile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="The same as `study plan`.")
     ] = False,
+    profile: Profile = None,
+    retries: Retries = 1,
 ) -> None:
     """Run the whole study; a second call on the same day runs only what is missing."""
     if dry_run:
-        plan(preset, base_npz, settings, replicates, reports, cores)
+        plan(preset, base_npz, settings, replicates, reports, cores or CORES)
         return
-    from study_lib import runs
+    from study_lib import cluster, job_resources, runs
 
-    design, jobs, _ = _planned(preset, base_npz, settings, replicates)
+    profile_folder = cluster.profile_folder(profile) if profile else None
+    design, jobs, derived = _planned(preset, base_npz, settings, replicates)
     folder = reports / runs.run_name(design)
     runs.create_run(folder, design, base_npz)
+    if not (folder / job_resources.RESOURCES_FILE).exists():
+        job_resources.write_resources(folder, derived["job_resources"])
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
-    _execute(folder, jobs, cores)
+    _execute(folder, jobs, cores, profile_folder, retries)
 
 
 def plan(
@@ -77,12 +101,13 @@ def plan(
     settings: Settings = None,
     replicates: Replicates = None,
     reports: Reports = Path("reports"),
-    cores: Cores = 2,
+    cores: Cores = CORES,
 ) -> None:
     """List the jobs that `study run` would execute, with reasons and a rough time."""
     from study_lib import engine, runs
 
-    design, jobs, costs_s = _planned(preset, base_npz, settings, replicates)
+    design, jobs, derived = _planned(preset, base_npz, settings, replicates)
+    costs_s = derived["estimated_job_cpu_s"]
     folder = reports / runs.run_name(design)
     reasons = engine.jobs_to_do(folder, jobs, cores)
     for name, reason in reasons.items():
@@ -96,16 +121,26 @@ def plan(
     )
 
 
-def resume(folder: RunFolder = None, cores: Cores = 2) -> None:
+def resume(
+    folder: RunFolder = None,
+    cores: CoresOrProfile = None,
+    profile: Profile = None,
+    retries: Retries = 1,
+    cancel: Annotated[
+        bool,
+        typer.Option("--cancel", help="End jobs that still live on a cluster; default: wait."),
+    ] = False,
+) -> None:
     """Go on with a run that was stopped, on whatever day it began."""
+    from study_lib import cluster, runs
     from study_lib import plan as plans
-    from study_lib import runs
 
+    profile_folder = cluster.profile_folder(profile) if profile else None
     folder = folder or _newest()
     design = runs.open_run(folder).design
     jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
-    _execute(folder, jobs, cores)
+    _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
 
 
 def status(
@@ -203,8 +238,8 @@ def _planned(
     base_npz: Path | None,
     settings: list[str] | None,
     replicates: int | None,
-) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, float]]":
-    """Return a design that can be carried out, its jobs, and roughly what each costs."""
+) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, Any]]":
+    """Return a design that can be carried out, its jobs, and what follows from it."""
     from study_lib import plan as plans
     from study_lib import presets, runs
     from study_lib.design_table import derived_matrix
@@ -217,13 +252,29 @@ def _planned(
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
     jobs = plans.plan_jobs(design, runs.BASE_FILE if base else None)
-    return design, jobs, derived_matrix(design, scene)["estimated_job_cpu_s"]
+    return design, jobs, derived_matrix(design, scene)
 
 
-def _execute(folder: Path, jobs: "list[PlannedJob]", cores: int) -> None:
+def _execute(
+    folder: Path,
+    jobs: "list[PlannedJob]",
+    cores: int | None,
+    profile: Path | None,
+    retries: int,
+    *,
+    cancel: bool = False,
+) -> None:
     from study_lib import engine, evidence, paths, site
 
-    engine.run_plan(folder, jobs, cores, partial(print, flush=True))
+    engine.run_plan(
+        folder,
+        jobs,
+        cores if cores or profile else CORES,
+        partial(print, flush=True),
+        profile=profile,
+        retries=retries,
+        cancel=cancel,
+    )
     index = site.write_site(folder, jobs)
     evidence.finish(folder)
     summary = paths.phase_root(folder, "H") / "summary.md"

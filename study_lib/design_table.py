@@ -1,13 +1,14 @@
 """What follows from a design before anything is computed: sizes, overlaps, jobs, cost."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.job_costs import job_costs
+from study_lib.job_resources import resources_of
 from study_lib.plan import plan_jobs
 from study_lib.probe import probe_diameter_px
 from study_lib.scene import Scene, split_masks
@@ -75,6 +76,9 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         "jobs": dict(Counter(job.notebook for job in jobs)),
         "estimated_cpu_minutes": sum(costs_s.values()) / 60,
         "estimated_job_cpu_s": costs_s,
+        "job_resources": {
+            name: asdict(one) for name, one in resources_of(design, sizes, jobs, costs_s).items()
+        },
         "estimated_disk_gb": 4e-9 * pixels * sum(patterns.values()) * datasets * 2,
     }
 

@@ -1,6 +1,7 @@
 """Run the plan of a run with Snakemake, and say every few seconds how far it is."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,26 +12,64 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from study_lib.cluster import cancel as cancel_jobs
+from study_lib.cluster import executor_of, live_jobs, run_tag
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
 from study_lib.job_record import is_current, read_record
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
+from study_lib.processes import THREADS
 from study_lib.progress import LOCK_FILE, running_jobs
 
 SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
 POLL_S = 0.5
 REPORT_S = 8.0
-# Snakemake would outlive `study run` if that were killed; asked to end, it waits for its jobs.
+WAIT_S = 2.0
+RETRIES = 1
+TAG = "STUDY_RUN_TAG"
+# Snakemake would outlive `study run` if that were killed. Asked to terminate, it waits for its
+# jobs, on a cluster for hours; interrupted, it cancels them. In the background of a shell without
+# job control it would ignore Ctrl-C's signal, so it takes another for it.
+INTERRUPT = signal.SIGUSR1
 ENGINE = (
     "import signal, sys; from study_lib.processes import end_with_parent; "
+    "signal.signal(signal.SIGUSR1, signal.default_int_handler); "
     "end_with_parent(signal.SIGKILL); from snakemake.cli import main; main(sys.argv[1:])"
 )
 Say = Callable[[str], None]
 
 
-def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say) -> None:
+def run_plan(
+    run_folder: Path,
+    jobs: Sequence[PlannedJob],
+    cores: int | None,
+    say: Say,
+    *,
+    profile: Path | None = None,
+    retries: int = RETRIES,
+    cancel: bool = False,
+) -> None:
     """Execute what is not done yet; a job that fails does not stop those that do not need it.
+
+    Jobs that an earlier engine left behind, on a cluster or here, are waited for first.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    jobs
+        Its plan.
+    cores
+        Jobs at the same time; None leaves it to the profile.
+    say
+        What takes the lines to print.
+    profile
+        Folder of a profile, for a cluster; None runs everything on this machine.
+    retries
+        How often a job is tried again that was ended from outside or met a fault that may pass.
+    cancel
+        End the jobs of an earlier engine on its cluster instead of waiting for them.
 
     Raises
     ------
@@ -40,25 +79,47 @@ def run_plan(run_folder: Path, jobs: Sequence[PlannedJob], cores: int, say: Say)
         If a job failed; names the jobs and their notebooks.
     """
     with _only_engine_of(run_folder):
+        _let_earlier_jobs_end(run_folder, jobs, say, on_cluster=bool(profile), cancel=cancel)
         write_json(run_folder / PLAN_FILE, plan_content(jobs))
         _settle(run_folder, jobs)
         log_path = run_folder / LOG_FILE
         with log_path.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [*_command(run_folder, cores), "--keep-going", "--rerun-incomplete", "--nolock"],
+                [
+                    *_command(run_folder, cores, profile),
+                    *("--keep-going", "--rerun-incomplete", "--nolock"),
+                    *("--retries", str(retries)),
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=_environment() | {TAG: run_tag(run_folder)},
             )
             try:
                 _report_until_end(process, run_folder, jobs, say)
             finally:
                 if process.poll() is None:
-                    process.terminate()
+                    process.send_signal(INTERRUPT if profile else signal.SIGTERM)
                     process.wait()
     failed = [job for job in jobs if not (run_folder / job.done).is_file()]
     if process.returncode or failed:
         raise StudyError(_describe_failure(run_folder, failed))
+
+
+def _let_earlier_jobs_end(
+    run_folder: Path, jobs: Sequence[PlannedJob], say: Say, *, on_cluster: bool, cancel: bool
+) -> None:
+    """Wait until no job of an earlier engine lives: a second one would write the same files."""
+    told = ""
+    while live := live_jobs(run_folder, jobs, must_answer=on_cluster):
+        text = "; ".join(job.text for job in live)
+        if text != told:
+            say(f"jobs of an earlier `study run` still live, waiting for them: {text}")
+        if not told and cancel:
+            cancel_jobs(live)
+        elif not told and any(job.number for job in live):
+            say("to end them instead, stop this and give `study resume --cancel`")
+        told = text
+        time.sleep(WAIT_S)
 
 
 def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
@@ -68,6 +129,7 @@ def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
     And of such a job it does not know with which parameters and code it ran.
     """
     for job in jobs:
+        (run_folder / job.failed).unlink(missing_ok=True)
         record = read_record(run_folder / job.done)
         if record and not is_current(record, job):
             (run_folder / job.done).unlink()
@@ -121,7 +183,12 @@ def _shortened(reason: str) -> str:
     return "; ".join(parts)
 
 
-def _command(folder: Path, cores: int) -> list[str]:
+def _command(folder: Path, cores: int | None, profile: Path | None = None) -> list[str]:
+    limits = ["--cores", str(cores)]
+    if profile:
+        limits = ["--profile", str(profile), *(["--jobs", str(cores)] if cores else [])]
+        if executor_of(profile) == "slurm":
+            limits += ["--slurm-jobname-prefix", run_tag(folder)]
     return [
         sys.executable,
         "-c",
@@ -130,15 +197,13 @@ def _command(folder: Path, cores: int) -> list[str]:
         str(SNAKEFILE),
         "--directory",
         str(folder),
-        "--cores",
-        str(cores),
+        *limits,
     ]
 
 
 def _environment() -> dict[str, str]:
     """Return the environment of the engine: one thread per job."""
-    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return os.environ | dict.fromkeys(threads, "1")
+    return os.environ | dict.fromkeys(THREADS, "1")
 
 
 @contextmanager

@@ -7,6 +7,10 @@ class StudyError(Exception):
     exit_code = 1
 
 
+class LastingError(StudyError):
+    """A job failed for a reason of its own: the same job would fail again."""
+
+
 class InputError(StudyError):
     """The call was wrong: an unknown option or value, a missing or broken input."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import nbformat
 
-from study_lib.errors import StudyError
+from study_lib.errors import LastingError
 from study_lib.files import read_json
 from study_lib.plan import PlannedJob
 
@@ -17,12 +17,12 @@ def check_evidence(run_folder: Path, job: PlannedJob, executed: nbformat.Noteboo
 
     Raises
     ------
-    StudyError
+    LastingError
         If a file is missing, figures are too few, or a metric is absent or not a finite number.
     """
     missing = [path for path in job.outputs if not (run_folder / path).is_file()]
     if missing:
-        raise StudyError(f"{job.name}: ran to its end but did not write {', '.join(missing)}")
+        raise LastingError(f"{job.name}: ran to its end but did not write {', '.join(missing)}")
     figures = sum(
         "image/png" in output.get("data", {})
         for cell in executed.cells
@@ -30,28 +30,34 @@ def check_evidence(run_folder: Path, job: PlannedJob, executed: nbformat.Noteboo
         for output in cell.outputs
     )
     if figures < job.figures:
-        raise StudyError(f"{job.name}: ran to its end with {figures} figures, needs {job.figures}")
+        raise LastingError(
+            f"{job.name}: ran to its end with {figures} figures, needs {job.figures}"
+        )
     for path, names in job.metrics.items():
         content = read_json(run_folder / path)
         for name in names:
             values = list(_values_of(content, name))
             if not values or not all(_is_finite(value) for value in values):
                 found = f"holds {values[:3]}" if values else "is missing"
-                raise StudyError(
+                raise LastingError(
                     f"{job.name}: ran to its end but {name} in {path} {found}; it has to be a "
                     "finite number"
                 )
 
 
 def _values_of(content: Any, name: str) -> Iterator[Any]:
-    """Yield every value with a name, at any depth; those of a list one by one."""
+    """Yield every value with a name, at any depth; those of a list one by one.
+
+    Mappings and texts under that name describe the metric or its figure.
+    """
     if isinstance(content, list):
         for part in content:
             yield from _values_of(part, name)
     elif isinstance(content, dict):
         for key, value in content.items():
             if key == name:
-                yield from value if isinstance(value, list) else [value]
+                values = value if isinstance(value, list) else [value]
+                yield from (one for one in values if not isinstance(one, dict | str))
             else:
                 yield from _values_of(value, name)
 

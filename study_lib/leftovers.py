@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 from study_lib.errors import InputError
+from study_lib.job_lock import is_held
+from study_lib.plan import PLAN_FILE, read_plan
 from study_lib.progress import is_being_run
 from study_lib.runs import open_run
 
@@ -13,6 +15,7 @@ PATTERNS = (
     "**/.ipynb_checkpoints",
     "**/*.lock",
     "jobs/*/failed.json",
+    "jobs/*/running.json",
 )
 
 
@@ -25,7 +28,9 @@ def leftovers_of(run_folder: Path) -> list[Path]:
         If the folder holds no run, or one that is being run.
     """
     open_run(run_folder)
-    if is_being_run(run_folder):
+    plan = run_folder / PLAN_FILE
+    jobs = read_plan(plan) if plan.is_file() else []
+    if is_being_run(run_folder) or any(is_held(run_folder, job) for job in jobs):
         raise InputError(f"{run_folder} is being run; wait for it, or stop it first")
     found = {path for pattern in PATTERNS for path in run_folder.glob(pattern)}
     return sorted(found)

@@ -71,6 +71,16 @@ class PlannedJob:
         """The file that says why the last try failed."""
         return f"jobs/{self.name}/failed.json"
 
+    @property
+    def running(self) -> str:
+        """The file that says who runs the job, while it does."""
+        return f"jobs/{self.name}/running.json"
+
+    @property
+    def lock(self) -> str:
+        """The file whose lock the process that runs the job holds."""
+        return f"jobs/{self.name}/job.lock"
+
 
 def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJob]:
     """Return every job of a study in an order that respects what each one needs.

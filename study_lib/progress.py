@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from study_lib.files import read_json
+from study_lib.job_lock import holder_of, is_held
 from study_lib.plan import PlannedJob
 
 LOCK_FILE = ".engine.lock"
@@ -84,6 +85,9 @@ def status_lines(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -
         lines.append(f"  {notebook:16s} {part.count('done')}/{len(part)}")
     if is_being_run(run_folder):
         lines += [f"  running: {text}" for text in running_jobs(run_folder, jobs, since_s)]
+    else:
+        left = [job for job in jobs if is_held(run_folder, job)]
+        lines += [f"  left behind: {job.name}, {holder_of(run_folder, job)}" for job in left]
     for job in jobs:
         if states[job.name] == "failed":
             reason = read_json(run_folder / job.failed).get("error")

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from study_lib.errors import StudyError
+from study_lib.errors import InputError, LastingError, StudyError
 from study_lib.files import hashes_of, write_json
 from study_lib.job_evidence import check_evidence
-from study_lib.job_record import inputs_of, job_of
+from study_lib.job_lock import only_writer
+from study_lib.job_record import inputs_of, is_done, job_of, read_record
 from study_lib.kernels import SharedKernel
 from study_lib.notebook_parameters import parameters_of
 from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
 from study_lib.processes import end_on_terminate, end_with_parent
 from study_lib.records import Job, provenance, utc_now
 
+# Names of errors that the study itself raises, and that another try would meet again.
+OWN_REASONS = ("StudyError", "LastingError", "InputError", "MissingResultError")
 GRACE_S = 2.0  # for the kernel and its sockets, when the engine is gone
 
 
@@ -60,7 +64,8 @@ def execute_notebook(
     except PapermillExecutionError as error:
         partial.replace(failed)
         reason = " ".join(error.evalue.split()) or error.ename
-        raise StudyError(
+        kind = LastingError if error.ename in OWN_REASONS else StudyError
+        raise kind(
             f"cell {error.cell_index} failed: {reason}; the notebook is kept as {failed}"
         ) from None
     except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
@@ -75,11 +80,12 @@ def execute_notebook(
     return notebook_node
 
 
-def run_jobs(run_folder: Path, names: Sequence[str]) -> None:
+def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
     """Execute jobs of the run's plan in turn, in one kernel.
 
     Each has its evidence checked and its ``done.json`` written last. One that fails does not keep
-    the next from running.
+    the next from running. One that another process runs is waited for, and not run again if it is
+    done then. At a later attempt, one that failed for a reason of its own is not tried again.
 
     Raises
     ------
@@ -96,11 +102,21 @@ def run_jobs(run_folder: Path, names: Sequence[str]) -> None:
     with SharedKernel() as kernel:
         for job in jobs:
             try:
-                _run_job(run_folder, job, plan, kernel)
+                if attempt > 1:
+                    _refuse_lasting_failure(run_folder, job)
+                with only_writer(run_folder, job, partial(print, flush=True)):
+                    if not is_done(run_folder, job, plan):
+                        _run_job(run_folder, job, plan, kernel)
             except StudyError as error:
                 faults.append(f"{job.name}: {error}" if len(jobs) > 1 else str(error))
     if faults:
         raise StudyError("\n".join(faults))
+
+
+def _refuse_lasting_failure(run_folder: Path, job: PlannedJob) -> None:
+    failure = read_record(run_folder / job.failed)
+    if failure.get("lasts"):
+        raise LastingError(f"not tried again: {failure['error']}")
 
 
 def _run_job(
@@ -118,7 +134,9 @@ def _run_job(
         )
         check_evidence(run_folder, job, executed)
     except StudyError as error:
-        write_json(failed, {"job": job.name, "status": "failed", "error": str(error)})
+        content = {"job": job.name, "status": "failed", "error": str(error)}
+        lasts = isinstance(error, LastingError | InputError)
+        write_json(failed, content | {"lasts": lasts})
         raise
     files = [run_folder / path for path in (job.executed, *job.outputs)]
     inputs = [run_folder / path for path in inputs_of(job, plan)]

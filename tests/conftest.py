@@ -36,15 +36,21 @@ TINY_SETTINGS = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--peers", action="store_true", help="run the tests with other programs")
+    parser.addoption("--slurm", action="store_true", help="run the tests on a SLURM of their own")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Several processes share the files: the long ones first, or one would be left to the end alone.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    if not config.getoption("--peers"):
-        for item in items:
-            if item.get_closest_marker("peer"):
-                item.add_marker(pytest.mark.skip(reason="needs other programs: run `make peers`"))
+    needed = {
+        "peer": ("--peers", "needs other programs: run `make peers`"),
+        "slurm": ("--slurm", "needs SLURM's daemons: run `make slurm-test`"),
+    }
+    for marker, (option, reason) in needed.items():
+        if not config.getoption(option):
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

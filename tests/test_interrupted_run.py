@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_results import results_of
 
-from study_lib.archive import read_npz
-from study_lib.bundle import load_bundle
 from study_lib.evidence import faults_of_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
@@ -57,22 +56,6 @@ def done_jobs(run_folder: Path) -> dict[str, int]:
     return {
         path.parent.name: path.stat().st_mtime_ns for path in run_folder.glob("jobs/*/done.json")
     }
-
-
-def results_of(run_folder: Path) -> dict[str, str]:
-    """Return the hash of every result but times, which no two runs share."""
-    found = {}
-    for path in sorted(run_folder.glob("phase_*/**/*")):
-        name = path.relative_to(run_folder).as_posix()
-        if path.suffix == ".npz":
-            arrays, _ = read_npz(path)
-            for key, array in arrays.items():
-                if not key.endswith("wall_s"):
-                    found[f"{name} {key}"] = array.tobytes().hex()
-        elif path.suffix == ".pt":
-            for key, weight in load_bundle(path).network.state_dict().items():
-                found[f"{name} {key}"] = weight.numpy().tobytes().hex()
-    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

@@ -1,0 +1,84 @@
+"""What jobs ask of a cluster: enough for what was measured, more for more data."""
+
+import json
+
+import pytest
+
+from study_lib.errors import InputError
+from study_lib.job_costs import job_costs
+from study_lib.job_resources import (
+    RESOURCES_FILE,
+    JobResources,
+    read_resources,
+    resources_of,
+    write_resources,
+)
+from study_lib.plan import plan_jobs
+from study_lib.presets import load_design
+
+# Largest kernel [MiB] and longest time [s] of each kind of job in a run of the preset laptop with
+# two jobs at a time on two cores.
+MEASURED = {
+    "00_design": (185, 3),
+    "01_dataset": (388, 6),
+    "02_overlap": (214, 4),
+    "03_train": (631, 95),
+    "04_reconstruct": (722, 58),
+    "05_compare": (608, 24),
+}
+
+
+def asked(design, patterns):
+    """Return what each job of a design asks for whose views all have so many patterns a split."""
+    jobs = plan_jobs(design)
+    sizes = {
+        (view.name, split): (patterns, patterns)
+        for view in design.views
+        for split in ("train", "test")
+    }
+    return resources_of(design, sizes, jobs, job_costs(design, sizes, jobs)), jobs
+
+
+def test_every_job_of_the_laptop_gets_twice_what_it_was_seen_to_use():
+    resources, jobs = asked(load_design("laptop"), 760)
+
+    assert resources.keys() == {job.name for job in jobs}
+    for job in jobs:
+        if job.notebook in MEASURED:
+            memory_mib, seconds = MEASURED[job.notebook]
+            assert resources[job.name].mem_mb >= 2 * memory_mib
+            assert resources[job.name].runtime_min * 60 >= 2 * seconds
+
+
+def test_ten_times_the_patterns_ask_for_more_memory_and_time():
+    design = load_design("laptop")
+    few, jobs = asked(design, 1000)
+    many, _ = asked(design, 10000)
+
+    for job in jobs:
+        assert many[job.name].mem_mb >= few[job.name].mem_mb
+        assert many[job.name].runtime_min >= few[job.name].runtime_min
+    train = next(job.name for job in jobs if job.notebook == "03_train")
+    compare = next(job.name for job in jobs if job.notebook == "05_compare")
+    assert many[compare].mem_mb > 2 * few[compare].mem_mb
+    assert many[train].runtime_min > 5 * few[train].runtime_min
+
+
+def test_resources_are_read_back_and_may_be_edited(tmp_path):
+    jobs = plan_jobs(load_design("smoke"))
+    first, *others = jobs
+    assert read_resources(tmp_path, jobs) == {job.name: JobResources() for job in jobs}
+
+    write_resources(tmp_path, {first.name: {"mem_mb": 9000, "gpus": 1}})
+
+    found = read_resources(tmp_path, jobs)
+    assert found[first.name] == JobResources(mem_mb=9000, gpus=1)
+    assert found[others[0].name] == JobResources()
+
+
+@pytest.mark.parametrize("content", [[], {"00_design": 3}, {"00_design": {"memory": 3}}])
+def test_broken_resources_are_refused_with_the_remedy(tmp_path, content):
+    (tmp_path / RESOURCES_FILE).write_text(json.dumps(content))
+
+    with pytest.raises(InputError, match=r"not the resources of a run .* remove it"):
+        read_resources(tmp_path, plan_jobs(load_design("smoke")))
