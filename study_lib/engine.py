@@ -1,6 +1,7 @@
 """Run the plan of a run with Snakemake, and say every few seconds how far it is."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from study_lib.batches import Batch, batches
 from study_lib.cluster import cancel as cancel_jobs
 from study_lib.cluster import executor_of, live_jobs, run_tag
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
-from study_lib.job_record import is_current, read_record
+from study_lib.job_record import is_current, is_done, read_record
+from study_lib.job_resources import RESOURCES_FILE, read_resources
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.processes import THREADS
 from study_lib.progress import LOCK_FILE, running_jobs
@@ -87,7 +90,7 @@ def run_plan(
             process = subprocess.Popen(
                 [
                     *_command(run_folder, cores, profile),
-                    *("--keep-going", "--rerun-incomplete", "--nolock"),
+                    *("--keep-going", "--keep-incomplete", "--rerun-incomplete", "--nolock"),
                     *("--retries", str(retries)),
                 ],
                 stdout=log,
@@ -150,25 +153,33 @@ def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob], cores: int) -> dict
         plan = Path(scratch) / PLAN_FILE
         write_json(plan, plan_content(jobs))
         folder = run_folder if run_folder.is_dir() else Path(scratch)
+        asked = run_folder / RESOURCES_FILE
+        if asked.is_file():
+            shutil.copy(asked, scratch)
         command = [*_command(folder, cores), "--dry-run", "--nolock", "--config", f"plan={plan}"]
         result = subprocess.run(
             command, capture_output=True, text=True, check=False, env=_environment()
         )
     if result.returncode:
         raise StudyError(f"the engine could not plan the run:\n{result.stdout}{result.stderr}")
-    by_name = {job.name: job for job in jobs}
-    return dict(_planned(result.stdout, by_name))
+    grouped = batches(jobs, read_resources(run_folder, jobs))
+    planned = dict(_planned(result.stdout, {batch.name: batch for batch in grouped}))
+    return {
+        name: reason for name, (reason, job) in planned.items() if not is_done(folder, job, jobs)
+    }
 
 
-def _planned(text: str, by_name: dict[str, PlannedJob]) -> Iterator[tuple[str, str]]:
-    """Yield each planned job with its reason from the engine's dry run."""
+def _planned(text: str, by_name: dict[str, Batch]) -> Iterator[tuple[str, tuple[str, PlannedJob]]]:
+    """Yield each job of each planned batch with the reason from the engine's dry run."""
     name = ""
     for line in text.splitlines():
         word = line.removeprefix("rule ").removesuffix(":") if line.startswith("rule ") else ""
         if word in by_name:
             name = word
         if name and line.strip().startswith("reason: "):
-            yield name, _shortened(line.strip().removeprefix("reason: "))
+            reason = _shortened(line.strip().removeprefix("reason: "))
+            for job in by_name[name].jobs:
+                yield job.name, (reason, job)
             name = ""
 
 
