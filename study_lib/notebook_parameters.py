@@ -106,6 +106,23 @@ class ExploreObjectsParameters(NotebookParameters):
     scans: list[Literal["raster", "spiral", "fermat", "uniform"]] = Field(min_length=1)
 
 
+class LessonParameters(NotebookParameters):
+    """What every lesson is told: it needs no run and writes nothing."""
+
+    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    settings: list[str] = Field(description="changes of the design")
+
+
+class LessonForwardModelParameters(LessonParameters):
+    """The lesson: what does the detector record."""
+
+    notebook = "lesson_forward_model"
+    dose: float = Field(gt=0, description="photons on the specimen at each position")
+    position: int = Field(ge=0, description="index of the position that is shown")
+    ramp_px: int = Field(description="detector columns by which a ramp moves the pattern")
+    defocus_radii_px: list[float] = Field(min_length=1, description="defocus of each probe")
+
+
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
     model.notebook: model
     for model in (
@@ -117,6 +134,7 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         CompareParameters,
         SummaryParameters,
         ExploreObjectsParameters,
+        LessonForwardModelParameters,
     )
 }
 
