@@ -123,6 +123,15 @@ class LessonForwardModelParameters(LessonParameters):
     defocus_radii_px: list[float] = Field(min_length=1, description="defocus of each probe")
 
 
+class LessonDoseAndOverlapParameters(LessonParameters):
+    """The lesson: what do dose and overlap change in the data."""
+
+    notebook = "lesson_dose_and_overlap"
+    doses: list[float] = Field(min_length=1, description="mean photons per pattern")
+    targets: list[float] = Field(min_length=1, description="mean overlap with the K nearest")
+    draws: int = Field(ge=2, description="repetitions of the noise of one pattern")
+
+
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
     model.notebook: model
     for model in (
@@ -135,6 +144,7 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         SummaryParameters,
         ExploreObjectsParameters,
         LessonForwardModelParameters,
+        LessonDoseAndOverlapParameters,
     )
 }
 
