@@ -132,6 +132,18 @@ class LessonDoseAndOverlapParameters(LessonParameters):
     draws: int = Field(ge=2, description="repetitions of the noise of one pattern")
 
 
+class LessonResolutionParameters(LessonParameters):
+    """The lesson: what does an FRC number mean."""
+
+    notebook = "lesson_resolution"
+    other_seed: int = Field(ge=0, description="simulation seed of the unrelated object")
+    noise_levels: list[float] = Field(
+        min_length=1, description="root mean square of each image's complex noise"
+    )
+    blur_px: float = Field(gt=0, description="standard deviation of the Gaussian blur")
+    pairs: int = Field(ge=2, description="pairs of images behind a mean")
+
+
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
     model.notebook: model
     for model in (
@@ -145,6 +157,7 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         ExploreObjectsParameters,
         LessonForwardModelParameters,
         LessonDoseAndOverlapParameters,
+        LessonResolutionParameters,
     )
 }
 
