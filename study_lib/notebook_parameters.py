@@ -124,6 +124,44 @@ class WatchRunParameters(PhaseParameters):
     sliders: Literal["auto", "on", "off"] = Field(description="auto: again where somebody looks on")
 
 
+class LessonParameters(NotebookParameters):
+    """What every lesson is told: it needs no run and writes nothing."""
+
+    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    settings: list[str] = Field(description="changes of the design")
+
+
+class LessonForwardModelParameters(LessonParameters):
+    """The lesson: what does the detector record."""
+
+    notebook = "lesson_forward_model"
+    dose: float = Field(gt=0, description="photons on the specimen at each position")
+    position: int = Field(ge=0, description="index of the position that is shown")
+    ramp_px: int = Field(description="detector columns by which a ramp moves the pattern")
+    defocus_radii_px: list[float] = Field(min_length=1, description="defocus of each probe")
+
+
+class LessonDoseAndOverlapParameters(LessonParameters):
+    """The lesson: what do dose and overlap change in the data."""
+
+    notebook = "lesson_dose_and_overlap"
+    doses: list[float] = Field(min_length=1, description="mean photons per pattern")
+    targets: list[float] = Field(min_length=1, description="mean overlap with the K nearest")
+    draws: int = Field(ge=2, description="repetitions of the noise of one pattern")
+
+
+class LessonResolutionParameters(LessonParameters):
+    """The lesson: what does an FRC number mean."""
+
+    notebook = "lesson_resolution"
+    other_seed: int = Field(ge=0, description="simulation seed of the unrelated object")
+    noise_levels: list[float] = Field(
+        min_length=1, description="root mean square of each image's complex noise"
+    )
+    blur_px: float = Field(gt=0, description="standard deviation of the Gaussian blur")
+    pairs: int = Field(ge=2, description="pairs of images behind a mean")
+
+
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
     model.notebook: model
     for model in (
@@ -137,6 +175,9 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         ExploreObjectsParameters,
         ExploreRunParameters,
         WatchRunParameters,
+        LessonForwardModelParameters,
+        LessonDoseAndOverlapParameters,
+        LessonResolutionParameters,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Which jobs share a kernel: short ones of one dose or view, and never two that wait for another."""
+"""Which jobs share a kernel: short ones of one dose or view, never two that need one another."""
 
 from dataclasses import replace
 
