@@ -11,9 +11,11 @@ from pathlib import Path
 import fake_pbs
 import pytest
 
+from study_lib.batches import batches
 from study_lib.cluster import PROFILES, cancel, live_jobs, profile_folder, run_tag
 from study_lib.errors import InputError
 from study_lib.evidence import faults_of_run
+from study_lib.job_resources import read_resources
 from study_lib.plan import PLAN_FILE, read_plan
 
 SETTINGS = (
@@ -84,7 +86,8 @@ def test_a_run_through_pbs_is_whole_and_each_job_asks_for_what_it_needs(tmp_path
     (run_folder,) = (tmp_path / "reports").iterdir()
     assert faults_of_run(run_folder) == []
     records = [json.loads(path.read_text()) for path in jobs_of_pbs.glob("*.json")]
-    assert len(records) == len(read_plan(run_folder / PLAN_FILE))
+    plan = read_plan(run_folder / PLAN_FILE)
+    assert len(records) == len(batches(plan, read_resources(run_folder, plan)))
     assert {record["name"] for record in records} == {run_tag(run_folder)}
     assert {record["exit"] for record in records} == {0}
     asked = {" ".join(record["asked"]) for record in records}
