@@ -14,8 +14,10 @@ import loopback
 import pytest
 from run_results import results_of
 
+from study_lib.batches import batches
 from study_lib.cluster import run_tag
 from study_lib.evidence import faults_of_run
+from study_lib.job_resources import read_resources
 from study_lib.plan import PLAN_FILE, read_plan
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.notebook]
@@ -143,7 +145,8 @@ def test_every_job_of_a_run_is_a_job_of_slurm_and_the_run_is_whole(cluster, left
 
     rows = queue(cluster, left_alone)
 
-    assert sorted(row["job"] for row in rows) == sorted(f"rule_{job.name}" for job in jobs)
+    grouped = batches(jobs, read_resources(left_alone, jobs))
+    assert sorted(row["job"] for row in rows) == sorted(f"rule_{one.name}" for one in grouped)
     assert {row["state"] for row in rows} == {"COMPLETED"}
     assert faults_of_run(left_alone) == []
     assert ended(study("verify", str(left_alone), cwd=left_alone, cluster=cluster))
