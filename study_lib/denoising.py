@@ -1,7 +1,7 @@
 """Classical denoising of a complex object: what any reconstruction gains without a network.
 
-Real and imaginary part together, after a slow phase has been taken off that would fold the object
-around the complex plane, and is put on again unchanged.
+Real and imaginary part together, after a slow phase has been taken off that would turn the object
+around the complex plane; it is put on again unchanged.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,24 +15,25 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 SLOW_PX = 14.0  # standard deviation of the window in which a phase counts as slow
 PATCH_PX, SEARCH_PX = 5, 6  # of non-local means
 TV_STEPS = 100
+LIT_SHARE = 0.05  # of the brightest pixel's light, from which on a pixel tells of the noise
 Parts = Float[np.ndarray, "y x 2"]
 
 
-def _gaussian(parts: Parts, strength: float) -> Parts:
-    smooth: np.ndarray = gaussian_filter(parts, (strength, strength, 0))
+def _gaussian(parts: Parts, width_px: float) -> Parts:
+    smooth: np.ndarray = gaussian_filter(parts, (width_px, width_px, 0))
     return smooth
 
 
-def _total_variation(parts: Parts, strength: float) -> Parts:
+def _total_variation(parts: Parts, weight: float) -> Parts:
     smooth: np.ndarray = denoise_tv_chambolle(
-        parts, strength, max_num_iter=TV_STEPS, channel_axis=-1
+        parts, weight, max_num_iter=TV_STEPS, channel_axis=-1
     )
     return smooth
 
 
-def _non_local_means(parts: Parts, strength: float) -> Parts:
+def _non_local_means(parts: Parts, width: float) -> Parts:
     smooth: np.ndarray = denoise_nl_means(
-        parts, PATCH_PX, SEARCH_PX, h=strength, fast_mode=True, channel_axis=-1
+        parts, PATCH_PX, SEARCH_PX, h=width, fast_mode=True, channel_axis=-1
     )
     return smooth
 
@@ -44,6 +45,7 @@ FAMILIES: Mapping[str, Callable[[Parts, float], Parts]] = MappingProxyType(
         "non_local_means": _non_local_means,
     }
 )
+IN_UNITS_OF_NOISE = frozenset({"total_variation", "non_local_means"})
 
 
 def slow_phasor(object_: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x"]:
@@ -53,8 +55,22 @@ def slow_phasor(object_: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x
     return phasor.astype(object_.dtype)
 
 
+def noise_level(light: Float[np.ndarray, "y x"]) -> float:
+    """Return the standard deviation that photons leave in each part of a median lit pixel.
+
+    ``1 / (2 sqrt(photons))``, as if every photon told of one pixel (Wei et al., Phys. Rev. A 102,
+    043516 (2020), doi:10.1103/PhysRevA.102.043516): a scale for strengths, not a bound.
+
+    Parameters
+    ----------
+    light : (y, x)
+        Photons on each object pixel, :func:`study_lib.forward.illumination`.
+    """
+    return float(0.5 / np.sqrt(np.median(light[light > LIT_SHARE * light.max()])))
+
+
 def denoised(
-    object_: Complex[np.ndarray, "y x"], family: str, strength: float
+    object_: Complex[np.ndarray, "y x"], family: str, strength: float, noise: float
 ) -> Complex[np.ndarray, "y x"]:
     """Return a denoised object.
 
@@ -67,13 +83,17 @@ def denoised(
         doi:10.1023/B:JMIV.0000011325.36760.1e); ``non_local_means`` (Buades, Coll and Morel, CVPR
         2005, doi:10.1109/CVPR.2005.38); or ``none``.
     strength
-        Standard deviation in pixels; weight of the variation; h of the weights, in units of the
-        transmission; nothing.
+        Standard deviation in pixels; weight of the variation and h of the weights, both in units
+        of the noise, so that they suit any dose; not used.
+    noise
+        From :func:`noise_level`.
     """
     if family == "none":
         return object_
     slow = slow_phasor(object_)
     flat = object_ * slow.conj()
-    parts = FAMILIES[family](np.stack([flat.real, flat.imag], axis=-1), strength)
-    result: np.ndarray = (parts[..., 0] + 1j * parts[..., 1]) * slow
+    parts = np.stack([flat.real, flat.imag], axis=-1)
+    absolute = strength * noise if family in IN_UNITS_OF_NOISE else strength
+    smooth = FAMILIES[family](parts, absolute)
+    result: np.ndarray = (smooth[..., 0] + 1j * smooth[..., 1]) * slow
     return result.astype(object_.dtype)

@@ -165,17 +165,7 @@ def _prepared(
     roots = torch.from_numpy(np.ascontiguousarray(amplitudes, dtype=np.float32)).to(device)
     wave = torch.from_numpy(probe.astype(np.complex64)).to(device)
     positions = torch.from_numpy(positions_px.astype(np.float64)).to(device)
-    chunk = settings.chunk or (GPU_CHUNK if device == "cuda" else max(1, CACHED_PIXELS // side**2))
-    model = PatternModel(
-        amplitudes=roots,
-        positions_px=positions,
-        scored=scored.to(device),
-        held_out=held_out.to(device),
-        objective=settings.objective,
-        offset=settings.offset,
-        chunk=chunk,
-        stored_bytes=settings.stored_bytes,
-    )
+    model = pattern_model(roots, positions, scored.to(device), held_out.to(device), settings)
     modulus = _uniform_modulus(roots, wave, scored.to(device))
     pixels = model.box[0] * model.box[1]
     start = Estimate(
@@ -185,6 +175,28 @@ def _prepared(
     # Object and probe together: the curvature of a product is at most twice the sum of both.
     step *= 0.5 if settings.refine_probe else 1.0
     return model, SolverState(start, start, start, start, step=step)
+
+
+def pattern_model(
+    amplitudes: Float[Tensor, "scan n n"],
+    positions_px: Float[Tensor, "scan 2"],
+    scored: Bool[Tensor, "n n"],
+    held_out: Bool[Tensor, "n n"],
+    settings: SolverSettings,
+) -> PatternModel:
+    """Return the patterns as the solver sees them; see :class:`PatternModel`."""
+    side, on_gpu = amplitudes.shape[-1], settings.device == "cuda"
+    chunk = settings.chunk or (GPU_CHUNK if on_gpu else max(1, CACHED_PIXELS // side**2))
+    return PatternModel(
+        amplitudes=amplitudes,
+        positions_px=positions_px,
+        scored=scored,
+        held_out=held_out,
+        objective=settings.objective,
+        offset=settings.offset,
+        chunk=chunk,
+        stored_bytes=settings.stored_bytes,
+    )
 
 
 def _uniform_modulus(

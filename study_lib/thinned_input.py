@@ -1,0 +1,202 @@
+"""What the network of `pinn-thinned` is shown of a measurement: the object as classical ways see it.
+
+All of it is made from the counts of the measurement and where they were taken; nothing from a truth.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from study_lib.alternating import alternate
+from study_lib.denoiser_choice import (
+    NONE,
+    Box,
+    DenoiserChoice,
+    choose_denoiser,
+    chosen,
+    light_of,
+    likelihood_judge,
+)
+from study_lib.denoising import denoised, noise_level, slow_phasor
+from study_lib.fourier import fourier, inverse_fourier
+from study_lib.forward import exit_waves, exit_waves_adjoint
+from study_lib.measurement import Measurement
+from study_lib.solver import reconstruct_measurement
+
+# Strengths of the alternating steps, in those that suit one denoising: every step denoises again.
+ALTERNATING_SHARES = (0.25, 0.5, 1.0)
+ALTERNATING_FAMILIES = ("total_variation", "non_local_means")
+# Denoised objects beside the best of each family: the network may take the weaker or stronger one.
+BESIDE = (("non_local_means", 0.5), ("non_local_means", 2.0), ("total_variation", 2.0))
+GRADIENT_OFFSET = 0.02  # photons per pixel, as the solver's
+GRADIENT_DAMPING = 0.05
+CHUNK = 64
+MAPS = 4  # images beside the candidates: both parts of the gradient, light, noise
+
+
+@dataclass(frozen=True)
+class ThinnedChoices:
+    """What held-out counts of the train split chose before the network: denoiser and alternation.
+
+    ``alternating`` was judged against the solver's object denoised as ``after`` says.
+    """
+
+    after: DenoiserChoice
+    alternating: DenoiserChoice
+
+    @property
+    def base(self) -> str:
+        """The candidate that the network starts from, and returns to if it does not help."""
+        if self.alternating.family != NONE:
+            return f"alternating {self.alternating.family}"
+        return "solver" if self.after.family == NONE else self.after.family
+
+    def record(self) -> dict[str, Any]:
+        """Return the choices as plain data."""
+        return {"after": self.after.record(), "alternating": self.alternating.record()}
+
+    @classmethod
+    def from_record(cls, content: Mapping[str, Any]) -> "ThinnedChoices":
+        """Return the choices that :meth:`record` was made from."""
+        return cls(
+            DenoiserChoice.from_record(content["after"]),
+            DenoiserChoice.from_record(content["alternating"]),
+        )
+
+
+@dataclass(frozen=True)
+class ThinnedInput:
+    """Images of one measurement in a box of the object.
+
+    ``candidates`` (k, y, x) are objects over ``phasor`` (y, x), the slow phase of the solver's;
+    ``maps`` (4, y, x) both parts of the likelihood's preconditioned gradient at the base, the
+    light's logarithm, and the noise it leaves. ``base`` is the index of the base,
+    ``noise`` the level of the noise in the solver's object.
+    """
+
+    candidates: Complex[Tensor, "k y x"]
+    phasor: Complex[Tensor, "y x"]
+    maps: Float[Tensor, "maps y x"]
+    base: int
+    noise: float
+
+    @property
+    def channels(self) -> Float[Tensor, "channels y x"]:
+        """All images as the network takes them, centred about an object of ones."""
+        return torch.cat([self.candidates.real - 1, self.candidates.imag, self.maps])
+
+    def window(self, part: Box) -> "ThinnedInput":
+        """Return a part of every image."""
+        return replace(
+            self,
+            candidates=self.candidates[:, part[0], part[1]],
+            phasor=self.phasor[part],
+            maps=self.maps[:, part[0], part[1]],
+        )
+
+
+def choose(
+    solved: Complex[np.ndarray, "oy ox"], measurement: Measurement, held_out: Measurement
+) -> ThinnedChoices:
+    """Return denoiser and alternation under which held-out counts are likeliest.
+
+    Parameters
+    ----------
+    solved : (oy, ox)
+        The solver's object of `measurement`.
+    measurement, held_out
+        Two independent parts of the same counts.
+    """
+    after = choose_denoiser(solved, measurement, held_out)
+    judge = likelihood_judge(held_out)
+    losses = {
+        (family, share * after.of_family[family]): judge(
+            alternate(measurement, solved, family, share * after.of_family[family])
+        )
+        for family in ALTERNATING_FAMILIES
+        for share in ALTERNATING_SHARES
+    }
+    return ThinnedChoices(after, chosen(judge(after.applied(solved, measurement)), losses))
+
+
+def thinned_input(
+    measurement: Measurement,
+    choices: ThinnedChoices,
+    box: Box,
+    solved: Complex[np.ndarray, "oy ox"] | None = None,
+) -> ThinnedInput:
+    """Return what the network is shown of a measurement.
+
+    Parameters
+    ----------
+    measurement
+        Patterns, positions, probe.
+    choices
+        Strengths of everything classical; those of the train split.
+    box
+        Which part of the object is shown; at least what the measurement lights.
+    solved : (oy, ox)
+        The solver's object of the measurement, if it has been made.
+    """
+    if solved is None:
+        solved = reconstruct_measurement(measurement).object_
+    light = light_of(measurement)
+    noise = noise_level(light)
+    of_family, of_alternating = choices.after.of_family, choices.alternating.of_family
+    inside = solved[box]
+    images = {"solver": inside}
+    for family, strength in of_family.items():
+        images[family] = denoised(inside, family, strength, noise)
+    for family, factor in BESIDE:
+        images[f"{factor:g} {family}"] = denoised(inside, family, factor * of_family[family], noise)
+    for family, strength in of_alternating.items():
+        whole = alternate(measurement, solved, family, strength)
+        images[f"alternating {family}"] = whole[box]
+    phasor = slow_phasor(inside)
+    base = solved.copy()
+    base[box] = images[choices.base]
+    gradient = _gradient(base, measurement, light)[box] * phasor.conj()
+    maps = (
+        gradient.real,
+        gradient.imag,
+        np.log10(light[box] + 1) / 3 - 0.5,
+        np.minimum(0.5 / np.sqrt(light[box] + 1e-3), 1),
+    )
+    return ThinnedInput(
+        candidates=torch.from_numpy(np.stack(list(images.values())) * phasor.conj()),
+        phasor=torch.from_numpy(phasor),
+        maps=torch.from_numpy(np.stack(maps).astype(np.float32)),
+        base=list(images).index(choices.base),
+        noise=noise,
+    )
+
+
+def _gradient(
+    object_: Complex[np.ndarray, "oy ox"],
+    measurement: Measurement,
+    light: Float[np.ndarray, "oy ox"],
+) -> Complex[np.ndarray, "oy ox"]:
+    """Return how the counts would have an object changed: minus the likelihood's gradient.
+
+    Over the light of every pixel: of the size of the change.
+    """
+    probe, grid = torch.from_numpy(measurement.probe), torch.from_numpy(object_)
+    total = torch.zeros_like(grid)
+    for start in range(0, len(measurement.amplitudes), CHUNK):
+        part = slice(start, start + CHUNK)
+        positions = torch.from_numpy(measurement.positions_px[part])
+        counts = torch.from_numpy(measurement.amplitudes[part]).square()
+        spectra = fourier(exit_waves(probe, grid, positions))
+        expected = spectra.real.square() + spectra.imag.square()
+        residual = 1 - (counts + GRADIENT_OFFSET * counts.sign()) / (expected + GRADIENT_OFFSET)
+        if measurement.bad_pixels is not None:
+            residual = residual.masked_fill(torch.from_numpy(measurement.bad_pixels), 0)
+        waves = inverse_fourier(spectra * residual)
+        total += exit_waves_adjoint(waves, probe, positions, measurement.object_shape)
+    change: np.ndarray = -total.numpy() / (light + GRADIENT_DAMPING * light.max())
+    return change

@@ -1,0 +1,359 @@
+"""Training `pinn-thinned`: no truth, only counts that its input was not made from."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from study_lib.checkpoints import CheckpointFolder, Note
+from study_lib.computing import StopRequest, borrowed_process, stop_requests
+from study_lib.denoiser_choice import box_of
+from study_lib.errors import InputError, StudyError
+from study_lib.forward import corners_of
+from study_lib.measurement import Measurement, measurement_digest
+from study_lib.network import has_fast_bfloat16
+from study_lib.seeding import generator, torch_seed
+from study_lib.solver import reconstruct_measurement
+from study_lib.thinned_design import ThinnedDesign
+from study_lib.thinned_ensemble import Smoothing, ThinnedEnsemble, Trust, trust_of
+from study_lib.thinned_input import MAPS, choose, thinned_input
+from study_lib.thinned_network import MixingNetwork
+from study_lib.thinned_sets import Scene, ThinnedSet, thinned_sets
+from study_lib.thinning import thinned
+from study_lib.training import TrainingStopped
+
+CPU = torch.device("cpu")
+TILE_PX = 256  # side of the window of a larger object that one step sees
+WARM_UP = 0.05  # share of the steps in which the rate rises
+AVERAGE = 0.99  # weight of the past in the averaged weights
+REPORTS = 10  # of a member's training
+CHECKPOINT_INTERVAL_S = 20.0
+FEWEST_PATTERNS = 8
+Progress = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class ThinnedRecord:
+    """Some steps of one member.
+
+    ``loss`` in nats per pattern is the mean over the steps; ``validation_gain_nats`` how much
+    likelier the counts of the validation strip are than under the base, per pattern.
+    """
+
+    member: int
+    step: int
+    loss: float
+    validation_gain_nats: float
+    validation_error_nats: float
+    seconds: float
+
+
+@dataclass
+class _Member:
+    """One network on its way."""
+
+    network: MixingNetwork
+    average: MixingNetwork
+    optimizer: torch.optim.Optimizer
+    order: torch.Generator
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def train_thinned(
+    measurement: Measurement,
+    design: ThinnedDesign,
+    *,
+    seed: int,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
+    """Return an ensemble that improves the solver's object, and how it came about.
+
+    Every choice is made by counts of this measurement that the judged object was not made from.
+
+    Parameters
+    ----------
+    measurement
+        The patterns of the train split.
+    design
+        Every knob.
+    seed
+        Of thinnings, weights and order.
+    checkpoints
+        Folder in which an interrupted training is found and goes on.
+    progress
+        Called with what is done, steps done, steps in all, and the loss.
+    note
+        Told of damaged checkpoints and of a change of machine.
+
+    Raises
+    ------
+    InputError
+        If there are too few patterns.
+    StudyError
+        If the loss is no longer a number.
+    TrainingStopped
+        If SIGTERM or Ctrl-C came; the last step is kept.
+    """
+    scan = len(measurement.positions_px)
+    if scan < FEWEST_PATTERNS:
+        raise InputError(
+            f"{scan} patterns: pinn-thinned learns from {FEWEST_PATTERNS} or more; use a view with "
+            "more, or set thinned to null"
+        )
+    tell = progress or _silent
+    with (
+        stop_requests(watched=checkpoints is not None) as stop,
+        borrowed_process(CPU, None, torch_seed(seed, "thinned weights")),
+    ):
+        return _Training(measurement, design, seed, stop, checkpoints, tell, note).to_the_end()
+
+
+class _Training:
+    """What all members share, and which of them is at work."""
+
+    def __init__(
+        self,
+        measurement: Measurement,
+        design: ThinnedDesign,
+        seed: int,
+        stop: StopRequest,
+        checkpoints: Path | None,
+        tell: Progress,
+        note: Note | None,
+    ) -> None:
+        self.measurement, self.design, self.seed = measurement, design, seed
+        self.stop, self.tell = stop, tell
+        self.started_s, self.saved_s = time.process_time(), time.monotonic()
+        self.box = box_of(measurement)
+        self.scene = Scene.of(measurement, self.box)
+        self.half_precision = has_fast_bfloat16()
+        self.validation, self.learned = _strip(measurement, design.validation_share)
+        self.records: list[ThinnedRecord] = []
+        self.finished: list[MixingNetwork] = []
+        self.checkpoints = None
+        if checkpoints is not None:
+            self.checkpoints = CheckpointFolder(
+                checkpoints,
+                {
+                    **design.model_dump(mode="json"),
+                    "seed": seed,
+                    "measurement": measurement_digest(measurement),
+                },
+                {"threads": torch.get_num_threads(), "torch": str(torch.__version__)},
+                note or (lambda text: None),
+            )
+
+    def to_the_end(self) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
+        """Choose, thin, train every member, and decide whether they are to be trusted."""
+        design = self.design
+        total = design.members * design.steps
+        state = self.checkpoints.load() if self.checkpoints else None
+        part, held_out = thinned(
+            self.measurement, design.judged_share, generator(self.seed, "thinned choice")
+        )
+        solved = reconstruct_measurement(part).object_
+        self.choices = choose(solved, part, held_out)
+        self.tell("choose", 1, 1, math.nan)
+        self.sets = thinned_sets(
+            self.measurement,
+            self.choices,
+            self.box,
+            count=design.sets,
+            photon_shares=design.photon_shares,
+            kept_positions=design.kept_positions,
+            random=generator(self.seed, "thinned sets"),
+            progress=lambda done, count: self.tell("thin", done, count, math.nan),
+        )
+        member = self._restored(state) if state else self._fresh_member(0)
+        while True:
+            self._train(member, total)
+            self.finished.append(member.average)
+            if len(self.finished) == design.members:
+                break
+            member = self._fresh_member(len(self.finished))
+            self._save(member)
+        shown = thinned_input(part, self.choices, self.box, solved)
+        smoothing = Smoothing.chosen(self.finished, shown, part, held_out, self.box)
+        trust = self._trust(smoothing)
+        cpu_s = time.process_time() - self.started_s + (state["cpu_s"] if state else 0.0)
+        ensemble = ThinnedEnsemble(
+            members=tuple(self.finished),
+            choices=self.choices,
+            smoothing=smoothing,
+            trust=trust,
+            design=design,
+            side_px=self.measurement.probe.shape[-1],
+            training_cpu_s=cpu_s,
+        )
+        return ensemble, self.records
+
+    def _trust(self, smoothing: Smoothing) -> Trust:
+        whole = [one for one in self.sets if one.is_whole]
+        return trust_of(self.finished, smoothing, whole, self.scene, self.validation)
+
+    def _fresh_member(self, index: int) -> _Member:
+        shown = self.sets[0].shown
+        torch.manual_seed(torch_seed(self.seed, "thinned weights", index))
+        network = MixingNetwork(
+            candidates=len(shown.candidates),
+            maps=MAPS,
+            base=shown.base,
+            widths=self.design.widths,
+            half_precision=self.half_precision,
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+        order = torch.Generator().manual_seed(torch_seed(self.seed, "thinned order", index))
+        optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=self.design.learning_rate,
+            weight_decay=self.design.weight_decay,
+        )
+        return _Member(network, copy.deepcopy(network).requires_grad_(False), optimizer, order)
+
+    def _train(self, member: _Member, total: int) -> None:
+        design, started = self.design, time.perf_counter()
+        before = len(self.finished) * design.steps
+        while member.step < design.steps:
+            if self.stop.made:
+                self._save(member)
+                raise TrainingStopped("asked to end; the training is kept up to this step")
+            loss = self._step(member)
+            if not math.isfinite(loss):
+                raise StudyError(
+                    f"pinn-thinned: the loss is {loss} in step {member.step} of member "
+                    f"{len(self.finished) + 1}; lower thinned.learning_rate "
+                    f"({design.learning_rate:g})"
+                )
+            member.losses.append(loss)
+            self.tell("train", before + member.step, total, loss)
+            if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
+                gain, error = self._validation_gain(member.average)
+                self.records.append(
+                    ThinnedRecord(
+                        member=len(self.finished) + 1,
+                        step=member.step,
+                        loss=float(np.mean(member.losses)),
+                        validation_gain_nats=gain,
+                        validation_error_nats=error,
+                        seconds=time.perf_counter() - started,
+                    )
+                )
+                member.losses, started = [], time.perf_counter()
+            if time.monotonic() - self.saved_s > CHECKPOINT_INTERVAL_S:
+                self._save(member)
+
+    def _step(self, member: _Member) -> float:
+        design = self.design
+        share = (member.step + 0.5) / design.steps
+        rate = min(1.0, share / WARM_UP) * (1 + math.cos(math.pi * share)) / 2
+        for group in member.optimizer.param_groups:
+            group["lr"] = design.learning_rate * rate
+
+        def draw(count: int) -> int:
+            return int(torch.randint(count, (1,), generator=member.order))
+
+        one = self.sets[draw(len(self.sets))]
+        window = self._window(one, draw)
+        inside = self.learned[self._lies_in(window)]
+        chosen = torch.randperm(len(inside), generator=member.order)[: design.patterns_per_step]
+        object_ = one.shown.phasor.clone()
+        object_[window] = member.network.object_of(
+            one.shown.window(window), draw(4), bool(draw(2))
+        )
+        loss = one.deviance_nats(object_, self.scene, inside[chosen]).mean()
+        member.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(member.network.parameters(), design.gradient_clip_norm)
+        member.optimizer.step()
+        member.step += 1
+        past = min(AVERAGE, member.step / (member.step + 9))
+        with torch.no_grad():
+            for mean, weight in zip(
+                member.average.parameters(), member.network.parameters(), strict=True
+            ):
+                mean.lerp_(weight, 1 - past)
+        return float(loss)
+
+    def _window(self, one: ThinnedSet, draw: Callable[[int], int]) -> tuple[slice, slice]:
+        """Return the part of the box that a step sees: all of it, if it is small."""
+        parts = []
+        for length in one.shown.phasor.shape:
+            side = min(length, max(TILE_PX, 2 * self.scene.probe.shape[-1]))
+            start = draw(length - side + 1)
+            parts.append(slice(start, start + side))
+        window = (parts[0], parts[1])
+        return window if len(self._lies_in(window)) else (slice(None), slice(None))
+
+    def _lies_in(self, window: tuple[slice, slice]) -> Int[Tensor, " patterns"]:
+        """Return which of the learned patterns have their whole patch in a window."""
+        side = self.scene.probe.shape[-1]
+        corners = corners_of(self.scene.positions_px[self.learned], side)
+        inside = torch.ones(len(corners), dtype=torch.bool)
+        for axis, part in enumerate(window):
+            if part.start is not None:
+                first = corners[:, axis]
+                inside &= (first >= part.start) & (first + side <= part.stop)
+        return inside.nonzero()[:, 0]
+
+    def _validation_gain(self, network: MixingNetwork) -> tuple[float, float]:
+        whole = [one for one in self.sets if one.is_whole]
+        trust = trust_of([network], Smoothing.none(), whole, self.scene, self.validation)
+        return trust.gain_nats, trust.standard_error_nats
+
+    def _save(self, member: _Member) -> None:
+        self.saved_s = time.monotonic()
+        if self.checkpoints is None:
+            return
+        self.checkpoints.save(
+            {
+                "finished": [network.state_dict() for network in self.finished],
+                "network": member.network.state_dict(),
+                "average": member.average.state_dict(),
+                "optimizer": member.optimizer.state_dict(),
+                "order": member.order.get_state(),
+                "step": member.step,
+                "losses": member.losses,
+                "records": [vars(record) for record in self.records],
+                "cpu_s": time.process_time() - self.started_s,
+            }
+        )
+
+    def _restored(self, state: dict[str, Any]) -> _Member:
+        """Return the member at work when the state was saved; those before it are finished."""
+        for index, weights in enumerate(state["finished"]):
+            done = self._fresh_member(index).average
+            done.load_state_dict(weights)
+            self.finished.append(done)
+        member = self._fresh_member(len(self.finished))
+        member.network.load_state_dict(state["network"])
+        member.average.load_state_dict(state["average"])
+        member.optimizer.load_state_dict(state["optimizer"])
+        member.order.set_state(state["order"])
+        member.step, member.losses = state["step"], list(state["losses"])
+        self.records = [ThinnedRecord(**record) for record in state["records"]]
+        return member
+
+
+def _strip(
+    measurement: Measurement, share: float
+) -> tuple[Int[Tensor, " held"], Int[Tensor, " learned"]]:
+    """Return the patterns at the end of the longer side of the scan, and the others."""
+    positions = measurement.positions_px
+    along = positions[:, int(np.argmax(np.ptp(positions, axis=0)))]
+    order = torch.from_numpy(np.argsort(along, kind="stable"))
+    count = max(2, round(share * len(order)))
+    return order[-count:].sort().values, order[:-count].sort().values
+
+
+def _silent(what: str, done: int, total: int, loss: float) -> None:
+    """Tell nobody."""
