@@ -7,17 +7,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Complex, Int
+from jaxtyping import Complex, Float, Int
 
 from study_lib.archive import read_npz
 from study_lib.bundle import BUNDLE, load_bundle
+from study_lib.denoised_arm import DENOISER, read_denoiser
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
 from study_lib.inference import reconstruct
 from study_lib.measurement import Measurement
-from study_lib.paths import training_folder
+from study_lib.paths import thinned_folder, training_folder
 from study_lib.reconstruction_jobs import RECONSTRUCTIONS, RESULT, arm_folder, arm_of
+from study_lib.seeding import generator
+from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.thinned_ensemble import photon_spread, reconstruct_thinned
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class ArmRequest:
 class ArmResult:
     """An object in the frame of the dataset, the patterns it was made from, and its cost.
 
-    ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before.
+    ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before;
+    ``phase_std_rad`` (oy, ox) is how far the arm itself thinks that its phase is off, if it says.
     """
 
     label: str
@@ -52,6 +57,7 @@ class ArmResult:
     cpu_s: float
     training_cpu_s: float
     sources: tuple[Path, ...]
+    phase_std_rad: Float[np.ndarray, "oy ox"] | None = None
 
 
 Arm = Callable[[ArmRequest], ArmResult]
@@ -105,10 +111,67 @@ def iterative(algorithm: str, request: ArmRequest) -> ArmResult:
     )
 
 
+def denoised(algorithm: str, request: ArmRequest) -> ArmResult:
+    """Denoise the reconstruction of an iterative algorithm as was chosen on the train split."""
+    plain = iterative(algorithm, request)
+    train = (request.dose, request.view, "train")
+    path = arm_folder(request.phase_f_root, *train, algorithm) / DENOISER
+    if not path.is_file():
+        raise MissingResultError(
+            f"{algorithm} denoised: {path} is not there; run `study reconstruct --split train`"
+        )
+    choice, written = read_denoiser(path)
+    _require_made_from(str(written.get("measurement_sha256")), request.train_sha256, path)
+    started = time.process_time()
+    object_ = choice.applied(plain.object_, request.measurement)
+    return ArmResult(
+        label=f"{algorithm} denoised",
+        knows=f"{plain.knows}; denoiser ({choice.family}) chosen on the train split of this view",
+        object_=object_,
+        scan_index=plain.scan_index,
+        cpu_s=plain.cpu_s + time.process_time() - started,
+        training_cpu_s=float(written["choice_cpu_s"]),
+        sources=(*plain.sources, path),
+    )
+
+
+def pinn_thinned(request: ArmRequest) -> ArmResult:
+    """Improve the solver's object by the ensemble that thinned counts of the train split taught."""
+    path = thinned_folder(request.phase_e_root, request.dose, request.view) / ENSEMBLE
+    if not path.is_file():
+        raise MissingResultError(f"pinn-thinned: {path} is not there; run `study train-thinned`")
+    ensemble = load_ensemble(path)
+    _require_made_from(ensemble.measurement_sha256, request.train_sha256, path)
+    measurement = request.measurement
+    started = time.process_time()
+    found = reconstruct_thinned(ensemble, measurement)
+    cpu_s = time.process_time() - started
+    photons_rad = photon_spread(
+        ensemble, measurement, generator(ensemble.seed, "photon spread", request.split)
+    )
+    base = "" if ensemble.trust.given else "; its network was not trusted, this is its base"
+    return ArmResult(
+        label="PtychoPINN thinned",
+        knows=f"probe, positions; trained on the train split of this view{base}",
+        object_=found.object_,
+        scan_index=measurement.scan_index,
+        cpu_s=cpu_s,
+        training_cpu_s=ensemble.training_cpu_s,
+        sources=(path,),
+        phase_std_rad=np.hypot(found.members_rad, photons_rad),
+    )
+
+
 def arms_of(design: StudyDesign) -> dict[str, Arm]:
-    """Return the arms of a study: those registered, and one for each algorithm of the design."""
-    algorithms = design.iterative.algorithms
-    return ARMS | {arm_of(name): partial(iterative, name) for name in algorithms}
+    """Return the arms of a study: those registered, and those that the design asks for."""
+    arms = dict(ARMS)
+    if design.thinned is not None:
+        arms["pinn-thinned"] = pinn_thinned
+    for name in design.iterative.algorithms:
+        arms[arm_of(name)] = partial(iterative, name)
+        if name in design.iterative.denoised:
+            arms[f"{arm_of(name)}-denoised"] = partial(denoised, name)
+    return arms
 
 
 def _why_missing(path: Path, manifest: Path, algorithm: str) -> str:

@@ -24,7 +24,7 @@ from study_lib.cli_options import (
     View,
 )
 from study_lib.cli_reconstruction import reconstruct
-from study_lib.cli_training import check_loss, train
+from study_lib.cli_training import check_loss, train, train_thinned
 from study_lib.errors import InputError
 
 
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
         generate,
         overlap,
         train,
+        train_thinned,
         check_loss,
         reconstruct,
         compare,

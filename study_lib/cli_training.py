@@ -78,6 +78,65 @@ def train(
     run_labelled({job.label: partial(run, job) for job in jobs})
 
 
+def train_thinned(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    gridsize: Gridsize = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train pinn-thinned on the train split of each dose and view (phase E).
+
+    It learns from photons that were kept from the solver, and improves the solver's object. A view
+    whose files are missing is skipped and told in skip_summary.json. A training that was
+    interrupted is taken up where it stopped.
+    """
+    from study_lib.selection import chosen, design_of
+    from study_lib.skips import write_skip_summary
+    from study_lib.thinned_job import build_thinned_jobs
+    from study_lib.training_jobs import TrainingJob
+
+    study = design_of(phase_c_root)
+    matching = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    jobs, skipped = build_thinned_jobs(
+        study,
+        phase_c_root=phase_c_root,
+        phase_d_root=phase_d_root,
+        artifact_root=artifact_root,
+        doses=list(dict.fromkeys(entry["dose"] for entry in matching)),
+        views=list(dict.fromkeys(entry["view"] for entry in matching)),
+        allow_missing_phase_d=True,
+    )
+    for missing in skipped:
+        print(f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}")
+    if not dry_run:
+        write_skip_summary(artifact_root, skipped)
+    if not jobs:
+        raise InputError("every view that was asked for is missing; run `study overlap` first")
+
+    from study_lib.thinned_job import run_thinned_job
+
+    def run(job: TrainingJob) -> None:
+        found = run_thinned_job(job, design=study, artifact_root=artifact_root, dry_run=dry_run)
+        if dry_run:
+            print(json.dumps(found, sort_keys=True))
+            return
+        trust, scores = found["trust"], found["test"]
+        print(
+            f"  base {found['base']}; held-out counts likelier by {trust['gain_nats']:.3g} +- "
+            f"{trust['standard_error_nats']:.2g} nats per pattern: "
+            f"{'trusted' if trust['given'] else 'not trusted, the base is kept'}"
+        )
+        print(
+            f"  test half, phase SSIM {scores['base']['phase_ssim']:.3f} (base) -> "
+            f"{scores['object']['phase_ssim']:.3f}, {found['training_cpu_s']:.0f} CPU s"
+        )
+
+    run_labelled({f"{job.label} pinn-thinned": partial(run, job) for job in jobs})
+
+
 def check_loss(
     reference: Annotated[Path, typer.Option(help="training_manifest.json to hold against.")],
     candidate: Annotated[Path, typer.Option(help="training_manifest.json to check.")],

@@ -149,9 +149,7 @@ def chosen(
         for (family, strength), loss in losses.items()
     )
     of_family = {
-        family: _strongest_good_one(
-            [one for one in tried if one.family == family], losses
-        )
+        family: _strongest_good_one([one for one in tried if one.family == family], losses)
         for family in dict.fromkeys(one.family for one in tried)
     }
     best = max(of_family.values(), key=lambda one: one.gain_nats)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from study_lib.errors import InputError
 from study_lib.scene_design import DetectorDesign, ProbeDesign, ScanDesign, SpecimenDesign
 from study_lib.settings import Frozen
+from study_lib.thinned_design import ThinnedDesign
 
 ViewName = Literal["baseline", "dense", "sparse"]
 SplitName = Literal["train", "test"]
@@ -168,12 +169,27 @@ class IterativeDesign(Frozen):
     noise_model: Literal["gaussian", "poisson"] = Field(description="of LSQML; others: gaussian")
     momentum: float = Field(ge=0, lt=1, description="gain of LSQML's acceleration; 0: none")
     solver: SolverDesign
+    denoised: tuple[str, ...] = Field(
+        default=(),
+        description="algorithms that are also shown denoised, each an arm of its own: by what "
+        "counts of the train split choose that the object was not made from",
+    )
+    judged_share: float = Field(
+        gt=0, lt=1, default=0.8, description="photons left to the object that these counts judge"
+    )
 
     @model_validator(mode="after")
     def check_algorithms(self) -> "IterativeDesign":
-        """Check that no algorithm comes twice."""
-        if len(set(self.algorithms)) < len(self.algorithms):
-            raise ValueError(f"algorithms {', '.join(self.algorithms)}: name each once")
+        """Check that no algorithm comes twice, and that what is denoised is made."""
+        for names in (self.algorithms, self.denoised):
+            if len(set(names)) < len(names):
+                raise ValueError(f"algorithms {', '.join(names)}: name each once")
+        unknown = [name for name in self.denoised if name not in self.algorithms]
+        if unknown:
+            raise ValueError(
+                f"denoised {', '.join(unknown)}: not among the algorithms "
+                f"{', '.join(self.algorithms)}; add it there or leave it out here"
+            )
         return self
 
 
@@ -225,6 +241,9 @@ class StudyDesign(Frozen):
     seeds: SeedDesign
     training: TrainingDesign
     iterative: IterativeDesign
+    thinned: ThinnedDesign | None = Field(
+        default=None, description="the network that learns from thinned counts; null: none"
+    )
     metrics: MetricsDesign
     split: SplitDesign = SplitDesign()
     object_patches: bool = Field(

@@ -75,6 +75,12 @@ class TrainParameters(OverlapParameters):
     notebook = "03_train"
 
 
+class TrainThinnedParameters(OverlapParameters):
+    """Notebook 03 of the network that learns from thinned counts."""
+
+    notebook = "03_train_thinned"
+
+
 class ReconstructParameters(OverlapParameters):
     """Notebook 04."""
 
@@ -169,6 +175,7 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         DatasetParameters,
         OverlapParameters,
         TrainParameters,
+        TrainThinnedParameters,
         ReconstructParameters,
         CompareParameters,
         SummaryParameters,

@@ -21,6 +21,7 @@ SUMMARY_FILES = (
     "inventory.csv",
 )
 SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "cost")
+THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz", "comparison.png")
 
 
@@ -62,6 +63,11 @@ def view_path(phase_c_root: Path, phase_d_root: Path, dose: float, view: str, sp
 def training_folder(phase_e_root: Path, dose: float, view: str, gridsize: int) -> Path:
     """Return the folder of one trained network."""
     return view_folder(phase_e_root, dose, view) / f"gs{gridsize}"
+
+
+def thinned_folder(phase_e_root: Path, dose: float, view: str) -> Path:
+    """Return the folder of the networks that thinned counts taught."""
+    return view_folder(phase_e_root, dose, view) / "thinned"
 
 
 def reconstruction_folder(phase_f_root: Path, dose: float, view: str, split: str) -> Path:

@@ -13,6 +13,7 @@ from study_lib.files import read_json
 from study_lib.notebook_parameters import parameters_of
 from study_lib.paths import (
     COMPARED,
+    THINNED_FILES,
     comparison_folder,
     dataset_path,
     dose_name,
@@ -20,6 +21,7 @@ from study_lib.paths import (
     reconstruction_folder,
     replicate_folder,
     summary_files,
+    thinned_folder,
     training_folder,
     view_folder,
     view_path,
@@ -28,10 +30,12 @@ from study_lib.paths import (
 PLAN_FILE = "plan.json"
 NOTEBOOK_FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 RUN = Path()
+TRAINED_OR_COMPARED = ("03_train", "03_train_thinned", "05_compare")
 # What the outputs of a job have to hold as finite numbers, by notebook and by the file's name.
 METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "02_overlap": {"metrics_bundle.json": ("metric_2_image", "lit_share_of_scanned")},
     "03_train": {"history.json": ("train", "validation", "uniform_object")},
+    "03_train_thinned": {"thinned.json": ("validation_gain_nats", "final_loss")},
     "04_reconstruct": {"reconstructions.json": ("residual", "final_loss")},
     "05_compare": {"metrics.json": ("phase_ssim", "phase_ms_ssim", "phase_psnr_db")},
     "06_summary": {"summary.json": ("phase_ssim", "phase_ms_ssim")},
@@ -107,7 +111,7 @@ def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJ
     jobs.append(
         _job(
             "06_summary",
-            after=[job.name for job in jobs if job.notebook in ("03_train", "05_compare")],
+            after=[job.name for job in jobs if job.notebook in TRAINED_OR_COMPARED],
             folder=summary,
             outputs=summary_files(summary, design.doses),
             parameters={},
@@ -168,7 +172,24 @@ def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[Pl
             ],
             parameters=condition,
         )
-        jobs += [overlap, train]
+        learned = [train]
+        if design.thinned is not None:
+            folder = thinned_folder(roots["E"], dose, view.name)
+            learned.append(
+                _job(
+                    "03_train_thinned",
+                    *label,
+                    *suffix,
+                    after=[overlap.name],
+                    folder=folder,
+                    outputs=[folder / name for name in THINNED_FILES],
+                    parameters=condition,
+                )
+            )
+        jobs += [overlap, *learned]
+        # What is denoised is denoised as the train split chose.
+        chosen = "__".join(("04_reconstruct", *label, "train", *suffix))
+        before = [chosen] if design.iterative.denoised else []
         for split in SPLITS:
             iterative = reconstruction_folder(roots["F"], dose, view.name, split)
             reconstruct = _job(
@@ -187,7 +208,9 @@ def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[Pl
                 *label,
                 split,
                 *suffix,
-                after=[train.name, reconstruct.name],
+                after=list(
+                    dict.fromkeys([*(job.name for job in learned), *before, reconstruct.name])
+                ),
                 folder=compared,
                 outputs=[compared / name for name in COMPARED],
                 parameters=condition | {"split": split},

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from study_lib.archive import read_npz
+from study_lib.denoised_arm import DENOISER, choose_for
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
 from study_lib.files import sha256_of, write_json, write_npz
@@ -66,7 +67,7 @@ def run_reconstruction_job(
         "view": job.view,
         "split": job.split,
         "design": design.digest,
-        **design.iterative.model_dump(mode="json", exclude={"algorithms"}),
+        **design.iterative.model_dump(mode="json", exclude={"algorithms", "denoised"}),
         "algorithm": job.algorithm,
     }
     if dry_run:
@@ -85,7 +86,8 @@ def run_reconstruction_job(
         logged(job.log_path, job.label) as log,
     ):
         log.line(f"{job.label} data={job.data_path.name}")
-        (job.artifact_dir / RESULT).unlink(missing_ok=True)  # never taken for this run's
+        for name in (RESULT, DENOISER):  # never taken for this run's
+            (job.artifact_dir / name).unlink(missing_ok=True)
         measurement = load_measurement(job.data_path)
 
         def epoch(done: int, epochs: int, loss: float) -> None:
@@ -102,6 +104,15 @@ def run_reconstruction_job(
         record.results |= _results(found, measurement, design) | {
             "measurement_sha256": sha256_of(job.data_path)
         }
+        if job.split == "train" and job.algorithm in design.iterative.denoised:
+            log.line(f"{job.algorithm} again on a share of the photons, to choose its denoiser")
+            choice = choose_for(job.algorithm, measurement, design.iterative, seed=seed)
+            choice |= {"measurement_sha256": record.results["measurement_sha256"]}
+            write_json(job.artifact_dir / DENOISER, choice)
+            record.outputs.append(job.artifact_dir / DENOISER)
+            record.results["denoiser"] = {
+                name: choice[name] for name in ("family", "strength", "choice_cpu_s")
+            }
         _write(job, found, measurement, plan | record.results)
         record.outputs += [job.artifact_dir / RESULT, job.log_path]
         log.line(f"done: {found.stop}, final loss {float(found.losses[-1]):.6g}")

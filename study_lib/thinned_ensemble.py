@@ -16,10 +16,11 @@ from study_lib.denoiser_choice import (
     DenoiserChoice,
     box_of,
     chosen,
-    likelihood_judge,
     light_of,
+    likelihood_judge,
 )
 from study_lib.denoising import denoised, noise_level
+from study_lib.errors import InputError
 from study_lib.measurement import Measurement
 from study_lib.thinned_design import ThinnedDesign
 from study_lib.thinned_input import ThinnedChoices, ThinnedInput, thinned_input
@@ -37,6 +38,12 @@ class Smoothing:
     family: str
     strength: float
     tried: tuple[Candidate, ...]
+
+    def applied(
+        self, object_: Complex[np.ndarray, "y x"], noise: float
+    ) -> Complex[np.ndarray, "y x"]:
+        """Return a smoothed object; ``noise`` as for :func:`study_lib.denoising.denoised`."""
+        return denoised(object_, self.family, self.strength, noise)
 
     @classmethod
     def none(cls) -> "Smoothing":
@@ -108,30 +115,25 @@ class ThinnedEnsemble:
     smoothing: Smoothing
     trust: Trust
     design: ThinnedDesign
+    seed: int
     side_px: int
+    half_precision: bool
     training_cpu_s: float
     measurement_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class ThinnedResult:
-    """What the ensemble makes of a measurement.
+    """What an ensemble makes of a measurement.
 
     ``object_`` and ``base`` (oy, ox) in the frame of the positions, one where no light falls;
-    ``members_rad`` and ``photons_rad`` (oy, ox) are standard deviations of the phase over the
-    members and over what the photons happened to be, zero where no light falls.
+    ``members_rad`` (oy, ox) is the standard deviation of the phase over the members, zero where no
+    light falls.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
     base: Complex[np.ndarray, "oy ox"]
     members_rad: Float[np.ndarray, "oy ox"]
-    photons_rad: Float[np.ndarray, "oy ox"]
-
-    @property
-    def phase_std_rad(self) -> Float[np.ndarray, "oy ox"]:
-        """Both spreads together."""
-        total: np.ndarray = np.hypot(self.members_rad, self.photons_rad)
-        return total
 
 
 def mean_object(
@@ -167,12 +169,9 @@ def trust_of(
     gains = []
     with torch.no_grad():
         for one in sets:
-            mixed = mean_object(members, one.shown)
-            if smoothing.family != NONE:
-                mixed = denoised(mixed, smoothing.family, smoothing.strength, one.shown.noise)
-            base = one.shown.phasor * one.shown.candidates[one.shown.base]
+            mixed = smoothing.applied(mean_object(members, one.shown), one.shown.noise)
             gains.append(
-                one.deviance_nats(base, scene, index)
+                one.deviance_nats(one.shown.base_object, scene, index)
                 - one.deviance_nats(torch.from_numpy(mixed), scene, index)
             )
     mean = torch.stack(gains).mean(dim=0).double()
@@ -180,14 +179,8 @@ def trust_of(
     return Trust(float(mean.mean()), error)
 
 
-def reconstruct_thinned(
-    ensemble: ThinnedEnsemble,
-    measurement: Measurement,
-    *,
-    solved: Complex[np.ndarray, "oy ox"] | None = None,
-    random: np.random.Generator | None = None,
-) -> ThinnedResult:
-    """Return the object that the ensemble makes of a measurement; the base where it is not trusted.
+def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedResult:
+    """Return the object that an ensemble makes of a measurement: the base, if it is not trusted.
 
     Parameters
     ----------
@@ -195,59 +188,80 @@ def reconstruct_thinned(
         Learned from another measurement with the same probe.
     measurement
         Patterns, positions, probe.
-    solved : (oy, ox)
-        The solver's object of this measurement, if it has been made.
-    random
-        Draws the thinnings behind the spread over photons; none: that spread is left at zero.
-    """
-    box = box_of(measurement)
 
-    def found(one: Measurement, start: np.ndarray | None) -> list[np.ndarray]:
-        shown = thinned_input(one, ensemble.choices, box, start)
-        base = (shown.phasor * shown.candidates[shown.base]).numpy()
-        if not ensemble.trust.given:
-            return [base, base]
+    Raises
+    ------
+    InputError
+        If the patterns are of another size than those learned from.
+    """
+    side = measurement.probe.shape[-1]
+    if side != ensemble.side_px:
+        raise InputError(
+            f"patterns of {side} pixels, but pinn-thinned was trained on {ensemble.side_px}; use "
+            "the ensemble of their own view"
+        )
+    box = box_of(measurement)
+    lit = light_of(measurement)[box] > 0
+
+    def pasted(part: np.ndarray, beyond: float) -> np.ndarray:
+        whole: np.ndarray = np.full(measurement.object_shape, beyond, part.dtype)
+        whole[box] = np.where(lit, part, beyond)
+        return whole
+
+    shown = thinned_input(measurement, ensemble.choices, box)
+    base = mean = shown.base_object.numpy()
+    spread: np.ndarray = np.zeros(base.shape, np.float32)
+    if ensemble.trust.given:
         with torch.no_grad():
             each = [member.object_of(shown).numpy() for member in ensemble.members]
-        smoothing = ensemble.smoothing
-        return [base, *(denoised(part, smoothing.family, smoothing.strength, shown.noise)
-                        for part in [np.mean(each, axis=0), *each])]
-
-    base, mean, *members = found(measurement, solved)
-    spread_members = _phase_std(members, mean) if members else np.zeros(mean.shape)
-    spread_photons = np.zeros(mean.shape)
-    if random is not None:
-        share = ensemble.design.judged_share
-        parts = [
-            found(thinned(measurement, share, random)[0], None)[1]
-            for _ in range(ensemble.design.thinnings)
-        ]
-        # Given the counts, a part of them with share s scatters by (1 - s) / s of their variance.
-        spread_photons = _phase_std(parts, np.mean(parts, axis=0)) * (share / (1 - share)) ** 0.5
-    lit = light_of(measurement)[box] > 0
-    return ThinnedResult(
-        object_=_pasted(np.where(lit, mean, 1), box, measurement.object_shape, np.complex64, 1),
-        base=_pasted(np.where(lit, base, 1), box, measurement.object_shape, np.complex64, 1),
-        members_rad=_pasted(spread_members * lit, box, measurement.object_shape, np.float32, 0),
-        photons_rad=_pasted(spread_photons * lit, box, measurement.object_shape, np.float32, 0),
-    )
+        smooth = ensemble.smoothing.applied
+        mean = smooth(np.mean(each, axis=0), shown.noise)
+        spread = phase_std([smooth(one, shown.noise) for one in each], mean)
+    return ThinnedResult(pasted(mean, 1), pasted(base, 1), pasted(spread, 0))
 
 
-def _phase_std(
+def photon_spread(
+    ensemble: ThinnedEnsemble, measurement: Measurement, random: np.random.Generator
+) -> Float[np.ndarray, "oy ox"]:
+    """Return the standard deviation of the phase over what the photons happened to be, in radians.
+
+    From the spread over thinnings of the measurement. An estimate that is nearly linear in the
+    counts, made from a share s of given photons, scatters by ``(1 - s) / s`` of the variance that
+    all of them leave in it.
+
+    Parameters
+    ----------
+    ensemble, measurement
+        As for :func:`reconstruct_thinned`.
+    random
+        Draws the thinnings.
+    """
+    share = ensemble.design.judged_share
+    objects = [
+        reconstruct_thinned(ensemble, thinned(measurement, share, random)[0]).object_
+        for _ in range(ensemble.design.thinnings)
+    ]
+    lit = light_of(measurement) > 0
+    spread = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
+    scaled: np.ndarray = spread * np.float32((share / (1 - share)) ** 0.5)
+    return scaled
+
+
+def phase_std(
     objects: Sequence[Complex[np.ndarray, "y x"]], mean: Complex[np.ndarray, "y x"]
 ) -> Float[np.ndarray, "y x"]:
-    """Return the standard deviation of the phase, pixel by pixel, without each one's global phase."""
+    """Return the standard deviation of the phase, apart from each object's global phase.
+
+    Parameters
+    ----------
+    objects
+        Two or more; of a single one the spread is zero.
+    mean : (y, x)
+        Their mean.
+    """
     phases = []
     for object_ in objects:
         ratio = object_ * mean.conj()
         phases.append(np.angle(ratio * np.exp(-1j * np.angle(ratio.sum()))))
     spread: np.ndarray = np.std(phases, axis=0, ddof=1 if len(phases) > 1 else 0)
-    return spread
-
-
-def _pasted(
-    part: np.ndarray, box: Box, shape: tuple[int, int], dtype: type, beyond: float
-) -> np.ndarray:
-    whole: np.ndarray = np.full(shape, beyond, dtype)
-    whole[box] = part
-    return whole
+    return spread.astype(np.float32)

@@ -1,6 +1,6 @@
-"""What the network of `pinn-thinned` is shown of a measurement: the object as classical ways see it.
+"""What the network of `pinn-thinned` is shown: the object as classical ways see it.
 
-All of it is made from the counts of the measurement and where they were taken; nothing from a truth.
+All of it is made from the counts of a measurement and where they were taken, nothing from a truth.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ from study_lib.denoiser_choice import (
     likelihood_judge,
 )
 from study_lib.denoising import denoised, noise_level, slow_phasor
-from study_lib.fourier import fourier, inverse_fourier
 from study_lib.forward import exit_waves, exit_waves_adjoint
+from study_lib.fourier import fourier, inverse_fourier
 from study_lib.measurement import Measurement
 from study_lib.solver import reconstruct_measurement
 
@@ -89,6 +89,11 @@ class ThinnedInput:
     def channels(self) -> Float[Tensor, "channels y x"]:
         """All images as the network takes them, centred about an object of ones."""
         return torch.cat([self.candidates.real - 1, self.candidates.imag, self.maps])
+
+    @property
+    def base_object(self) -> Complex[Tensor, "y x"]:
+        """The base with its slow phase."""
+        return self.phasor * self.candidates[self.base]
 
     def window(self, part: Box) -> "ThinnedInput":
         """Return a part of every image."""

@@ -193,7 +193,9 @@ class _Training:
             smoothing=smoothing,
             trust=trust,
             design=design,
+            seed=self.seed,
             side_px=self.measurement.probe.shape[-1],
+            half_precision=self.half_precision,
             training_cpu_s=cpu_s,
         )
         return ensemble, self.records
@@ -267,9 +269,7 @@ class _Training:
         inside = self.learned[self._lies_in(window)]
         chosen = torch.randperm(len(inside), generator=member.order)[: design.patterns_per_step]
         object_ = one.shown.phasor.clone()
-        object_[window] = member.network.object_of(
-            one.shown.window(window), draw(4), bool(draw(2))
-        )
+        object_[window] = member.network.object_of(one.shown.window(window), draw(4), bool(draw(2)))
         loss = one.deviance_nats(object_, self.scene, inside[chosen]).mean()
         member.optimizer.zero_grad()
         loss.backward()
@@ -282,7 +282,7 @@ class _Training:
                 member.average.parameters(), member.network.parameters(), strict=True
             ):
                 mean.lerp_(weight, 1 - past)
-        return float(loss)
+        return float(loss.detach())
 
     def _window(self, one: ThinnedSet, draw: Callable[[int], int]) -> tuple[slice, slice]:
         """Return the part of the box that a step sees: all of it, if it is small."""

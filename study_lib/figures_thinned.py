@@ -1,0 +1,126 @@
+"""Figures of the network that thinned counts teach. Matplotlib only: arrays in, Figure out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+from matplotlib.figure import Figure
+
+PANEL_IN = 3.0
+NOT_SCORED = "#b8cbe0"
+BINS = 10
+BRIGHTEST = 99.0  # percentile of the errors at which the scale ends
+
+
+def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str) -> Figure:
+    """Show what held-out counts say of each strength, a panel per choice, with standard errors.
+
+    Parameters
+    ----------
+    choices
+        Candidates (family, strength, gain_nats, standard_error_nats) by what was chosen.
+    title
+        What they belong to.
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(choices),
+        figsize=(1.3 * PANEL_IN * len(choices), 1.1 * PANEL_IN),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis, (name, candidates) in zip(axes[0], choices.items(), strict=True):
+        for family in dict.fromkeys(one["family"] for one in candidates):
+            rows = [one for one in candidates if one["family"] == family]
+            axis.errorbar(
+                [one["strength"] for one in rows],
+                [one["gain_nats"] for one in rows],
+                yerr=[one["standard_error_nats"] for one in rows],
+                marker="o",
+                markersize=3,
+                capsize=2,
+                label=family.replace("_", " "),
+            )
+        axis.axhline(0, color="gray", linestyle=":")
+        best = max(one["gain_nats"] for one in candidates)
+        axis.set_ylim(-1.5 * max(abs(best), 0.1), 1.5 * max(best, 0.1))
+        axis.set(xscale="log", xlabel="strength (px, or units of the noise)")
+        axis.set_title(name, fontsize="medium")
+    axes[0, 0].set_ylabel("gain of held-out counts\n[nats per pattern]")
+    axes[0, 0].legend(fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
+def validation_gains(history: Sequence[Mapping[str, float]], *, title: str) -> Figure:
+    """Show how much likelier each member makes the counts of the validation strip than the base."""
+    figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
+    for member in dict.fromkeys(row["member"] for row in history):
+        rows = [row for row in history if row["member"] == member]
+        axis.errorbar(
+            [row["step"] for row in rows],
+            [row["validation_gain_nats"] for row in rows],
+            yerr=[row["validation_error_nats"] for row in rows],
+            marker="o",
+            markersize=3,
+            capsize=2,
+            label=f"member {member:.0f}",
+        )
+    axis.axhline(0, color="gray", linestyle=":", label="base")
+    axis.set(xlabel="step", ylabel="gain on the validation strip\n[nats per pattern]", title=title)
+    axis.legend(fontsize="small")
+    return figure
+
+
+def spread_and_error(
+    aligned: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    phase_std_rad: Float[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+    *,
+    title: str,
+) -> Figure:
+    """Show an arm's own standard deviation of the phase beside its true error, and hold them so.
+
+    On the right pixels are sorted by the told deviation into bins of equal size; on the dashed line
+    the root mean square error of a bin is what it was told to be.
+    """
+    error = np.angle(aligned * truth.conj())
+    figure, axes = plt.subplots(
+        1, 3, figsize=(4.4 * PANEL_IN, 1.15 * PANEL_IN), layout="constrained"
+    )
+    top = float(np.percentile(np.abs(error[mask]), BRIGHTEST)) or 1.0
+    panels = (("told: standard deviation [rad]", phase_std_rad), ("true: |error| [rad]", error))
+    for axis, (name, image) in zip(axes, panels, strict=False):
+        shown = axis.imshow(np.where(mask, np.abs(image), np.nan), cmap="magma", vmin=0, vmax=top)
+        axis.set_facecolor(NOT_SCORED)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(name, fontsize="medium")
+        figure.colorbar(shown, ax=axis, shrink=0.7)
+    told, found = binned_spread(error[mask], phase_std_rad[mask])
+    limits = (0.7 * min(told.min(), found.min()), 1.4 * max(told.max(), found.max()))
+    axes[2].plot(limits, limits, color="gray", linestyle="--")
+    axes[2].plot(told, found, marker="o")
+    axes[2].set(
+        xscale="log",
+        yscale="log",
+        xlabel="told [rad]",
+        ylabel="true, root mean square [rad]",
+    )
+    figure.suptitle(title)
+    return figure
+
+
+def binned_spread(
+    error_rad: Float[np.ndarray, " pixel"], std_rad: Float[np.ndarray, " pixel"]
+) -> tuple[Float[np.ndarray, " bin"], Float[np.ndarray, " bin"]]:
+    """Return root mean squares of told deviation and true error, in bins of equal size."""
+    parts = np.array_split(np.argsort(std_rad, kind="stable"), BINS)
+    told, found = (
+        np.array([np.sqrt((values[part].astype(float) ** 2).mean()) for part in parts])
+        for values in (std_rad, error_rad)
+    )
+    floor = 1e-6  # of a logarithmic axis
+    return np.maximum(told, floor), np.maximum(found, floor)
