@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Bool, Complex, Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PANEL_IN = 3.0
@@ -75,42 +76,70 @@ def validation_gains(history: Sequence[Mapping[str, float]], *, title: str) -> F
 
 
 def spread_and_error(
-    aligned: Complex[np.ndarray, "y x"],
+    told: Mapping[str, Float[np.ndarray, "y x"]],
+    aligned: Mapping[str, Complex[np.ndarray, "y x"]],
     truth: Complex[np.ndarray, "y x"],
-    phase_std_rad: Float[np.ndarray, "y x"],
     mask: Bool[np.ndarray, "y x"],
     *,
     title: str,
 ) -> Figure:
-    """Show an arm's own standard deviation of the phase beside its true error, and hold them so.
+    """Show each arm's own standard deviation of the phase beside its true error; a row per arm.
 
     On the right pixels are sorted by the told deviation into bins of equal size; on the dashed line
     the root mean square error of a bin is what it was told to be.
+
+    Parameters
+    ----------
+    told : (y, x)
+        By arm, in radians; of those that tell one.
+    aligned : (y, x)
+        Objects by arm, others too.
+    truth, mask : (y, x)
+        True object and scored pixels.
+    title
+        What they belong to.
     """
-    error = np.angle(aligned * truth.conj())
     figure, axes = plt.subplots(
-        1, 3, figsize=(4.4 * PANEL_IN, 1.15 * PANEL_IN), layout="constrained"
+        max(len(told), 1),
+        3,
+        figsize=(4.4 * PANEL_IN, 1.15 * PANEL_IN * max(len(told), 1)),
+        layout="constrained",
+        squeeze=False,
     )
-    top = float(np.percentile(np.abs(error[mask]), BRIGHTEST)) or 1.0
-    panels = (("told: standard deviation [rad]", phase_std_rad), ("true: |error| [rad]", error))
-    for axis, (name, image) in zip(axes, panels, strict=False):
-        shown = axis.imshow(np.where(mask, np.abs(image), np.nan), cmap="magma", vmin=0, vmax=top)
-        axis.set_facecolor(NOT_SCORED)
-        axis.set(xticks=[], yticks=[])
-        axis.set_title(name, fontsize="medium")
-        figure.colorbar(shown, ax=axis, shrink=0.7)
-    told, found = binned_spread(error[mask], phase_std_rad[mask])
+    figure.suptitle(title)
+    if not told:
+        axes[0, 0].text(0.5, 0.5, "no arm tells how far off it is", ha="center")
+        for axis in axes[0]:
+            axis.set_axis_off()
+    for line, (name, spread) in zip(axes, told.items(), strict=False):
+        error = np.angle(aligned[name] * truth.conj())
+        top = float(np.percentile(np.abs(error[mask]), BRIGHTEST)) or 1.0
+        panels = {
+            f"{name}, told: standard deviation [rad]": spread,
+            f"{name}, true: |error| [rad]": np.abs(error),
+        }
+        for axis, (text, image) in zip(line, panels.items(), strict=False):
+            shown = axis.imshow(np.where(mask, image, np.nan), cmap="magma", vmin=0, vmax=top)
+            axis.set_facecolor(NOT_SCORED)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(text, fontsize="medium")
+            figure.colorbar(shown, ax=axis, shrink=0.7)
+        _draw_calibration(line[2], *binned_spread(error[mask], spread[mask]))
+    return figure
+
+
+def _draw_calibration(
+    axis: Axes, told: Float[np.ndarray, " bin"], found: Float[np.ndarray, " bin"]
+) -> None:
     limits = (0.7 * min(told.min(), found.min()), 1.4 * max(told.max(), found.max()))
-    axes[2].plot(limits, limits, color="gray", linestyle="--")
-    axes[2].plot(told, found, marker="o")
-    axes[2].set(
+    axis.plot(limits, limits, color="gray", linestyle="--")
+    axis.plot(told, found, marker="o")
+    axis.set(
         xscale="log",
         yscale="log",
         xlabel="told [rad]",
         ylabel="true, root mean square [rad]",
     )
-    figure.suptitle(title)
-    return figure
 
 
 def binned_spread(

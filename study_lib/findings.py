@@ -163,11 +163,16 @@ def _costs(sound: Sequence[Row]) -> list[str]:
             continue
         training = median(row["training_cpu_s"] for row in part)
         text = f"Training of {arm}: median {training:.3g} processor seconds, not counted above"
-        for (other,) in by_arm:
+        untrained = [
+            other
+            for (other,), rows in by_arm.items()
+            if not any(row["training_cpu_s"] for row in rows)
+        ]
+        for other in untrained:
             counts = [
                 training_repaid_after(row, others[row["dose"], row["view"], other])
                 for row in part
-                if other != arm and (row["dose"], row["view"], other) in others
+                if (row["dose"], row["view"], other) in others
             ]
             if counts:
                 text += f"; {_repaid(counts, other)}"

@@ -1,0 +1,137 @@
+"""The choice of a denoiser: likelihood of counts that the object was not made from, no truth."""
+
+import numpy as np
+import pytest
+from scipy.stats import poisson
+from small_training import measurement_of, true_object
+
+from study_lib.denoiser_choice import (
+    NONE,
+    DenoiserChoice,
+    box_of,
+    choose_denoiser,
+    chosen,
+    denoised_where_lit,
+    light_of,
+    likelihood_judge,
+)
+from study_lib.forward import exit_waves, expected_counts
+from study_lib.solver import reconstruct_measurement
+from study_lib.thinning import thinned
+
+PATTERNS = 400
+
+
+def losses_of(gains: dict[float, float], spread: float = 1.0) -> tuple[np.ndarray, dict]:
+    """Return losses whose mean gains are exactly these, and whose differences scatter."""
+    random = np.random.default_rng(3)
+    plain = np.zeros(PATTERNS)
+    losses = {}
+    for strength, gain in gains.items():
+        noise = random.standard_normal(PATTERNS)
+        noise = spread * (noise - noise.mean()) / noise.std(ddof=1)
+        losses["gaussian", strength] = -gain + noise
+    return plain, losses
+
+
+def test_the_best_strength_is_taken_where_the_others_are_clearly_worse():
+    choice = chosen(*losses_of({0.5: 0.4, 1.0: 1.0, 2.0: 0.3}))
+
+    assert (choice.family, choice.strength) == ("gaussian", 1.0)
+    best = max(choice.tried, key=lambda one: one.gain_nats)
+    assert best.gain_nats == pytest.approx(1.0)
+    assert best.standard_error_nats == pytest.approx(1 / PATTERNS**0.5)
+
+
+def test_the_strongest_within_one_standard_error_is_taken():
+    """The standard error of the difference of two of these is sqrt(2 / 400) = 0.07."""
+    assert chosen(*losses_of({1.0: 1.0, 2.0: 0.97, 4.0: 0.6})).strength == 2.0
+    assert chosen(*losses_of({1.0: 1.0, 2.0: 0.80, 4.0: 0.6})).strength == 1.0
+
+
+def test_nothing_is_done_where_nothing_helps_by_more_than_its_error():
+    choice = chosen(*losses_of({1.0: 0.03, 2.0: -0.5}))
+
+    assert (choice.family, choice.strength) == (NONE, 0.0)
+    assert choice.of_family == {"gaussian": 1.0}
+
+
+def test_the_least_harmful_is_taken_if_harm_within_the_error_is_allowed():
+    gains = {1.0: -0.03, 2.0: -0.5}
+
+    assert chosen(*losses_of(gains), least=True).strength == 1.0
+    assert chosen(*losses_of({1.0: -0.2}), least=True).family == NONE
+
+
+def test_the_family_with_the_largest_gain_is_taken():
+    plain, losses = losses_of({1.0: 0.5})
+    losses["total_variation", 0.5] = np.full(PATTERNS, -0.9)
+
+    choice = chosen(plain, losses)
+
+    assert choice.family == "total_variation"
+    assert choice.of_family == {"gaussian": 1.0, "total_variation": 0.5}
+
+
+def test_a_choice_survives_being_written_down():
+    choice = chosen(*losses_of({0.5: 0.4, 1.0: 1.0}))
+
+    assert DenoiserChoice.from_record(choice.record()) == choice
+
+
+def test_the_judge_is_the_likelihood_of_poisson_counts():
+    """Differences of the judge equal those of scipy's log-likelihood, pattern by pattern."""
+    import torch
+
+    measurement = measurement_of(photons=2e3)
+    truth = true_object()
+    other = np.full_like(truth, 0.9)
+
+    judge = likelihood_judge(measurement)
+
+    def log_likelihood(object_: np.ndarray) -> np.ndarray:
+        waves = exit_waves(
+            torch.from_numpy(measurement.probe),
+            torch.from_numpy(object_),
+            torch.from_numpy(measurement.positions_px),
+        )
+        rates = expected_counts(waves).numpy().astype(float) + 1e-6
+        return poisson.logpmf(measurement.counts, rates).sum(axis=(1, 2))
+
+    found = judge(other) - judge(truth)
+    np.testing.assert_allclose(found, log_likelihood(truth) - log_likelihood(other), rtol=1e-3)
+
+
+def test_few_photons_want_a_denoiser_and_a_perfect_object_wants_none():
+    measurement = measurement_of(photons=1e3)
+    part, held_out = thinned(measurement, 0.8, np.random.default_rng(4))
+    solved = reconstruct_measurement(part).object_
+
+    noisy = choose_denoiser(solved, part, held_out)
+    perfect = choose_denoiser(true_object(), part, held_out)
+
+    assert noisy.family != NONE
+    assert perfect.family == NONE
+    truth, light = true_object(), light_of(measurement)
+    lit = light > 0.3 * light.max()
+
+    def error(object_: np.ndarray) -> float:
+        ratio = (object_ * truth.conj())[lit]
+        return float(np.abs(np.angle(ratio * np.exp(-1j * np.angle(ratio.sum())))).mean())
+
+    assert error(noisy.applied(solved, part)) < 0.95 * error(solved)
+
+
+def test_what_no_pattern_lights_is_left_alone():
+    measurement = measurement_of()
+    object_ = np.random.default_rng(1).random(measurement.object_shape).astype(np.complex64)
+    before = object_.copy()
+
+    result = denoised_where_lit(object_, measurement, "gaussian", 2.0)
+
+    box = box_of(measurement)
+    changed = result != object_
+    assert changed[box].any()
+    changed[box] = False
+    assert not changed.any()
+    np.testing.assert_array_equal(object_, before)
