@@ -1,6 +1,7 @@
 """A trained network as a file that anyone can load, and that runs no code when it is loaded."""
 
 import hashlib
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,11 @@ def load_bundle(path: Path) -> TrainedNetwork:
         history = History.from_dict(content["history"])
         training_cpu_s = float(content["training_cpu_s"])
         measurement_sha256 = str(content["measurement_sha256"])
+    except pickle.UnpicklingError:  # whose text advises to load it all the same
+        raise InputError(
+            f"{path}: not a network of this study (holds more than numbers and text, or is torn); "
+            "train it again"
+        ) from None
     except Exception as error:  # torch raises many types here; each means the same to the user
         raise InputError(f"{path}: not a network of this study ({error}); train it again") from None
     channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it

@@ -12,6 +12,9 @@ PATTERN_S_PER_PIXEL = 1.7e-7
 ENGINE_S_PER_PIXEL = 2.1e-7  # LSQML of pty-chi
 SOLVER_S_PER_PIXEL = 2.4e-8
 LIMIT_S_PER_PIXEL = 6.5e-7  # of one solve
+THINNING_S_PER_PIXEL = 1.0e-6  # of one thinning, solver and denoisers included
+THINNINGS_TO_CHOOSE = 4  # that the choices before the network cost as much as
+STEP_S_PER_PIXEL = 2.0e-7  # of a pattern that a step explains, the network's share included
 
 Sizes = Mapping[tuple[str, str], tuple[int, int]]
 
@@ -43,13 +46,18 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
         per_group_s += PATTERN_S_PER_PIXEL * design.view(str(view)).gridsize ** 2
         return per_group_s * pixels * shown
     patterns = sizes[str(view), str(split)][0] if view else 0
+    if job.notebook == "03_train_thinned" and design.thinned is not None:
+        thinned = design.thinned
+        shown = thinned.members * thinned.steps * min(thinned.patterns_per_step, patterns)
+        thinnings = (thinned.sets + THINNINGS_TO_CHOOSE) * patterns
+        return pixels * (THINNING_S_PER_PIXEL * thinnings + STEP_S_PER_PIXEL * shown)
     if job.notebook == "04_reconstruct":
         iterative = design.iterative
         per_pattern_s = sum(
             SOLVER_S_PER_PIXEL * iterative.solver.epochs
             if name == "solver"
             else ENGINE_S_PER_PIXEL * iterative.epochs
-            for name in iterative.algorithms
+            for name in (*iterative.algorithms, *(iterative.denoised if split == "train" else ()))
         )
         return per_pattern_s * pixels * patterns
     if job.notebook == "05_compare":

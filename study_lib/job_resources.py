@@ -19,12 +19,13 @@ COST_MARGIN_ELSE = 5.0
 START_MB = {
     "01_dataset": 350,
     "03_train": 520,
+    "03_train_thinned": 520,
     "04_reconstruct": 600,
     "05_compare": 420,
     "06_summary": 250,
 }
 START_MB_ELSE = 200
-BYTES_PER_PIXEL = {"01_dataset": 10, "02_overlap": 10, "03_train": 20}
+BYTES_PER_PIXEL = {"01_dataset": 10, "02_overlap": 10, "03_train": 20, "03_train_thinned": 80}
 BYTES_PER_PIXEL_ELSE = 65
 BYTES_PER_BATCH_PIXEL = 2000
 MEMORY_MARGIN = 2.0

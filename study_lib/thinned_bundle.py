@@ -1,6 +1,7 @@
 """A trained `pinn-thinned` as a file that anyone can load, and that runs no code when loaded."""
 
 import json
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
             training_cpu_s=float(content["training_cpu_s"]),
             measurement_sha256=str(content["measurement_sha256"]),
         )
+    except pickle.UnpicklingError:  # whose text advises to load it all the same
+        raise InputError(
+            f"{path}: not an ensemble of this study (holds more than numbers and text, or is torn); "
+            "train it again"
+        ) from None
     except Exception as error:  # torch raises many types here; each means the same to the user
         raise InputError(
             f"{path}: not an ensemble of this study ({error}); train it again"

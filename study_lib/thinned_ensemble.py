@@ -217,7 +217,7 @@ def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> 
         smooth = ensemble.smoothing.applied
         mean = smooth(np.mean(each, axis=0), shown.noise)
         spread = phase_std([smooth(one, shown.noise) for one in each], mean)
-    return ThinnedResult(pasted(mean, 1), pasted(base, 1), pasted(spread, 0))
+    return ThinnedResult(pasted(mean, 1.0), pasted(base, 1.0), pasted(spread, 0.0))
 
 
 def photon_spread(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from study_lib.archive import read_npz
 from study_lib.bundle import load_bundle
+from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
 
 
 def results_of(run_folder: Path) -> dict[str, str]:
@@ -16,6 +17,10 @@ def results_of(run_folder: Path) -> dict[str, str]:
             for key, array in arrays.items():
                 if not key.endswith("wall_s"):
                     found[f"{name} {key}"] = array.tobytes().hex()
+        elif path.name == ENSEMBLE:
+            for index, member in enumerate(load_ensemble(path).members):
+                for key, weight in member.state_dict().items():
+                    found[f"{name} {index} {key}"] = weight.numpy().tobytes().hex()
         elif path.suffix == ".pt":
             for key, weight in load_bundle(path).network.state_dict().items():
                 found[f"{name} {key}"] = weight.numpy().tobytes().hex()

@@ -26,6 +26,7 @@ def test_views_of_a_dose_and_splits_of_a_view_run_together():
         "01_dataset": 1,
         "02_overlap": 3,
         "03_train": 1,
+        "03_train_thinned": 1,
         "04_reconstruct": 2,
         "05_compare": 2,
         "06_summary": 1,

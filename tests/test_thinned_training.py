@@ -1,0 +1,387 @@
+"""Training by thinned counts: repeatable, taken up again, and never worse than its base."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_training import measurement_of, true_object
+
+from study_lib.denoiser_choice import box_of
+from study_lib.errors import InputError
+from study_lib.forward import exit_waves, expected_counts
+from study_lib.solver import reconstruct_measurement
+from study_lib.thinned_bundle import load_ensemble, save_ensemble
+from study_lib.thinned_design import ThinnedDesign
+from study_lib.thinned_ensemble import (
+    Smoothing,
+    Trust,
+    mean_object,
+    phase_std,
+    photon_spread,
+    reconstruct_thinned,
+    trust_of,
+)
+from study_lib.thinned_input import choose
+from study_lib.thinned_sets import Scene, thinned_set
+from study_lib.thinned_training import train_thinned
+from study_lib.thinning import at_positions, thinned
+
+DESIGN = ThinnedDesign(
+    members=2,
+    sets=2,
+    steps=12,
+    patterns_per_step=16,
+    learning_rate=2e-3,
+    weight_decay=0.01,
+    gradient_clip_norm=100.0,
+    photon_shares=(0.5, 0.9),
+    kept_positions=(1.0, 0.6),
+    judged_share=0.8,
+    validation_share=0.15,
+    widths=(6, 8, 10),
+    thinnings=3,
+)
+
+
+@pytest.fixture(scope="module")
+def measurement():
+    return measurement_of(photons=5e3)
+
+
+@pytest.fixture(scope="module")
+def choices(measurement):
+    part, held_out = thinned(measurement, 0.8, np.random.default_rng(1))
+    return choose(reconstruct_measurement(part).object_, part, held_out)
+
+
+@pytest.fixture(scope="module")
+def trained(measurement):
+    return train_thinned(measurement, DESIGN, seed=4)
+
+
+def weights_of(ensemble) -> list[np.ndarray]:
+    return [
+        weight.numpy() for member in ensemble.members for weight in member.state_dict().values()
+    ]
+
+
+def same_weights(first, second) -> bool:
+    return all(map(np.array_equal, weights_of(first), weights_of(second)))
+
+
+# --- what it learns from
+
+
+def test_the_target_of_a_thinning_is_independent_of_its_input(measurement, choices):
+    """Kept counts and target add up; where a position was left out, all of it is target."""
+    one = thinned_set(
+        measurement,
+        choices,
+        box_of(measurement),
+        photon_share=0.7,
+        kept_share=0.5,
+        random=np.random.default_rng(2),
+    )
+
+    left_out = one.probe_scale == 1
+    assert int(left_out.sum()) == len(measurement.scan_index) - round(
+        0.5 * len(measurement.scan_index)
+    )
+    assert not one.is_whole
+    counts = torch.from_numpy(measurement.counts)
+    torch.testing.assert_close(one.counts[left_out].float(), counts[left_out])
+    part = one.counts[~left_out].double().sum() / counts[~left_out].double().sum()
+    assert float(part) == pytest.approx(0.3, abs=0.01)
+    torch.testing.assert_close(one.probe_scale[~left_out].square().mean(), torch.tensor(0.3))
+
+
+def test_the_deviance_is_least_at_the_truth(measurement, choices):
+    box = box_of(measurement)
+    scene, every = Scene.of(measurement, box), torch.arange(len(measurement.scan_index))
+    one = thinned_set(
+        measurement,
+        choices,
+        box,
+        photon_share=0.5,
+        kept_share=1.0,
+        random=np.random.default_rng(3),
+    )
+    truth = torch.from_numpy(true_object()[box])
+
+    at_truth = one.deviance_nats(truth, scene, every).mean()
+
+    others = (
+        one.shown.base_object,
+        1.02 * truth,
+        truth * torch.exp(0.05j * torch.arange(len(truth)))[:, None],
+    )
+    assert all(at_truth < one.deviance_nats(other, scene, every).mean() for other in others)
+    scanned = torch.from_numpy(measurement.positions_px) - torch.tensor(
+        [box[0].start, box[1].start]
+    )
+    rates = 0.5 * expected_counts(exit_waves(scene.probe, truth, scanned))
+    assert float(rates.sum()) == pytest.approx(float(one.counts.sum()), rel=0.02)
+
+
+def test_bad_pixels_have_no_say(measurement, choices):
+    bad = np.zeros(measurement.probe.shape, bool)
+    bad[3:6, 8] = True
+    broken = measurement.amplitudes.copy()
+    broken[:, bad] = 0
+    masked = replace(measurement, amplitudes=broken, bad_pixels=bad)
+    box = box_of(masked)
+
+    found = []
+    for value in (0.0, 40.0):
+        one = thinned_set(
+            masked,
+            choices,
+            box,
+            photon_share=0.5,
+            kept_share=1.0,
+            random=np.random.default_rng(3),
+        )
+        counts = one.counts.float()
+        counts[:, torch.from_numpy(bad)] = value
+        one = replace(one, counts=counts)
+        index = torch.arange(5)
+        found.append(one.deviance_nats(one.shown.base_object, Scene.of(masked, box), index))
+
+    torch.testing.assert_close(*found)
+
+
+# --- training
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(measurement, trained):
+    again, _ = train_thinned(measurement, DESIGN, seed=4)
+    other, _ = train_thinned(measurement, DESIGN, seed=5)
+
+    assert same_weights(trained[0], again)
+    assert not same_weights(trained[0], other)
+    assert trained[0].trust == again.trust
+
+
+def test_members_differ(trained):
+    first, second = trained[0].members
+
+    assert not torch.equal(first.output.weight, second.output.weight)
+
+
+@pytest.mark.parametrize("interrupted_at", [5, 12, 17])
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
+    measurement, trained, tmp_path, interrupted_at, monkeypatch
+):
+    monkeypatch.setattr("study_lib.thinned_training.CHECKPOINT_INTERVAL_S", 0.0)
+
+    def interrupt(what, done, total, loss):
+        if (what, done) == ("train", interrupted_at):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_thinned(measurement, DESIGN, seed=4, checkpoints=tmp_path, progress=interrupt)
+    steps = []
+    found, records = train_thinned(
+        measurement,
+        DESIGN,
+        seed=4,
+        checkpoints=tmp_path,
+        progress=lambda what, done, total, loss: steps.append(done) if what == "train" else None,
+    )
+
+    assert 1 < steps[0] <= interrupted_at
+    assert same_weights(found, trained[0])
+    assert [(one.member, one.step, one.loss) for one in records] == [
+        (one.member, one.step, one.loss) for one in trained[1]
+    ]
+
+
+def test_checkpoints_of_another_training_are_refused(measurement, tmp_path, monkeypatch):
+    monkeypatch.setattr("study_lib.thinned_training.CHECKPOINT_INTERVAL_S", 0.0)
+    train_thinned(measurement, DESIGN, seed=4, checkpoints=tmp_path)
+
+    with pytest.raises(InputError, match=r"checkpoint of another training .*seed: 4 there, 5 here"):
+        train_thinned(measurement, DESIGN, seed=5, checkpoints=tmp_path)
+
+
+def test_too_few_patterns_are_refused_with_the_remedy(measurement):
+    with pytest.raises(InputError, match=r"5 patterns: .* learns from 8 or more; use a view with"):
+        train_thinned(at_positions(measurement, np.arange(5)), DESIGN, seed=1)
+
+
+def test_a_large_object_is_learned_window_by_window(measurement, monkeypatch):
+    """A window holds whole patches of 16 pixels; the object of the others is not computed."""
+    monkeypatch.setattr("study_lib.thinned_training.TILE_PX", 1)  # two patches wide, at least
+    seen = []
+
+    def watch(self, shown, *view):
+        seen.append(tuple(shown.phasor.shape))
+        return original(self, shown, *view)
+
+    from study_lib.thinned_network import MixingNetwork
+
+    original = MixingNetwork.object_of
+    monkeypatch.setattr(MixingNetwork, "object_of", watch)
+    ensemble, _ = train_thinned(measurement, replace_steps(20), seed=2)
+
+    box = box_of(measurement)
+    whole = tuple(part.stop - part.start for part in box)
+    assert {shape for shape in seen if shape != whole} == {(32, 32)}
+    assert len(ensemble.members) == 1
+
+
+def replace_steps(steps: int) -> ThinnedDesign:
+    return DESIGN.model_copy(update={"steps": steps, "members": 1})
+
+
+# --- trust, object, spread
+
+
+def test_without_trust_the_arm_is_its_base(measurement, trained):
+    ensemble, _ = trained
+    doubtful = replace(ensemble, trust=Trust(gain_nats=0.1, standard_error_nats=0.2))
+    sure = replace(ensemble, trust=Trust(gain_nats=0.3, standard_error_nats=0.2))
+
+    kept, improved = (reconstruct_thinned(one, measurement) for one in (doubtful, sure))
+
+    np.testing.assert_array_equal(kept.object_, kept.base)
+    assert not kept.members_rad.any()
+    assert np.abs(improved.object_ - improved.base).max() > 1e-3
+    assert improved.members_rad.max() > 0
+
+
+def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
+    """A made-up residual of a tenth of the transmission is refused by the held-out counts."""
+    from study_lib.thinned_network import MixingNetwork
+
+    box = box_of(measurement)
+    whole = thinned_set(
+        measurement,
+        choices,
+        box,
+        photon_share=0.7,
+        kept_share=1.0,
+        random=np.random.default_rng(3),
+    )
+    network = MixingNetwork(
+        candidates=len(whole.shown.candidates), maps=4, base=whole.shown.base, widths=(6, 8, 10)
+    )
+    with torch.no_grad():
+        network.output.bias[whole.shown.base] = 50
+    scene, every = Scene.of(measurement, box), torch.arange(len(measurement.scan_index))
+
+    same = trust_of([network], Smoothing.none(), [whole], scene, every)
+    with torch.no_grad():
+        network.output.bias[-1] = 1 / 3
+    spoiled = trust_of([network], Smoothing.none(), [whole], scene, every)
+
+    assert same.gain_nats == pytest.approx(0, abs=1e-3)
+    assert not same.given
+    assert spoiled.gain_nats < -3 * spoiled.standard_error_nats
+
+
+def test_the_object_is_one_where_no_light_falls(measurement, trained):
+    found = reconstruct_thinned(trained[0], measurement)
+
+    outside = np.ones(measurement.object_shape, bool)
+    outside[box_of(measurement)] = False
+    for object_ in (found.object_, found.base):
+        assert object_.shape == measurement.object_shape
+        np.testing.assert_array_equal(object_[outside], 1)
+    np.testing.assert_array_equal(found.members_rad[outside], 0)
+
+
+def test_patterns_of_another_size_are_refused(measurement, trained):
+    other = replace(trained[0], side_px=64)
+
+    with pytest.raises(InputError, match=r"patterns of 16 pixels, but pinn-thinned .* on 64"):
+        reconstruct_thinned(other, measurement)
+
+
+def test_a_bundle_gives_the_same_object_again(measurement, trained, tmp_path):
+    save_ensemble(tmp_path / "ensemble.pt", trained[0])
+
+    loaded = load_ensemble(tmp_path / "ensemble.pt")
+
+    assert (loaded.choices, loaded.smoothing, loaded.trust, loaded.design) == (
+        trained[0].choices,
+        trained[0].smoothing,
+        trained[0].trust,
+        trained[0].design,
+    )
+    np.testing.assert_array_equal(
+        reconstruct_thinned(loaded, measurement).object_,
+        reconstruct_thinned(trained[0], measurement).object_,
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"not a bundle", b"PK\x03\x04 torn"])
+def test_a_broken_bundle_is_refused_with_the_remedy(tmp_path, content):
+    (tmp_path / "ensemble.pt").write_bytes(content)
+
+    with pytest.raises(InputError, match=r"ensemble\.pt: not an ensemble .* train it again"):
+        load_ensemble(tmp_path / "ensemble.pt")
+    with pytest.raises(InputError, match=r"no ensemble; run `study train-thinned`"):
+        load_ensemble(tmp_path / "absent.pt")
+
+
+def test_phase_spread_is_that_of_the_phases_and_not_of_the_global_phase():
+    random = np.random.default_rng(3)
+    noise = 0.05 * random.standard_normal((40, 30, 30))
+    turns = random.uniform(-3, 3, 40)
+    objects = [
+        (0.8 * np.exp(1j * (phase + turn))).astype(np.complex64)
+        for phase, turn in zip(noise, turns, strict=True)
+    ]
+
+    spread = phase_std(objects, np.full((30, 30), 0.8, np.complex64))
+
+    assert np.sqrt((spread**2).mean()) == pytest.approx(0.05, rel=0.03)
+
+
+def test_the_spread_over_thinnings_is_that_over_repeated_experiments():
+    """Told from one measurement, against the scatter of many: right within a third."""
+    first = measurement_of(photons=2e4)
+    design = DESIGN.model_copy(update={"thinnings": 8})
+    ensemble, _ = train_thinned(first, design, seed=4)
+    told = photon_spread(ensemble, first, np.random.default_rng(1))
+    random = np.random.default_rng(9)
+    rates = expected_counts(
+        exit_waves(
+            torch.from_numpy(first.probe),
+            torch.from_numpy(true_object()),
+            torch.from_numpy(first.positions_px),
+        )
+    ).numpy()
+    objects = [
+        reconstruct_thinned(
+            ensemble,
+            replace(first, amplitudes=np.sqrt(random.poisson(rates)).astype(np.float32)),
+        ).object_
+        for _ in range(8)
+    ]
+    lit = told > 0
+
+    found = phase_std(objects, np.mean(objects, axis=0))
+
+    ratio = np.sqrt((told[lit] ** 2).mean() / (found[lit] ** 2).mean())
+    assert 0.67 < ratio < 1.5
+
+
+def test_the_mean_object_is_the_mean_over_members(measurement, choices):
+    box = box_of(measurement)
+    whole = thinned_set(
+        measurement,
+        choices,
+        box,
+        photon_share=0.7,
+        kept_share=1.0,
+        random=np.random.default_rng(3),
+    )
+    ensemble, _ = train_thinned(measurement, DESIGN, seed=4)
+
+    with torch.no_grad():
+        each = [member.object_of(whole.shown).numpy() for member in ensemble.members]
+
+    np.testing.assert_allclose(mean_object(ensemble.members, whole.shown), sum(each) / 2, atol=1e-6)
