@@ -81,7 +81,7 @@ def load_bundle(path: Path) -> TrainedNetwork:
         measurement_sha256 = str(content["measurement_sha256"])
     except pickle.UnpicklingError:  # whose text advises to load it all the same
         raise InputError(
-            f"{path}: not a network of this study (holds more than numbers and text, or is torn); "
+            f"{path}: not a network of this study (torn, or holds more than numbers and text); "
             "train it again"
         ) from None
     except Exception as error:  # torch raises many types here; each means the same to the user

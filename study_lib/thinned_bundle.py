@@ -65,7 +65,7 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
         )
     except pickle.UnpicklingError:  # whose text advises to load it all the same
         raise InputError(
-            f"{path}: not an ensemble of this study (holds more than numbers and text, or is torn); "
+            f"{path}: not an ensemble of this study (torn, or holds more than numbers and text); "
             "train it again"
         ) from None
     except Exception as error:  # torch raises many types here; each means the same to the user
@@ -82,6 +82,7 @@ def _member(
         maps=MAPS,
         base=0,
         widths=design.widths,
+        residual_scale=design.residual_scale,
         half_precision=bool(content["half_precision"]),
     )
     network.load_state_dict(state)

@@ -33,6 +33,12 @@ class ThinnedDesign(Frozen):
         gt=0, lt=0.5, description="of the train split, a strip at its end; decides on trust"
     )
     widths: tuple[int, int, int] = Field(description="channels of the network's three stages")
+    residual_scale: float = Field(
+        ge=0, default=0.3, description="of the transmission that one unit of the output adds"
+    )
+    turned_views: bool = Field(
+        default=True, description="whether it learns from turned and mirrored objects too"
+    )
     thinnings: int = Field(ge=2, description="of a measurement, whose spread is shown")
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """A trained `pinn-thinned`: its members, what they are to be trusted with, and their object."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,13 @@ from study_lib.thinned_network import MixingNetwork
 from study_lib.thinned_sets import Scene, ThinnedSet
 from study_lib.thinning import thinned
 
+Seen = Callable[[ThinnedInput], ThinnedInput]
 SMOOTHED_BY = ("total_variation", "non_local_means")
+
+
+def as_it_is(shown: ThinnedInput) -> ThinnedInput:
+    """Return an input unchanged."""
+    return shown
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,10 @@ class Trust:
 
 @dataclass(frozen=True)
 class ThinnedEnsemble:
-    """Everything learned from a train split."""
+    """Everything learned from a train split.
+
+    ``seen_as`` changes every input before the networks see it; it is not part of a bundle.
+    """
 
     members: tuple[MixingNetwork, ...]
     choices: ThinnedChoices
@@ -120,6 +129,7 @@ class ThinnedEnsemble:
     half_precision: bool
     training_cpu_s: float
     measurement_sha256: str = ""
+    seen_as: Seen = as_it_is
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,7 @@ def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> 
         whole[box] = np.where(lit, part, beyond)
         return whole
 
-    shown = thinned_input(measurement, ensemble.choices, box)
+    shown = ensemble.seen_as(thinned_input(measurement, ensemble.choices, box))
     base = mean = shown.base_object.numpy()
     spread: np.ndarray = np.zeros(base.shape, np.float32)
     if ensemble.trust.given:

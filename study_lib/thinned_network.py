@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from study_lib.thinned_input import ThinnedInput
 
-RESIDUAL_SCALE = 0.3  # of the transmission that one unit of the output adds
 TRUST_IN_BASE = 3.0  # its lead over the other candidates before training, in units of the softmax
 COARSEST = 4  # pixels of the input behind one of the coarsest stage
 
@@ -25,6 +24,8 @@ class MixingNetwork(nn.Module):
         Candidate that has nearly all of the weight before training.
     widths
         Channels of the three stages.
+    residual_scale
+        Of the transmission that one unit of the output adds.
     half_precision
         Whether convolutions are computed in bfloat16; the last one never is.
     """
@@ -36,11 +37,13 @@ class MixingNetwork(nn.Module):
         maps: int,
         base: int,
         widths: tuple[int, int, int],
+        residual_scale: float = 0.3,
         half_precision: bool = False,
     ) -> None:
         super().__init__()
         fine, middle, coarse = widths
         self.candidates, self.half_precision = candidates, half_precision
+        self.residual_scale = residual_scale
         self.enter = _block(2 * candidates + maps, fine)
         self.down = _block(fine, middle)
         self.deepest = _block(middle, coarse)
@@ -76,7 +79,7 @@ class MixingNetwork(nn.Module):
         found = self((images.flip(-1) if mirrored else images)[None])[0]
         found = torch.rot90(found.flip(-1) if mirrored else found, -quarter_turns, (-2, -1))
         trust = torch.softmax(found[: self.candidates], dim=0)
-        residual = RESIDUAL_SCALE * torch.complex(found[-2], found[-1])
+        residual = self.residual_scale * torch.complex(found[-2], found[-1])
         mixed: Tensor = (trust * shown.candidates).sum(0) + residual
         return shown.phasor * mixed
 

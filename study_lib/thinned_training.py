@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ from study_lib.network import has_fast_bfloat16
 from study_lib.seeding import generator, torch_seed
 from study_lib.solver import reconstruct_measurement
 from study_lib.thinned_design import ThinnedDesign
-from study_lib.thinned_ensemble import Smoothing, ThinnedEnsemble, Trust, trust_of
+from study_lib.thinned_ensemble import (
+    Seen,
+    Smoothing,
+    ThinnedEnsemble,
+    Trust,
+    as_it_is,
+    trust_of,
+)
 from study_lib.thinned_input import MAPS, choose, thinned_input
 from study_lib.thinned_network import MixingNetwork
 from study_lib.thinned_sets import Scene, ThinnedSet, thinned_sets
@@ -76,6 +83,7 @@ def train_thinned(
     checkpoints: Path | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
+    seen_as: Seen = as_it_is,
 ) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
     """Return an ensemble that improves the solver's object, and how it came about.
 
@@ -95,6 +103,8 @@ def train_thinned(
         Called with what is done, steps done, steps in all, and the loss.
     note
         Told of damaged checkpoints and of a change of machine.
+    seen_as
+        Changes every input before the networks see it, to learn what an input is good for.
 
     Raises
     ------
@@ -116,7 +126,8 @@ def train_thinned(
         stop_requests(watched=checkpoints is not None) as stop,
         borrowed_process(CPU, None, torch_seed(seed, "thinned weights")),
     ):
-        return _Training(measurement, design, seed, stop, checkpoints, tell, note).to_the_end()
+        training = _Training(measurement, design, seed, stop, checkpoints, tell, note, seen_as)
+        return training.to_the_end()
 
 
 class _Training:
@@ -131,9 +142,10 @@ class _Training:
         checkpoints: Path | None,
         tell: Progress,
         note: Note | None,
+        seen_as: Seen,
     ) -> None:
         self.measurement, self.design, self.seed = measurement, design, seed
-        self.stop, self.tell = stop, tell
+        self.stop, self.tell, self.seen_as = stop, tell, seen_as
         self.started_s, self.saved_s = time.process_time(), time.monotonic()
         self.box = box_of(measurement)
         self.scene = Scene.of(measurement, self.box)
@@ -165,7 +177,7 @@ class _Training:
         solved = reconstruct_measurement(part).object_
         self.choices = choose(solved, part, held_out)
         self.tell("choose", 1, 1, math.nan)
-        self.sets = thinned_sets(
+        sets = thinned_sets(
             self.measurement,
             self.choices,
             self.box,
@@ -175,6 +187,7 @@ class _Training:
             random=generator(self.seed, "thinned sets"),
             progress=lambda done, count: self.tell("thin", done, count, math.nan),
         )
+        self.sets = [replace(one, shown=self.seen_as(one.shown)) for one in sets]
         member = self._restored(state) if state else self._fresh_member(0)
         while True:
             self._train(member, total)
@@ -183,7 +196,7 @@ class _Training:
                 break
             member = self._fresh_member(len(self.finished))
             self._save(member)
-        shown = thinned_input(part, self.choices, self.box, solved)
+        shown = self.seen_as(thinned_input(part, self.choices, self.box, solved))
         smoothing = Smoothing.chosen(self.finished, shown, part, held_out, self.box)
         trust = self._trust(smoothing)
         cpu_s = time.process_time() - self.started_s + (state["cpu_s"] if state else 0.0)
@@ -197,6 +210,7 @@ class _Training:
             side_px=self.measurement.probe.shape[-1],
             half_precision=self.half_precision,
             training_cpu_s=cpu_s,
+            seen_as=self.seen_as,
         )
         return ensemble, self.records
 
@@ -212,6 +226,7 @@ class _Training:
             maps=MAPS,
             base=shown.base,
             widths=self.design.widths,
+            residual_scale=self.design.residual_scale,
             half_precision=self.half_precision,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         order = torch.Generator().manual_seed(torch_seed(self.seed, "thinned order", index))
@@ -269,7 +284,8 @@ class _Training:
         inside = self.learned[self._lies_in(window)]
         chosen = torch.randperm(len(inside), generator=member.order)[: design.patterns_per_step]
         object_ = one.shown.phasor.clone()
-        object_[window] = member.network.object_of(one.shown.window(window), draw(4), bool(draw(2)))
+        turns, mirrored = (draw(4), bool(draw(2))) if design.turned_views else (0, False)
+        object_[window] = member.network.object_of(one.shown.window(window), turns, mirrored)
         loss = one.deviance_nats(object_, self.scene, inside[chosen]).mean()
         member.optimizer.zero_grad()
         loss.backward()

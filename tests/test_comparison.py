@@ -37,6 +37,7 @@ from study_lib.paths import (
     comparison_folder,
     phase_root,
     summary_files,
+    thinned_folder,
     training_folder,
     view_path,
 )
@@ -46,10 +47,13 @@ from study_lib.reconstruction_jobs import RESULT, arm_folder
 from study_lib.ring_correlation import fourier_ring_correlation, ring_sums, window_of
 from study_lib.scoring import scored_pixels
 from study_lib.summary import write_summary
+from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.thinned_job import train_thinned_view
 from study_lib.training_job import train_view
 
 DOSE = 1e4
 VIEW = "sparse"
+ARM_NAMES = {"pinn", "pinn-thinned", "lsqml", "lsqml-denoised", "solver", "solver-denoised"}
 TINY = (
     "patch_size_px=16",
     "scan={kind: raster, rows: 7, columns: 9, step_px: 3.0, jitter_px: 0.6}",
@@ -57,6 +61,7 @@ TINY = (
     "training.epochs=1",
     "training.steps_min=0",
     "training.precision=float32",
+    "thinned.steps=4",
     "iterative.epochs=3",
 )
 
@@ -88,8 +93,10 @@ class Run:
     def weights(self) -> str:
         path = training_folder(self.root / "E", DOSE, VIEW, 2) / BUNDLE
         digest = hashlib.sha256()
-        for weight in load_bundle(path).network.state_dict().values():
-            digest.update(weight.contiguous().numpy().tobytes())
+        members = load_ensemble(thinned_folder(self.root / "E", DOSE, VIEW) / ENSEMBLE).members
+        for network in (load_bundle(path).network, *members):
+            for weight in network.state_dict().values():
+                digest.update(weight.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def iterated(self, split: str) -> dict[str, np.ndarray]:
@@ -105,6 +112,7 @@ class Run:
 def reconstruct_and_train(run: Run) -> None:
     roots = run.roots(of="CD")
     train_view(run.design, DOSE, VIEW, artifact_root=run.root / "E", **roots)
+    train_thinned_view(run.design, DOSE, VIEW, artifact_root=run.root / "E", **roots)
     for split in SPLITS:
         reconstruct_view(run.design, DOSE, VIEW, split, artifact_root=run.root / "F", **roots)
 
@@ -138,7 +146,7 @@ def run(tmp_path_factory) -> Run:
     """Every phase once, with a witness at the door of each arm."""
     root = tmp_path_factory.mktemp("run")
     design = load_design("smoke", TINY)
-    run = Run(root, design, {"train": [], "lsqml": [], "solver": [], "pinn": []})
+    run = Run(root, design, {"train": [], "lsqml": [], "solver": [], "pinn": [], "thinned": []})
 
     def witness(name, function):
         def call(*arguments, **named):
@@ -167,6 +175,8 @@ def run(tmp_path_factory) -> Run:
         for name, module in (("lsqml", ptychi_engine), ("solver", solver)):
             patch.setattr(module, "reconstruct", witness(name, module.reconstruct))
         patch.setattr(arms, "reconstruct", witness("pinn", arms.reconstruct))
+        thinned = witness("thinned", arms.reconstruct_thinned)
+        patch.setattr(arms, "reconstruct_thinned", thinned)
         reconstruct_and_train(run)
         for split in SPLITS:
             run.compare(split, root / "G")
@@ -208,10 +218,17 @@ def test_every_arm_was_given_the_patterns_of_the_view(run):
 
     assert np.array_equal(trained_on.amplitudes, wanted["train"]["diffraction"])
     assert np.array_equal(trained_on.groups, wanted["train"]["groups"])
-    told = (run.seen[name] for name in ("pinn", "lsqml", "solver"))
-    for split, network, *iterations in zip(order, *told, strict=True):
+    for split, *networks in zip(order, run.seen["pinn"], run.seen["thinned"], strict=True):
+        # Beside the patterns themselves, thinned ones were seen by the solver and by LSQML.
+        iterations = [
+            seen
+            for name in ("lsqml", "solver")
+            for seen in run.seen[name]
+            if np.array_equal(seen["amplitudes"], wanted[split]["diffraction"])
+        ]
+        assert len(iterations) >= 2
         positions = np.stack([wanted[split]["ycoords"], wanted[split]["xcoords"]], axis=1)
-        for seen in (vars(network), *iterations):
+        for seen in (*map(vars, networks), *iterations):
             assert np.array_equal(seen["amplitudes"], wanted[split]["diffraction"])
             assert np.array_equal(seen["positions_px"], positions)
             assert np.array_equal(seen["probe"], wanted[split]["probeGuess"])
@@ -224,7 +241,7 @@ def test_every_arm_reports_the_patterns_of_the_view(run, split):
 
     results = {name: arm(request) for name, arm in arms_of(run.design).items()}
 
-    assert {"pinn", "lsqml", "solver"} <= results.keys()
+    assert set(results) == ARM_NAMES
     for result in results.values():
         assert np.array_equal(result.scan_index, measurement.scan_index)
         assert result.object_.shape == measurement.object_shape
@@ -270,7 +287,7 @@ def test_other_counts_do_change_every_arm(run, tmp_path):
         assert not np.array_equal(changed.iterated("test")[name], run.iterated("test")[name])
 
 
-@pytest.mark.parametrize("arm", ["pinn", "lsqml", "solver"])
+@pytest.mark.parametrize("arm", sorted(ARM_NAMES))
 def test_a_result_from_other_data_is_refused(run, arm):
     """New counts at the same positions: the old result must not be scored against them."""
     stale = dataclasses.replace(request_of(run, "test"), sha256="0" * 64, train_sha256="0" * 64)
@@ -589,8 +606,8 @@ def test_an_object_with_a_hole_has_no_photon_limit(run):
 @pytest.mark.parametrize(
     ("missing", "arms", "reason"),
     [
-        ("E", {"pinn"}, r"pinn: .*model\.pt is not there; run `study train`"),
-        ("F", {"lsqml", "solver"}, r"it was not run; run `study reconstruct`"),
+        ("E", {"pinn", "pinn-thinned"}, r"pinn.*: .*\.pt is not there; run `study train"),
+        ("F", ARM_NAMES - {"pinn", "pinn-thinned"}, r"it was not run; run `study reconstruct`"),
     ],
 )
 def test_a_missing_arm_is_a_missing_row_with_its_reason(missing, arms, reason, run, tmp_path):
@@ -696,7 +713,9 @@ def test_summary_as_data_says_what_the_text_says(run, tmp_path):
     for split in SPLITS:
         assert len(told["findings"][split]) > 5
         assert all(f"- {line}\n" in text for line in told["findings"][split])
-    assert {row["arm"] for row in told["highlights"]} == {"PtychoPINN gs2", "solver"}
+    assert {row["arm"] for row in told["highlights"]} == {
+        row["label"] for row in table if row["arm"] != "lsqml"
+    }
 
 
 def test_inventory_lists_what_the_phases_recorded_with_its_hash(run, tmp_path):

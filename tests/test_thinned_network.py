@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from study_lib.thinned_input import MAPS, ThinnedInput
-from study_lib.thinned_network import RESIDUAL_SCALE, MixingNetwork
+from study_lib.thinned_network import MixingNetwork
 
 CANDIDATES, BASE = 5, 2
 SHAPE = (27, 38)  # multiples of nothing
@@ -54,7 +54,7 @@ def test_where_all_candidates_agree_only_the_residual_differs():
 
     with torch.no_grad():
         residual = network(same.channels[None])[0, -2:]
-    expected = same.candidates[0] + RESIDUAL_SCALE * torch.complex(residual[0], residual[1])
+    expected = same.candidates[0] + network.residual_scale * torch.complex(residual[0], residual[1])
     torch.testing.assert_close(object_, same.phasor * expected)
 
 
