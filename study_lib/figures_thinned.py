@@ -75,6 +75,69 @@ def validation_gains(history: Sequence[Mapping[str, float]], *, title: str) -> F
     return figure
 
 
+def trust_panels(trust: Float[np.ndarray, "k y x"], names: Sequence[str], *, title: str) -> Figure:
+    """Show how far the network trusts each candidate in each pixel; those it trusts most first.
+
+    Parameters
+    ----------
+    trust : (k, y, x)
+        Sums to one in every pixel.
+    names
+        Of the candidates.
+    title
+        What they belong to.
+    """
+    order = np.argsort(-trust.mean(axis=(1, 2)), kind="stable")
+    columns = min(len(order), 3)
+    rows = -(-len(order) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.4 * PANEL_IN * columns, PANEL_IN * rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, index in zip(axes.flat, order, strict=False):
+        shown = axis.imshow(trust[index], cmap="viridis", vmin=0, vmax=1)
+        share = trust[index].mean()
+        axis.set_title(
+            f"{names[index].replace('_', ' ')}, {share:.2f} on average", fontsize="small"
+        )
+    figure.colorbar(shown, ax=axes, shrink=0.7, label="trust")
+    figure.suptitle(title)
+    return figure
+
+
+def gains_by_position(
+    gains_nats: Mapping[str, Float[np.ndarray, " scan"]],
+    positions_px: Float[np.ndarray, "scan 2"],
+    *,
+    title: str,
+) -> Figure:
+    """Show by how much the network makes each pattern's held-out counts likelier; 0 is the base."""
+    figure, axes = plt.subplots(
+        1,
+        len(gains_nats),
+        figsize=(1.7 * PANEL_IN * len(gains_nats), 1.1 * PANEL_IN),
+        layout="constrained",
+        squeeze=False,
+    )
+    top = max(float(np.abs(gains).max()) for gains in gains_nats.values()) or 1.0
+    for axis, (name, gains) in zip(axes[0], gains_nats.items(), strict=True):
+        shown = axis.scatter(
+            positions_px[:, 1], positions_px[:, 0], c=gains, s=18, cmap="RdBu", vmin=-top, vmax=top
+        )
+        axis.invert_yaxis()
+        axis.set(aspect="equal", xlabel="x [px]", ylabel="y [px]")
+        error = gains.std(ddof=1) / len(gains) ** 0.5
+        axis.set_title(f"{name}: mean {gains.mean():.3g} ± {error:.2g}", fontsize="medium")
+    figure.colorbar(shown, ax=axes, label="gain [nats]", shrink=0.8)
+    figure.suptitle(title)
+    return figure
+
+
 def spread_and_error(
     told: Mapping[str, Float[np.ndarray, "y x"]],
     aligned: Mapping[str, Complex[np.ndarray, "y x"]],

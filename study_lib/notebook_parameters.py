@@ -122,6 +122,15 @@ class ExploreRunParameters(CompareParameters):
     sliders: Literal["auto", "on", "off"] = Field(description="auto: where somebody can move them")
 
 
+class ExploreNetworkParameters(OverlapParameters):
+    """A notebook beside the phases: what pinn-thinned of a run owes to each of its parts."""
+
+    notebook = "explore_network"
+    pattern: int = Field(ge=0, description="index of the pattern that is shown thinned")
+    members: int = Field(ge=1, description="networks of each training without a part")
+    steps: int = Field(ge=1, description="of each of them")
+
+
 class WatchRunParameters(PhaseParameters):
     """A notebook beside the phases: a run while it goes on."""
 
@@ -181,6 +190,7 @@ NOTEBOOKS: dict[str, type[NotebookParameters]] = {
         SummaryParameters,
         ExploreObjectsParameters,
         ExploreRunParameters,
+        ExploreNetworkParameters,
         WatchRunParameters,
         LessonForwardModelParameters,
         LessonDoseAndOverlapParameters,

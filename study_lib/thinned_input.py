@@ -76,7 +76,7 @@ class ThinnedInput:
     ``candidates`` (k, y, x) are objects over ``phasor`` (y, x), the slow phase of the solver's;
     ``maps`` (4, y, x) both parts of the likelihood's preconditioned gradient at the base, the
     light's logarithm, and the noise it leaves. ``base`` is the index of the base,
-    ``noise`` the level of the noise in the solver's object.
+    ``noise`` the level of the noise in the solver's object, ``names`` say what each candidate is.
     """
 
     candidates: Complex[Tensor, "k y x"]
@@ -84,6 +84,7 @@ class ThinnedInput:
     maps: Float[Tensor, "maps y x"]
     base: int
     noise: float
+    names: tuple[str, ...] = ()
 
     @property
     def channels(self) -> Float[Tensor, "channels y x"]:
@@ -178,6 +179,7 @@ def thinned_input(
         maps=torch.from_numpy(np.stack(maps).astype(np.float32)),
         base=list(images).index(choices.base),
         noise=noise,
+        names=tuple(images),
     )
 
 
