@@ -1,0 +1,164 @@
+"""How pinn-thinned carries over: to other objects, doses and probes, and to a measured star.
+
+    OMP_NUM_THREADS=1 python benchmarks/transfer.py                 # laptop, sparse: ten minutes
+    OMP_NUM_THREADS=1 python benchmarks/transfer.py --star base.npz # measured, from `study import`
+
+Trains on the train split of each kind of object and tries each ensemble on the test split of every
+kind. ``network`` is shown as if trusted; ``gain`` is what photons of the *tried* measurement that
+were kept from the input say of it against the base, and so decides without a truth whether the
+network is used there. Then the home ensemble at a tenth and ten times its dose, and told a probe of
+5 % more defocus. With ``--star`` the two halves of measured patterns: no truth, but the Fourier
+ring correlation of two objects made of disjoint photons, and the same gains.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from study_lib.contract import load_dataset
+from study_lib.design import StudyDesign
+from study_lib.generation import generate_dose
+from study_lib.measurement import Measurement, load_measurement
+from study_lib.network_studies import SURE, accepted_by, local_gains
+from study_lib.overlap_job import write_view
+from study_lib.paths import view_path
+from study_lib.presets import load_design
+from study_lib.probe import zone_plate_probe
+from study_lib.ring_correlation import fourier_ring_correlation
+from study_lib.scoring import scored_pixels, scores_of
+from study_lib.thinned_ensemble import ThinnedEnsemble, reconstruct_thinned
+from study_lib.thinned_training import train_thinned
+from study_lib.thinning import at_positions, thinned
+
+KINDS = ("grains", "cells", "power_law", "siemens_star")
+SEED = 1
+
+
+def halves(
+    design: StudyDesign, dose: float, view: str, folder: Path
+) -> tuple[Measurement, Measurement, np.ndarray]:
+    """Return train and test split of one dose and view, and the true object."""
+    roots = {"phase_c_root": folder / "C", "phase_d_root": folder / "D"}
+    generate_dose(design, dose, folder / "C")
+    if view != "baseline":
+        where = {"output_root": folder / "D", "artifact_root": folder / "D"}
+        write_view(design, dose, view, phase_c_root=folder / "C", **where)
+    paths = [view_path(*roots.values(), dose, view, split) for split in ("train", "test")]
+    train, test = map(load_measurement, paths)
+    return train, test, load_dataset(paths[1])[0]["objectGuess"]
+
+
+def line(name: str, ensemble: ThinnedEnsemble, test: Measurement, truth: np.ndarray) -> str:
+    """Return scores of base and network, and what the tried measurement itself says."""
+    crop, mask = scored_pixels(test, 0.1)
+    found = reconstruct_thinned(replace(ensemble, trust=SURE), test)
+    texts = []
+    for object_ in (found.base, found.object_):
+        limits = {"registration_limit_px": 3.0, "frc_threshold": 0.5}
+        scores, _ = scores_of(object_, truth, crop, mask, **limits)
+        texts.append(f"{scores['phase_ssim']:.3f} / {scores['phase_psnr_db']:5.2f} dB")
+    return f"{name:32s} base {texts[0]}   network {texts[1]}   {verdict(ensemble, test)}"
+
+
+def verdict(ensemble: ThinnedEnsemble, test: Measurement) -> str:
+    """Return whether held-out photons of a measurement accept a network trained elsewhere."""
+    trust = accepted_by(local_gains(ensemble, test, np.random.default_rng(SEED)))
+    word = "used" if trust.given else "base kept"
+    return f"gain {trust.gain_nats:7.2f} +- {trust.standard_error_nats:5.2f} nats: {word}"
+
+
+def objects(arguments: argparse.Namespace, root: Path) -> None:
+    """Print what ensembles do on objects, doses and probes other than their own."""
+    designs = {
+        kind: load_design(
+            arguments.preset,
+            [f"specimen.kind={kind}", "doses=[1.0e+3, 1.0e+4, 1.0e+5]"]
+            if kind != "grains"
+            else ["doses=[1.0e+3, 1.0e+4, 1.0e+5]"],
+        )
+        for kind in KINDS
+    }
+    view, dose = arguments.view, arguments.dose
+    data = {kind: halves(designs[kind], dose, view, root / kind) for kind in KINDS}
+    trained = {}
+    for kind in tqdm(KINDS, unit="training"):
+        thinned_design = designs[kind].thinned
+        trained[kind], _ = train_thinned(data[kind][0], thinned_design, seed=SEED)
+    print(f"{arguments.preset}, {view}, {dose:g} photons per pattern, phase SSIM / PSNR")
+    for tried, (_, test, truth) in data.items():
+        for taught, ensemble in trained.items():
+            print(line(f"taught by {taught}, tried on {tried}", ensemble, test, truth))
+    home = trained["grains"]
+    for other in (dose / 10, dose * 10):
+        _, test, truth = halves(designs["grains"], other, view, root / f"grains{other:g}")
+        print(line(f"grains, at {other:g} photons", home, test, truth))
+    _, test, truth = data["grains"]
+    print(line("grains, told 5 % more defocus", home, wrong_probe(test, designs["grains"]), truth))
+
+
+def wrong_probe(measurement: Measurement, design: StudyDesign) -> Measurement:
+    """Return the measurement as told a probe of 5 % more defocus."""
+    probe = design.probe
+    told = zone_plate_probe(
+        side_px=design.patch_size_px,
+        aperture_per_px=probe.aperture_per_px,
+        stop_ratio=probe.stop_ratio,
+        defocus_radius_px=1.05 * probe.defocus_radius_px,
+    )
+    power = np.sqrt((np.abs(measurement.probe) ** 2).sum() / (np.abs(told) ** 2).sum())
+    return replace(measurement, probe=(power * told).astype(np.complex64))
+
+
+def star(path: Path, preset: str) -> None:
+    """Print what can be told of measured patterns without a truth."""
+    whole = load_measurement(path)
+    rows = whole.positions_px[:, 0]
+    order = np.argsort(rows, kind="stable")
+    train, test = (at_positions(whole, np.sort(part)) for part in np.array_split(order, 2))
+    ensemble, _ = train_thinned(train, load_design(preset).thinned, seed=SEED)
+    trust = ensemble.trust
+    print(
+        f"measured star, {len(train.scan_index)} + {len(test.scan_index)} patterns: "
+        f"gain on the validation strip {trust.gain_nats:.2f} +- {trust.standard_error_nats:.2f} "
+        f"nats, base {ensemble.choices.base}; test half: {verdict(ensemble, test)}"
+    )
+    sure = replace(ensemble, trust=SURE)
+    parts = thinned(test, 0.5, np.random.default_rng(SEED))
+    crop, mask = scored_pixels(test, 0.1)
+    found = [reconstruct_thinned(sure, part) for part in parts]
+    for name, pair in {
+        "base": [one.base for one in found],
+        "network": [one.object_ for one in found],
+    }.items():
+        ring = fourier_ring_correlation(pair[0][crop], pair[1][crop], mask)
+        print(f"  {name:8s} correlation of disjoint photons: {_some(ring.correlation)}")
+    print(f"  {'':8s} at frequency / Nyquist:           {_some(ring.frequency)}")
+
+
+def _some(values: Sequence[float]) -> str:
+    picked = np.linspace(1, len(values) - 1, 8).astype(int)
+    return "  ".join(f"{values[index]:.3f}" for index in picked)
+
+
+def main() -> None:
+    """Print one of the two tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--view", default="sparse", choices=("baseline", "dense", "sparse"))
+    parser.add_argument("--dose", type=float, default=1e4)
+    parser.add_argument("--star", type=Path, help="base NPZ of measured patterns")
+    arguments = parser.parse_args()
+    if arguments.star:
+        star(arguments.star, arguments.preset)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        objects(arguments, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
