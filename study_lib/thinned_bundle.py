@@ -82,6 +82,7 @@ def _member(
         maps=MAPS,
         base=0,
         widths=design.widths,
+        data_steps=design.data_steps,
         residual_scale=design.residual_scale,
         half_precision=bool(content["half_precision"]),
     )

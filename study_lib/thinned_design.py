@@ -36,6 +36,11 @@ class ThinnedDesign(Frozen):
     residual_scale: float = Field(
         ge=0, default=0.3, description="of the transmission that one unit of the output adds"
     )
+    data_steps: int = Field(
+        ge=0,
+        default=0,
+        description="steps of data consistency after the network, each with a stage of its own",
+    )
     turned_views: bool = Field(
         default=True, description="whether it learns from turned and mirrored objects too"
     )

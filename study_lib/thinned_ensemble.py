@@ -218,7 +218,8 @@ def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> 
         whole[box] = np.where(lit, part, beyond)
         return whole
 
-    shown = ensemble.seen_as(thinned_input(measurement, ensemble.choices, box))
+    with_data = ensemble.design.data_steps > 0
+    shown = ensemble.seen_as(thinned_input(measurement, ensemble.choices, box, with_data=with_data))
     base = mean = shown.base_object.numpy()
     spread: np.ndarray = np.zeros(base.shape, np.float32)
     if ensemble.trust.given:

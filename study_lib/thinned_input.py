@@ -13,6 +13,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from study_lib.alternating import alternate
+from study_lib.data_consistency import CountsInBox
 from study_lib.denoiser_choice import (
     NONE,
     Box,
@@ -23,8 +24,6 @@ from study_lib.denoiser_choice import (
     likelihood_judge,
 )
 from study_lib.denoising import denoised, noise_level, slow_phasor
-from study_lib.forward import exit_waves, exit_waves_adjoint
-from study_lib.fourier import fourier, inverse_fourier
 from study_lib.measurement import Measurement
 from study_lib.solver import reconstruct_measurement
 
@@ -33,9 +32,6 @@ ALTERNATING_SHARES = (0.25, 0.5, 1.0)
 ALTERNATING_FAMILIES = ("total_variation", "non_local_means")
 # Denoised objects beside the best of each family: the network may take the weaker or stronger one.
 BESIDE = (("non_local_means", 0.5), ("non_local_means", 2.0), ("total_variation", 2.0))
-GRADIENT_OFFSET = 0.02  # photons per pixel, as the solver's
-GRADIENT_DAMPING = 0.05
-CHUNK = 64
 MAPS = 4  # images beside the candidates: both parts of the gradient, light, noise
 
 
@@ -76,7 +72,8 @@ class ThinnedInput:
     ``candidates`` (k, y, x) are objects over ``phasor`` (y, x), the slow phase of the solver's;
     ``maps`` (4, y, x) both parts of the likelihood's preconditioned gradient at the base, the
     light's logarithm, and the noise it leaves. ``base`` is the index of the base,
-    ``noise`` the level of the noise in the solver's object, ``names`` say what each candidate is.
+    ``noise`` the level of the noise in the solver's object, ``names`` say what each candidate is,
+    ``data`` are the counts themselves, if the network asks for them.
     """
 
     candidates: Complex[Tensor, "k y x"]
@@ -85,6 +82,7 @@ class ThinnedInput:
     base: int
     noise: float
     names: tuple[str, ...] = ()
+    data: CountsInBox | None = None
 
     @property
     def channels(self) -> Float[Tensor, "channels y x"]:
@@ -135,6 +133,8 @@ def thinned_input(
     choices: ThinnedChoices,
     box: Box,
     solved: Complex[np.ndarray, "oy ox"] | None = None,
+    *,
+    with_data: bool = False,
 ) -> ThinnedInput:
     """Return what the network is shown of a measurement.
 
@@ -148,6 +148,8 @@ def thinned_input(
         Which part of the object is shown; at least what the measurement lights.
     solved : (oy, ox)
         The solver's object of the measurement, if it has been made.
+    with_data
+        Whether the counts are part of it.
     """
     if solved is None:
         solved = reconstruct_measurement(measurement).object_
@@ -164,9 +166,8 @@ def thinned_input(
         whole = alternate(measurement, solved, family, strength)
         images[f"alternating {family}"] = whole[box]
     phasor = slow_phasor(inside)
-    base = solved.copy()
-    base[box] = images[choices.base]
-    gradient = _gradient(base, measurement, light)[box] * phasor.conj()
+    data = CountsInBox.of(measurement, box)
+    gradient = data.change(torch.from_numpy(images[choices.base])).numpy() * phasor.conj()
     maps = (
         gradient.real,
         gradient.imag,
@@ -180,30 +181,5 @@ def thinned_input(
         base=list(images).index(choices.base),
         noise=noise,
         names=tuple(images),
+        data=data if with_data else None,
     )
-
-
-def _gradient(
-    object_: Complex[np.ndarray, "oy ox"],
-    measurement: Measurement,
-    light: Float[np.ndarray, "oy ox"],
-) -> Complex[np.ndarray, "oy ox"]:
-    """Return how the counts would have an object changed: minus the likelihood's gradient.
-
-    Over the light of every pixel: of the size of the change.
-    """
-    probe, grid = torch.from_numpy(measurement.probe), torch.from_numpy(object_)
-    total = torch.zeros_like(grid)
-    for start in range(0, len(measurement.amplitudes), CHUNK):
-        part = slice(start, start + CHUNK)
-        positions = torch.from_numpy(measurement.positions_px[part])
-        counts = torch.from_numpy(measurement.amplitudes[part]).square()
-        spectra = fourier(exit_waves(probe, grid, positions))
-        expected = spectra.real.square() + spectra.imag.square()
-        residual = 1 - (counts + GRADIENT_OFFSET * counts.sign()) / (expected + GRADIENT_OFFSET)
-        if measurement.bad_pixels is not None:
-            residual = residual.masked_fill(torch.from_numpy(measurement.bad_pixels), 0)
-        waves = inverse_fourier(spectra * residual)
-        total += exit_waves_adjoint(waves, probe, positions, measurement.object_shape)
-    change: np.ndarray = -total.numpy() / (light + GRADIENT_DAMPING * light.max())
-    return change

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from study_lib.data_consistency import LearnedSteps
 from study_lib.thinned_input import ThinnedInput
 
 TRUST_IN_BASE = 3.0  # its lead over the other candidates before training, in units of the softmax
@@ -24,6 +25,8 @@ class MixingNetwork(nn.Module):
         Candidate that has nearly all of the weight before training.
     widths
         Channels of the three stages.
+    data_steps
+        Steps of data consistency after it, see :class:`LearnedSteps`; each has its own stage.
     residual_scale
         Of the transmission that one unit of the output adds.
     half_precision
@@ -37,6 +40,7 @@ class MixingNetwork(nn.Module):
         maps: int,
         base: int,
         widths: tuple[int, int, int],
+        data_steps: int = 0,
         residual_scale: float = 0.3,
         half_precision: bool = False,
     ) -> None:
@@ -50,6 +54,7 @@ class MixingNetwork(nn.Module):
         self.up = _block(coarse + middle, middle)
         self.leave = _block(middle + fine, fine)
         self.output = nn.Conv2d(fine, candidates + 2, 1)
+        self.steps = LearnedSteps(data_steps, maps=maps, width=fine) if data_steps else None
         with torch.no_grad():
             self.output.weight.zero_()
             bias = torch.zeros(candidates + 2)
@@ -81,6 +86,8 @@ class MixingNetwork(nn.Module):
         trust = torch.softmax(found[: self.candidates], dim=0)
         residual = self.residual_scale * torch.complex(found[-2], found[-1])
         mixed: Tensor = (trust * shown.candidates).sum(0) + residual
+        if self.steps is not None and shown.data is not None:
+            mixed = self.steps(mixed, shown.phasor, shown.maps, shown.data, self.residual_scale)
         return shown.phasor * mixed
 
 

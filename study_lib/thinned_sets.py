@@ -89,6 +89,7 @@ def thinned_set(
     photon_share: float,
     kept_share: float,
     random: np.random.Generator,
+    with_data: bool = False,
 ) -> ThinnedSet:
     """Return one thinning of a measurement.
 
@@ -106,6 +107,8 @@ def thinned_set(
         Share of the scan positions that the input is made from.
     random
         Draws photons and positions.
+    with_data
+        Whether the input holds its counts.
     """
     scan = len(measurement.positions_px)
     count = min(scan, max(FEWEST_POSITIONS, round(kept_share * scan)))
@@ -116,7 +119,7 @@ def thinned_set(
     scale: np.ndarray = np.ones(scan, np.float32)
     scale[kept] = np.sqrt(1 - photon_share)
     return ThinnedSet(
-        shown=thinned_input(at_positions(part, kept), choices, box),
+        shown=thinned_input(at_positions(part, kept), choices, box, with_data=with_data),
         counts=torch.from_numpy(counts.astype(np.min_scalar_type(int(counts.max())))),
         probe_scale=torch.from_numpy(scale),
         is_whole=count == scan,
@@ -133,6 +136,7 @@ def thinned_sets(
     kept_positions: Sequence[float],
     random: np.random.Generator,
     progress: Callable[[int, int], None],
+    with_data: bool = False,
 ) -> list[ThinnedSet]:
     """Return many thinnings: photon shares evenly drawn, shares of kept positions in turn."""
     sets = []
@@ -145,6 +149,7 @@ def thinned_sets(
                 photon_share=float(random.uniform(*photon_shares)),
                 kept_share=kept_positions[index % len(kept_positions)],
                 random=random,
+                with_data=with_data,
             )
         )
         progress(index + 1, count)

@@ -186,6 +186,7 @@ class _Training:
             kept_positions=design.kept_positions,
             random=generator(self.seed, "thinned sets"),
             progress=lambda done, count: self.tell("thin", done, count, math.nan),
+            with_data=design.data_steps > 0,
         )
         self.sets = [replace(one, shown=self.seen_as(one.shown)) for one in sets]
         member = self._restored(state) if state else self._fresh_member(0)
@@ -196,7 +197,11 @@ class _Training:
                 break
             member = self._fresh_member(len(self.finished))
             self._save(member)
-        shown = self.seen_as(thinned_input(part, self.choices, self.box, solved))
+        shown = self.seen_as(
+            thinned_input(
+                part, self.choices, self.box, solved, with_data=self.design.data_steps > 0
+            )
+        )
         smoothing = Smoothing.chosen(self.finished, shown, part, held_out, self.box)
         trust = self._trust(smoothing)
         cpu_s = time.process_time() - self.started_s + (state["cpu_s"] if state else 0.0)
@@ -226,6 +231,7 @@ class _Training:
             maps=MAPS,
             base=shown.base,
             widths=self.design.widths,
+            data_steps=self.design.data_steps,
             residual_scale=self.design.residual_scale,
             half_precision=self.half_precision,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
@@ -301,7 +307,12 @@ class _Training:
         return float(loss.detach())
 
     def _window(self, one: ThinnedSet, draw: Callable[[int], int]) -> tuple[slice, slice]:
-        """Return the part of the box that a step sees: all of it, if it is small."""
+        """Return the part of the box that a step sees: all of it, if it is small.
+
+        Data consistency is of the whole object.
+        """
+        if self.design.data_steps:
+            return slice(None), slice(None)
         parts = []
         for length in one.shown.phasor.shape:
             side = min(length, max(TILE_PX, 2 * self.scene.probe.shape[-1]))
