@@ -13,7 +13,7 @@ from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import sha256_of, write_csv, write_json
-from study_lib.job_log import logged, printed_output_kept
+from study_lib.job_log import logged, printed_output_kept, somebody_watches
 from study_lib.measurement import load_measurement
 from study_lib.paths import thinned_folder
 from study_lib.records import Job, recorded
@@ -29,6 +29,7 @@ from study_lib.training_jobs import TrainingJob, build_training_jobs
 CHECKPOINTS = "checkpoints"
 CHOICE = "thinned.json"
 HISTORY = "history.csv"
+LINES_PRINTED = 20
 KEPT_SCORES = ("phase_ssim", "phase_ms_ssim", "phase_psnr_db", "registration")
 
 
@@ -135,7 +136,8 @@ def run_thinned_job(
             text = f"{what} {done}/{total}"
             if values:
                 text += f" loss {loss:.4f} nats per pattern"
-            log.step(text, done, total, "step")
+            if somebody_watches() or done % max(1, total // LINES_PRINTED) == 0:
+                log.step(text, done, total, "step")
 
         ensemble, records = train_thinned(
             load_measurement(job.train_data_path),
@@ -208,7 +210,8 @@ def _results(
             registration_limit_px=metrics.registration_limit_px,
             frc_threshold=metrics.frc_threshold,
         )
-        return {name: values[name] for name in KEPT_SCORES}
+        return {name: values[name] for name in LINES_PRINTED = 20
+KEPT_SCORES}
 
     return {
         "members": len(ensemble.members),

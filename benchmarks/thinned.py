@@ -1,0 +1,140 @@
+"""What pinn-thinned costs and gains beside every other arm, in one run, over replicates.
+
+    OMP_NUM_THREADS=1 python benchmarks/thinned.py             # laptop, sparse, 1e4 photons
+    OMP_NUM_THREADS=1 python benchmarks/thinned.py --unrolled  # and with steps of data consistency
+    OMP_NUM_THREADS=1 python benchmarks/thinned.py --replicates 3 --no-limit --no-published
+
+Goes through the phases of the study, in a scratch folder: data, view, both trainings, iterative
+reconstructions of both splits, comparison of the test split. Seconds are of the processor, on one
+core where so told: ``train`` before any test pattern, ``test`` for the patterns of the test split.
+``patterns/s`` are those that a training step explains, and those that become an object. Of more
+than one replicate means and sample standard deviations are shown.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from study_lib.comparison import compare_view
+from study_lib.design import SPLITS, StudyDesign
+from study_lib.files import read_json
+from study_lib.generation import generate_dose
+from study_lib.overlap_job import write_view
+from study_lib.presets import load_design
+from study_lib.reconstruction_job import reconstruct_view
+from study_lib.thinned_job import train_thinned_view
+from study_lib.training_job import MANIFEST, train_view
+
+UNROLLED_STEPS = 3
+COLUMNS = {
+    "phase_ssim": "phase SSIM",
+    "phase_ms_ssim": "MS-SSIM",
+    "phase_psnr_db": "PSNR [dB]",
+    "amplitude_ssim": "ampl. SSIM",
+    "frc_crossing": "FRC / Nyquist",
+    "phase_error_over_limit": "error / limit",
+    "held_out_excess_nats": "excess [nats]",
+    "training_cpu_s": "train [s]",
+    "cpu_s": "test [s]",
+    "trained_per_s": "patterns/s train",
+    "tested_per_s": "patterns/s test",
+}
+
+
+def rows_of(
+    design: StudyDesign, dose: float, view: str, root: Path, *, published: bool
+) -> list[dict[str, Any]]:
+    """Return what the study says of the test split of one replicate."""
+    data = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+    if not (root / "C").exists():
+        generate_dose(design, dose, root / "C")
+        where = {"output_root": root / "D", "artifact_root": root / "D"}
+        if view != "baseline":
+            write_view(design, dose, view, phase_c_root=root / "C", **where)
+        for split in SPLITS:
+            reconstruct_view(design, dose, view, split, artifact_root=root / "F", **data)
+        if published:
+            train_view(design, dose, view, artifact_root=root / "E", **data)
+    train_thinned_view(design, dose, view, artifact_root=root / "E", **data)
+    roots = {"phase_e_root": root / "E", "phase_f_root": root / "F", "artifact_root": root / "G"}
+    rows = compare_view(design, dose, view, "test", **data, **roots)
+    speeds = trained_per_s(root / "E", design)
+    for row in rows:
+        row["trained_per_s"] = speeds.get(row["arm"])
+        row["tested_per_s"] = row["patterns"] / row["cpu_s"]
+    return rows
+
+
+def trained_per_s(root: Path, design: StudyDesign) -> dict[str, float]:
+    """Return how many patterns each training has explained per second."""
+    speeds = {}
+    for key, job in read_json(root / MANIFEST)["jobs"].items():
+        if key.endswith("thinned") and design.thinned is not None:
+            thinned = design.thinned
+            shown = thinned.members * thinned.steps * thinned.patterns_per_step
+            speeds["pinn-thinned"] = shown / job["results"]["training_cpu_s"]
+        else:
+            speeds["pinn"] = job["results"]["patterns_per_s"]
+    return speeds
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return one line per arm, means over replicates."""
+    lines = [f"{'arm':22s}" + "".join(f"{name:>19s}" for name in COLUMNS.values())]
+    for label in dict.fromkeys(row["label"] for row in rows):
+        part = [row for row in rows if row["label"] == label]
+        lines.append(f"{label:22s}" + "".join(f"{cell(part, name):>19s}" for name in COLUMNS))
+    return "\n".join(lines)
+
+
+def cell(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """Return a mean with its spread; a dash where a replicate has no value."""
+    values = [row[name] for row in rows]
+    if any(value is None for value in values):
+        return "-"
+    text = f"{mean(values):.4g}"
+    return text if len(values) == 1 else f"{text} ± {stdev(values):.2g}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--view", default="sparse", choices=("baseline", "dense", "sparse"))
+    parser.add_argument("--dose", type=float, default=1e4)
+    parser.add_argument("--first", type=int, default=0, help="the first replicate")
+    parser.add_argument("--replicates", type=int, default=1)
+    parser.add_argument("--unrolled", action="store_true", help="also with steps of consistency")
+    parser.add_argument("--no-limit", action="store_true", help="leave the photon limit out")
+    parser.add_argument("--no-published", action="store_true", help="leave the network gs out")
+    arguments = parser.parse_args()
+    settings = [f"doses=[{arguments.dose:.1e}]", f"replicate={arguments.first}"]
+    settings += [f"replicates={arguments.replicates}"]
+    settings += ["metrics.photon_limit_solves=0"] * arguments.no_limit
+    design = load_design(arguments.preset, settings)
+    rows: list[dict[str, Any]] = []
+    for one in design.repetitions:
+        with tempfile.TemporaryDirectory() as scratch:
+            place = (arguments.dose, arguments.view, Path(scratch))
+            published = not arguments.no_published
+            rows += rows_of(one, *place, published=published)
+            if arguments.unrolled and one.thinned is not None:
+                changed = one.thinned.model_copy(update={"data_steps": UNROLLED_STEPS})
+                again = one.model_copy(update={"thinned": changed})
+                rows += [
+                    row | {"label": "  and data steps"}
+                    for row in rows_of(again, *place, published=published)
+                    if row["arm"] == "pinn-thinned"
+                ]
+    print(
+        f"{arguments.preset}, {arguments.view}, {arguments.dose:g} photons per pattern, test "
+        f"split, replicates {arguments.first} to {arguments.first + arguments.replicates - 1}"
+    )
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
