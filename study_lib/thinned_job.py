@@ -210,8 +210,7 @@ def _results(
             registration_limit_px=metrics.registration_limit_px,
             frc_threshold=metrics.frc_threshold,
         )
-        return {name: values[name] for name in LINES_PRINTED = 20
-KEPT_SCORES}
+        return {name: values[name] for name in KEPT_SCORES}
 
     return {
         "members": len(ensemble.members),
