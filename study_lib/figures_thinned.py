@@ -55,7 +55,7 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
     return figure
 
 
-def validation_gains(history: Sequence[Mapping[str, float]], *, title: str) -> Figure:
+def validation_gains(history: Sequence[Mapping[str, float | int]], *, title: str) -> Figure:
     """Show how much likelier each member makes the counts of the validation strip than the base."""
     figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
     for member in dict.fromkeys(row["member"] for row in history):

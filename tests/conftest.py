@@ -31,6 +31,7 @@ TINY_SETTINGS = (
     "training.epochs=1",
     "training.steps_min=0",
     "iterative.epochs=2",
+    "thinned.steps=4",
 )
 
 

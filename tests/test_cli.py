@@ -187,7 +187,7 @@ def test_dry_runs_list_jobs_and_write_nothing(monkeypatch, capsys, tmp_path, bas
     code, printed, _ = call(monkeypatch, capsys, tmp_path, *dry)
 
     assert code == 0
-    assert "21 jobs in reports/" in printed
+    assert "24 jobs in reports/" in printed
     assert "00_design\n    because" in printed
     assert list(tmp_path.iterdir()) == []
 

@@ -66,8 +66,8 @@ def test_study_runs_on_a_strip_of_the_measured_siemens_star(tmp_path):
     (table,) = tmp_path.glob("reports/*/phase_h_summary/table.csv")
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 9, "three views, three arms"
-    assert "21/21 jobs done" in printed
+    assert len(rows) == 18, "three views, six arms"
+    assert "24/24 jobs done" in printed
     datasets = list(tmp_path.glob("reports/*/phase_c_datasets/dose_10000/patched_test.npz"))
     arrays, _ = load_dataset(datasets[0])
     np.testing.assert_array_equal(arrays["objectGuess"], base["objectGuess"])

@@ -23,6 +23,8 @@ from study_lib.seal import SEAL_FILE, sealed_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 
+ARMS = ("lsqml", "lsqml-denoised", "pinn", "pinn-thinned", "solver", "solver-denoised")
+
 
 def study(*arguments, cwd, **environment):
     """Run the command line as a user does."""
@@ -72,9 +74,7 @@ def test_summary_has_one_row_per_condition_and_arm(smoke):
 
     conditions = [(row["dose"], row["view"], row["arm"]) for row in rows]
     assert sorted(conditions) == sorted(
-        ("10000.0", view, arm)
-        for view in ("baseline", "dense", "sparse")
-        for arm in ("lsqml", "pinn", "solver")
+        ("10000.0", view, arm) for view in ("baseline", "dense", "sparse") for arm in ARMS
     )
     assert all(row["split"] == "test" for row in rows)
     printed_rows = [
@@ -89,7 +89,7 @@ def test_every_arm_of_a_comparison_used_the_same_patterns(smoke):
     for path in (run_folder / "phase_g_comparison").glob("dose_*/*/*/metrics.json"):
         rows = json.loads(path.read_text())
         assert len({row["patterns"] for row in rows}) == 1
-        assert sorted(row["arm"] for row in rows) == ["lsqml", "pinn", "solver"]
+        assert sorted(row["arm"] for row in rows) == sorted(ARMS)
 
 
 def test_progress_is_printed_while_jobs_run(smoke):

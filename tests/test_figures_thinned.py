@@ -1,0 +1,121 @@
+"""Figures of pinn-thinned: what they show is what they were given."""
+
+import numpy as np
+import pytest
+
+from study_lib.arms import ArmResult
+from study_lib.comparison import spread_of
+from study_lib.figures_thinned import (
+    binned_spread,
+    gains_by_position,
+    likelihood_gains,
+    spread_and_error,
+    trust_panels,
+    validation_gains,
+)
+
+SHAPE = (40, 60)
+CROP = (slice(2, 38), slice(3, 57))
+
+
+@pytest.fixture
+def scene(rng):
+    """Return truth, an object whose errors are as told, the told deviation, a mask."""
+    truth = np.exp(1j * rng.uniform(-0.5, 0.5, SHAPE)).astype(np.complex64)
+    told = np.geomspace(0.01, 0.1, SHAPE[1])[None].repeat(SHAPE[0], axis=0).astype(np.float32)
+    error = told * rng.standard_normal(SHAPE)
+    return truth, (truth * np.exp(1j * error)).astype(np.complex64), told, np.ones(SHAPE, bool)
+
+
+def test_bins_of_told_and_true_deviation_agree_where_it_is_true(scene):
+    truth, aligned, told, mask = scene
+
+    expected, found = binned_spread(np.angle(aligned * truth.conj())[mask], told[mask])
+
+    assert np.all(np.diff(expected) > 0)
+    np.testing.assert_allclose(found, expected, rtol=0.2)
+
+
+def test_shares_within_one_and_two_deviations_are_those_of_normal_errors(scene):
+    truth, aligned, told, mask = scene
+    part = mask[CROP]
+    result = ArmResult("x", "", aligned, np.arange(3), 0.0, 0.0, (), told)
+
+    spread, row = spread_of(result, aligned[CROP], truth[CROP], CROP, part)
+
+    np.testing.assert_array_equal(spread, told[CROP])
+    assert row["phase_within_1_std"] == pytest.approx(0.683, abs=0.03)
+    assert row["phase_within_2_std"] == pytest.approx(0.954, abs=0.02)
+    assert row["phase_std_rad"] == pytest.approx(np.sqrt((told[CROP] ** 2).mean()), rel=1e-5)
+
+
+def test_an_arm_that_tells_nothing_has_empty_columns(scene):
+    truth, aligned, _, mask = scene
+    result = ArmResult("x", "", aligned, np.arange(3), 0.0, 0.0, ())
+
+    spread, row = spread_of(result, aligned, truth, (slice(None), slice(None)), mask)
+
+    assert spread is None
+    assert set(row.values()) == {None}
+
+
+def test_spread_figure_has_a_row_for_each_arm_that_tells(scene):
+    truth, aligned, told, mask = scene
+
+    figure = spread_and_error(
+        {"a": told, "b": told}, {"a": aligned, "b": aligned}, truth, mask, title="t"
+    )
+    none = spread_and_error({}, {"a": aligned}, truth, mask, title="t")
+
+    titles = [axis.get_title() for axis in figure.axes]
+    assert sum(text.startswith("a, ") for text in titles) == 2
+    assert sum(text.startswith("b, ") for text in titles) == 2
+    assert "no arm tells" in none.axes[0].texts[0].get_text()
+
+
+def test_each_family_is_a_line_with_its_errors():
+    rows = [
+        {"family": family, "strength": strength, "gain_nats": 1.0, "standard_error_nats": 0.2}
+        for family in ("gaussian", "total_variation")
+        for strength in (0.5, 1.0)
+    ]
+
+    figure = likelihood_gains({"once": rows, "twice": rows}, title="t")
+
+    assert [axis.get_title() for axis in figure.axes] == ["once", "twice"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "gaussian",
+        "total variation",
+    ]
+
+
+def test_members_and_their_gains_are_drawn():
+    history = [
+        {"member": m, "step": s, "validation_gain_nats": s / 10, "validation_error_nats": 0.1}
+        for m in (1, 2)
+        for s in (10, 20)
+    ]
+
+    figure = validation_gains(history, title="t")
+
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert set(labels) == {"member 1", "member 2", "base"}
+
+
+def test_the_most_trusted_candidate_comes_first():
+    trust = np.stack([np.full((8, 9), 0.2), np.full((8, 9), 0.7), np.full((8, 9), 0.1)])
+
+    figure = trust_panels(trust, ["solver", "total_variation", "gaussian"], title="t")
+
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert [text.split(",")[0] for text in titles] == ["total variation", "solver", "gaussian"]
+
+
+def test_gains_are_drawn_where_the_patterns_lie():
+    positions = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]])
+
+    figure = gains_by_position({"test": np.array([1.0, -2.0, 0.5])}, positions, title="t")
+
+    (points,) = figure.axes[0].collections
+    np.testing.assert_array_equal(points.get_offsets(), positions[:, ::-1])
+    assert points.get_clim() == (-2.0, 2.0)

@@ -1,0 +1,213 @@
+"""Phase E of pinn-thinned and the denoised arms, through the public commands."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from study_lib.arms import ArmRequest, arms_of
+from study_lib.cli import main
+from study_lib.denoised_arm import DENOISER, read_denoiser
+from study_lib.errors import InputError
+from study_lib.files import read_json, sha256_of
+from study_lib.measurement import load_measurement
+from study_lib.paths import thinned_folder, view_path
+from study_lib.reconstruction_jobs import arm_folder
+from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.thinned_ensemble import reconstruct_thinned
+from study_lib.thinned_job import build_thinned_jobs, required
+
+CONDITION = (1e4, "dense")
+KEY = "dose_10000/dense/thinned"
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def call(matrix, artifact_root, command, *flags):
+    """Run a phase command on the matrix; return its exit code."""
+    root, _ = matrix
+    arguments = [
+        f"--phase-c-root={root / 'C'}",
+        f"--phase-d-root={root / 'D'}",
+        f"--artifact-root={artifact_root}",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["study", command, *arguments, *flags])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def trained(matrix, artifacts):
+    assert call(matrix, artifacts / "E", "train-thinned", "--dose=10000", "--view=dense") == 0
+    return thinned_folder(artifacts / "E", *CONDITION)
+
+
+@pytest.fixture(scope="module")
+def reconstructed(matrix, artifacts):
+    flags = ("--dose=10000", "--view=dense")
+    assert call(matrix, artifacts / "F", "reconstruct", *flags) == 0
+    return artifacts / "F"
+
+
+def request_of(matrix, artifacts, split="test") -> ArmRequest:
+    root, _ = matrix
+    sources = {one: view_path(root / "C", root / "D", *CONDITION, one) for one in ("train", "test")}
+    return ArmRequest(
+        *CONDITION,
+        gridsize=2,
+        split=split,
+        measurement=load_measurement(sources[split]),
+        sha256=sha256_of(sources[split]),
+        train_sha256=sha256_of(sources["train"]),
+        phase_e_root=artifacts / "E",
+        phase_f_root=artifacts / "F",
+    )
+
+
+def test_the_record_holds_every_choice_with_its_evidence(trained):
+    record = read_json(trained.parents[2] / "training_manifest.json")["jobs"][KEY]
+    told = read_json(trained / "thinned.json")
+
+    assert record["status"] == "done"
+    assert record["results"] == told
+    assert told["bundle_sha256"] == sha256_of(trained / ENSEMBLE)
+    for tried in (
+        told["choices"]["after"]["tried"],
+        told["choices"]["alternating"]["tried"],
+        told["smoothing"]["tried"],
+    ):
+        assert len(tried) > 5
+        assert all(np.isfinite(one["gain_nats"]) for one in tried)
+    trust = told["trust"]
+    assert trust["given"] == (trust["gain_nats"] > trust["standard_error_nats"])
+    assert set(told["test"]) == {"base", "object"}
+    assert told["training_cpu_s"] > 0
+    assert not (trained / "checkpoints").exists()
+
+
+def test_the_history_has_every_member(matrix, trained):
+    with (trained / "history.csv").open(encoding="ascii") as file:
+        rows = list(csv.DictReader(file))
+
+    design = matrix[1].thinned
+    assert {int(row["member"]) for row in rows} == set(range(1, design.members + 1))
+    assert int(rows[-1]["step"]) == design.steps
+
+
+def test_the_log_tells_choices_thinnings_and_steps(trained):
+    log = (trained / "train.log").read_text(encoding="ascii")
+
+    assert all(word in log for word in ("configuration", "choose 1/1", "thin 2/2", "train 8/8"))
+
+
+def test_a_dry_run_writes_nothing(matrix, tmp_path, capsys):
+    flags = ("--dose=1000", "--view=dense", "--dry-run")
+    assert call(matrix, tmp_path / "E", "train-thinned", *flags) == 0
+
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("{")]
+    told = json.loads(line)
+    assert told["dry_run"]
+    assert told["members"] == matrix[1].thinned.members
+    assert not (tmp_path / "E").exists()
+
+
+def test_a_design_without_it_says_so(matrix, tmp_path):
+    without = matrix[1].model_copy(update={"thinned": None})
+
+    with pytest.raises(InputError, match=r"thinned is null in this design, .*laptop\.yaml"):
+        required(without)
+    with pytest.raises(InputError, match=r"thinned is null"):
+        build_thinned_jobs(
+            without,
+            phase_c_root=matrix[0] / "C",
+            phase_d_root=matrix[0] / "D",
+            artifact_root=tmp_path,
+        )
+    assert "pinn-thinned" not in arms_of(without)
+
+
+def test_every_condition_has_a_folder_of_its_own(matrix, tmp_path):
+    root, design = matrix
+    jobs, skipped = build_thinned_jobs(
+        design, phase_c_root=root / "C", phase_d_root=root / "D", artifact_root=tmp_path
+    )
+
+    assert len({job.artifact_dir for job in jobs}) == len(jobs) == 9
+    assert all(job.artifact_dir.name == "thinned" for job in jobs)
+    assert skipped == []
+
+
+# --- arms
+
+
+def test_the_arm_tells_its_object_and_how_far_off_it_is(matrix, artifacts, trained):
+    request = request_of(matrix, artifacts)
+
+    result = arms_of(matrix[1])["pinn-thinned"](request)
+
+    ensemble = load_ensemble(trained / ENSEMBLE)
+    found = reconstruct_thinned(ensemble, request.measurement)
+    np.testing.assert_array_equal(result.object_, found.object_)
+    assert result.phase_std_rad.shape == result.object_.shape
+    assert result.phase_std_rad.max() > 0
+    assert result.training_cpu_s == ensemble.training_cpu_s
+    assert ("not trusted" in result.knows) == (not ensemble.trust.given)
+    again = arms_of(matrix[1])["pinn-thinned"](request)
+    np.testing.assert_array_equal(result.phase_std_rad, again.phase_std_rad)
+
+
+@pytest.mark.parametrize("algorithm", ["LSQML", "solver"])
+def test_the_denoiser_is_chosen_on_the_train_split_and_used_on_both(
+    matrix, artifacts, reconstructed, algorithm
+):
+    train, test = (
+        arm_folder(reconstructed, *CONDITION, split, algorithm) for split in ("train", "test")
+    )
+
+    choice, written = read_denoiser(train / DENOISER)
+
+    assert not (test / DENOISER).exists()
+    assert written["measurement_sha256"] == request_of(matrix, artifacts).train_sha256
+    assert written["choice_cpu_s"] > 0
+    for split in ("train", "test"):
+        request = request_of(matrix, artifacts, split)
+        arms = arms_of(matrix[1])
+        plain, smooth = (arms[f"{algorithm.lower()}{kind}"](request) for kind in ("", "-denoised"))
+        expected = choice.applied(plain.object_, request.measurement)
+        np.testing.assert_array_equal(smooth.object_, expected)
+        assert smooth.training_cpu_s == written["choice_cpu_s"]
+        assert choice.family in smooth.knows
+
+
+def test_a_broken_choice_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / DENOISER).write_text('{"family": "gaussian"}')
+
+    with pytest.raises(InputError, match=r"not the choice of a denoiser .* --split train"):
+        read_denoiser(tmp_path / DENOISER)
+
+
+def test_an_algorithm_that_is_not_run_cannot_be_denoised(tiny_design_with):
+    with pytest.raises(InputError, match=r"denoised ePIE: not among the algorithms LSQML, solver"):
+        tiny_design_with("iterative.denoised=[ePIE]")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("thinned.kept_positions=[0.5]", r"kept_positions = \[0\.5\]: begin with 1"),
+        ("thinned.photon_shares=[0.9, 0.5]", r"photon_shares: 0\.9 > 0\.5; swap them"),
+        ("thinned.widths=[8, 0, 8]", r"widths = \[8, 0, 8\]: use 1 or more"),
+        ("thinned.judged_share=1.0", r"judged_share"),
+        ("thinned.member=3", r"thinned\.member: unknown name"),
+    ],
+)
+def test_wrong_numbers_stop_before_anything_runs(tiny_design_with, setting, message):
+    with pytest.raises(InputError, match=message):
+        tiny_design_with(setting)
