@@ -1,23 +1,21 @@
 """Training `pinn-thinned`: no truth, only counts that its input was not made from."""
 
-import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from study_lib.checkpoints import CheckpointFolder, Note
 from study_lib.computing import StopRequest, borrowed_process, stop_requests
 from study_lib.denoiser_choice import box_of
 from study_lib.errors import InputError, StudyError
-from study_lib.forward import corners_of
 from study_lib.measurement import Measurement, measurement_digest
 from study_lib.network import has_fast_bfloat16
 from study_lib.seeding import generator, torch_seed
@@ -31,16 +29,14 @@ from study_lib.thinned_ensemble import (
     as_it_is,
     trust_of,
 )
-from study_lib.thinned_input import MAPS, choose, thinned_input
+from study_lib.thinned_input import choose, thinned_input
+from study_lib.thinned_member import Member
 from study_lib.thinned_network import MixingNetwork
-from study_lib.thinned_sets import Scene, ThinnedSet, thinned_sets
+from study_lib.thinned_sets import Scene, thinned_sets
 from study_lib.thinning import thinned
 from study_lib.training import TrainingStopped
 
 CPU = torch.device("cpu")
-TILE_PX = 256  # side of the window of a larger object that one step sees
-WARM_UP = 0.05  # share of the steps in which the rate rises
-AVERAGE = 0.99  # weight of the past in the averaged weights
 REPORTS = 10  # of a member's training
 CHECKPOINT_INTERVAL_S = 20.0
 FEWEST_PATTERNS = 8
@@ -61,18 +57,6 @@ class ThinnedRecord:
     validation_gain_nats: float
     validation_error_nats: float
     seconds: float
-
-
-@dataclass
-class _Member:
-    """One network on its way."""
-
-    network: MixingNetwork
-    average: MixingNetwork
-    optimizer: torch.optim.Optimizer
-    order: torch.Generator
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
 
 
 def train_thinned(
@@ -147,11 +131,13 @@ class _Training:
         self.measurement, self.design, self.seed = measurement, design, seed
         self.stop, self.tell, self.seen_as = stop, tell, seen_as
         self.started_s, self.saved_s = time.process_time(), time.monotonic()
+        self.cpu_s_before = 0.0  # of a training that was interrupted
         self.box = box_of(measurement)
         self.scene = Scene.of(measurement, self.box)
         self.half_precision = has_fast_bfloat16()
         self.validation, self.learned = _strip(measurement, design.validation_share)
         self.records: list[ThinnedRecord] = []
+        self.losses: list[float] = []  # since the last record
         self.finished: list[MixingNetwork] = []
         self.checkpoints = None
         if checkpoints is not None:
@@ -204,7 +190,6 @@ class _Training:
         )
         smoothing = Smoothing.chosen(self.finished, shown, part, held_out, self.box)
         trust = self._trust(smoothing)
-        cpu_s = time.process_time() - self.started_s + (state["cpu_s"] if state else 0.0)
         ensemble = ThinnedEnsemble(
             members=tuple(self.finished),
             choices=self.choices,
@@ -214,7 +199,7 @@ class _Training:
             seed=self.seed,
             side_px=self.measurement.probe.shape[-1],
             half_precision=self.half_precision,
-            training_cpu_s=cpu_s,
+            training_cpu_s=self._cpu_s(),
             seen_as=self.seen_as,
         )
         return ensemble, self.records
@@ -223,41 +208,30 @@ class _Training:
         whole = [one for one in self.sets if one.is_whole]
         return trust_of(self.finished, smoothing, whole, self.scene, self.validation)
 
-    def _fresh_member(self, index: int) -> _Member:
-        shown = self.sets[0].shown
-        torch.manual_seed(torch_seed(self.seed, "thinned weights", index))
-        network = MixingNetwork(
-            candidates=len(shown.candidates),
-            maps=MAPS,
-            base=shown.base,
-            widths=self.design.widths,
-            data_steps=self.design.data_steps,
-            residual_scale=self.design.residual_scale,
+    def _fresh_member(self, index: int) -> Member:
+        return Member(
+            self.sets[0].shown,
+            self.design,
+            seed=self.seed,
+            index=index,
             half_precision=self.half_precision,
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
-        order = torch.Generator().manual_seed(torch_seed(self.seed, "thinned order", index))
-        optimizer = torch.optim.AdamW(
-            network.parameters(),
-            lr=self.design.learning_rate,
-            weight_decay=self.design.weight_decay,
         )
-        return _Member(network, copy.deepcopy(network).requires_grad_(False), optimizer, order)
 
-    def _train(self, member: _Member, total: int) -> None:
+    def _train(self, member: Member, total: int) -> None:
         design, started = self.design, time.perf_counter()
         before = len(self.finished) * design.steps
         while member.step < design.steps:
             if self.stop.made:
                 self._save(member)
                 raise TrainingStopped("asked to end; the training is kept up to this step")
-            loss = self._step(member)
+            loss = member.learn(self.sets, self.scene, self.learned)
             if not math.isfinite(loss):
                 raise StudyError(
                     f"pinn-thinned: the loss is {loss} in step {member.step} of member "
                     f"{len(self.finished) + 1}; lower thinned.learning_rate "
                     f"({design.learning_rate:g})"
                 )
-            member.losses.append(loss)
+            self.losses.append(loss)
             self.tell("train", before + member.step, total, loss)
             if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
                 gain, error = self._validation_gain(member.average)
@@ -265,109 +239,49 @@ class _Training:
                     ThinnedRecord(
                         member=len(self.finished) + 1,
                         step=member.step,
-                        loss=float(np.mean(member.losses)),
+                        loss=float(np.mean(self.losses)),
                         validation_gain_nats=gain,
                         validation_error_nats=error,
                         seconds=time.perf_counter() - started,
                     )
                 )
-                member.losses, started = [], time.perf_counter()
+                self.losses, started = [], time.perf_counter()
             if time.monotonic() - self.saved_s > CHECKPOINT_INTERVAL_S:
                 self._save(member)
-
-    def _step(self, member: _Member) -> float:
-        design = self.design
-        share = (member.step + 0.5) / design.steps
-        rate = min(1.0, share / WARM_UP) * (1 + math.cos(math.pi * share)) / 2
-        for group in member.optimizer.param_groups:
-            group["lr"] = design.learning_rate * rate
-
-        def draw(count: int) -> int:
-            return int(torch.randint(count, (1,), generator=member.order))
-
-        one = self.sets[draw(len(self.sets))]
-        window = self._window(one, draw)
-        inside = self.learned[self._lies_in(window)]
-        chosen = torch.randperm(len(inside), generator=member.order)[: design.patterns_per_step]
-        object_ = one.shown.phasor.clone()
-        turns, mirrored = (draw(4), bool(draw(2))) if design.turned_views else (0, False)
-        object_[window] = member.network.object_of(one.shown.window(window), turns, mirrored)
-        loss = one.deviance_nats(object_, self.scene, inside[chosen]).mean()
-        member.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(member.network.parameters(), design.gradient_clip_norm)
-        member.optimizer.step()
-        member.step += 1
-        past = min(AVERAGE, member.step / (member.step + 9))
-        with torch.no_grad():
-            for mean, weight in zip(
-                member.average.parameters(), member.network.parameters(), strict=True
-            ):
-                mean.lerp_(weight, 1 - past)
-        return float(loss.detach())
-
-    def _window(self, one: ThinnedSet, draw: Callable[[int], int]) -> tuple[slice, slice]:
-        """Return the part of the box that a step sees: all of it, if it is small.
-
-        Data consistency is of the whole object.
-        """
-        if self.design.data_steps:
-            return slice(None), slice(None)
-        parts = []
-        for length in one.shown.phasor.shape:
-            side = min(length, max(TILE_PX, 2 * self.scene.probe.shape[-1]))
-            start = draw(length - side + 1)
-            parts.append(slice(start, start + side))
-        window = (parts[0], parts[1])
-        return window if len(self._lies_in(window)) else (slice(None), slice(None))
-
-    def _lies_in(self, window: tuple[slice, slice]) -> Int[Tensor, " patterns"]:
-        """Return which of the learned patterns have their whole patch in a window."""
-        side = self.scene.probe.shape[-1]
-        corners = corners_of(self.scene.positions_px[self.learned], side)
-        inside = torch.ones(len(corners), dtype=torch.bool)
-        for axis, part in enumerate(window):
-            if part.start is not None:
-                first = corners[:, axis]
-                inside &= (first >= part.start) & (first + side <= part.stop)
-        return inside.nonzero()[:, 0]
 
     def _validation_gain(self, network: MixingNetwork) -> tuple[float, float]:
         whole = [one for one in self.sets if one.is_whole]
         trust = trust_of([network], Smoothing.none(), whole, self.scene, self.validation)
         return trust.gain_nats, trust.standard_error_nats
 
-    def _save(self, member: _Member) -> None:
+    def _cpu_s(self) -> float:
+        return self.cpu_s_before + time.process_time() - self.started_s
+
+    def _save(self, member: Member) -> None:
         self.saved_s = time.monotonic()
         if self.checkpoints is None:
             return
         self.checkpoints.save(
             {
                 "finished": [network.state_dict() for network in self.finished],
-                "network": member.network.state_dict(),
-                "average": member.average.state_dict(),
-                "optimizer": member.optimizer.state_dict(),
-                "order": member.order.get_state(),
-                "step": member.step,
-                "losses": member.losses,
+                "member": member.state(),
+                "losses": self.losses,
                 "records": [vars(record) for record in self.records],
-                "cpu_s": time.process_time() - self.started_s,
+                "cpu_s": self._cpu_s(),
             }
         )
 
-    def _restored(self, state: dict[str, Any]) -> _Member:
+    def _restored(self, state: dict[str, Any]) -> Member:
         """Return the member at work when the state was saved; those before it are finished."""
         for index, weights in enumerate(state["finished"]):
             done = self._fresh_member(index).average
             done.load_state_dict(weights)
             self.finished.append(done)
         member = self._fresh_member(len(self.finished))
-        member.network.load_state_dict(state["network"])
-        member.average.load_state_dict(state["average"])
-        member.optimizer.load_state_dict(state["optimizer"])
-        member.order.set_state(state["order"])
-        member.step, member.losses = state["step"], list(state["losses"])
+        member.restore(state["member"])
+        self.losses = list(state["losses"])
         self.records = [ThinnedRecord(**record) for record in state["records"]]
+        self.cpu_s_before = state["cpu_s"]
         return member
 
 

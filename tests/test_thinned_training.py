@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_training import measurement_of, true_object
 
+from study_lib.checkpoints import LAST, read_checkpoint
 from study_lib.denoiser_choice import box_of
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts
@@ -191,6 +192,8 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     )
 
     assert 1 < steps[0] <= interrupted_at
+    (before,) = {read_checkpoint(tmp_path / LAST)["state"]["cpu_s"]} - {0}
+    assert found.training_cpu_s >= before, "of both sessions"
     assert same_weights(found, trained[0])
     assert [(one.member, one.step, one.loss) for one in records] == [
         (one.member, one.step, one.loss) for one in trained[1]
@@ -212,7 +215,7 @@ def test_too_few_patterns_are_refused_with_the_remedy(measurement):
 
 def test_a_large_object_is_learned_window_by_window(measurement, monkeypatch):
     """A window holds whole patches of 16 pixels; the object of the others is not computed."""
-    monkeypatch.setattr("study_lib.thinned_training.TILE_PX", 1)  # two patches wide, at least
+    monkeypatch.setattr("study_lib.thinned_member.TILE_PX", 1)  # two patches wide, at least
     seen = []
 
     def watch(self, shown, *view):
