@@ -169,7 +169,7 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
         arms["pinn-thinned"] = pinn_thinned
     for name in design.iterative.algorithms:
         arms[arm_of(name)] = partial(iterative, name)
-        if name in design.iterative.denoised:
+        if design.iterative.denoised:
             arms[f"{arm_of(name)}-denoised"] = partial(denoised, name)
     return arms
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.denoiser_choice import DenoiserChoice, choose_denoiser
-from study_lib.design import IterativeDesign
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.iterative import run_algorithm
+from study_lib.iterative_design import IterativeDesign
 from study_lib.measurement import Measurement
 from study_lib.seeding import generator
 from study_lib.thinning import thinned

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Complex, Float
 
 from study_lib import ptychi_engine, solver
-from study_lib.design import IterativeDesign
 from study_lib.errors import StudyError
+from study_lib.iterative_design import IterativeDesign
 from study_lib.lonely import lonely_remarks
 from study_lib.measurement import Measurement
 from study_lib.residuals import pattern_residuals

@@ -57,8 +57,10 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
             SOLVER_S_PER_PIXEL * iterative.solver.epochs
             if name == "solver"
             else ENGINE_S_PER_PIXEL * iterative.epochs
-            for name in (*iterative.algorithms, *(iterative.denoised if split == "train" else ()))
+            for name in iterative.algorithms
         )
+        if iterative.denoised and split == "train":  # once more, to choose the denoiser
+            per_pattern_s *= 2
         return per_pattern_s * pixels * patterns
     if job.notebook == "05_compare":
         return LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves * pixels * patterns

@@ -104,7 +104,7 @@ def run_reconstruction_job(
         record.results |= _results(found, measurement, design) | {
             "measurement_sha256": sha256_of(job.data_path)
         }
-        if job.split == "train" and job.algorithm in design.iterative.denoised:
+        if job.split == "train" and design.iterative.denoised:
             log.line(f"{job.algorithm} again on a share of the photons, to choose its denoiser")
             choice = choose_for(job.algorithm, measurement, design.iterative, seed=seed)
             choice |= {"measurement_sha256": record.results["measurement_sha256"]}

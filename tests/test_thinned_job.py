@@ -14,6 +14,7 @@ from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
 from study_lib.measurement import load_measurement
 from study_lib.paths import thinned_folder, view_path
+from study_lib.reconstruction_job import reconstruct_view
 from study_lib.reconstruction_jobs import arm_folder
 from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
 from study_lib.thinned_ensemble import reconstruct_thinned
@@ -193,9 +194,16 @@ def test_a_broken_choice_is_refused_with_the_remedy(tmp_path):
         read_denoiser(tmp_path / DENOISER)
 
 
-def test_an_algorithm_that_is_not_run_cannot_be_denoised(tiny_design_with):
-    with pytest.raises(InputError, match=r"denoised ePIE: not among the algorithms LSQML, solver"):
-        tiny_design_with("iterative.denoised=[ePIE]")
+def test_without_denoised_arms_nothing_is_chosen(matrix, tmp_path, tiny_design_with):
+    design = tiny_design_with("iterative.denoised=false", "iterative.algorithms=[solver]")
+    root, _ = matrix
+    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+
+    reconstruct_view(design, *CONDITION, "train", **roots, artifact_root=tmp_path)
+
+    assert (arm_folder(tmp_path, *CONDITION, "train", "solver") / "reconstruction.npz").is_file()
+    assert not (arm_folder(tmp_path, *CONDITION, "train", "solver") / DENOISER).exists()
+    assert set(arms_of(design)) == {"pinn", "pinn-thinned", "solver"}
 
 
 @pytest.mark.parametrize(
