@@ -133,7 +133,6 @@ class _Training:
         self.started_s, self.saved_s = time.process_time(), time.monotonic()
         self.cpu_s_before = 0.0  # of a training that was interrupted
         self.box = box_of(measurement)
-        self.scene = Scene.of(measurement, self.box)
         self.half_precision = has_fast_bfloat16()
         self.validation, self.learned = _strip(measurement, design.validation_share)
         self.records: list[ThinnedRecord] = []
@@ -160,11 +159,12 @@ class _Training:
         part, held_out = thinned(
             self.measurement, design.judged_share, generator(self.seed, "thinned choice")
         )
+        self.scene = Scene.of(part, self.box)
         solved = reconstruct_measurement(part).object_
         self.choices = choose(solved, part, held_out)
         self.tell("choose", 1, 1, math.nan)
         sets = thinned_sets(
-            self.measurement,
+            part,  # what was kept back for the choices teaches nothing
             self.choices,
             self.box,
             count=design.sets,
