@@ -23,7 +23,8 @@ MEASURED = {
     "01_dataset": (388, 6),
     "02_overlap": (214, 4),
     "03_train": (631, 95),
-    "04_reconstruct": (722, 58),
+    "03_train_thinned": (822, 257),
+    "04_reconstruct": (827, 139),
     "05_compare": (608, 24),
 }
 
