@@ -1,5 +1,6 @@
 """Figures of pinn-thinned: what they show is what they were given."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -16,6 +17,12 @@ from study_lib.figures_thinned import (
 
 SHAPE = (40, 60)
 CROP = (slice(2, 38), slice(3, 57))
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
