@@ -31,6 +31,7 @@ from study_lib.presets import load_design
 from study_lib.probe import zone_plate_probe
 from study_lib.ring_correlation import fourier_ring_correlation
 from study_lib.scoring import scored_pixels, scores_of
+from study_lib.thinned_design import ThinnedDesign
 from study_lib.thinned_ensemble import ThinnedEnsemble, reconstruct_thinned
 from study_lib.thinned_training import train_thinned
 from study_lib.thinning import at_positions, thinned
@@ -87,8 +88,7 @@ def objects(arguments: argparse.Namespace, root: Path) -> None:
     data = {kind: halves(designs[kind], dose, view, root / kind) for kind in KINDS}
     trained = {}
     for kind in tqdm(KINDS, unit="training"):
-        thinned_design = designs[kind].thinned
-        trained[kind], _ = train_thinned(data[kind][0], thinned_design, seed=SEED)
+        trained[kind], _ = train_thinned(data[kind][0], shortened(arguments), seed=SEED)
     print(f"{arguments.preset}, {view}, {dose:g} photons per pattern, phase SSIM / PSNR")
     for tried, (_, test, truth) in data.items():
         for taught, ensemble in trained.items():
@@ -99,6 +99,13 @@ def objects(arguments: argparse.Namespace, root: Path) -> None:
         print(line(f"grains, at {other:g} photons", home, test, truth))
     _, test, truth = data["grains"]
     print(line("grains, told 5 % more defocus", home, wrong_probe(test, designs["grains"]), truth))
+
+
+def shortened(arguments: argparse.Namespace) -> ThinnedDesign:
+    """Return the training of the preset, with fewer members or steps if the call says so."""
+    asked = {"members": arguments.members, "steps": arguments.steps}
+    changed = {name: value for name, value in asked.items() if value is not None}
+    return load_design(arguments.preset).thinned.model_copy(update=changed)
 
 
 def wrong_probe(measurement: Measurement, design: StudyDesign) -> Measurement:
@@ -114,13 +121,13 @@ def wrong_probe(measurement: Measurement, design: StudyDesign) -> Measurement:
     return replace(measurement, probe=(power * told).astype(np.complex64))
 
 
-def star(path: Path, preset: str) -> None:
+def star(arguments: argparse.Namespace) -> None:
     """Print what can be told of measured patterns without a truth."""
-    whole = load_measurement(path)
+    whole = load_measurement(arguments.star)
     rows = whole.positions_px[:, 0]
     order = np.argsort(rows, kind="stable")
     train, test = (at_positions(whole, np.sort(part)) for part in np.array_split(order, 2))
-    ensemble, _ = train_thinned(train, load_design(preset).thinned, seed=SEED)
+    ensemble, _ = train_thinned(train, shortened(arguments), seed=SEED)
     trust = ensemble.trust
     print(
         f"measured star, {len(train.scan_index)} + {len(test.scan_index)} patterns: "
@@ -152,9 +159,11 @@ def main() -> None:
     parser.add_argument("--view", default="sparse", choices=("baseline", "dense", "sparse"))
     parser.add_argument("--dose", type=float, default=1e4)
     parser.add_argument("--star", type=Path, help="base NPZ of measured patterns")
+    parser.add_argument("--members", type=int, help="networks; default: the preset's")
+    parser.add_argument("--steps", type=int, help="of each; default: the preset's")
     arguments = parser.parse_args()
     if arguments.star:
-        star(arguments.star, arguments.preset)
+        star(arguments)
         return
     with tempfile.TemporaryDirectory() as scratch:
         objects(arguments, Path(scratch))
