@@ -1,5 +1,6 @@
 """The command ``study``: whole runs, each phase by itself, files, and single notebooks."""
 
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from study_lib import cli_files, cli_phases, cli_runs
-from study_lib.errors import StudyError
+from study_lib.errors import DISK_FULL, StudyError
 from study_lib.processes import (
     INTERRUPTED,
     end_on_terminate,
@@ -18,6 +19,7 @@ from study_lib.processes import (
 )
 
 WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+WRONG_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
     name="study",
@@ -76,6 +78,17 @@ def job(run_folder: Path, names: list[str], attempt: int = 1, threads: int = 1) 
     run_jobs(folder, [name for name in names if name not in done], attempt)
 
 
+def _remedy(error: OSError) -> str:
+    """Return what to do about a path that the system refuses."""
+    if error.errno in DISK_FULL:
+        return "free some space, then the same command goes on"
+    if error.errno == errno.EROFS:
+        return "choose a folder that can be written"
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter path"
+    return "check the path and its permissions"
+
+
 def main() -> None:
     """Run the command line; every foreseen error is one message and an exit code."""
     use_private_folders()
@@ -95,8 +108,9 @@ def main() -> None:
     except OSError as error:
         if debug:
             raise
-        print(f"study: {error}; check the path and its permissions", file=sys.stderr)
-        sys.exit(2 if isinstance(error, WRONG_PLACE) else 1)
+        wrong_place = isinstance(error, WRONG_PLACE) or error.errno in WRONG_PLACE_NUMBERS
+        print(f"study: {error}; {_remedy(error)}", file=sys.stderr)
+        sys.exit(2 if wrong_place else 1)
     except typer.exceptions.TyperException as error:
         message = " ".join(error.format_message().split())
         print(f"study: {message}; see `study --help`", file=sys.stderr)

@@ -1,5 +1,7 @@
 """Commands on whole runs: plan, run, resume, status, report, verify, clean."""
 
+import os
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -180,6 +182,7 @@ def report(folder: RunFolder = None) -> None:
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
     print(site.write_site(folder, jobs))
+    _warn_of_secrets(folder)
     if all(state == "done" for state in progress.states_of(folder, jobs).values()):
         evidence.finish(folder)
 
@@ -277,11 +280,19 @@ def _execute(
     )
     index = site.write_site(folder, jobs)
     evidence.finish(folder)
+    _warn_of_secrets(folder)
     summary = paths.phase_root(folder, "H") / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary}")
     print(f"report:             {index}")
+
+
+def _warn_of_secrets(folder: Path) -> None:
+    from study_lib.private_values import exposed_values
+
+    for line in exposed_values(folder, os.environ):
+        print(f"warning: {folder}: {line}; do not publish it", file=sys.stderr)
 
 
 def _newest() -> Path:

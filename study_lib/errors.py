@@ -1,5 +1,9 @@
 """Errors that carry the exit code of the command that meets them."""
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class StudyError(Exception):
     """A job failed or evidence is missing."""
@@ -9,6 +13,10 @@ class StudyError(Exception):
 
 class LastingError(StudyError):
     """A job failed for a reason of its own: the same job would fail again."""
+
+
+class DiskFullError(StudyError):
+    """There is no room for a file; the same job may succeed once there is."""
 
 
 class InputError(StudyError):

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,26 +14,60 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from study_lib.errors import InputError
+from study_lib.errors import DISK_FULL, DiskFullError, InputError
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces ``target`` only if the block succeeds."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
-    )
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path that replaces ``target`` only if the block succeeds.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room; what was written is removed, an older file stays.
+    """
+    temporary: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
+        )
+        temporary = Path(name)
+        os.close(handle)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(target)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            size = temporary.stat().st_size if temporary else 0
+            raise disk_full(target, f"{size} bytes went in") from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def disk_full(target: Path, what: str) -> DiskFullError:
+    """Return the error of a file that has no room."""
+    return DiskFullError(
+        f"{target}: the disk is full ({what}); free some space, then the same command goes on"
+    )
+
+
+def require_room(target: Path, needed: int) -> None:
+    """Check before writing that so many bytes have room beside ``target``.
+
+    Raises
+    ------
+    DiskFullError
+        If they have not.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise disk_full(target, f"{needed} bytes are needed, {free} are free")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,6 +114,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Write arrays and a JSON text under ``_metadata``, readable without pickle (DATA-002)."""
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    require_room(path, sum(array.nbytes for array in arrays.values()))
     with atomic_path(path) as temporary:
         np.savez(temporary, **dict(arrays), _metadata=np.array(text), allow_pickle=False)
 

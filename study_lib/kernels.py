@@ -1,11 +1,16 @@
 """Kernels that execute notebooks: on sockets in a private folder, one notebook after the other."""
 
+import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 
+SOCKET_PATH_MAX = 60  # of the folder for temporary files; a socket's whole path may have 107 bytes
+SHORT_FOLDER = Path("/tmp")  # noqa: S108  # a private folder is made in it
+KERNEL = "python3"
 FRESH = "get_ipython().reset(new_session=True)"
 ANSWER_S = 30.0
 
@@ -15,7 +20,7 @@ class SocketKernelManager(AsyncKernelManager):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._sockets = tempfile.TemporaryDirectory(prefix="study-")
+        self._sockets = tempfile.TemporaryDirectory(prefix="study-", dir=_place_of_sockets())
         self.transport = "ipc"
         self.ip = f"{self._sockets.name}/k"
 
@@ -51,7 +56,7 @@ class SharedKernel:
         if self._manager is not None and _ask(self._manager, FRESH) is None:
             self._end()
         if self._manager is None:
-            self._manager = SocketKernelManager(kernel_name="python3")
+            self._manager = SocketKernelManager(kernel_name=KERNEL)
         return self._manager
 
     def peak_memory_mib(self) -> float:
@@ -67,6 +72,12 @@ class SharedKernel:
         if self._manager is not None and self._manager.has_kernel:
             run_sync(self._manager.shutdown_kernel)(now=True)
         self._manager = None
+
+
+def _place_of_sockets() -> Path:
+    """Return the folder for temporary files, or another where its path leaves sockets no room."""
+    usual = Path(tempfile.gettempdir())
+    return usual if len(os.fsencode(usual)) <= SOCKET_PATH_MAX else SHORT_FOLDER
 
 
 def _ask(

@@ -2,13 +2,14 @@
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -18,6 +19,7 @@ from study_lib.job_evidence import check_evidence
 from study_lib.job_lock import only_writer
 from study_lib.job_record import inputs_of, is_done, job_of, read_record
 from study_lib.kernels import SharedKernel
+from study_lib.notebook_outputs import ENGINE, outputs_cut_bytes
 from study_lib.notebook_parameters import parameters_of
 from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
 from study_lib.processes import end_on_terminate, end_with_parent
@@ -59,6 +61,7 @@ def execute_notebook(
             parameters=values,
             cwd=str(working_folder),
             progress_bar=False,
+            engine_name=ENGINE,
             km=kernel.manager(),
         )
     except PapermillExecutionError as error:
@@ -67,6 +70,12 @@ def execute_notebook(
         kind = LastingError if error.ename in OWN_REASONS else StudyError
         raise kind(
             f"cell {error.cell_index} failed: {reason}; the notebook is kept as {failed}"
+        ) from None
+    except NoSuchKernel as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"no Jupyter kernel {error.name!r} in this environment; install ipykernel, or let "
+            "`make study` install everything"
         ) from None
     except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
         if partial.exists():
@@ -98,15 +107,16 @@ def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
     jobs = [job_of(plan, name, run_folder) for name in names]
     end_on_terminate(GRACE_S)
     end_with_parent(signal.SIGTERM)
+    say = partial(print, flush=True)
     faults = []
     with SharedKernel() as kernel:
         for job in jobs:
             try:
                 if attempt > 1:
                     _refuse_lasting_failure(run_folder, job)
-                with only_writer(run_folder, job, partial(print, flush=True)):
+                with only_writer(run_folder, job, say):
                     if not is_done(run_folder, job, plan):
-                        _run_job(run_folder, job, plan, kernel)
+                        _run_job(run_folder, job, plan, kernel, say)
             except StudyError as error:
                 faults.append(f"{job.name}: {error}" if len(jobs) > 1 else str(error))
     if faults:
@@ -120,7 +130,11 @@ def _refuse_lasting_failure(run_folder: Path, job: PlannedJob) -> None:
 
 
 def _run_job(
-    run_folder: Path, job: PlannedJob, plan: Sequence[PlannedJob], kernel: SharedKernel
+    run_folder: Path,
+    job: PlannedJob,
+    plan: Sequence[PlannedJob],
+    kernel: SharedKernel,
+    say: Callable[[str], None],
 ) -> None:
     done, failed = run_folder / job.done, run_folder / job.failed
     for record_path in (done, failed):
@@ -138,6 +152,9 @@ def _run_job(
         lasts = isinstance(error, LastingError | InputError)
         write_json(failed, content | {"lasts": lasts})
         raise
+    cut = outputs_cut_bytes(executed)
+    if cut:
+        say(f"{job.name}: warning: {cut} bytes of outputs were cut from the notebook")
     files = [run_folder / path for path in (job.executed, *job.outputs)]
     inputs = [run_folder / path for path in inputs_of(job, plan)]
     record = {
@@ -147,6 +164,7 @@ def _run_job(
         "code": code_digest(job.notebook),
         "started": started,
         "wall_s": round(time.perf_counter() - start_s, 3),
+        "outputs_cut_bytes": cut,
         "kernel_peak_memory_mib": round(kernel.peak_memory_mib(), 1),
         "sha256": hashes_of(files, run_folder),
         "inputs": hashes_of([path for path in inputs if path.is_file()], run_folder),

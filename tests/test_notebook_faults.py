@@ -1,0 +1,257 @@
+"""What a notebook may do to its runner: die, fill memory, flood, be told odd values."""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import nbformat
+import pytest
+from jupyter_core.utils import run_sync
+
+from study_lib.errors import StudyError
+from study_lib.files import read_json, write_json
+from study_lib.kernels import SharedKernel
+from study_lib.notebook_outputs import KEPT_BYTES, KEPT_MESSAGES
+from study_lib.plan import PLAN_FILE, PlannedJob, plan_content, plan_jobs
+from study_lib.presets import load_design
+from study_lib.private_values import exposed_values
+from study_lib.runner import execute_notebook, run_jobs
+from study_lib.runs import create_run
+
+pytestmark = pytest.mark.slow
+FIGURE = "from IPython.display import Image, display; display(Image(data=b'x', format='png'))"
+
+
+@pytest.fixture
+def job_that_runs(tmp_path, monkeypatch):
+    """Make the first notebook of a run hold other cells; return its folder and its job."""
+
+    def made(*cells: str):
+        run = create_run(tmp_path / "run", load_design("smoke"))
+        place = tmp_path / "notebooks"
+        place.mkdir()
+        first = nbformat.v4.new_code_cell(
+            "run_folder: str = ''\npreset: str = ''\nbase_npz: str | None = None",
+            metadata={"tags": ["parameters"]},
+        )
+        others = [nbformat.v4.new_code_cell(cell) for cell in cells]
+        notebook = nbformat.v4.new_notebook(cells=[first, *others])
+        notebook.metadata["kernelspec"] = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
+        nbformat.write(notebook, place / "00_design.ipynb")
+        monkeypatch.setattr("study_lib.runner.NOTEBOOK_FOLDER", place)
+        (design_job,) = (job for job in plan_jobs(run.design) if job.notebook == "00_design")
+        job = replace(design_job, after=(), outputs=(), metrics={}, figures=0)
+        write_json(run.folder / PLAN_FILE, plan_content([job]))
+        return run.folder, job
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "import os; os._exit(137)",
+    ],
+)
+def test_a_killed_kernel_fails_its_job_and_names_the_likely_cause(cell, job_that_runs):
+    folder, job = job_that_runs("print('before')", cell)
+
+    with pytest.raises(StudyError, match=r"the kernel stopped .* out of memory, or was killed"):
+        run_jobs(folder, [job.name])
+
+    assert not (folder / job.done).exists()
+    assert "out of memory" in read_json(folder / job.failed)["error"]
+    assert not read_json(folder / job.failed)["lasts"], "another try may have more memory"
+    kept = folder / job.executed
+    text = kept.with_name(f"{kept.stem}.failed.ipynb").read_text()
+    assert "before" in text
+    assert not kept.exists()
+
+
+def test_memory_that_runs_out_is_an_error_of_its_cell(job_that_runs):
+    folder, job = job_that_runs(
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))",
+        "import numpy; numpy.ones(2**30)",
+    )
+
+    with pytest.raises(StudyError, match="cell 3 failed: Unable to allocate"):
+        run_jobs(folder, [job.name])
+
+    assert not (folder / job.done).exists()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "for _ in range(40): print('x' * 2**20)",
+        "for _ in range(200): print('x' * 2**17, flush=True)",
+        "from IPython.display import HTML, display\nfor _ in range(6000): display(HTML('x'))",
+    ],
+)
+def test_a_flood_of_outputs_is_cut_with_a_mark_and_the_job_goes_on(cell, job_that_runs):
+    folder, job = job_that_runs(
+        FIGURE, cell, "print('after')", "import pathlib; pathlib.Path('went_on').touch()"
+    )
+
+    run_jobs(folder, [job.name])
+
+    executed = nbformat.read(folder / job.executed, as_version=4)
+    outputs = [output for one in executed.cells for output in one.outputs]
+    marks = [output.text for output in outputs if "outputs are cut" in output.get("text", "")]
+    assert len(marks) == 1
+    assert (folder / job.executed).stat().st_size < 1.2 * KEPT_BYTES
+    assert len(outputs) <= KEPT_MESSAGES + 1
+    assert (folder / "went_on").exists()
+    assert read_json(folder / job.done)["outputs_cut_bytes"] > 0
+
+
+def test_an_error_after_a_flood_is_still_told(job_that_runs):
+    folder, job = job_that_runs("for _ in range(40): print('x' * 2**20)", "1 / 0")
+
+    with pytest.raises(StudyError, match="cell 3 failed: division by zero"):
+        run_jobs(folder, [job.name])
+
+    kept = (folder / job.executed).with_name("00_design.failed.ipynb")
+    assert "ZeroDivisionError" in kept.read_text()
+
+
+def test_usual_outputs_are_kept_whole(job_that_runs):
+    folder, job = job_that_runs("for index in range(1000): print(index)")
+
+    run_jobs(folder, [job.name])
+
+    (output,) = nbformat.read(folder / job.executed, as_version=4).cells[-1].outputs
+    assert output.text.split() == [str(index) for index in range(1000)]
+    assert read_json(folder / job.done)["outputs_cut_bytes"] == 0
+
+
+ODD = "it's \"quoted\"\n\\n \u2028\u2029 é 数 \\' {braces} # no comment \t end"
+
+
+def test_an_odd_value_reaches_the_notebook_as_it_is(job_that_runs, tmp_path):
+    job_that_runs("import json; json.dump([run_folder, preset], open('told.json', 'w'))")
+
+    with SharedKernel() as kernel:
+        values = {"run_folder": ODD, "preset": ODD, "base_npz": None}
+        execute_notebook("00_design", tmp_path / "out.ipynb", values, tmp_path, kernel)
+
+    assert read_json(tmp_path / "told.json") == [ODD, ODD]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("dose=1.0\nimport os=2", "dose"),
+        ("x; import os; os.system('touch ran')=1", "unknown name"),
+        ("doze=1.0e+4", "doze: unknown name; known here: dose, run_folder"),
+        ("dose=many", "dose"),
+        ("dose=true", "dose"),
+        ("dose=-1", "dose"),
+        ("run_folder=3", "run_folder"),
+    ],
+)
+def test_a_wrong_parameter_stops_the_command_before_a_kernel(given, message, tmp_path):
+    words = ["-p", "dose=1.0e+4", "-p", "run_folder=r", "-p", given]
+    result = subprocess.run(
+        [sys.executable, "-m", "study_lib", "notebook", "01_dataset", "out.ipynb", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch):
+    folder, job = job_that_runs("1")
+    monkeypatch.setattr("study_lib.kernels.KERNEL", "no-such-kernel")
+
+    with pytest.raises(StudyError, match=r"no Jupyter kernel 'no-such-kernel'.*`make"):
+        run_jobs(folder, [job.name])
+
+    assert not (folder / job.done).exists()
+
+
+def test_sixteen_kernels_start_at_once_and_use_no_port():
+    kernels = [SharedKernel() for _ in range(16)]
+    managers = [kernel.manager() for kernel in kernels]
+
+    def started(manager):
+        run_sync(manager.start_kernel)()
+        return manager.transport
+
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            transports = list(pool.map(started, managers))
+        deadline = time.monotonic() + 60
+        while any(kernel.peak_memory_mib() == 0 for kernel in kernels):
+            assert time.monotonic() < deadline, "a kernel does not answer"
+    finally:
+        for kernel in kernels:
+            kernel.__exit__()
+
+    assert transports == ["ipc"] * 16
+
+
+SECRET = "correct-horse-battery"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SITE_TOKEN", SECRET, True),
+        ("db_password", SECRET, True),
+        ("AWS_SECRET_ACCESS_KEY", SECRET, True),
+        ("EDITOR", SECRET, False),
+        ("TOKEN", "no", False),
+    ],
+)
+def test_a_secret_in_an_output_is_found_and_not_repeated(name, value, told, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "a.ipynb").write_text(f"... {value} ...")
+    (tmp_path / "b.npz").write_bytes(value.encode())
+
+    found = exposed_values(tmp_path, {name: value, "HOME": "/home/somebody"})
+
+    assert found == ([f"notebooks/a.ipynb holds the value of ${name}"] if told else [])
+    assert SECRET not in "".join(found)
+
+
+def test_a_report_with_a_secret_in_it_warns_before_it_is_published(job_that_runs):
+    folder, job = job_that_runs(f"print('{SECRET}')", FIGURE)
+    run_jobs(folder, [job.name])
+
+    result = subprocess.run(
+        [sys.executable, "-m", "study_lib", "report", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"UPLOAD_TOKEN": SECRET},
+    )
+
+    assert "notebooks/00_design.ipynb holds the value of $UPLOAD_TOKEN" in result.stderr
+    assert "do not publish it" in result.stderr
+    assert SECRET not in result.stderr
+
+
+def test_planned_jobs_take_no_name_that_is_no_parameter(tmp_path):
+    """The plan is a file that people can edit; so is what it gives to notebooks."""
+    folder = create_run(tmp_path / "run", load_design("smoke")).folder
+    parameters = {"run_folder": "run", "preset": "smoke", "base_npz": None, "a; b": 1}
+    job = PlannedJob("00_design", "00_design", parameters, (), ".", (), {})
+    write_json(folder / PLAN_FILE, plan_content([job]))
+
+    with pytest.raises(StudyError, match="a; b: unknown name"):
+        run_jobs(folder, [job.name])
