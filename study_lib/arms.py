@@ -14,7 +14,7 @@ from study_lib.bundle import BUNDLE, load_bundle
 from study_lib.denoised_arm import DENOISER, read_denoiser
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
-from study_lib.files import read_json
+from study_lib.files import manifest_jobs
 from study_lib.inference import reconstruct
 from study_lib.measurement import Measurement
 from study_lib.paths import thinned_folder, training_folder
@@ -177,7 +177,7 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
 def _why_missing(path: Path, manifest: Path, algorithm: str) -> str:
     """Return what the manifest says of a result that is not there."""
     key = path.parent.relative_to(manifest.parent).as_posix()
-    record = read_json(manifest)["jobs"].get(key, {}) if manifest.is_file() else {}
+    record = manifest_jobs(manifest).get(key, {}) if manifest.is_file() else {}
     reason = record.get("error") or "it was not run; run `study reconstruct`"
     return f"{algorithm}: {reason}"
 

@@ -139,6 +139,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise DamagedError(f"{path}: holds more than numbers and text; not loaded") from None
+    except Exception as error:  # torch raises many types for what is no file of its own
+        raise DamagedError(f"{path}: not a checkpoint of this study ({error})") from None
     checked: dict[str, Any] = content
     return checked
 

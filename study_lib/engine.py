@@ -17,7 +17,7 @@ from study_lib.batches import Batch, batches
 from study_lib.cluster import cancel as cancel_jobs
 from study_lib.cluster import executor_of, live_jobs, run_tag
 from study_lib.errors import InputError, StudyError
-from study_lib.files import read_json, write_json
+from study_lib.files import write_json
 from study_lib.job_record import is_current, is_done, read_record
 from study_lib.job_resources import RESOURCES_FILE, read_resources
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
@@ -257,7 +257,7 @@ def _report_until_end(
 def _describe_failure(run_folder: Path, failed: Sequence[PlannedJob]) -> str:
     """Return one line per job that failed by itself, and how many waited for those in vain."""
     causes = [
-        f"{job.name}: {read_json(run_folder / job.failed)['error']}"
+        f"{job.name}: {read_record(run_folder / job.failed).get('error', 'its record is damaged')}"
         for job in failed
         if (run_folder / job.failed).is_file()
     ]

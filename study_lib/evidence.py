@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.errors import InputError, StudyError
-from study_lib.files import read_json, sha256_of
+from study_lib.files import manifest_jobs, read_json, sha256_of
 from study_lib.paths import replicate_folder
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
 from study_lib.runs import BASE_FILE, DESIGN_FILE, open_run
@@ -92,10 +92,18 @@ def manifests_of(run_folder: Path) -> list[Path]:
 def _faults_of_manifest(manifest: Path, run_folder: Path) -> list[str]:
     place = manifest.relative_to(run_folder).as_posix()
     faults = []
-    for key, record in _read(manifest).get("jobs", {}).items():
+    try:
+        jobs = manifest_jobs(manifest)
+    except InputError:
+        return [f"{place}: is not a manifest"]
+    for key, record in jobs.items():
         if record.get("status") != "done":
             faults.append(f"{place}: {key} is {record.get('status')}: {record.get('error')}")
-        for name, sha256 in {**record.get("inputs", {}), **record.get("outputs", {})}.items():
+        files = [record.get("inputs", {}), record.get("outputs", {})]
+        if not all(isinstance(part, dict) for part in files):
+            faults.append(f"{place}: {key} names no files")
+            continue
+        for name, sha256 in {**files[0], **files[1]}.items():
             faults += _fault_of(manifest.parent / name, name, sha256, f"{place} ({key})")
     return faults
 

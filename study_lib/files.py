@@ -99,7 +99,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the phase that writes it first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, endless digits, endless depth
         raise InputError(f"{path}: not readable as JSON ({error}); write it again") from None
 
 
@@ -132,11 +132,28 @@ def hashes_of(paths: list[Path], root: Path) -> dict[str, str]:
 
 def merge_record(manifest: Path, key: str, record: Mapping[str, Any]) -> None:
     """Add or replace one job's record in a manifest; the records of other jobs stay."""
+    if manifest.exists():
+        manifest_jobs(manifest)
 
     def add(content: dict[str, Any]) -> None:
         content.setdefault("jobs", {})[key] = dict(record)
 
     update_json(manifest, add)
+
+
+def manifest_jobs(manifest: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a manifest by job.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not a manifest.
+    """
+    content = read_json(manifest)
+    jobs = content.get("jobs", {}) if isinstance(content, dict) else None
+    if not isinstance(jobs, dict) or not all(isinstance(job, dict) for job in jobs.values()):
+        raise InputError(f"{manifest}: not a manifest of this study; run its phase again")
+    return jobs
 
 
 def update_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

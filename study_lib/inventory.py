@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.evidence import manifests_of
-from study_lib.files import read_json
+from study_lib.files import manifest_jobs
 from study_lib.paths import PHASES
 
 
@@ -18,7 +18,7 @@ def inventory(run_folder: Path) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     manifests = (path for path in manifests_of(run_folder) if path.parent.name != PHASES["H"])
     for manifest in manifests:
-        jobs = read_json(manifest).get("jobs", {})
+        jobs = manifest_jobs(manifest)
         for key, record in sorted(jobs.items(), key=lambda item: item[1].get("started", "")):
             for name, sha256 in record.get("outputs", {}).items():
                 path = Path(os.path.normpath(manifest.parent / name))

@@ -3,7 +3,6 @@
 It reads files and nothing else, so it can watch a run on another machine that shares the folder.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from study_lib.figures_explore import losses_of_jobs
 from study_lib.plan import PlannedJob
 from study_lib.progress import (
     LOCK_FILE,
+    event_of,
     is_being_run,
     newest_events,
     states_of,
@@ -93,9 +93,9 @@ def losses_in(events: Path) -> Curve:
     """Return steps and losses in an events file since it last began anew; a torn line is left."""
     steps: list[int] = []
     losses: list[float] = []
-    for line in events.read_text(encoding="utf-8").split("\n")[:-1]:
-        event = json.loads(line)
-        if "loss" not in event:
+    for line in events.read_bytes().split(b"\n")[:-1]:
+        event = event_of(line)
+        if event is None or "loss" not in event:
             continue
         if steps and event["step"] <= steps[-1]:
             steps, losses = [], []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.errors import InputError
-from study_lib.files import read_json
+from study_lib.files import manifest_jobs
 
 TOLERANCE = 0.25
 
@@ -78,9 +78,7 @@ def compare_losses(
 
 
 def _losses(manifest: Path, wanted: Mapping[str, Any]) -> dict[str, float]:
-    jobs = read_json(manifest).get("jobs")
-    if not isinstance(jobs, dict):
-        raise InputError(f"{manifest}: holds no jobs; give a training_manifest.json")
+    jobs = manifest_jobs(manifest)
     return {
         key: float(job["results"]["final_loss"])
         for key, job in jobs.items()

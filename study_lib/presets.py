@@ -89,16 +89,31 @@ def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> Stu
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """The safe loader, but a name that occurs twice in one table is an error."""
+    """The safe loader, but a name that occurs twice in one table is an error, and so is an alias.
+
+    A few lines of aliases of aliases stand for more values than fit into memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return what a part of the text says, or refuse it."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, f"alias *{event.anchor}: write the value itself", event.start_mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a table, or refuse it."""
-        names = [key.value for key, _ in node.value]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{twice} is set twice", node.start_mark
-            )
+        seen = set()
+        names = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key in names:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is set twice", node.start_mark
+                )
+            seen.add(key.value)
         table: dict[Any, Any] = super().construct_mapping(node, deep)
         return table
 
@@ -106,7 +121,7 @@ class _PlainLoader(yaml.SafeLoader):
 def _parse_yaml(text: str | bytes, source: str) -> Any:
     try:
         return yaml.load(text, _PlainLoader)  # noqa: S506  # a safe loader, without double names
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{source}: not readable as YAML ({error})") from None
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from study_lib.files import read_json
 from study_lib.job_lock import holder_of, is_held
+from study_lib.job_record import read_record
 from study_lib.plan import PlannedJob
 
 LOCK_FILE = ".engine.lock"
@@ -53,12 +53,21 @@ def newest_events(folder: Path) -> Path | None:
 
 
 def last_event(path: Path) -> dict[str, Any] | None:
-    """Return the last whole line of an events file, if there is one yet."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    if not lines:
+    """Return the last whole line of an events file, if there is one yet and it is an event."""
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return event_of(lines[-1]) if lines else None
+
+
+def event_of(line: bytes) -> dict[str, Any] | None:
+    """Return the event in a line of an events file, none if something else is written there."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    event: dict[str, Any] = json.loads(lines[-1])
-    return event
+    if not isinstance(event, dict) or not isinstance(event.get("phase"), str):
+        return None
+    numbers = [event.get("step"), event.get("total"), event.get("loss", 0.0)]
+    return event if all(isinstance(number, int | float) for number in numbers) else None
 
 
 def states_of(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
@@ -90,6 +99,6 @@ def status_lines(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -
         lines += [f"  left behind: {job.name}, {holder_of(run_folder, job)}" for job in left]
     for job in jobs:
         if states[job.name] == "failed":
-            reason = read_json(run_folder / job.failed).get("error")
+            reason = read_record(run_folder / job.failed).get("error", "its record is damaged")
             lines.append(f"  failed: {job.name}: {reason}")
     return lines

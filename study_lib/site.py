@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from study_lib.evidence import manifests_of
-from study_lib.files import read_json, write_json, write_text
+from study_lib.files import manifest_jobs, read_json, write_json, write_text
 from study_lib.job_record import read_record
 from study_lib.notebook_page import notebook_page
 from study_lib.paths import PHASES, SUMMARY_FIGURES, phase_root
@@ -111,7 +111,7 @@ def _times(
     work_s: dict[str, float] = {}
     for manifest in manifests_of(run_folder):
         phase = next(key for key, name in PHASES.items() if name == manifest.parent.name)
-        done = read_json(manifest).get("jobs", {}).values()
+        done = manifest_jobs(manifest).values()
         notebook = NOTEBOOK_OF_PHASE[phase]
         work_s[notebook] = work_s.get(notebook, 0.0) + sum(one["wall_s"] for one in done)
     rows = []

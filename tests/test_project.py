@@ -252,7 +252,7 @@ def committed_texts() -> dict[str, str]:
     paths = [ROOT / name for name in result.stdout.split("\0") if name]
     contents = {path: path.read_bytes() for path in paths if path.is_file()}
     return {
-        path.relative_to(ROOT).as_posix(): content.decode("utf-8")
+        path.relative_to(ROOT).as_posix(): content.decode("utf-8", errors="replace")
         for path, content in contents.items()
         if b"\0" not in content
     }

@@ -1,0 +1,1 @@
+"""Mutated files for every reader of the study: none may crash it, hang it or fill memory."""
