@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import command, done_jobs, left_after
 from run_results import results_of
 
 from study_lib.evidence import faults_of_run
@@ -24,38 +25,9 @@ SETTINGS = (
 )
 
 
-def command(*words: str, cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "study_lib", *words],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def start(folder: Path) -> subprocess.Popen:
     changes = [part for setting in SETTINGS for part in ("--set", setting)]
     return command("run", "--preset", "smoke", *changes, cwd=folder)
-
-
-def working_in(folder: Path) -> list[str]:
-    """Return the processes whose working folder lies below a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            place = str((entry / "cwd").readlink()) if entry.name.isdigit() else ""
-        except OSError:
-            continue
-        if place.startswith(str(folder)):
-            found.append(entry.name)
-    return found
-
-
-def done_jobs(run_folder: Path) -> dict[str, int]:
-    return {
-        path.parent.name: path.stat().st_mtime_ns for path in run_folder.glob("jobs/*/done.json")
-    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -77,10 +49,7 @@ def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(tmp_path):
         time.sleep(random.uniform(3, 9))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        deadline = time.monotonic() + 5
-        while working_in(killed) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert working_in(killed) == [], f"kill {number}"
+        assert left_after(killed) == [], f"kill {number}"
         now = done_jobs(run_folder)
         assert finished.items() <= now.items(), "a job that had finished ran again"
         finished = now

@@ -8,11 +8,11 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import nbformat
 import pytest
 from filelock import FileLock
+from killing import left_after
 
 from study_lib.engine import run_plan
 from study_lib.errors import InputError, StudyError
@@ -179,21 +179,4 @@ def test_nothing_outlives_a_killed_run(tmp_path, signal_number):
 
     process.send_signal(signal_number)
     process.wait(timeout=30)
-    deadline = time.monotonic() + 20
-    while working_in(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.2)
-
-    assert working_in(tmp_path) == []
-
-
-def working_in(folder):
-    """Return the processes whose working folder lies below a folder."""
-    found = []
-    for entry in os.scandir("/proc"):
-        try:
-            place = str(Path(entry.path, "cwd").readlink()) if entry.name.isdigit() else ""
-        except OSError:
-            continue
-        if place.startswith(str(folder)):
-            found.append((entry.name, place))
-    return found
+    assert left_after(tmp_path) == []

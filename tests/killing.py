@@ -1,0 +1,47 @@
+"""Runs that are started, killed and looked at from outside."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SURVIVAL_S = 5.0  # what is promised: no process of a killed run lives longer
+
+
+def command(*words: str, cwd: Path) -> subprocess.Popen:
+    """Start the command line in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "study_lib", *words],
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def working_in(folder: Path) -> list[str]:
+    """Return the processes whose working folder lies below a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            place = str((entry / "cwd").readlink()) if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if place.startswith(str(folder)):
+            found.append(entry.name)
+    return found
+
+
+def left_after(folder: Path, seconds: float = SURVIVAL_S) -> list[str]:
+    """Return the processes that work in a folder still after some seconds."""
+    deadline = time.monotonic() + seconds
+    while (left := working_in(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def done_jobs(run_folder: Path) -> dict[str, int]:
+    """Return when each finished job was finished."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns for path in run_folder.glob("jobs/*/done.json")
+    }
