@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python tests/soak.py --rounds 20      # an hour on two cores
 
-In each round the run is killed up to four times after random seconds: the whole command, its engine, or
-whichever of its processes, by SIGKILL or SIGTERM, with two or with eight jobs at a time. Then it is
-resumed to its end. A process that lives on, a job that had finished and runs again, a seal that does
-not hold, or one byte that differs is a fault.
+In each round the run is killed up to four times after random seconds: the whole command, its
+engine, or whichever of its processes, by SIGKILL or SIGTERM, with two or with eight jobs at a time.
+Then it is resumed to its end. A process that lives on, a job that had finished and runs again, a
+seal that does not hold, or one byte that differs is a fault.
 """
 
 import argparse
@@ -108,9 +108,7 @@ def main() -> int:
             took = time.monotonic() - began
             told = "; ".join(faults) or "same results"
             print(f"round {number + 1}: {kills} kills, {took:.0f} s, {told}", flush=True)
-    print(
-        f"{given.rounds - bad} of {given.rounds} rounds ended with the results of the one left alone"
-    )
+    print(f"{given.rounds - bad} of {given.rounds} rounds ended as the one that was left alone")
     return 1 if bad else 0
 
 
