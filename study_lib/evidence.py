@@ -11,6 +11,8 @@ from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
 from study_lib.runs import BASE_FILE, DESIGN_FILE, open_run
 from study_lib.seal import faults_of_seal, seal
 
+NAME_SHOWN = 500
+
 
 def faults_of_run(run_folder: Path) -> list[str]:
     """Return one line per job that is not done and per file that is missing, changed or extra.
@@ -109,8 +111,12 @@ def _faults_of_manifest(manifest: Path, run_folder: Path) -> list[str]:
 
 
 def _fault_of(path: Path, name: str, sha256: Any, record: str) -> list[str]:
-    if not path.is_file():
-        return [f"{name}: missing"]
+    try:
+        is_there = path.is_file()
+    except OSError:  # a name that no file can have
+        is_there = False
+    if not is_there:
+        return [f"{name[:NAME_SHOWN]}: missing"]
     return [] if sha256 == sha256_of(path) else [f"{name}: differs from its record in {record}"]
 
 

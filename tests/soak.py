@@ -44,7 +44,7 @@ def disturbed(folder: Path, words: list[str], random: np.random.Generator) -> tu
     """Kill a run again and again, then finish it; return the number of kills, and faults."""
     faults: list[str] = []
     run_folder: Path | None = None
-    before: dict[str, int] = {}
+    before: dict[str, str] = {}
     cores = str(random.choice([2, 8]))
     kills = int(random.integers(1, MOST_KILLS + 1))
     for _ in range(kills):

@@ -42,7 +42,7 @@ def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(tmp_path):
     (expected,) = (left_alone / "reports").iterdir()
     random = np.random.default_rng(11)
 
-    finished: dict[str, int] = {}
+    finished: dict[str, str] = {}
     run_folder = killed / "reports" / expected.name
     for number in range(KILLS):
         process = start(killed) if number == 0 else command("resume", str(run_folder), cwd=killed)
