@@ -41,5 +41,5 @@ def left_after(folder: Path, seconds: float = SURVIVAL_S) -> list[str]:
 
 
 def done_jobs(run_folder: Path) -> dict[str, str]:
-    """Return the record of each finished job, which says when it ran; the engine touches the file."""
+    """Return the record of each finished job: when it ran, not when the engine touched the file."""
     return {path.parent.name: path.read_text() for path in run_folder.glob("jobs/*/done.json")}

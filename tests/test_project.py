@@ -286,3 +286,19 @@ def test_no_file_names_a_private_package_index_or_host():
 )
 def test_absolute_paths_are_recognised(text):
     assert ABSOLUTE.search(text)
+
+
+def test_every_test_that_the_documents_name_exists():
+    named = [
+        (path.name, file, name)
+        for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+        for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", path.read_text("utf-8"))
+    ]
+    missing = [
+        (document, file, name)
+        for document, file, name in named
+        if f"def {name}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    ]
+
+    assert len(named) > 30
+    assert missing == []
