@@ -527,3 +527,18 @@ def test_a_probe_of_any_scale_gives_a_finite_object(noisy, objective, scale):
 
     assert np.isfinite(found.object_).all()
     assert np.abs(found.object_[20, 20]) == pytest.approx(0.9 / scale, rel=0.5)
+
+
+# --- machines
+
+
+def test_another_number_of_threads_changes_no_more_than_rounding(noisy, specimen):
+    """Sums in another order differ in the last digits; the image does not."""
+    objects = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        objects.append(reconstruct(**noisy, settings=SolverSettings(epochs=15)).object_)
+
+    one, two = objects
+    difference = lit_error(two, torch.from_numpy(one), noisy)
+    assert difference < 0.01 * lit_error(one, specimen, noisy)

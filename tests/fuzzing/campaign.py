@@ -1,6 +1,6 @@
 """Give every reader many spoilt files: no crash, no hang, no memory without bound.
 
-    python tests/fuzzing/campaign.py                         # 100,000 files, half an hour
+    python tests/fuzzing/campaign.py                         # 100,000 files, 15 minutes
     python tests/fuzzing/campaign.py --count 200 --seed 7    # of each target, other faults
     python tests/fuzzing/campaign.py --target yaml --keep faults
 
