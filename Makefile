@@ -1,5 +1,6 @@
 # make study   run the whole study (PRESET=laptop, BASE=base.npz, CORES=2)
 # make test    lint, types, tests, notebooks (CORES=2)
+# make quick  lint, types and the tests that need no long computation, in 90 s (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
@@ -18,7 +19,7 @@ STAMP := $(VENV)/.installed
 PTYCHODUS := .venv-peer-ptychodus
 CDTOOLS := .venv-peer-cdtools
 
-.PHONY: study test lab peers slurm-test notebooks clean
+.PHONY: study test quick lab peers slurm-test notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
@@ -28,6 +29,12 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n "$(CORES)" --dist loadfile --no-loadscope-reorder
+
+quick: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n "$(CORES)" --dist loadfile -m "not slow and not notebook"
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.

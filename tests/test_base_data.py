@@ -17,6 +17,8 @@ from study_lib.errors import InputError
 from study_lib.raw_scan import ReadChoices
 from study_lib.tike import read_tike
 
+pytestmark = pytest.mark.slow
+
 SIEMENS_STAR = (
     Path(__file__).resolve().parents[2] / "shared" / "data" / "siemens-star-small.npz.bz2"
 )

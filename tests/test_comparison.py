@@ -51,6 +51,8 @@ from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
 from study_lib.thinned_job import train_thinned_view
 from study_lib.training_job import train_view
 
+pytestmark = pytest.mark.slow
+
 DOSE = 1e4
 VIEW = "sparse"
 ARM_NAMES = {"pinn", "pinn-thinned", "lsqml", "lsqml-denoised", "solver", "solver-denoised"}

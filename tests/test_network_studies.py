@@ -21,6 +21,8 @@ from study_lib.network_studies import (
 from study_lib.thinned_input import MAPS, thinned_input
 from study_lib.thinned_training import train_thinned
 
+pytestmark = pytest.mark.slow
+
 SHORT = DESIGN.model_copy(update={"steps": 4, "members": 2})
 
 

@@ -12,6 +12,8 @@ from study_lib.phase_spectra import power_spectrum
 from study_lib.photon_limit import alignment_directions, photon_limit, without
 from study_lib.ring_correlation import fourier_ring_correlation, ring_sums, window_of
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (24, 24)
 SIDE = 12
 DOSE = 1e5

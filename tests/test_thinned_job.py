@@ -20,6 +20,8 @@ from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
 from study_lib.thinned_ensemble import reconstruct_thinned
 from study_lib.thinned_job import build_thinned_jobs, required
 
+pytestmark = pytest.mark.slow
+
 CONDITION = (1e4, "dense")
 KEY = "dose_10000/dense/thinned"
 

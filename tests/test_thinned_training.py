@@ -28,6 +28,8 @@ from study_lib.thinned_sets import Scene, thinned_set
 from study_lib.thinned_training import train_thinned
 from study_lib.thinning import at_positions, thinned
 
+pytestmark = pytest.mark.slow
+
 DESIGN = ThinnedDesign(
     members=2,
     sets=2,

@@ -28,6 +28,8 @@ from study_lib.measurement import Measurement
 from study_lib.network import PtychoPinn
 from study_lib.training import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():

@@ -19,6 +19,8 @@ from study_lib.network import PtychoPinn
 from study_lib.network_input import BackPropagation
 from study_lib.training import TrainingStopped, train
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 5
 SLOW_TRAINING = """
 import sys, time
