@@ -302,3 +302,16 @@ def test_every_test_that_the_documents_name_exists():
 
     assert len(named) > 30
     assert missing == []
+
+
+def test_jupyter_listens_to_this_machine_alone_and_asks_for_its_token():
+    starts = {
+        line.strip()
+        for text in committed_texts().values()
+        for line in text.splitlines()
+        if re.search(r"\bjupyter[ -](lab|notebook|server)\b.*--", line)
+    }
+
+    assert any("$(BIN)/jupyter lab" in start for start in starts)
+    assert all("--ip=127.0.0.1" in start for start in starts if "$(BIN)" in start)
+    assert not any(re.search(r"(token|password)=(''|\"\"|\s|$)", start) for start in starts)
