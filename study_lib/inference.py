@@ -79,8 +79,3 @@ def reconstruct(
         )
     result: np.ndarray = object_.cpu().numpy()
     return result
-
-
-def patterns_left_out(measurement: Measurement) -> Int[np.ndarray, " pattern"]:
-    """Return the patterns that no group holds: the network never sees them."""
-    return np.setdiff1d(np.arange(len(measurement.amplitudes)), measurement.groups)

@@ -17,7 +17,7 @@ from small_training import (
 from study_lib.bundle import TrainedNetwork
 from study_lib.errors import InputError
 from study_lib.history import History
-from study_lib.inference import patterns_left_out, reconstruct
+from study_lib.inference import reconstruct
 from study_lib.measurement import Measurement
 from study_lib.network import PtychoPinn
 from study_lib.network_input import StandardisedAmplitudes
@@ -133,17 +133,6 @@ def test_patch_beyond_the_object_is_refused_not_dropped():
 
     with pytest.raises(ValueError, match=r"scan position \d+ of \d+ leaves the object"):
         reconstruct(trained, measurement)
-
-
-def test_patterns_in_no_group_are_named():
-    measurement = measurement_of(gridsize=2)
-    some = dataclasses.replace(measurement, groups=measurement.groups[:3])
-
-    left_out = patterns_left_out(some)
-
-    assert set(left_out) | set(some.groups.ravel()) == set(range(len(measurement.amplitudes)))
-    assert not set(left_out) & set(some.groups.ravel())
-    assert len(patterns_left_out(measurement)) == 0
 
 
 def test_network_of_another_view_is_refused():

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -119,6 +120,22 @@ def test_everything_public_is_documented(path):
         and not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+def test_every_public_function_and_class_is_used_by_more_than_tests():
+    places = [*MODULES, *NOTEBOOK_PATHS, *ROOT.glob("benchmarks/*.py"), ROOT / "workflow/Snakefile"]
+    words = Counter(
+        word for path in places for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    )
+    unused = [
+        f"{path.stem}.{node.name}"
+        for path in MODULES
+        for node in tree_of(path).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if not node.name.startswith("_") and words[node.name] < 2
+    ]
+
+    assert unused == []
 
 
 @every_module
