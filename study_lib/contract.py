@@ -235,7 +235,7 @@ def _check_key(key: str, found: ArrayFacts) -> list[Violation]:
         where = ", ".join(str(index) for index in found.faulty)
         message = f"{found.faulty_count} NaN or infinite, first at index {where}"
         violations.append(Violation(key, message, "finite values", "drop or mend them"))
-    if dtype in (np.float32, np.complex64) and found.largest > np.finfo(np.float32).max:
+    if dtype in (np.float32, np.complex64) and found.largest > float(np.finfo(np.float32).max):
         message = f"values up to {found.largest:.3g}"
         violations.append(Violation(key, message, f"values that fit {dtype}", "rescale it"))
     return violations
