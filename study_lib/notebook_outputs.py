@@ -15,6 +15,7 @@ ENGINE = "study"
 KEPT_BYTES = 16 * 2**20  # of all outputs of a notebook; the largest of the study keeps 6 MiB
 KEPT_MESSAGES = 2_000
 METADATA = "study"
+BACKLOG_S = 120  # to take in what a finished cell has printed; a flood takes a while to be cut
 
 
 class BudgetedClient(PapermillNotebookClient):  # type: ignore[misc]  # papermill has no types
@@ -62,7 +63,12 @@ class BudgetedEngine(NBClientEngine):  # type: ignore[misc]  # papermill has no 
         startup = kept.pop("start_timeout", 60)
         timeout = kept.pop("execution_timeout", None)
         client = BudgetedClient(
-            nb_man, kernel_name=kernel_name, startup_timeout=startup, timeout=timeout, **kept
+            nb_man,
+            kernel_name=kernel_name,
+            startup_timeout=startup,
+            timeout=timeout,
+            iopub_timeout=BACKLOG_S,
+            **kept,
         )
         return client.execute()
 

@@ -148,8 +148,8 @@ def test_an_empty_events_file_is_no_event(tmp_path):
     events = tmp_path / "events.jsonl"
     events.write_text("")
     assert last_event(events) is None
-    events.write_text('{"step": 1}\n{"step"')
-    assert last_event(events) == {"step": 1}
+    events.write_text('{"phase": "train", "step": 1, "total": 2}\n{"step"')
+    assert last_event(events) == {"phase": "train", "step": 1, "total": 2}
 
 
 def test_an_emptied_plan_does_not_make_a_run_complete(run):
