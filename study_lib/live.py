@@ -54,9 +54,9 @@ def watch(
             {state: states[state] for state in ("done", "failed", "to do")},
             title=run_folder.name,
         )
-        clear_output(wait=True)  # type: ignore[no-untyped-call]
-        display({"text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]
-        display(figure)  # type: ignore[no-untyped-call]
+        clear_output(wait=True)  # type: ignore[no-untyped-call]  # IPython has no types
+        display({"text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]  # IPython has no types
+        display(figure)  # type: ignore[no-untyped-call]  # IPython has no types
         plt.close(figure)
         if not (goes_on and are_wanted(sliders)):
             return

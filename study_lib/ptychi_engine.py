@@ -280,6 +280,7 @@ def _borrowed_globals() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # pty-chi does so in every epoch, where the gradient is not wanted.
             warnings.filterwarnings("ignore", "Converting a tensor with requires_grad")
             yield
     finally:

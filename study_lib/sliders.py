@@ -66,7 +66,7 @@ def look(
 
     controls = {name: _control(name, choice) for name, choice in choices.items()}
     picture = widgets.interactive_output(shown, controls)
-    display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))  # type: ignore[no-untyped-call]
+    display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))  # type: ignore[no-untyped-call]  # IPython has no types
 
 
 def _widgets() -> Any:
@@ -105,5 +105,5 @@ def _label(value: Any) -> str:
 
 
 def _show(figure: Figure) -> None:
-    display(figure)  # type: ignore[no-untyped-call]
+    display(figure)  # type: ignore[no-untyped-call]  # IPython has no types
     plt.close(figure)

@@ -56,7 +56,7 @@ def disturbed(folder: Path, words: list[str], random: np.random.Generator) -> tu
         how = signal.SIGKILL if random.random() < 0.7 else signal.SIGTERM
         whole = random.random() < 0.6
         victims = [str(process.pid)] if whole else working_in(folder)
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # it may have ended by itself just now
             os.kill(int(random.choice(victims)), how)
         if not whole:  # the command notices, tries again or reports; then it is ended too
             time.sleep(random.uniform(0, 3))

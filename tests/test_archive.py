@@ -263,7 +263,7 @@ def test_an_archive_larger_than_memory_in_all_is_refused(tmp_path, monkeypatch):
     assert read_npz(tmp_path / "data.npz", only=["a"])[0].keys() == {"a"}
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's word on the hostile file made here
 def test_a_member_that_occurs_twice_is_refused(tmp_path):
     members = [("a.npy", npy(np.ones(2))), ("a.npy", npy(np.zeros(2)))]
 

@@ -29,7 +29,7 @@ def test_a_file_that_once_showed_a_fault_is_refused_or_read(path, tmp_path):
     reader = target(path.name.partition("-")[0], tmp_path)
     (tmp_path / reader.file).write_bytes(path.read_bytes())
 
-    with suppress(StudyError):
+    with suppress(StudyError):  # refusing is right; any other error fails the test
         reader.read(tmp_path / reader.file)
 
 

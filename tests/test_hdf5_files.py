@@ -156,7 +156,7 @@ def test_flipped_bytes_never_end_in_another_error(scan, seed):
         content[place] ^= 0xFF
     scan.write_bytes(content)
 
-    with contextlib.suppress(InputError), open_hdf5(scan) as file:
+    with contextlib.suppress(InputError), open_hdf5(scan) as file:  # refusing is right
         assert isinstance(file.array(DATA), np.ndarray)
 
 

@@ -105,7 +105,7 @@ def _npz(folder: Path) -> dict[str, Target]:
     sound = path.read_bytes()
 
     def both(path: Path) -> object:
-        with suppress(InputError):
+        with suppress(InputError):  # refusing is right; the next reader gets the file too
             validate_file(path)
         return load_dataset(path)
 

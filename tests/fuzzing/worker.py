@@ -42,7 +42,7 @@ def memory_mib() -> float:
 def main() -> None:
     name, keep = sys.argv[1], Path(sys.argv[2])
     seed, first, count = map(int, sys.argv[3:])
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # not what is looked for; the pipe would fill with them
     with tempfile.TemporaryDirectory() as scratch:
         work(name, keep, Path(scratch), seed, range(first, first + count))
 
