@@ -48,23 +48,31 @@ def half_precision_on(device: torch.device, precision: Precision) -> bool:
 
 
 @contextmanager
+def repeatable_on(device: torch.device) -> Iterator[None]:
+    """Let a CUDA device add in the same order every time, which processors do anyway."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        if device.type == "cuda":
+            # A layer of a network that plugs in may have no repeatable algorithm: warn only.
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_before)
+
+
+@contextmanager
 def borrowed_process(device: torch.device, threads: int | None, seed: int) -> Iterator[None]:
     """Set threads, random state and repeatable algorithms for a block; put all back after it."""
     threads_before = torch.get_num_threads()
-    repeatable_before = torch.are_deterministic_algorithms_enabled()
-    warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), repeatable_on(device):
         try:
             torch.set_num_threads(threads or threads_before)
-            if device.type == "cuda":
-                # A layer of a network that plugs in may have no repeatable algorithm: warn only.
-                torch.use_deterministic_algorithms(True, warn_only=True)
             torch.manual_seed(seed)
             yield
         finally:
             torch.set_num_threads(threads_before)
-            torch.use_deterministic_algorithms(repeatable_before, warn_only=warn_before)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from jaxtyping import Complex, Int
 from torch import Tensor
 
 from study_lib.bundle import TrainedNetwork
-from study_lib.computing import device_of
+from study_lib.computing import device_of, repeatable_on
 from study_lib.errors import InputError
 from study_lib.losses import merge_groups
 from study_lib.measurement import Measurement
@@ -68,7 +68,7 @@ def reconstruct(
         batch = data.batch(rows)
         return merge_groups(network(batch.amplitudes), batch.corners_px, weights)
 
-    with torch.no_grad():
+    with torch.no_grad(), repeatable_on(target):
         object_ = stitch_streamed(
             regions_of,
             data.corners_of_groups().to(target),

@@ -62,8 +62,8 @@ class GroupTensors:
         )
 
     def batch(self, rows: Int[Tensor, " batch"]) -> Batch:
-        """Return the groups in ``rows``."""
-        return self.batch_of(self.groups[rows])
+        """Return the groups in ``rows``, which may lie on any device."""
+        return self.batch_of(self.groups[rows.to(self.groups.device)])
 
     def batch_of(self, groups: Int[Tensor, "batch c"]) -> Batch:
         """Return groups given by their patterns."""

@@ -33,8 +33,9 @@ class TrueNetwork(PtychoPinn):
         super().__init__(
             channels=1, side=SIDE, filters_scale=1, inputs=StandardisedAmplitudes(SIDE)
         )
-        self.known = torch.from_numpy(measurement.amplitudes)
-        self.patches = torch.from_numpy(cut(true_object(), measurement.positions_px))
+        self.register_buffer("known", torch.from_numpy(measurement.amplitudes))
+        patches = torch.from_numpy(cut(true_object(), measurement.positions_px))
+        self.register_buffer("patches", patches)
 
     def forward(self, amplitudes: torch.Tensor) -> torch.Tensor:
         distances = torch.cdist(amplitudes.flatten(2).flatten(0, 1), self.known.flatten(1))
@@ -80,6 +81,17 @@ def test_object_is_the_same_whether_patches_are_kept_or_computed_again(gridsize)
     kept, again = (reconstruct(trained, measurement, kept_bytes=size) for size in (2**30, 0))
 
     assert kept.tobytes() == again.tobytes()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_a_gpu_sees_the_same_object(gridsize):
+    measurement = measurement_of(gridsize=gridsize)
+    trained = train(measurement, config_of(measurement))
+
+    here, there = (reconstruct(trained, measurement, device=name) for name in ("cpu", "cuda"))
+
+    np.testing.assert_allclose(there, here, atol=1e-3)
 
 
 def test_memory_map_is_read_like_an_array(tmp_path):
