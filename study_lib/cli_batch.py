@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from study_lib.errors import InputError, StudyError
+from study_lib.skips import SkippedView, write_skip_summary
 
 
 def batch(
@@ -51,3 +53,21 @@ def run_labelled(jobs: Mapping[str, Callable[[], Any]]) -> None:
         if len(failures) == len(jobs) and all(isinstance(one, InputError) for one in failures):
             raise InputError(message)
         raise StudyError(message)
+
+
+def tell_skipped(
+    skipped: Sequence[SkippedView], artifact_root: Path, *, jobs_left: int, dry_run: bool
+) -> None:
+    """Print which views are left out, and write it down unless nothing is to be written.
+
+    Raises
+    ------
+    InputError
+        If no job is left.
+    """
+    for missing in skipped:
+        print(f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}")
+    if not dry_run:
+        write_skip_summary(artifact_root, skipped)
+    if not jobs_left:
+        raise InputError("every view that was asked for is missing; run `study overlap` first")

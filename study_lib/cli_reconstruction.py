@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from study_lib.cli_batch import run_labelled
+from study_lib.cli_batch import run_labelled, tell_skipped
 from study_lib.cli_options import ArtifactRoot, Dose, DryRun, Gridsize, PhaseC, PhaseD, Split, View
 from study_lib.errors import InputError
 
@@ -59,7 +59,6 @@ def reconstruct(
     from study_lib.presets import parse_design
     from study_lib.reconstruction_jobs import ReconstructionJob, build_reconstruction_jobs
     from study_lib.selection import chosen, design_of
-    from study_lib.skips import write_skip_summary
 
     content = design_of(phase_c_root).model_dump(mode="json")
     asked = {
@@ -98,12 +97,7 @@ def reconstruct(
         splits=splits,
         allow_missing_phase_d=allow_missing_phase_d,
     )
-    for missing in skipped:
-        print(f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}")
-    if not dry_run:
-        write_skip_summary(artifact_root, skipped)
-    if not jobs:
-        raise InputError("every view that was asked for is missing; run `study overlap` first")
+    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
     from study_lib.reconstruction_job import run_reconstruction_job
 

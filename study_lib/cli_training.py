@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from study_lib.cli_batch import run_labelled
+from study_lib.cli_batch import run_labelled, tell_skipped
 from study_lib.cli_options import ArtifactRoot, Dose, DryRun, Gridsize, PhaseC, PhaseD, View
-from study_lib.errors import InputError, StudyError
+from study_lib.errors import StudyError
 
 
 def train(
@@ -35,7 +35,6 @@ def train(
     interrupted is taken up where it stopped.
     """
     from study_lib.selection import chosen, design_of
-    from study_lib.skips import write_skip_summary
     from study_lib.training_config import machine_of
     from study_lib.training_jobs import TrainingJob, build_training_jobs
 
@@ -51,12 +50,7 @@ def train(
         views=list(dict.fromkeys(entry["view"] for entry in matching)),
         allow_missing_phase_d=True,
     )
-    for missing in skipped:
-        print(f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}")
-    if not dry_run:
-        write_skip_summary(artifact_root, skipped)
-    if not jobs:
-        raise InputError("every view that was asked for is missing; run `study overlap` first")
+    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
     from study_lib.training_job import run_training_job
 
@@ -94,7 +88,6 @@ def train_thinned(
     interrupted is taken up where it stopped.
     """
     from study_lib.selection import chosen, design_of
-    from study_lib.skips import write_skip_summary
     from study_lib.thinned_job import build_thinned_jobs
     from study_lib.training_jobs import TrainingJob
 
@@ -109,12 +102,7 @@ def train_thinned(
         views=list(dict.fromkeys(entry["view"] for entry in matching)),
         allow_missing_phase_d=True,
     )
-    for missing in skipped:
-        print(f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}")
-    if not dry_run:
-        write_skip_summary(artifact_root, skipped)
-    if not jobs:
-        raise InputError("every view that was asked for is missing; run `study overlap` first")
+    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
     from study_lib.thinned_job import run_thinned_job
 

@@ -4,10 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from study_lib.design import SPLITS, StudyDesign
-from study_lib.errors import InputError
+from study_lib.design import SPLITS, StudyDesign, ViewDesign
 from study_lib.paths import reconstruction_folder, view_path
-from study_lib.skips import SkippedView, require_data
+from study_lib.skips import SkippedView, jobs_by_view, require_data
 
 RESULT = "reconstruction.npz"
 RECONSTRUCTIONS = "reconstruction_manifest.json"
@@ -74,30 +73,24 @@ def build_reconstruction_jobs(
     InputError
         If a file is missing: that of the baseline always, that of a view unless it is allowed.
     """
-    jobs: list[ReconstructionJob] = []
-    skipped: list[SkippedView] = []
-    for dose in design.doses if doses is None else doses:
-        for view in design.views:
-            if views is not None and view.name not in views:
-                continue
-            try:
-                jobs += [
-                    ReconstructionJob(
-                        dose,
-                        view.name,
-                        split,
-                        algorithm,
-                        view_path(phase_c_root, phase_d_root, dose, view.name, split),
-                        arm_folder(artifact_root, dose, view.name, split, algorithm),
-                    )
-                    for split in splits
-                    for algorithm in design.iterative.algorithms
-                ]
-            except InputError as error:
-                if view.name == "baseline" or not allow_missing_phase_d:
-                    raise
-                skipped.append(SkippedView(dose, view.name, str(error)))
-    return jobs, skipped
+
+    def jobs_of(dose: float, view: ViewDesign) -> list[ReconstructionJob]:
+        return [
+            ReconstructionJob(
+                dose,
+                view.name,
+                split,
+                algorithm,
+                view_path(phase_c_root, phase_d_root, dose, view.name, split),
+                arm_folder(artifact_root, dose, view.name, split, algorithm),
+            )
+            for split in splits
+            for algorithm in design.iterative.algorithms
+        ]
+
+    return jobs_by_view(
+        design, jobs_of, doses=doses, views=views, allow_missing=allow_missing_phase_d
+    )
 
 
 def arm_of(algorithm: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from study_lib.design import SPLITS, StudyDesign
+from study_lib.design import SPLITS, StudyDesign, ViewDesign
 from study_lib.errors import InputError
 from study_lib.paths import training_folder, view_path
-from study_lib.skips import SkippedView, require_data
+from study_lib.skips import SkippedView, jobs_by_view, require_data
 
 
 @dataclass(frozen=True)
@@ -77,20 +77,14 @@ def build_training_jobs(
     InputError
         If a file is missing: that of the baseline always, that of a view unless it is allowed.
     """
-    jobs: list[TrainingJob] = []
-    skipped: list[SkippedView] = []
-    for dose in design.doses if doses is None else doses:
-        for view in design.views:
-            if views is not None and view.name not in views:
-                continue
-            train, test = (
-                view_path(phase_c_root, phase_d_root, dose, view.name, split) for split in SPLITS
-            )
-            folder = training_folder(artifact_root, dose, view.name, view.gridsize)
-            try:
-                jobs.append(TrainingJob(dose, view.name, view.gridsize, train, test, folder))
-            except InputError as error:
-                if view.name == "baseline" or not allow_missing_phase_d:
-                    raise
-                skipped.append(SkippedView(dose, view.name, str(error)))
-    return jobs, skipped
+
+    def jobs_of(dose: float, view: ViewDesign) -> list[TrainingJob]:
+        train, test = (
+            view_path(phase_c_root, phase_d_root, dose, view.name, split) for split in SPLITS
+        )
+        folder = training_folder(artifact_root, dose, view.name, view.gridsize)
+        return [TrainingJob(dose, view.name, view.gridsize, train, test, folder)]
+
+    return jobs_by_view(
+        design, jobs_of, doses=doses, views=views, allow_missing=allow_missing_phase_d
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import loopback
 import pytest
+from killing import working_in
 from run_results import results_of
 
 from study_lib.batches import batches
@@ -232,16 +233,3 @@ def test_a_run_that_is_stopped_takes_its_jobs_along(tmp_path, cluster, whole_ter
     wait_for(lambda: not in_state(cluster, run_folder, "RUNNING", "PENDING", "COMPLETING"), 30)
     assert list(run_folder.glob("jobs/*/done.json")) == []
     wait_for(lambda: not working_in(tmp_path), 10)
-
-
-def working_in(folder: Path) -> list[str]:
-    """Return the processes whose working folder lies below a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            place = str((entry / "cwd").readlink()) if entry.name.isdigit() else ""
-        except OSError:
-            continue
-        if place.startswith(str(folder)):
-            found.append(entry.name)
-    return found
