@@ -139,17 +139,18 @@ def peak_gflops(dtype: torch.dtype) -> float:
 class Steps:
     """Training steps without the loop around them, for timing."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self.data = GroupTensors.of(synthetic(config.side_px, 256, config.channels))
+    def __init__(self, config: TrainingConfig, *, groups: int = 256, device: str = "cpu") -> None:
+        place = torch.device(device)
+        self.data = GroupTensors.of(synthetic(config.side_px, groups, config.channels), place)
         torch.manual_seed(0)
-        self.network = build_network(config.network, shape_of(config))
+        self.network = build_network(config.network, shape_of(config)).to(place)
         self.network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3, fused=True)
-        self.rows, self.size = torch.randperm(256), config.batch_size
+        self.rows, self.size = torch.randperm(groups), config.batch_size
 
     def __call__(self, number: int) -> None:
         """Take one step."""
-        first = number * self.size % (256 - self.size + 1)
+        first = number * self.size % (len(self.rows) - self.size + 1)
         batch = self.data.batch(self.rows[first : first + self.size])
         expected = self.data.expected(batch, self.network(batch.amplitudes))
         self.optimizer.zero_grad()
