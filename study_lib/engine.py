@@ -29,6 +29,8 @@ LOG_FILE = "engine.log"
 POLL_S = 0.5
 REPORT_S = 8.0
 WAIT_S = 2.0
+STOP_S = 30.0  # that an engine on this machine is given to end its jobs
+CANCEL_S = 300.0  # that one on a cluster is given, whose scheduler may be slow to answer
 RETRIES = 1
 TAG = "STUDY_RUN_TAG"
 # Snakemake would outlive `study run` if that were killed. Asked to terminate, it waits for its
@@ -100,9 +102,7 @@ def run_plan(
             try:
                 _report_until_end(process, run_folder, jobs, say)
             finally:
-                if process.poll() is None:
-                    process.send_signal(INTERRUPT if profile else signal.SIGTERM)
-                    process.wait()
+                _end(process, on_cluster=bool(profile))
     failed = [job for job in jobs if not (run_folder / job.done).is_file()]
     if process.returncode or failed:
         raise StudyError(_describe_failure(run_folder, failed))
@@ -252,6 +252,22 @@ def _report_until_end(
         if ended:
             return
         time.sleep(POLL_S)
+
+
+def _end(process: subprocess.Popen[bytes], *, on_cluster: bool) -> None:
+    """Ask the engine to end its jobs and itself; end it if it does not, and its jobs with it.
+
+    Snakemake's handler of a signal takes a lock that the code it interrupts may hold. Then it
+    waits for itself, for ever: most often when the signal came to all processes of a group.
+    """
+    if process.poll() is not None:
+        return
+    process.send_signal(INTERRUPT if on_cluster else signal.SIGTERM)
+    try:
+        process.wait(CANCEL_S if on_cluster else STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _describe_failure(run_folder: Path, failed: Sequence[PlannedJob]) -> str:

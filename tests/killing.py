@@ -16,6 +16,7 @@ def command(*words: str, cwd: Path) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that a signal to its group does not reach the test
     )
 
 

@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python tests/soak.py --rounds 20      # an hour on two cores
 
-In each round the run is killed up to four times after random seconds: the whole command, its
-engine, or whichever of its processes, by SIGKILL or SIGTERM, with two or with eight jobs at a time.
-Then it is resumed to its end. A process that lives on, a job that had finished and runs again, a
-seal that does not hold, or one byte that differs is a fault.
+In each round the run is killed up to four times after random seconds: the command, its engine or
+whichever of its processes, by SIGKILL or SIGTERM, or all of its group at once, as by Ctrl-C or
+`timeout`; with two or with eight jobs at a time. Then it is resumed to its end. A process that
+lives on, a job that had finished and runs again, a seal that does not hold, or one byte that
+differs is a fault.
 """
 
 import argparse
@@ -54,11 +55,14 @@ def disturbed(folder: Path, words: list[str], random: np.random.Generator) -> tu
         if process.poll() is not None:
             break
         how = signal.SIGKILL if random.random() < 0.7 else signal.SIGTERM
-        whole = random.random() < 0.6
-        victims = [str(process.pid)] if whole else working_in(folder)
+        aim = random.choice(["command", "any", "group"], p=[0.4, 0.3, 0.3])
         with suppress(ProcessLookupError):  # it may have ended by itself just now
-            os.kill(int(random.choice(victims)), how)
-        if not whole:  # the command notices, tries again or reports; then it is ended too
+            if aim == "group":
+                os.killpg(process.pid, random.choice([signal.SIGTERM, signal.SIGINT]))
+            else:
+                victims = [str(process.pid)] if aim == "command" else working_in(folder)
+                os.kill(int(random.choice(victims)), how)
+        if aim == "any":  # the command notices, tries again or reports; then it is ended too
             time.sleep(random.uniform(0, 3))
             process.kill()
         process.communicate()

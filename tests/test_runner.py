@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 from killing import left_after
 
+from study_lib import engine
 from study_lib.engine import run_plan
 from study_lib.errors import InputError, StudyError
 from study_lib.evidence import faults_of_run
@@ -159,6 +160,36 @@ def test_an_emptied_plan_does_not_make_a_run_complete(run):
 
     assert "plan.json: is not the plan of this design" in faults
     assert "06_summary: not done" in faults
+
+
+DEAF = """
+import os, signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+Path(sys.argv[1]).write_text(f"{os.getpid()}.")
+time.sleep(600)
+"""
+
+
+def test_an_engine_that_does_not_end_when_asked_is_ended(run, tmp_path, monkeypatch):
+    """As Snakemake now and then: its handler waits for a lock that its own thread holds."""
+    deaf = tmp_path / "deaf"
+    command = [sys.executable, "-c", DEAF, str(deaf)]
+    monkeypatch.setattr(engine, "_command", lambda *_: command)
+    monkeypatch.setattr(engine, "STOP_S", 0.5)
+
+    def stop_once_deaf(_):
+        if deaf.is_file() and deaf.read_text().endswith("."):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "REPORT_S", 0.0)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(run.folder, plan_jobs(run.design), 1, stop_once_deaf)
+
+    assert time.monotonic() - started < 60
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(deaf.read_text().removesuffix(".")), 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end children with their parent")
