@@ -138,6 +138,16 @@ def test_every_public_function_and_class_is_used_by_more_than_tests():
     assert unused == []
 
 
+def test_every_module_has_one_place_in_the_map():
+    """docs/code.md says where a line belongs."""
+    text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+    cells = [line.rsplit("|", 2)[1] for line in text.splitlines() if line.startswith("| ")]
+    placed = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    modules = {path.stem for path in MODULES if not path.stem.startswith("__")}
+
+    assert sorted(placed) == sorted(modules)
+
+
 @every_module
 def test_module_is_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 360
@@ -223,6 +233,16 @@ def test_pinned_version_is_within_the_bounds(requirement):
 
     assert version is not None, f"{requirement.name} is not in constraints.txt"
     assert requirement.specifier.contains(version, prereleases=True)
+
+
+def test_every_package_has_its_reason():
+    """docs/dependencies.md names each one in the first cell of a row, and none besides."""
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w, -]+) \|", text, flags=re.MULTILINE)
+    named = [canonicalize_name(name) for row in rows for name in row.split(", ")]
+
+    wanted = [canonicalize_name(requirement.name) for requirement in REQUIREMENTS]
+    assert sorted(name for name in named if name != "package") == sorted(wanted)
 
 
 def test_conda_users_get_the_same_installation():
