@@ -14,6 +14,7 @@ from study_lib.errors import InputError
 from study_lib.settings import describe_faults
 
 PRESET_FOLDER = Path(__file__).resolve().parent.parent / "parameters" / "presets"
+DEEPEST = 64  # tables and lists within one another; a design has four
 
 
 def preset_names() -> list[str]:
@@ -91,8 +92,17 @@ def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> Stu
 class _PlainLoader(yaml.SafeLoader):
     """The safe loader, but a name that occurs twice in one table is an error, and so is an alias.
 
-    A few lines of aliases of aliases stand for more values than fit into memory.
+    A few lines of aliases of aliases stand for more values than fit into memory, and the time of
+    nested tables grows with the square of their depth.
     """
+
+    def fetch_more_tokens(self) -> None:
+        """Read on, or refuse a text that is nested too deep."""
+        if self.flow_level + len(self.indents) > DEEPEST:
+            raise yaml.scanner.ScannerError(
+                None, None, f"nested more than {DEEPEST} deep", self.get_mark()
+            )
+        super().fetch_more_tokens()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Return what a part of the text says, or refuse it."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import yaml
@@ -201,6 +202,19 @@ def test_a_fault_is_told_as_that_of_the_setting_that_made_it():
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("--set specimen.grain_count=0: specimen.grain_count: found 0;")
     assert lines[1].startswith("--set training.epoch=3: training.epoch: unknown name")
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "- " * 3000, "? " * 3000])
+def test_tables_without_end_are_refused_before_they_take_time(tmp_path, text):
+    """PyYAML takes seconds for some thousand, its time growing with the square."""
+    path = tmp_path / "deep.yaml"
+    path.write_text(text)
+    started = time.process_time()
+
+    with pytest.raises(InputError, match=r"deep\.yaml: not readable .*nested more than 64 deep"):
+        load_design(str(path))
+
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@
     python tests/fuzzing/campaign.py --target yaml --keep faults
 
 A reader may refuse a file with an error of the study or read what is left of it. Anything else,
-more than two seconds, or 300 MiB for one file, is a fault; its file is kept.
+more than two seconds of the processor, or 300 MiB for one file, is a fault; its file is kept.
 """
 
 import argparse
