@@ -124,6 +124,6 @@ def _read(path: Path) -> dict[str, Any]:
     """Return the content of a record; nothing if there is no readable one."""
     try:
         content = read_json(path)
-    except StudyError:
+    except StudyError:  # missing or damaged: then it vouches for nothing, which is told as a fault
         return {}
     return content if isinstance(content, dict) else {}

@@ -32,7 +32,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Return the record of a job; empty if there is none that can be read."""
     try:
         record = read_json(path)
-    except StudyError:
+    except StudyError:  # then the job counts as not done, and runs again
         return {}
     return record if isinstance(record, dict) else {}
 

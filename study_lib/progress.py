@@ -62,7 +62,7 @@ def event_of(line: bytes) -> dict[str, Any] | None:
     """Return the event in a line of an events file, none if something else is written there."""
     try:
         event = json.loads(line)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # a line may be half written while it is read
         return None
     if not isinstance(event, dict) or not isinstance(event.get("phase"), str):
         return None

@@ -103,7 +103,7 @@ def _git(*arguments: str) -> str | None:
             text=True,
             check=True,
         )
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout: recorded as none
         return None
     return result.stdout.strip()
 

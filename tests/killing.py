@@ -26,7 +26,7 @@ def working_in(folder: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         try:
             place = str((entry / "cwd").readlink()) if entry.name.isdigit() else ""
-        except OSError:
+        except OSError:  # it has ended meanwhile, or is not ours
             continue
         if place.startswith(str(folder)):
             found.append(entry.name)

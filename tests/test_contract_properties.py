@@ -158,7 +158,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(data, place, bit, tmp_path_
 
     try:
         loaded, found = load_dataset(path)
-    except InputError:
+    except InputError:  # refusing is right
         return
 
     assert found in (metadata, {})

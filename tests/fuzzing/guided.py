@@ -35,7 +35,7 @@ def main() -> None:
     """Look until a fault is found or the options say stop."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"usage: guided.py TARGET [options]; TARGET is one of {', '.join(TARGETS)}")
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # not what is looked for; they would drown what is found
     with tempfile.TemporaryDirectory() as scratch:
         folder, seeds = Path(scratch) / "files", Path(scratch) / "seeds"
         folder.mkdir()
@@ -47,7 +47,7 @@ def main() -> None:
         def read(content: bytes) -> None:
             path = folder / reader.file
             path.write_bytes(content)
-            with suppress(StudyError):
+            with suppress(StudyError):  # refusing is right; any other error ends the search
                 reader.read(path)
 
         atheris.Setup([sys.argv[0], *LIMITS, *sys.argv[2:], str(seeds)], read)
