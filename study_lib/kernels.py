@@ -92,7 +92,7 @@ def _ask(
         reply = run_sync(client.execute_interactive)(
             code, silent=True, user_expressions=expressions or {}, timeout=ANSWER_S
         )
-    except (TimeoutError, RuntimeError):  # dead or deaf: the caller takes a new kernel
+    except (TimeoutError, RuntimeError):  # dead or deaf: told as no answer
         return None
     finally:
         client.stop_channels()
