@@ -87,9 +87,7 @@ def _member(
         half_precision=bool(content["half_precision"]),
     )
     network.load_state_dict(state)
-    channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
-    member: MixingNetwork = channels_last.requires_grad_(False).eval()
-    return member
+    return network.requires_grad_(False).eval()
 
 
 def _smoothing(content: dict[str, Any]) -> Smoothing:

@@ -49,7 +49,7 @@ class Member:
         half_precision: bool,
     ) -> None:
         torch.manual_seed(torch_seed(seed, "thinned weights", index))
-        network = MixingNetwork(
+        self.network = MixingNetwork(
             candidates=len(shown.candidates),
             maps=MAPS,
             base=shown.base,
@@ -59,7 +59,6 @@ class Member:
             half_precision=half_precision,
         )
         self.design = design
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=design.learning_rate, weight_decay=design.weight_decay

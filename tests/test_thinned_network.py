@@ -92,3 +92,11 @@ def test_a_window_is_that_part_of_every_image():
 
     torch.testing.assert_close(part.channels, shown.channels[:, 3:19, 5:25])
     torch.testing.assert_close(part.base_object, shown.base_object[3:19, 5:25])
+
+
+def test_the_layout_in_memory_changes_nothing_but_rounding():
+    network, shown = network_of(trained=True), input_of()
+    first = network.object_of(shown)
+    network.arrange(torch.channels_last)
+
+    torch.testing.assert_close(network.object_of(shown), first, rtol=1e-4, atol=1e-5)
