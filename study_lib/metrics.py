@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from skimage.restoration import unwrap_phase
 
-from study_lib.alignment import require_comparable
+from study_lib.registration import require_comparable
 from study_lib.ring_correlation import (
     SEVENTH,
     first_below,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
-from study_lib.alignment import without_mean
 from study_lib.metrics import phase_pair
+from study_lib.registration import without_mean
 from study_lib.ring_correlation import ring_frequencies, ring_sums, window_of
 
 

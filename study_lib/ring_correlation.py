@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
-from study_lib.alignment import WINDOW_EDGE, require_comparable, soft_window, without_mean
+from study_lib.registration import WINDOW_EDGE, require_comparable, soft_window, without_mean
 
 SEVENTH = 1 / 7
 ROUNDING = 1e-12

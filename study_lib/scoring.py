@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float
 
-from study_lib.alignment import Registration, align
+from study_lib.alignment import align
 from study_lib.forward import illumination
 from study_lib.measurement import Measurement
 from study_lib.metrics import score
+from study_lib.registration import Registration
 
 
 def scored_pixels(

@@ -1,11 +1,12 @@
-"""Alignment undoes known ambiguities, stays in its bounds and does not trust noise."""
+"""Alignment and registration undo known ambiguities, stay in bounds and do not trust noise."""
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.registration import phase_cross_correlation
 
-from study_lib.alignment import align, register, remove_ambiguities, require_comparable, shifted
+from study_lib.alignment import align, remove_ambiguities
+from study_lib.registration import register, require_comparable, shifted
 
 SHAPE = (96, 80)
 MARGIN_PX = 16

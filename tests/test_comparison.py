@@ -15,7 +15,6 @@ import torch
 from scipy.ndimage import fourier_shift
 
 from study_lib import arms, native_backend, ptychi_engine, solver
-from study_lib.alignment import without_mean
 from study_lib.archive import read_npz
 from study_lib.arms import ARMS, ArmRequest, ArmResult, arms_of
 from study_lib.bundle import BUNDLE, load_bundle
@@ -44,6 +43,7 @@ from study_lib.paths import (
 from study_lib.presets import load_design
 from study_lib.reconstruction_job import reconstruct_view
 from study_lib.reconstruction_jobs import RESULT, arm_folder
+from study_lib.registration import without_mean
 from study_lib.ring_correlation import fourier_ring_correlation, ring_sums, window_of
 from study_lib.scoring import scored_pixels
 from study_lib.summary import write_summary

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from study_lib.alignment import align, shifted
+from study_lib.alignment import align
 from study_lib.metric_table import SCORES
 from study_lib.metrics import (
     MS_SSIM_WEIGHTS,
@@ -20,6 +20,7 @@ from study_lib.metrics import (
     score,
     ssim,
 )
+from study_lib.registration import shifted
 from study_lib.ring_correlation import (
     FourierRingCorrelation,
     fourier_ring_correlation,

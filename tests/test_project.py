@@ -80,7 +80,7 @@ def test_physics_does_not_know_files_or_commands():
     """Arrays in, arrays out: what computes may not reach what reads, writes or schedules."""
     computing = (
         *("fourier", "forward", "probe", "specimen", "cells", "scan"),
-        *("alignment", "metrics", "ring_correlation", "stitching"),
+        *("registration", "alignment", "metrics", "ring_correlation", "stitching"),
         *("fisher", "phase_spectra", "photon_limit"),
     )
     graph = {path.stem: imported_modules(tree_of(path)) for path in MODULES}
