@@ -90,6 +90,10 @@ def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> No
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
+class TrainingStopped(KeyboardInterrupt):
+    """Somebody asked the process to end, and the training has been kept up to this step."""
+
+
 @dataclass
 class StopRequest:
     """Whether somebody asked the process to end."""

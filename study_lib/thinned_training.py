@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from study_lib.checkpoints import CheckpointFolder, Note
-from study_lib.computing import StopRequest, borrowed_process, stop_requests
+from study_lib.computing import StopRequest, TrainingStopped, borrowed_process, stop_requests
 from study_lib.denoiser_choice import box_of
 from study_lib.errors import InputError, StudyError
 from study_lib.measurement import Measurement, measurement_digest
@@ -34,7 +34,6 @@ from study_lib.thinned_member import Member
 from study_lib.thinned_network import MixingNetwork
 from study_lib.thinned_sets import Scene, thinned_sets
 from study_lib.thinning import thinned
-from study_lib.training import TrainingStopped
 
 CPU = torch.device("cpu")
 REPORTS = 10  # of a member's training

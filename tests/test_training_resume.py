@@ -12,12 +12,13 @@ import pytest
 import torch
 from small_training import config_of, fingerprint, measurement_of
 
-from study_lib import networks, training
+from study_lib import networks, training_loop
 from study_lib.checkpoints import BEST, LAST, PREVIOUS, read_checkpoint
+from study_lib.computing import TrainingStopped
 from study_lib.errors import InputError, StudyError
 from study_lib.network import PtychoPinn
 from study_lib.network_input import BackPropagation
-from study_lib.training import TrainingStopped, train
+from study_lib.training import train
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +113,7 @@ def test_stop_between_any_two_steps_leads_to_the_same_weights(call, final_weight
 
 def test_stop_amid_validation_leads_to_the_same_weights(tmp_path, monkeypatch):
     """The steps of the epoch are kept; only the validation is done again."""
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 1)
+    monkeypatch.setattr(training_loop, "EVALUATION_BATCH", 1)
     measurement = measurement_of(step_px=8.0)
     config = config_of(measurement, **settings())
     alone = train(measurement, config)
