@@ -28,7 +28,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n "$(CORES)" --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n "$(CORES)" --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=5
 
 quick: $(STAMP)
 	$(BIN)/ruff format --check .
