@@ -25,7 +25,7 @@ from study_lib.records import Job, recorded
 from study_lib.ring_correlation import fourier_ring_correlation
 from study_lib.scoring import scored_pixels, scores_of
 from study_lib.seeding import generator
-from study_lib.views import selection_of
+from study_lib.views import Selection, selection_of
 
 
 def compare_view(
@@ -90,7 +90,7 @@ def compare_view(
             "dose": dose,
             "photons_measured": float(measurement.counts.sum(axis=(1, 2)).mean()),
             "view": view.name,
-            **view_overlap(measurement, metadata, design),
+            **view_overlap(measurement, selection_of(metadata, str(source)), design),
             "split": split,
             "replicate": design.replicate,
         }
@@ -196,23 +196,22 @@ def comparison_figure(
 
 
 def view_overlap(
-    measurement: Measurement, metadata: Mapping[str, Any], design: StudyDesign
+    measurement: Measurement, made: Selection | None, design: StudyDesign
 ) -> dict[str, float | None]:
     """Return metric 2 of the patterns that the arms used, and its target when they were chosen.
 
     With the neighbours and the probe diameter that the file was chosen with, which need not be
-    those of the design.
+    those of the design; those of the design if nothing was left out.
     """
-    measured = {
-        "neighbor_count": design.neighbor_count,
-        "probe_diameter_px": probe_diameter_px(measurement.probe, design.probe_power_share),
-        "target_overlap": None,
+    if made:
+        neighbor_count, diameter_px = made.neighbor_count, made.probe_diameter_px
+    else:
+        neighbor_count = design.neighbor_count
+        diameter_px = probe_diameter_px(measurement.probe, design.probe_power_share)
+    return {
+        "overlap": image_overlap(measurement.positions_px, neighbor_count, diameter_px),
+        "overlap_target": made.target_overlap if made else None,
     }
-    how = measured | dict(selection_of(metadata) or {})
-    overlap = image_overlap(
-        measurement.positions_px, how["neighbor_count"], how["probe_diameter_px"]
-    )
-    return {"overlap": overlap, "overlap_target": how["target_overlap"]}
 
 
 def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:

@@ -1,6 +1,5 @@
 """Every knob of one training in one frozen model, and the way to it from a design."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -8,6 +7,7 @@ from pydantic import Field, ValidationError
 from study_lib.design import StudyDesign, TrainingDesign
 from study_lib.errors import InputError
 from study_lib.settings import Frozen, describe_faults
+from study_lib.views import Selection
 
 MACHINE_KNOBS = frozenset({"device", "threads", "compile"})
 
@@ -60,7 +60,7 @@ def training_config(
     view_name: str,
     machine: Machine = ANY_MACHINE,
     *,
-    selection: Mapping[str, Any] | None = None,
+    selection: Selection | None = None,
 ) -> TrainingConfig:
     """Return the training of one view of a design; the dose is in the data alone.
 
@@ -79,9 +79,7 @@ def training_config(
     """
     view = design.view(view_name)
     designed = {"neighbor_count": design.neighbor_count, "n_groups": view.n_groups}
-    grouping = designed | {
-        name: made for name, made in (selection or {}).items() if name in designed
-    }
+    grouping = selection.model_dump(include=set(designed)) if selection else designed
     return TrainingConfig(
         **design.training.model_dump(),
         **machine.model_dump(),

@@ -1,7 +1,7 @@
 """Phase E: one training job from its files to its record, for command line and notebook alike."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from study_lib.records import Job, recorded
 from study_lib.training_backend import Backend, TrainingRequest, TrainingResult
 from study_lib.training_config import ANY_MACHINE, Machine, training_config
 from study_lib.training_jobs import TrainingJob, build_training_jobs
-from study_lib.views import selection_of
+from study_lib.views import Selection, selection_of
 
 MANIFEST = "training_manifest.json"
 BACKENDS: dict[str, Backend] = {"native": NativeBackend(), "ptychopinn": PtychoPinnBackend()}
@@ -132,9 +132,9 @@ def run_training_job(
     return record.results
 
 
-def _selection(path: Path) -> Mapping[str, Any] | None:
+def _selection(path: Path) -> Selection | None:
     with open_npz(path) as archive:
-        return selection_of(metadata_of(archive))
+        return selection_of(metadata_of(archive), str(path))
 
 
 def train_view(

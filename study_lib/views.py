@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
+from pydantic import ConfigDict, Field, ValidationError
 
 from study_lib.design import StudyDesign, ViewDesign
 from study_lib.errors import InputError
@@ -21,6 +22,7 @@ from study_lib.overlap import (
 from study_lib.probe import probe_diameter_px, probe_fwhm_px
 from study_lib.sampling import Kept, keep_for_target, keep_share
 from study_lib.seeding import generator
+from study_lib.settings import Frozen, describe_faults
 
 TARGET_TOLERANCE = 0.02
 SELECTION_STEP = "select and group"
@@ -192,14 +194,47 @@ def overlap_sentence(split: str, metrics: Mapping[str, Any]) -> str:
     return text + "one pattern more or less changes too much; enlarge the scan"
 
 
-def selection_of(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return how the patterns of a view's file were chosen, grouped and measured.
+class Selection(Frozen):
+    """How the patterns of a view's file were chosen, grouped and measured: of it what decides."""
 
-    None for a whole split, where nothing was left out.
+    model_config = ConfigDict(extra="ignore")
+
+    neighbor_count: int = Field(ge=1)
+    n_groups: int | None = Field(ge=1)
+    probe_diameter_px: float = Field(gt=0)
+    target_overlap: float | None
+
+
+def selection_of(metadata: Mapping[str, Any], source: str) -> Selection | None:
+    """Return how a view's file was made, from its metadata; None for a whole split.
+
+    Raises
+    ------
+    InputError
+        If the record is not one that ``study overlap`` writes; it names ``source``.
     """
-    steps = metadata.get("transformations", [])
-    chosen = [step["parameters"] for step in steps if step["operation"] == SELECTION_STEP]
-    return chosen[-1] if chosen else None
+    try:
+        steps = [_Step.model_validate(step) for step in metadata.get("transformations", [])]
+    except (TypeError, ValidationError):
+        raise InputError(
+            f"{source}: _metadata: transformations is no list of steps, each with an operation and "
+            "its parameters; make the view again with `study overlap`"
+        ) from None
+    chosen = [step.parameters for step in steps if step.operation == SELECTION_STEP]
+    if not chosen:
+        return None
+    try:
+        return Selection.model_validate(chosen[-1])
+    except ValidationError as error:
+        place = f"{source}: _metadata: {SELECTION_STEP}"
+        raise InputError(describe_faults(error, place, Selection)) from None
+
+
+class _Step(Frozen):
+    model_config = ConfigDict(extra="ignore")
+
+    operation: str
+    parameters: dict[str, Any]
 
 
 def _keep(positions_px: np.ndarray, view: ViewDesign, choice: Mapping[str, Any]) -> Kept:

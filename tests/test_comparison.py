@@ -50,6 +50,7 @@ from study_lib.summary import write_summary
 from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
 from study_lib.thinned_job import train_thinned_view
 from study_lib.training_job import train_view
+from study_lib.views import selection_of
 
 pytestmark = pytest.mark.slow
 
@@ -780,7 +781,8 @@ def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_pat
     metrics = write_view(design, DOSE, VIEW, diameter_px=11.0, **roots)["test"]
     path = view_path(run.root / "C", tmp_path, DOSE, VIEW, "test")
 
-    found = view_overlap(load_measurement(path), load_dataset(path)[1], run.design)
+    made = selection_of(load_dataset(path)[1], str(path))
+    found = view_overlap(load_measurement(path), made, run.design)
 
     assert found == {"overlap": metrics["metric_2_image"], "overlap_target": None}
     rows = run.rows("test")

@@ -22,7 +22,13 @@ from study_lib.paths import dataset_path, view_folder, view_path
 from study_lib.presets import load_design, parse_design
 from study_lib.probe import probe_diameter_px, probe_fwhm_px
 from study_lib.scene import scene_of, split_masks
-from study_lib.views import TARGET_TOLERANCE, overlap_sentence, selection_of, view_of
+from study_lib.views import (
+    SELECTION_STEP,
+    TARGET_TOLERANCE,
+    overlap_sentence,
+    selection_of,
+    view_of,
+)
 
 DOSE = 1e4
 
@@ -241,7 +247,8 @@ def test_single_values_of_the_file_stay_single(tmp_path, phase_c, phase_d):
     _, whole = load_dataset(dataset_path(phase_c, DOSE, "train"))
     _, part = load_dataset(path)
     assert part["transformations"][: len(whole["transformations"])] == whole["transformations"]
-    assert selection_of(part)["seeds"] == {"grouping": 123, "subsampling": 456}
+    seeds = part["transformations"][-1]["parameters"]["seeds"]
+    assert seeds == {"grouping": 123, "subsampling": 456}
     assert {key: part[key] for key in ("design", "domain")} == {
         key: whole[key] for key in ("design", "domain")
     }
@@ -346,12 +353,12 @@ def test_the_file_says_with_what_its_overlap_was_measured(overlap_call, tmp_path
     assert overlap_call(phase_c, *flags) == 0
     path = view_path(phase_c, tmp_path / "D", DOSE, "dense", "train")
 
-    how = selection_of(load_dataset(path)[1])
+    how = selection_of(load_dataset(path)[1], "view")
 
     assert how is not None
-    assert (how["neighbor_count"], how["probe_diameter_px"]) == (5, 9.5)
-    assert how["target_overlap"] is None
-    assert selection_of(load_dataset(dataset_path(phase_c, DOSE, "train"))[1]) is None
+    assert (how.neighbor_count, how.probe_diameter_px, how.target_overlap) == (5, 9.5, None)
+    whole = load_dataset(dataset_path(phase_c, DOSE, "train"))[1]
+    assert selection_of(whole, "split") is None
 
 
 def test_another_seed_keeps_other_patterns(overlap_call, tmp_path, phase_c):
@@ -435,3 +442,41 @@ def test_every_pattern_leads_as_many_groups_as_asked(tiny_design_with):
     np.testing.assert_array_equal(once.kept, thrice.kept)
     assert np.isin(np.bincount(thrice.groups[:, 0]), (2, 3, 4)).all(), "about three each"
     assert len(np.unique(np.sort(thrice.groups, axis=1), axis=0)) == 3 * len(once.groups)
+
+
+CHOSEN = {
+    "neighbor_count": 7,
+    "n_groups": None,
+    "probe_diameter_px": 12.0,
+    "target_overlap": 0.7,
+    "seeds": {"grouping": 1},
+}
+
+
+def made_with(**changes) -> dict:
+    return {"transformations": [{"operation": SELECTION_STEP, "parameters": CHOSEN | changes}]}
+
+
+def test_how_a_view_was_made_is_read_from_its_last_selection():
+    twice = [*made_with(neighbor_count=5)["transformations"], *made_with()["transformations"]]
+
+    found = selection_of({"transformations": twice}, "dense.npz")
+
+    assert found is not None
+    assert (found.neighbor_count, found.n_groups, found.target_overlap) == (7, None, 0.7)
+    assert selection_of({}, "train.npz") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"transformations": 3}, r"dense.npz: _metadata: .* make the view again with"),
+        ({"transformations": [7]}, r"dense.npz: _metadata: .* make the view again with"),
+        ({"transformations": [{"parameters": {}}]}, r"no list of steps"),
+        (made_with(neighbor_count="7"), r"dense.npz: _metadata: select and group: neighbor_count"),
+        (made_with(probe_diameter_px=-1.0), r"probe_diameter_px: found -1.0"),
+    ],
+)
+def test_a_record_that_nobody_here_wrote_is_refused(metadata, message):
+    with pytest.raises(InputError, match=message):
+        selection_of(metadata, "dense.npz")
