@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import typer
 
@@ -18,6 +18,15 @@ FormatName = Literal[
 WrittenName = Literal[
     "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi"
 ]
+Algorithm = Literal["solver", "LSQML"]
+
+
+class Reconstruction(TypedDict):
+    """How object and probe are found where a file has none."""
+
+    algorithm: Algorithm
+    epochs: int
+    seed: int
 
 
 def register(app: typer.Typer) -> None:
@@ -58,21 +67,25 @@ def import_(
         Path | None, typer.Option(help="Diffraction file of a Ptychodus product.")
     ] = None,
     algorithm: Annotated[
-        Literal["solver", "LSQML"],
-        typer.Option(help="Finds object and probe, where the source has no object."),
-    ] = "solver",
+        Algorithm | None,
+        typer.Option(help="Finds object and probe, where the source lacks one; default: solver."),
+    ] = None,
     epochs: Annotated[
-        int, typer.Option(min=1, help="Of the algorithm; the solver stops where it has converged.")
-    ] = 60,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Order of the batches.")] = 1011,
+        int | None,
+        typer.Option(min=1, help="Of it; the solver stops where it has converged; default: 60."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Order of the batches; default: 1011.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Also by the other algorithm and from half the data.")
     ] = False,
 ) -> None:
-    """Convert measured data; reconstruct object and probe if the source has none.
+    """Convert measured data; reconstruct object and probe if the source lacks one of them.
 
-    --check tells how far they can be believed: the other algorithm, and each half of the patterns,
-    reconstruct the same; correlations by frequency go to a .check.json beside the target.
+    --check tells what the patterns support: both algorithms, and each half of the patterns,
+    reconstruct the object; R-factors and correlations by frequency go to a .check.json beside the
+    target.
     """
     from study_lib.dataset_exchange import write_dataset
     from study_lib.formats import read_file
@@ -89,16 +102,26 @@ def import_(
     )
     acquisition, name = read_file(source, choices, format_name, patterns)
     _warn(source, acquisition.remarks)
+    measured = acquisition
+    if check and (measured.amplitudes is None or measured.is_normalized):
+        raise InputError(
+            f"{source}: --check reconstructs from counts, and it has none; leave --check out"
+        )
+    how: Reconstruction = {
+        "algorithm": algorithm or "solver",
+        "epochs": epochs or 60,
+        "seed": 1011 if seed is None else seed,
+    }
     if acquisition.object_ is None or acquisition.probe is None:
         if acquisition.object_ is not None:
             _warn(source, ["without a probe its object is not used"])
-        measured = acquisition
-        acquisition = _reconstructed(measured, algorithm, epochs, seed)
-        if check:
-            _check(measured, target, algorithm, epochs, seed)
+        acquisition = _reconstructed(measured, how)
     else:
         from study_lib.base_data import with_scaled_probe
 
+        if not check and (algorithm, epochs, seed) != (None, None, None):
+            remark = "it has object and probe: --algorithm, --epochs and --seed change nothing"
+            _warn(source, [remark])
         known = len(acquisition.remarks)
         acquisition = with_scaled_probe(acquisition)
         _warn(source, acquisition.remarks[known:])
@@ -109,6 +132,8 @@ def import_(
         f"{probe.shape[0]} x {probe.shape[0]}, {len(acquisition.positions_px)} positions"
         f"{'' if acquisition.amplitudes is not None else ', no patterns'}"
     )
+    if check:  # last: whatever happens to it, the data set is there
+        _check(measured, target, how)
 
 
 def export(
@@ -169,33 +194,21 @@ def _check_target(source: Path, target: Path) -> None:
         raise InputError(f"{target}: its folder does not exist; make it first")
 
 
-def _reconstructed(
-    acquisition: Acquisition, algorithm: Literal["solver", "LSQML"], epochs: int, seed: int
-) -> Acquisition:
+def _reconstructed(acquisition: Acquisition, how: Reconstruction) -> Acquisition:
     """Return the acquisition with object and probe, behind a progress bar."""
     from study_lib.base_reconstruction import reconstructed
 
     with _bar() as progress:
-        return reconstructed(
-            acquisition, algorithm=algorithm, epochs=epochs, seed=seed, progress=progress
-        )
+        return reconstructed(acquisition, **how, progress=progress)
 
 
-def _check(
-    acquisition: Acquisition,
-    target: Path,
-    algorithm: Literal["solver", "LSQML"],
-    epochs: int,
-    seed: int,
-) -> None:
+def _check(acquisition: Acquisition, target: Path, how: Reconstruction) -> None:
     """Print and write how far another algorithm and two halves of the patterns agree."""
     from study_lib.base_check import checked
     from study_lib.files import write_json
 
     with _bar() as progress:
-        report = checked(
-            acquisition, algorithm=algorithm, epochs=epochs, seed=seed, progress=progress
-        )
+        report = checked(acquisition, **how, progress=progress)
     write_json(target.with_suffix(".check.json"), report)
     for name, found in report["algorithms"].items():
         print(f"{name}: R-factor {found['r_factor']:.4f}, {found['cpu_s']:.0f} CPU s")

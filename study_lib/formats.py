@@ -29,7 +29,7 @@ Writer = Callable[[Path, Acquisition], None]
 class Format:
     """One layout: how it is read and written, which files writing makes, what it cannot hold."""
 
-    reader: Reader | None
+    reader: Reader
     writer: Writer | None
     suffixes: tuple[str, ...]
     outputs: Callable[[Path], tuple[Path, ...]] = lambda path: (path,)
@@ -60,7 +60,6 @@ FORMATS: Mapping[str, Format] = {
     "cxi": Format(read_cxi, write_cxi, (".cxi", ".h5")),
     "ptyd": Format(read_ptyd, None, (".ptyd",)),
 }
-READABLE = tuple(name for name, entry in FORMATS.items() if entry.reader)
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.writer)
 
 
@@ -80,7 +79,7 @@ def recognised(path: Path) -> str:
     if found is None:
         raise InputError(
             f"{path}: no format is recognised by what is in it; say which with --format, one of "
-            f"{', '.join(READABLE)}"
+            f"{', '.join(FORMATS)}"
         )
     return found
 
@@ -108,8 +107,6 @@ def read_file(
     """
     name = name or recognised(path)
     entry = _entry(name)
-    if entry.reader is None:
-        raise InputError(f"format {name!r} is written only; choose one of {', '.join(READABLE)}")
     if choices.axes and entry.reader is not read_ptychopinn:
         raise InputError(f"{path}: --axes is for PtychoPINN files; format {name} fixes the axes")
     if patterns is None:

@@ -60,10 +60,11 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
     shape = (object_.shape[-2], object_.shape[-1])
     vectors = np.stack(metres, axis=1).astype(np.float64) / pixel_m
     side = probe.shape[-1]
+    origin_px = _origin_px(side, shape)
     raw = RawScan(
         patterns=patterns,
         domain="counts",
-        positions_px=vectors + _origin_px(side, shape),
+        positions_px=vectors + origin_px,
         probe=probe.astype(np.complex128) * side,
         object_=object_,
         bad_pixels=None if bad is None else bad.astype(bool),
@@ -71,7 +72,7 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
         geometry=Geometry(object_pixel_m=pixel_m),
         steps=(
             step("positions from metres to pixels", object_pixel_m=pixel_m),
-            step("shift origin of positions", y=_origin_px(side, shape)[0].item()),
+            step("shift origin of positions", y=origin_px[0].item(), x=origin_px[1].item()),
             step("scale probe to a unitary Fourier transform", factor=side),
         ),
     )

@@ -3,17 +3,19 @@
 import sys
 from dataclasses import replace
 from typing import get_args
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from study_lib import cli_files, formats
+from study_lib import base_check, cli_files, formats
 from study_lib.base_data import with_scaled_probe
 from study_lib.cli import main
 from study_lib.contract import check_arrays, load_dataset
 from study_lib.dataset_exchange import read_dataset, write_dataset
 from study_lib.errors import InputError
+from study_lib.files import read_json
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.raw_scan import ReadChoices
 
@@ -185,6 +187,64 @@ def test_a_source_without_object_is_reconstructed(tmp_path, monkeypatch, capsys,
     assert metadata["starting_probe"] == "file"
 
 
+@pytest.mark.parametrize("name", ["tike", "cxi"])
+def test_a_check_tells_of_both_algorithms_and_both_halves(
+    name, tmp_path, monkeypatch, capsys, acquisition
+):
+    """Of a file with its object, and of one without."""
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+    call(monkeypatch, capsys, tmp_path, "export", "a.npz", FILES[name], "--format", name)
+
+    flags = ["--check", "--epochs", "2"]
+    code, printed, error = call(
+        monkeypatch, capsys, tmp_path, "import", FILES[name], "b.npz", *flags
+    )
+
+    assert code == 0, error
+    report = read_json(tmp_path / "b.check.json")
+    assert report["algorithms"].keys() == {"solver", "LSQML"}
+    assert "LSQML: R-factor" in printed
+    for pair in ("between_algorithms", "between_halves"):
+        assert len(report[pair]["correlation"]) == len(report[pair]["frequency"]) > 1
+        assert f"ring correlation {pair.replace('_', ' ')} falls below" in printed
+
+
+def test_a_check_that_fails_costs_no_reconstruction(tmp_path, monkeypatch, capsys, acquisition):
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+    call(monkeypatch, capsys, tmp_path, "export", "a.npz", "t.npz", "--format", "tike")
+    monkeypatch.setattr(base_check, "scored_pixels", Mock(side_effect=InputError("dark")))
+
+    flags = ["--check", "--epochs", "2"]
+    code, _, error = call(monkeypatch, capsys, tmp_path, "import", "t.npz", "b.npz", *flags)
+
+    assert (code, "dark" in error) == (2, True)
+    assert load_dataset(tmp_path / "b.npz")[1]["starting_probe"] == "file"
+
+
+def test_flags_that_change_nothing_are_said_to(tmp_path, monkeypatch, capsys, acquisition):
+    write_dataset(tmp_path / "a.npz", acquisition, "test")
+
+    code, _, error = call(
+        monkeypatch, capsys, tmp_path, "import", "a.npz", "b.npz", "--epochs", "9"
+    )
+
+    assert code == 0
+    assert "it has object and probe: --algorithm, --epochs and --seed change nothing" in error
+
+
+@pytest.mark.parametrize("change", [{"amplitudes": None}, {"is_normalized": True}])
+def test_a_check_without_counts_is_refused_before_anything_is_written(
+    change, tmp_path, monkeypatch, capsys, acquisition
+):
+    write_dataset(tmp_path / "a.npz", replace(acquisition, **change), "test")
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "import", "a.npz", "b.npz", "--check")
+
+    assert code == 2
+    assert "a.npz: --check reconstructs from counts, and it has none" in error
+    assert not (tmp_path / "b.npz").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -244,7 +304,7 @@ def test_a_scan_that_leaves_its_object_is_refused_and_nothing_written(
 
 
 def test_commands_know_every_format():
-    assert get_args(cli_files.FormatName) == formats.READABLE
+    assert get_args(cli_files.FormatName) == tuple(formats.FORMATS)
     assert get_args(cli_files.WrittenName) == formats.WRITABLE
 
 

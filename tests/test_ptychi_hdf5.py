@@ -59,6 +59,19 @@ def test_pixel_sizes_are_attributes_and_positions_metres(pair, acquisition):
     np.testing.assert_allclose(moved, np.diff(acquisition.positions_px[:, 0]), rtol=1e-9)
 
 
+def test_the_record_gives_positions_on_file_back(pair):
+    """By what it says was done to them, for an object that is not square."""
+    found = read_ptychi(pair, ReadChoices())
+    done = {step["operation"]: step["parameters"] for step in found.transformations}
+    origin, pixel = done["shift origin of positions"], done["positions from metres to pixels"]
+
+    at_origin = found.positions_px - (origin["y"], origin["x"])
+
+    with h5py.File(pair.with_name("star_para.hdf5")) as file:
+        on_file = [file[f"probe_position_{axis}_m"][()] for axis in "yx"]
+    np.testing.assert_allclose(at_origin.T * pixel["object_pixel_m"], on_file, rtol=1e-6)
+
+
 @pytest.mark.parametrize("more", [(0, 0), (1, 0), (2, 1), (3, 3)])
 def test_pty_chi_predicts_the_patterns_from_the_files(tmp_path, acquisition, more):
     """Its own forward model, fed with nothing but the files, its origin left at the default."""
