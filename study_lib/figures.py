@@ -7,8 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Circle
 
 from study_lib.files import atomic_path
 
@@ -16,6 +18,7 @@ PHASE_MAP = "twilight"
 AMPLITUDE_MAP = "gray"
 NOT_SCORED = "#b9d6f0"  # no grey: it must not pass for a value
 PANEL_IN = 3.2
+SPLIT_COLOURS = {"train": "tab:orange", "test": "tab:cyan"}
 TITLE_IN = 0.4
 
 
@@ -208,4 +211,33 @@ def _image(
     axis.set_facecolor(NOT_SCORED)
     axis.set_title(title, fontsize="small")
     axis.set(xticks=[], yticks=[])
+    return shown
+
+
+def draw_pattern(
+    axis: Axes, pattern: Float[np.ndarray, "n n"], counts: LogNorm, edge: Circle
+) -> AxesImage:
+    """Draw a pattern over the frequencies in the object that its pixels hold, black where none.
+
+    Parameters
+    ----------
+    axis
+        On which it is drawn.
+    pattern : (n, n)
+        Counts, zero frequency at pixel ``n // 2``.
+    counts
+        Logarithmic scale of the colours.
+    edge
+        Of the bright field, in 1/px.
+    """
+    half_pixel = 0.5 / len(pattern)
+    low, high = -0.5 - half_pixel, 0.5 - half_pixel
+    shown = axis.imshow(
+        np.where(pattern > 0, pattern, np.nan),
+        cmap=plt.get_cmap("magma").with_extremes(bad="black", under="black"),
+        norm=counts,
+        extent=(low, high, high, low),
+        interpolation="nearest",
+    )
+    axis.add_patch(edge)
     return shown

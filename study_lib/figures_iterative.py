@@ -12,8 +12,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from study_lib.colours import colour_wheel, complex_colours
+from study_lib.figures import PANEL_IN
 
-PANEL_IN = 3.2
 LEGEND_PLACE = (0.04, 0.07, 0.2, 0.2)  # in shares of a panel
 WHOLE_TURN_RAD = 0.9 * np.pi  # largest phase from which on both signs are taken to meet
 BRIGHTEST = 99.5  # percentile that gets full lightness

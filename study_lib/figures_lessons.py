@@ -10,6 +10,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from study_lib.figures import draw_pattern
+
 DARK_SHARE = 0.05
 THRESHOLD_STYLES = ("--", "-.", ":")
 
@@ -85,20 +87,10 @@ def patterns(
         squeeze=False,
         sharey=True,
     )
-    largest = max(float(pattern.max()) for pattern in panels.values())
-    colours = plt.get_cmap("magma").with_extremes(bad="black", under="black")
+    scale = LogNorm(smallest, max(float(pattern.max()) for pattern in panels.values()))
     for axis, (title, pattern) in zip(axes[0], panels.items(), strict=True):
-        half_pixel = 0.5 / len(pattern)
-        low, high = -0.5 - half_pixel, 0.5 - half_pixel
-        shown = axis.imshow(
-            np.where(pattern > 0, pattern, np.nan),
-            cmap=colours,
-            norm=LogNorm(smallest, largest),
-            extent=(low, high, high, low),
-            interpolation="nearest",
-        )
         edge = Circle((0, 0), bright_field_per_px, fill=False, ls=":", color="cyan", lw=1.2)
-        axis.add_patch(edge)
+        shown = draw_pattern(axis, pattern, scale, edge)
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel("column frequency [1/px]")
     axes[0, 0].set_ylabel("row frequency [1/px]")

@@ -8,7 +8,7 @@ from jaxtyping import Complex, Float, Int
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-SPLIT_COLOURS = {"train": "tab:orange", "test": "tab:cyan"}
+from study_lib.figures import SPLIT_COLOURS
 
 
 def view_positions(

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
-SPLIT_COLOURS = {"train": "tab:orange", "test": "tab:cyan"}
+from study_lib.figures import SPLIT_COLOURS, draw_pattern
+
 DARK_SHARE = 0.05
 
 
@@ -58,20 +59,11 @@ def patterns_by_dose(
         sharex=True,
         sharey=True,
     )
-    largest = max(float(pattern.max()) for pattern in counts.values())
-    colours = plt.get_cmap("magma").with_extremes(bad="black")
+    scale = LogNorm(0.3, max(float(pattern.max()) for pattern in counts.values()))
     for line, (name, patterns) in zip(axes, counts.items(), strict=True):
         for axis, pattern in zip(line, patterns, strict=True):
-            half_pixel = 0.5 / len(pattern)
-            low, high = -0.5 - half_pixel, 0.5 - half_pixel
-            shown = axis.imshow(
-                np.where(pattern > 0, pattern, np.nan),
-                cmap=colours,
-                norm=LogNorm(0.3, largest),
-                extent=(low, high, high, low),
-            )
             edge = Circle((0, 0), bright_field_per_px, fill=False, ls=":", color="white", lw=0.8)
-            axis.add_patch(edge)
+            shown = draw_pattern(axis, pattern, scale, edge)
         line[0].set_ylabel(f"{name}\nrow frequency [1/px]")
     for upper, lower, dose in zip(axes[0], axes[-1], doses, strict=True):
         upper.set_title(f"{dose:,.0f} photons per pattern", fontsize="small")

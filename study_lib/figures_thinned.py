@@ -9,8 +9,8 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-PANEL_IN = 3.0
-NOT_SCORED = "#b8cbe0"
+from study_lib.figures import NOT_SCORED, PANEL_IN
+
 BINS = 10
 BRIGHTEST = 99.0  # percentile of the errors at which the scale ends
 

@@ -48,19 +48,6 @@ def _ptychopinn(shape: NetworkShape, inputs: NetworkInput) -> PtychoPinn:
 NETWORKS: dict[str, NetworkBuilder] = {"pinn": pinn, "pinn-amplitudes": pinn_amplitudes}
 
 
-def register_network(name: str, builder: NetworkBuilder) -> None:
-    """Add a network under a new name.
-
-    Raises
-    ------
-    InputError
-        If the name is taken: two networks under one name could not be told apart in a record.
-    """
-    if name in NETWORKS:
-        raise InputError(f"network {name!r} is registered already; choose another name")
-    NETWORKS[name] = builder
-
-
 def build_network(name: str, shape: NetworkShape) -> PatchNetwork:
     """Return a new network.
 
@@ -72,6 +59,6 @@ def build_network(name: str, shape: NetworkShape) -> PatchNetwork:
     if name not in NETWORKS:
         raise InputError(
             f"training.network = {name}: no such network; choose one of "
-            f"{', '.join(sorted(NETWORKS))}, or register it first"
+            f"{', '.join(sorted(NETWORKS))}, or add it to study_lib.networks.NETWORKS"
         )
     return NETWORKS[name](shape)

@@ -6,7 +6,7 @@ import torch
 from study_lib import networks
 from study_lib.errors import InputError
 from study_lib.network import PtychoPinn
-from study_lib.networks import NetworkShape, build_network, register_network
+from study_lib.networks import NetworkShape, build_network
 
 SHAPE = NetworkShape(channels=4, side_px=16, filters_scale=2, half_precision=False)
 
@@ -27,7 +27,7 @@ def test_another_network_plugs_in(monkeypatch):
         asked.append(shape)
         return networks.pinn(NetworkShape(1, 16, 1, half_precision=False))
 
-    register_network("mine", builder)
+    networks.NETWORKS["mine"] = builder
 
     assert isinstance(build_network("mine", SHAPE), PtychoPinn)
     assert asked == [SHAPE]
@@ -36,8 +36,3 @@ def test_another_network_plugs_in(monkeypatch):
 def test_unknown_name_lists_those_that_are_known():
     with pytest.raises(InputError, match=r"training.network = unet: no such network; .* pinn"):
         build_network("unet", SHAPE)
-
-
-def test_name_is_not_given_twice():
-    with pytest.raises(InputError, match="'pinn' is registered already"):
-        register_network("pinn", networks.pinn)

@@ -250,7 +250,7 @@ def test_loss_that_is_no_number_is_told_with_its_place():
 
 def test_another_network_is_trained_by_its_name(monkeypatch):
     monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
-    networks.register_network("same", networks.pinn)
+    networks.NETWORKS["same"] = networks.pinn
     measurement = measurement_of(step_px=8.0)
 
     assert fingerprint(trained_on(measurement, network="same")) == fingerprint(

@@ -57,14 +57,11 @@ class InterruptedPinn(PtychoPinn):
 @pytest.fixture(autouse=True)
 def interrupted_network(monkeypatch):
     monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
-    networks.register_network(
-        "interrupted",
-        lambda shape: InterruptedPinn(
-            channels=shape.channels,
-            side=shape.side_px,
-            filters_scale=shape.filters_scale,
-            inputs=BackPropagation(shape.side_px),
-        ),
+    networks.NETWORKS["interrupted"] = lambda shape: InterruptedPinn(
+        channels=shape.channels,
+        side=shape.side_px,
+        filters_scale=shape.filters_scale,
+        inputs=BackPropagation(shape.side_px),
     )
     InterruptedPinn.countdown = 0
 
