@@ -21,6 +21,7 @@ SUMMARY_FILES = (
     "inventory.csv",
 )
 SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "cost")
+TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz", "comparison.png")
 

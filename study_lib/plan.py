@@ -7,13 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from study_lib.design import SPLITS, StudyDesign
+from study_lib.design import SPLITS, StudyDesign, ViewDesign
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.notebook_parameters import parameters_of
 from study_lib.paths import (
     COMPARED,
     THINNED_FILES,
+    TRAINED_FILES,
     comparison_folder,
     dataset_path,
     dose_name,
@@ -120,103 +121,131 @@ def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJ
     return jobs
 
 
+@dataclass(frozen=True)
+class _Condition:
+    """One dose of one replicate, whose folder lies in the run's, and one of its views."""
+
+    design: StudyDesign
+    dose: float
+    run_folder: Path
+    view: ViewDesign
+
+    def root(self, phase: str) -> Path:
+        return phase_root(self.run_folder, phase)
+
+    def job(
+        self,
+        notebook: str,
+        split: str | None = None,
+        *,
+        after: Sequence[PlannedJob],
+        folder: Path,
+        outputs: Sequence[Path],
+    ) -> PlannedJob:
+        condition = {"dose": self.dose, "view": self.view.name}
+        return _job(
+            notebook,
+            dose_name(self.dose),
+            self.view.name,
+            *([split] if split else []),
+            *_suffix(self.run_folder),
+            after=list(dict.fromkeys(job.name for job in after)),
+            folder=folder,
+            outputs=outputs,
+            parameters=_place(self.run_folder) | condition | ({"split": split} if split else {}),
+        )
+
+
 def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[PlannedJob]:
     """Return the jobs of one dose of one replicate, whose folder lies in the run's."""
-    roots = {phase: phase_root(run_folder, phase) for phase in "CDEFG"}
-    place = {"run_folder": run_folder.as_posix()}
-    suffix = () if run_folder == RUN else (run_folder.name,)
+    root = phase_root(run_folder, "C")
     dataset = _job(
         "01_dataset",
         dose_name(dose),
-        *suffix,
+        *_suffix(run_folder),
         after=[],
-        folder=roots["C"] / dose_name(dose),
-        outputs=[dataset_path(roots["C"], dose, split) for split in SPLITS],
-        parameters=place | {"dose": dose},
+        folder=root / dose_name(dose),
+        outputs=[dataset_path(root, dose, split) for split in SPLITS],
+        parameters=_place(run_folder) | {"dose": dose},
     )
     jobs = [dataset]
     for view in design.views:
-        condition = place | {"dose": dose, "view": view.name}
-        label = (dose_name(dose), view.name)
-        view_files = [view_path(roots["C"], roots["D"], dose, view.name, split) for split in SPLITS]
-        metrics = view_folder(roots["D"], dose, view.name) / "metrics_bundle.json"
-        overlap = _job(
-            "02_overlap",
-            *label,
-            *suffix,
-            after=[dataset.name],
-            folder=metrics.parent,
-            outputs=[
-                metrics,
-                *(metrics.parent / f"{split}_metrics.json" for split in SPLITS),
-                *(path for path in view_files if path.is_relative_to(roots["D"])),
-            ],
-            parameters=condition,
-        )
-        trained = training_folder(roots["E"], dose, view.name, view.gridsize)
-        train = _job(
-            "03_train",
-            *label,
-            *suffix,
-            after=[overlap.name],
-            folder=trained,
-            outputs=[
-                trained / name
-                for name in (
-                    "model.pt",
-                    "history.json",
-                    "history.csv",
-                    "test_patches.npz",
-                    "train.log",
-                )
-            ],
-            parameters=condition,
-        )
-        learned = [train]
-        if design.thinned is not None:
-            folder = thinned_folder(roots["E"], dose, view.name)
-            learned.append(
-                _job(
-                    "03_train_thinned",
-                    *label,
-                    *suffix,
-                    after=[overlap.name],
-                    folder=folder,
-                    outputs=[folder / name for name in THINNED_FILES],
-                    parameters=condition,
-                )
-            )
-        jobs += [overlap, *learned]
-        # What is denoised is denoised as the train split chose.
-        chosen = "__".join(("04_reconstruct", *label, "train", *suffix))
-        before = [chosen] if design.iterative.denoised else []
-        for split in SPLITS:
-            iterative = reconstruction_folder(roots["F"], dose, view.name, split)
-            reconstruct = _job(
-                "04_reconstruct",
-                *label,
-                split,
-                *suffix,
-                after=[overlap.name],
-                folder=iterative,
-                outputs=[iterative / "reconstructions.json"],
-                parameters=condition | {"split": split},
-            )
-            compared = comparison_folder(roots["G"], dose, view.name, split)
-            compare = _job(
-                "05_compare",
-                *label,
-                split,
-                *suffix,
-                after=list(
-                    dict.fromkeys([*(job.name for job in learned), *before, reconstruct.name])
-                ),
-                folder=compared,
-                outputs=[compared / name for name in COMPARED],
-                parameters=condition | {"split": split},
-            )
-            jobs += [reconstruct, compare]
+        condition = _Condition(design, dose, run_folder, view)
+        overlap = _overlap_job(condition, dataset)
+        learned = _training_jobs(condition, overlap)
+        jobs += [overlap, *learned, *_split_jobs(condition, overlap, learned)]
     return jobs
+
+
+def _overlap_job(condition: _Condition, dataset: PlannedJob) -> PlannedJob:
+    root, dose, view = condition.root("D"), condition.dose, condition.view.name
+    files = [view_path(condition.root("C"), root, dose, view, split) for split in SPLITS]
+    folder = view_folder(root, dose, view)
+    return condition.job(
+        "02_overlap",
+        after=[dataset],
+        folder=folder,
+        outputs=[
+            folder / "metrics_bundle.json",
+            *(folder / f"{split}_metrics.json" for split in SPLITS),
+            *(path for path in files if path.is_relative_to(root)),
+        ],
+    )
+
+
+def _training_jobs(condition: _Condition, overlap: PlannedJob) -> list[PlannedJob]:
+    root, dose, view = condition.root("E"), condition.dose, condition.view
+    folders: dict[str, tuple[Path, tuple[str, ...]]] = {
+        "03_train": (training_folder(root, dose, view.name, view.gridsize), TRAINED_FILES)
+    }
+    if condition.design.thinned is not None:
+        folders["03_train_thinned"] = (thinned_folder(root, dose, view.name), THINNED_FILES)
+    return [
+        condition.job(
+            notebook, after=[overlap], folder=folder, outputs=[folder / name for name in names]
+        )
+        for notebook, (folder, names) in folders.items()
+    ]
+
+
+def _split_jobs(
+    condition: _Condition, overlap: PlannedJob, learned: Sequence[PlannedJob]
+) -> list[PlannedJob]:
+    """Return for each split its reconstruction and its comparison."""
+    dose, view = condition.dose, condition.view.name
+    reconstructions = {}
+    for split in SPLITS:
+        folder = reconstruction_folder(condition.root("F"), dose, view, split)
+        reconstructions[split] = condition.job(
+            "04_reconstruct",
+            split,
+            after=[overlap],
+            folder=folder,
+            outputs=[folder / "reconstructions.json"],
+        )
+    # What is denoised is denoised as the train split chose.
+    chosen = [reconstructions["train"]] if condition.design.iterative.denoised else []
+    jobs = []
+    for split, reconstruct in reconstructions.items():
+        folder = comparison_folder(condition.root("G"), dose, view, split)
+        compare = condition.job(
+            "05_compare",
+            split,
+            after=[*learned, *chosen, reconstruct],
+            folder=folder,
+            outputs=[folder / name for name in COMPARED],
+        )
+        jobs += [reconstruct, compare]
+    return jobs
+
+
+def _place(run_folder: Path) -> dict[str, str]:
+    return {"run_folder": run_folder.as_posix()}
+
+
+def _suffix(run_folder: Path) -> tuple[str, ...]:
+    """Return what names of jobs end in: nothing in the first replicate."""
+    return () if run_folder == RUN else (run_folder.name,)
 
 
 def _job(
@@ -224,7 +253,7 @@ def _job(
     *label: str,
     after: list[str],
     folder: Path,
-    outputs: list[Path],
+    outputs: Sequence[Path],
     parameters: Mapping[str, Any],
 ) -> PlannedJob:
     values = {"run_folder": ".", **parameters}
