@@ -218,7 +218,10 @@ def _amplitudes(
 
 
 def _central_share(values: np.ndarray, domain: Domain | None) -> float:
-    """Return the share of photons in the central half of the detector along both axes."""
+    """Return how much of the mean pattern lies in the central half of the detector, each way.
+
+    Of amplitudes the square of the mean is taken for the light; near enough for a warning.
+    """
     mean = (values.mean(axis=0, dtype=np.float64)) ** (1 if domain == "counts" else 2)
     rows, columns = mean.shape
     middle = mean[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]

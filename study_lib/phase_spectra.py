@@ -138,11 +138,11 @@ def phase_spectra(
         frequency=ring_frequencies(mask.shape, corners=True),
         samples=trace.samples,
         noise=trace.power() / (trace.samples * (trace.window**2).sum()),
-        signal=power_spectrum(_without_ramp(phase, mask), mask),
+        signal=ring_power(_without_ramp(phase, mask), mask),
     )
 
 
-def power_spectrum(
+def ring_power(
     image: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
 ) -> Float[np.ndarray, " ring"]:
     """Return the mean power of an image on each ring up to the corner, in its unit squared.

@@ -131,6 +131,7 @@ class _Condition:
     view: ViewDesign
 
     def root(self, phase: str) -> Path:
+        """Return the folder of a phase, within the run."""
         return phase_root(self.run_folder, phase)
 
     def job(
@@ -142,6 +143,7 @@ class _Condition:
         folder: Path,
         outputs: Sequence[Path],
     ) -> PlannedJob:
+        """Return the job of a notebook for this condition, and for one split if it has one."""
         condition = {"dose": self.dose, "view": self.view.name}
         return _job(
             notebook,

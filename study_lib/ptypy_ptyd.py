@@ -98,7 +98,7 @@ def _chunk(file: Hdf5Reader, group: str) -> _Chunk:
 
 
 def _bad_pixels(weights: list[np.ndarray], shared: np.ndarray | None) -> np.ndarray | None:
-    """Return the pixels without weight in any frame: the study has one mask for all of them."""
+    """Return the pixels that some frame gives no weight: the study has one mask for all of them."""
     if weights:
         bad: np.ndarray = np.any([(part <= 0).any(axis=0) for part in weights], axis=0)
         return bad

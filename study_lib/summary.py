@@ -27,7 +27,7 @@ from study_lib.study_table import (
 from study_lib.summary_text import markdown
 
 DOSE_HELD = "per pattern"
-SPLITS = ("test", "train")
+SPLITS_TOLD = ("test", "train")  # what generalises first
 
 
 def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
             job.progress("figures", step, len(figures))
         told = {
             split: findings(*(_of_split(part, split) for part in (table, deltas)))
-            for split in SPLITS
+            for split in SPLITS_TOLD
             if _of_split(table, split)
         }
         summary = {
@@ -103,7 +103,7 @@ def summary_figures(
     phase_g_root: Path, rows: Sequence[Row], table: Sequence[Row]
 ) -> dict[str, Figure]:
     """Return the figures of the test split by name; of the train split if there is no other."""
-    split = next(split for split in SPLITS if _of_split(table, split))
+    split = next(split for split in SPLITS_TOLD if _of_split(table, split))
     part = _of_split(table, split)
     title = f"{split} split"
     metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}

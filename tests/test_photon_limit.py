@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from study_lib.errors import StudyError
 from study_lib.fisher import FisherInformation, solve
 from study_lib.forward import illumination
-from study_lib.phase_spectra import power_spectrum
+from study_lib.phase_spectra import ring_power
 from study_lib.photon_limit import alignment_directions, photon_limit, without
 from study_lib.ring_correlation import fourier_ring_correlation, ring_sums, window_of
 
@@ -287,7 +287,7 @@ def test_rings_are_those_of_errors_of_the_bound(truth, light, places, scored, do
         fourier_ring_correlation((truth + error)[CROP], truth[CROP], inside).correlation
         for error in errors
     ]
-    powers = [power_spectrum((error / truth).imag[CROP] * inside, inside) for error in errors]
+    powers = [ring_power((error / truth).imag[CROP] * inside, inside) for error in errors]
 
     limit = photon_limit(
         object_=truth, probe=light, positions_px=places, scored=scored, crop=CROP, seed=0, solves=64
@@ -332,10 +332,10 @@ def test_powers_are_per_pixel_and_add_up(truth, scored):
     """White noise has its variance on every ring; all rings together are the windowed variance."""
     inside = scored[CROP]
     rng = np.random.default_rng(0)
-    noise = [power_spectrum(rng.normal(0, 0.3, inside.shape), inside) for _ in range(300)]
+    noise = [ring_power(rng.normal(0, 0.3, inside.shape), inside) for _ in range(300)]
     image = np.angle(truth[CROP])
 
-    spectrum = power_spectrum(image, inside)
+    spectrum = ring_power(image, inside)
 
     np.testing.assert_allclose(np.mean(noise, axis=0), 0.09, rtol=0.25)
     window = window_of(inside)
