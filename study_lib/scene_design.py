@@ -12,6 +12,13 @@ PhaseRange = Annotated[
 AmplitudeMin = Annotated[float, Field(gt=0, le=1, description="the largest amplitude is 1")]
 
 
+def _require_order(**sizes: float) -> None:
+    """Check that the first of two named values is not above the second."""
+    (smallest, low), (largest, high) = sizes.items()
+    if low > high:
+        raise ValueError(f"{smallest} {low} > {largest} {high}; swap them")
+
+
 class GrainsDesign(Frozen):
     """Overlapping discs and bars on a smooth phase."""
 
@@ -27,11 +34,9 @@ class GrainsDesign(Frozen):
     @model_validator(mode="after")
     def check_sizes(self) -> "GrainsDesign":
         """Check that the smallest is not the largest."""
-        if self.smallest_grain_px > self.largest_grain_px:
-            raise ValueError(
-                f"smallest_grain_px {self.smallest_grain_px} > largest_grain_px "
-                f"{self.largest_grain_px}; swap them"
-            )
+        _require_order(
+            smallest_grain_px=self.smallest_grain_px, largest_grain_px=self.largest_grain_px
+        )
         return self
 
 
@@ -71,11 +76,7 @@ class CellsDesign(Frozen):
     @model_validator(mode="after")
     def check_sizes(self) -> "CellsDesign":
         """Check that the smallest is not the largest."""
-        if self.smallest_cell_px > self.largest_cell_px:
-            raise ValueError(
-                f"smallest_cell_px {self.smallest_cell_px} > largest_cell_px "
-                f"{self.largest_cell_px}; swap them"
-            )
+        _require_order(smallest_cell_px=self.smallest_cell_px, largest_cell_px=self.largest_cell_px)
         return self
 
 
