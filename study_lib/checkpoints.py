@@ -13,7 +13,7 @@ import torch
 from study_lib.errors import InputError, StudyError
 from study_lib.files import atomic_path
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 DAMAGED = "damaged.ckpt"
 TITLE = b"ptychography training checkpoint 1, sha256 "
 
@@ -26,7 +26,7 @@ class DamagedError(StudyError):
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """The newest checkpoint of one training, the one before it, and the best one.
+    """The newest checkpoint of one training, and the one before it.
 
     Parameters
     ----------
@@ -52,11 +52,6 @@ class CheckpointFolder:
             self._write(temporary, state)
             if last.exists():
                 last.replace(self.folder / PREVIOUS)
-
-    def save_best(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint with the smallest validation loss so far."""
-        with atomic_path(self.folder / BEST) as temporary:
-            self._write(temporary, state)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest whole state; None if nothing has been saved.

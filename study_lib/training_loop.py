@@ -201,16 +201,13 @@ class TrainingRun:
         )
         self.schedule.step(record.validation)
         self.records.append(record)
-        improved = record.validation < self.best["loss"]
-        if improved:
+        if record.validation < self.best["loss"]:
             network = copy.deepcopy(self.network.state_dict())
             self.best = {"loss": record.validation, "epoch": record.epoch, "network": network}
         self.step = 0
         self.totals = dict.fromkeys(self.totals, 0.0)
         self.order_before = self.order.get_state()
         self._save()
-        if improved and self.checkpoints and self.processes.leads:
-            self.checkpoints.save_best(self.best)
         return record
 
     def _step(self, rows: Tensor) -> None:

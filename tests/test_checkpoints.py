@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from study_lib.checkpoints import (
-    BEST,
     LAST,
     PREVIOUS,
     CheckpointFolder,
@@ -146,13 +145,6 @@ def test_failed_write_leaves_what_was_there(folder, monkeypatch):
     monkeypatch.undo()
     assert folder.load()["epoch"] == 1
     assert [path.name for path in folder.folder.iterdir()] == [LAST]
-
-
-def test_best_checkpoint_is_a_file_of_its_own(folder):
-    folder.save_best(state(7))
-
-    assert read_checkpoint(folder.folder / BEST)["state"]["epoch"] == 7
-    assert folder.load() is None
 
 
 class Evil:

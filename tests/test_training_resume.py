@@ -13,7 +13,7 @@ import torch
 from small_training import config_of, fingerprint, measurement_of
 
 from study_lib import networks, training_loop
-from study_lib.checkpoints import BEST, LAST, PREVIOUS, read_checkpoint
+from study_lib.checkpoints import LAST, PREVIOUS, read_checkpoint
 from study_lib.computing import TrainingStopped
 from study_lib.errors import InputError, StudyError
 from study_lib.network import PtychoPinn
@@ -223,15 +223,15 @@ def test_checkpoints_are_of_one_configuration_and_one_measurement(tmp_path):
         )
 
 
-def test_best_and_last_are_kept(tmp_path):
+def test_the_last_two_epochs_are_kept_each_with_the_best_weights_so_far(tmp_path):
     measurement = measurement_of(step_px=8.0)
     history = train(measurement, config_of(measurement, epochs=3), checkpoints=tmp_path).history
 
-    best = read_checkpoint(tmp_path / BEST)["state"]
-
-    assert best["epoch"] == int(np.argmin(history.validation)) + 1
-    assert len(read_checkpoint(tmp_path / LAST)["state"]["records"]) == 3
-    assert len(read_checkpoint(tmp_path / PREVIOUS)["state"]["records"]) == 2
+    for name, epochs in ((LAST, 3), (PREVIOUS, 2)):
+        state = read_checkpoint(tmp_path / name)["state"]
+        assert len(state["records"]) == epochs
+        assert state["best"]["epoch"] == int(np.argmin(history.validation[:epochs])) + 1
+    assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS}
 
 
 @pytest.mark.parametrize("ending", ["well", "stopped", "failed"])
