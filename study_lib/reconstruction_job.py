@@ -1,6 +1,5 @@
 """Phase F: one iterative reconstruction from its file to its record, for command and notebook."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from study_lib.records import Job, provenance, recorded
 SUMMARY = "reconstructions.json"
 FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
 LINES_PRINTED = 10
-Runner = Callable[..., IterativeResult]
 
 
 def run_reconstruction_job(
@@ -36,7 +34,6 @@ def run_reconstruction_job(
     *,
     design: StudyDesign,
     artifact_root: Path,
-    runner: Runner | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Reconstruct every pattern of one view and split; write result, log and record.
@@ -49,8 +46,6 @@ def run_reconstruction_job(
         Gives the algorithm its settings and seed.
     artifact_root
         Holds the manifest, to which this job's record is added whether it succeeds or not.
-    runner
-        Reconstructs; default: :func:`study_lib.iterative.run_algorithm`.
     dry_run
         Whether to return what would be done and write nothing.
 
@@ -98,7 +93,7 @@ def run_reconstruction_job(
             else:
                 log.line(text)
 
-        found = (runner or run_algorithm)(
+        found = run_algorithm(
             job.algorithm, measurement, design.iterative, seed=seed, progress=epoch
         )
         record.results |= _results(found, measurement, design) | {

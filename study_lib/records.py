@@ -88,9 +88,9 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def peak_memory_mib(whose: int = resource.RUSAGE_SELF) -> float:
-    """Return the largest resident size this process, or one of its children, has had."""
-    peak = resource.getrusage(whose).ru_maxrss
+def peak_memory_mib() -> float:
+    """Return the largest resident size this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
 
 
