@@ -96,12 +96,18 @@ class _Doubled:
 
 @contextmanager
 def printed_output_kept(folder: Path) -> Iterator[None]:
-    """Copy what a block prints to ``stdout.log`` and ``stderr.log`` in a folder."""
+    """Copy what a block prints to ``stdout.log`` and ``stderr.log`` in a folder.
+
+    What an interrupted run printed stays there, and a line says where the new try begins.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        (folder / "stdout.log").open("w", encoding="utf-8") as out,
-        (folder / "stderr.log").open("w", encoding="utf-8") as err,
+        (folder / "stdout.log").open("a", encoding="utf-8") as out,
+        (folder / "stderr.log").open("a", encoding="utf-8") as err,
         redirect_stdout(cast(TextIO, _Doubled(sys.stdout, out))),
         redirect_stderr(cast(TextIO, _Doubled(sys.stderr, err))),
     ):
+        for file in (out, err):
+            if file.tell():
+                file.write(f"\n--- another try, {utc_now()}\n")
         yield

@@ -456,6 +456,18 @@ def test_printed_output_is_kept_and_still_printed(tmp_path, capsys):
     assert capsys.readouterr() == ("to the screen\n", "a warning\n")
 
 
+def test_a_new_try_adds_to_what_an_interrupted_one_printed(tmp_path):
+    for text in ("epoch 1, inter", "epoch 1\n"):
+        with printed_output_kept(tmp_path):
+            sys.stdout.write(text)
+            sys.stderr.write(f"of {text}")
+
+    for name, before in (("stdout.log", ""), ("stderr.log", "of ")):
+        first, mark, second = (tmp_path / name).read_text().splitlines()
+        assert (first, second) == (f"{before}epoch 1, inter", f"{before}epoch 1")
+        assert mark.startswith("--- another try, ")
+
+
 @pytest.fixture
 def manifests(tmp_path):
     """Two manifests of two trainings; the second view is 30 % worse in the second one."""
