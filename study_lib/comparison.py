@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from study_lib.arms import ArmRequest, ArmResult, MissingResultError, arms_of
 from study_lib.comparison_limit import limit_arrays, limit_of, limit_row
-from study_lib.contract import load_dataset
+from study_lib.contract import load_object
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures import save_figure
@@ -72,8 +72,7 @@ def compare_view(
     )
     with recorded(job):
         measurement = load_measurement(source)
-        arrays_in_file, metadata = load_dataset(source)
-        truth = arrays_in_file["objectGuess"]
+        truth, metadata = load_object(source)
         crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
         request = ArmRequest(
             dose=dose,

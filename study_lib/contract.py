@@ -165,6 +165,23 @@ def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarra
     return _converted(arrays), metadata
 
 
+def load_object(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the object (oy, ox) in a file and the file's metadata; nothing else is read.
+
+    For a file whose other arrays have been loaded: what holds between arrays is not looked at.
+
+    Raises
+    ------
+    InputError
+        One line per serious violation of the object.
+    """
+    arrays, metadata = read_npz(path, only=["objectGuess"])
+    found = check_arrays(arrays).violations
+    own = tuple(entry for entry in found if entry.key == "objectGuess")
+    _require_sound(path, ContractReport(own))
+    return _converted(arrays)["objectGuess"], metadata
+
+
 def save_dataset(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, base: bool = False
 ) -> None:

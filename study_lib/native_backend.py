@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from study_lib.bundle import BUNDLE, TrainedNetwork, save_bundle, weights_sha256
-from study_lib.contract import load_dataset
+from study_lib.contract import load_object
 from study_lib.files import sha256_of, write_json
 from study_lib.inference import reconstruct
 from study_lib.measurement import Measurement
@@ -45,7 +45,7 @@ class NativeBackend:
         what they were kept for.
         """
         folder = request.job.artifact_dir
-        truth = load_dataset(request.job.test_data_path)[0]["objectGuess"]
+        truth, _ = load_object(request.job.test_data_path)
         snapshots = PatchSnapshots(test, truth)
         trained = train_network(
             train,

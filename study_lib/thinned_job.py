@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from study_lib.contract import load_dataset
+from study_lib.contract import load_object
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import sha256_of, write_csv, write_json
@@ -197,7 +197,7 @@ def _results(
     """Return what the record keeps: choices with their evidence, trust, cost, and the test half."""
     trust, metrics = ensemble.trust, design.metrics
     test = load_measurement(job.test_data_path)
-    truth = load_dataset(job.test_data_path)[0]["objectGuess"]
+    truth, _ = load_object(job.test_data_path)
     crop, mask = scored_pixels(test, metrics.illumination_threshold)
     found = reconstruct_thinned(ensemble, test)
 

@@ -10,6 +10,7 @@ import torch
 from study_lib.contract import (
     check_arrays,
     load_dataset,
+    load_object,
     save_dataset,
     validate_file,
     validate_splits,
@@ -233,6 +234,33 @@ def test_what_converts_exactly_is_loaded_in_the_types_of_the_contract(tmp_path):
     for key, array in arrays.items():
         assert loaded[key].dtype == array.dtype
         np.testing.assert_array_equal(loaded[key], array)
+
+
+def test_the_object_is_loaded_without_reading_the_rest(tmp_path):
+    damaged = with_value("diffraction", 0, np.nan)
+    arrays = good_arrays() | {"objectGuess": np.full(OBJECT_SHAPE, 1 - 2j)} | damaged
+    np.savez(tmp_path / "data.npz", **arrays, _metadata=np.array('{"view": "dense"}'))
+
+    object_, metadata = load_object(tmp_path / "data.npz")
+
+    assert object_.dtype == np.complex64
+    np.testing.assert_array_equal(object_, arrays["objectGuess"])
+    assert metadata == {"view": "dense"}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (without("objectGuess"), "found nothing"),
+        (good_arrays() | with_value("objectGuess", (0, 0), np.nan), "1 NaN or infinite"),
+        (good_arrays() | {"objectGuess": np.ones(5, np.complex64)}, "expected 2 axes"),
+    ],
+)
+def test_an_object_that_breaks_the_contract_is_refused(arrays, message, tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays)
+
+    with pytest.raises(InputError, match=f"DATA-001:\n  objectGuess: .*{message}"):
+        load_object(tmp_path / "data.npz")
 
 
 def test_an_unknown_array_is_not_saved(tmp_path):
