@@ -3,6 +3,8 @@
 import hashlib
 import io
 import pickle
+import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from study_lib.files import atomic_path
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 DAMAGED = "damaged.ckpt"
+CHECKPOINTS = "checkpoints"  # the folder of them in that of a training
 TITLE = b"ptychography training checkpoint 1, sha256 "
 
 Note = Callable[[str], None]
@@ -111,6 +114,19 @@ class CheckpointFolder:
                 f"{path}: written on another machine ({'; '.join(differing)}); the weights may "
                 "differ in their last digits from those of an uninterrupted training"
             )
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a training whose results and record are written.
+
+    Those that cannot be removed harm nothing: the same training would end at once. That is told.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:  # none were written, or another process of the training was faster
+        return
+    except OSError as error:
+        warnings.warn(f"{folder}: not removed ({error}); remove it", stacklevel=2)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The project's own training: network, checkpoints, bundle, and what the test half looks like."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from study_lib.bundle import BUNDLE, TrainedNetwork, save_bundle, weights_sha256
+from study_lib.checkpoints import CHECKPOINTS
 from study_lib.contract import load_object
 from study_lib.files import sha256_of, write_json
 from study_lib.inference import reconstruct
@@ -19,7 +19,6 @@ from study_lib.training_backend import TrainingRequest, TrainingResult
 from study_lib.training_config import TrainingConfig
 from study_lib.training_jobs import TrainingJob
 
-CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "test_patches.npz"
 KEPT_SCORES = ("phase_ssim", "phase_ms_ssim", "registration")
 
@@ -41,8 +40,8 @@ class NativeBackend:
     ) -> TrainingResult:
         """Train or go on training; write bundle and history, and score the test half once.
 
-        The checkpoints of an interrupted training are taken up, and removed when the bundle holds
-        what they were kept for.
+        The checkpoints of an interrupted training are taken up, and left to whoever keeps the
+        record: until that is written, a fault must not cost the training.
         """
         folder = request.job.artifact_dir
         truth, _ = load_object(request.job.test_data_path)
@@ -59,7 +58,6 @@ class NativeBackend:
         trained = replace(trained, measurement_sha256=sha256_of(request.job.train_data_path))
         bundle = folder / BUNDLE
         save_bundle(bundle, trained)
-        shutil.rmtree(folder / CHECKPOINTS)
         history = trained.history
         snapshots.write(folder / SNAPSHOTS)
         write_json(folder / "history.json", history.as_dict())

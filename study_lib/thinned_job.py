@@ -1,7 +1,6 @@
 """Phase E, the network that thinned counts teach: from the view's file to bundle and record."""
 
 import json
-import shutil
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from study_lib.checkpoints import CHECKPOINTS, remove_checkpoints
 from study_lib.contract import load_object
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
@@ -26,7 +26,6 @@ from study_lib.thinned_training import ThinnedRecord, train_thinned
 from study_lib.training_job import MANIFEST
 from study_lib.training_jobs import TrainingJob, build_training_jobs
 
-CHECKPOINTS = "checkpoints"
 CHOICE = "thinned.json"
 HISTORY = "history.csv"
 LINES_PRINTED = 20
@@ -149,7 +148,6 @@ def run_thinned_job(
         )
         ensemble = replace(ensemble, measurement_sha256=sha256_of(job.train_data_path))
         save_ensemble(folder / ENSEMBLE, ensemble)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         write_csv(folder / HISTORY, [asdict(one) for one in records])
         record.results |= _results(ensemble, records, job, design) | {
             "bundle_sha256": sha256_of(folder / ENSEMBLE)
@@ -157,6 +155,7 @@ def run_thinned_job(
         write_json(folder / CHOICE, record.results)
         record.outputs += [*(folder / name for name in (ENSEMBLE, CHOICE, HISTORY)), job.log_path]
         log.line(f"done: {json.dumps(record.results['trust'], sort_keys=True)}")
+    remove_checkpoints(folder / CHECKPOINTS)
     return record.results
 
 

@@ -177,8 +177,11 @@ class _Training:
         member = self._restored(state) if state else self._fresh_member(0)
         while True:
             self._train(member, total)
+            is_last = len(self.finished) == design.members - 1
+            if is_last:
+                self._save(member)  # a fault in what follows must not cost the training
             self.finished.append(member.average)
-            if len(self.finished) == design.members:
+            if is_last:
                 break
             member = self._fresh_member(len(self.finished))
             self._save(member)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.archive import metadata_of, open_npz
+from study_lib.checkpoints import CHECKPOINTS, remove_checkpoints
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.history import EpochRecord
@@ -129,6 +130,7 @@ def run_training_job(
         record.results |= result.values
         record.outputs += [*result.files, *(job.artifact_dir / name for name in kept)]
         log.line(f"done: {json.dumps(result.values, sort_keys=True)}")
+    remove_checkpoints(job.artifact_dir / CHECKPOINTS)
     return record.results
 
 

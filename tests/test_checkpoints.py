@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent; damage, strangers and code in them are noticed."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from study_lib.checkpoints import (
     CheckpointFolder,
     DamagedError,
     read_checkpoint,
+    remove_checkpoints,
 )
 from study_lib.errors import InputError, StudyError
 
@@ -145,6 +147,22 @@ def test_failed_write_leaves_what_was_there(folder, monkeypatch):
     monkeypatch.undo()
     assert folder.load()["epoch"] == 1
     assert [path.name for path in folder.folder.iterdir()] == [LAST]
+
+
+def test_checkpoints_are_removed_whether_there_are_any_or_not(folder):
+    folder.save(state(1))
+
+    for _ in range(2):
+        remove_checkpoints(folder.folder)
+        assert not folder.folder.exists()
+
+
+def test_checkpoints_that_cannot_be_removed_are_told(folder, monkeypatch):
+    folder.save(state(1))
+    monkeypatch.setattr(shutil, "rmtree", lambda _: (_ for _ in ()).throw(OSError("busy")))
+
+    with pytest.warns(UserWarning, match=r"checkpoints: not removed \(busy\); remove it"):
+        remove_checkpoints(folder.folder)
 
 
 class Evil:

@@ -1,12 +1,14 @@
 """Phase E of pinn-thinned and the denoised arms, through the public commands."""
 
 import csv
+import errno
 import json
 import sys
 
 import numpy as np
 import pytest
 
+from study_lib import records, thinned_job
 from study_lib.arms import ArmRequest, arms_of
 from study_lib.cli import main
 from study_lib.denoised_arm import DENOISER, read_denoiser
@@ -19,6 +21,7 @@ from study_lib.reconstruction_jobs import arm_folder
 from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
 from study_lib.thinned_ensemble import reconstruct_thinned
 from study_lib.thinned_job import build_thinned_jobs, required
+from study_lib.thinned_training import ThinnedRecord
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +96,28 @@ def test_the_record_holds_every_choice_with_its_evidence(trained):
     assert set(told["test"]) == {"base", "object"}
     assert told["training_cpu_s"] > 0
     assert not (trained / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("fault", ["scores", "record"])
+def test_a_fault_after_the_training_leaves_what_it_can_go_on_from(
+    matrix, trained, tmp_path, monkeypatch, fault
+):
+    def trained_before(*_, checkpoints, **__):
+        checkpoints.mkdir(parents=True)
+        return load_ensemble(trained / ENSEMBLE), [ThinnedRecord(1, 1, 0.5, 0.1, 0.01, 1.0)]
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    module, name = {"scores": (thinned_job, "scores_of"), "record": (records, "merge_record")}[
+        fault
+    ]
+    monkeypatch.setattr(thinned_job, "train_thinned", trained_before)
+    monkeypatch.setattr(module, name, full)
+
+    assert call(matrix, tmp_path, "train-thinned", "--dose=10000", "--view=dense") != 0
+
+    assert (thinned_folder(tmp_path, *CONDITION) / "checkpoints").is_dir()
 
 
 def test_the_history_has_every_member(matrix, trained):

@@ -59,8 +59,13 @@ def choices(measurement):
 
 
 @pytest.fixture(scope="module")
-def trained(measurement):
-    return train_thinned(measurement, DESIGN, seed=4)
+def checkpoints(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def trained(measurement, checkpoints):
+    return train_thinned(measurement, DESIGN, seed=4, checkpoints=checkpoints)
 
 
 def weights_of(ensemble) -> list[np.ndarray]:
@@ -202,12 +207,26 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     ]
 
 
-def test_checkpoints_of_another_training_are_refused(measurement, tmp_path, monkeypatch):
-    monkeypatch.setattr("study_lib.thinned_training.CHECKPOINT_INTERVAL_S", 0.0)
-    train_thinned(measurement, DESIGN, seed=4, checkpoints=tmp_path)
+def test_a_finished_training_is_not_trained_again(measurement, trained, checkpoints):
+    told = []
 
+    found, records = train_thinned(
+        measurement,
+        DESIGN,
+        seed=4,
+        checkpoints=checkpoints,
+        progress=lambda what, *_: told.append(what),
+    )
+
+    assert "choose" in told
+    assert "train" not in told
+    assert same_weights(found, trained[0])
+    assert records == trained[1]
+
+
+def test_checkpoints_of_another_training_are_refused(measurement, trained, checkpoints):
     with pytest.raises(InputError, match=r"checkpoint of another training .*seed: 4 there, 5 here"):
-        train_thinned(measurement, DESIGN, seed=5, checkpoints=tmp_path)
+        train_thinned(measurement, DESIGN, seed=5, checkpoints=checkpoints)
 
 
 def test_too_few_patterns_are_refused_with_the_remedy(measurement):

@@ -1,5 +1,6 @@
 """Training jobs from the command line: the real runner, its bridge, its records, its skips."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 from fake_upstream import Upstream
 
-from study_lib import training_job
+from study_lib import native_backend, records, training_job
 from study_lib.bundle import load_bundle
 from study_lib.cli import main
 from study_lib.errors import InputError, StudyError
@@ -444,6 +445,33 @@ def test_the_same_job_twice_gives_the_same_weights(matrix, tmp_path):
     for one, other in zip(*(state.values() for state in weights), strict=True):
         assert torch.equal(one, other)
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("fault", ["history", "scores", "record"])
+def test_a_fault_after_the_training_does_not_cost_the_training(
+    matrix, tmp_path, monkeypatch, fault
+):
+    """The disk is full when the history, the scores or the record are made; then it is not."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    module, name = {
+        "history": (native_backend, "write_json"),
+        "scores": (native_backend, "scores_of"),
+        "record": (records, "merge_record"),
+    }[fault]
+    job = jobs_of(matrix, tmp_path)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full)
+        with pytest.raises(OSError, match="no space left"):
+            run(job, matrix, tmp_path)
+
+    run(job, matrix, tmp_path)
+
+    log = job.log_path.read_text(encoding="ascii")
+    assert log.count(" epoch 1/") == 1, "the second try found the training done"
+    assert not (job.artifact_dir / "checkpoints").exists()
 
 
 def test_printed_output_is_kept_and_still_printed(tmp_path, capsys):
