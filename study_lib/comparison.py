@@ -14,7 +14,7 @@ from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures import save_figure
 from study_lib.figures_comparison import condition_figure
-from study_lib.files import sha256_of, write_csv, write_json, write_npz
+from study_lib.files import write_csv, write_json, write_npz
 from study_lib.held_out import HeldOutCounts
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metric_table import metric_facts
@@ -80,8 +80,8 @@ def compare_view(
             gridsize=view.gridsize,
             split=split,
             measurement=measurement,
-            sha256=sha256_of(source),
-            train_sha256=sha256_of(train_source),
+            sha256=job.sha256_of_input(source),
+            train_sha256=job.sha256_of_input(train_source),
             phase_e_root=phase_e_root,
             phase_f_root=phase_f_root,
         )
@@ -113,7 +113,7 @@ def compare_view(
             arrays |= {f"{name}_phase_std_rad": told} if told is not None else {}
             rows.append(conditions | {"arm": name} | row | limit_row(limit, row))
             arrays[name] = aligned
-            job.inputs += result.sources
+            job.add_inputs(result.sources)
             job.progress("compare", step, len(registered))
         if not rows:
             raise InputError("no arm has a result: " + "; ".join(missing.values()))

@@ -55,7 +55,7 @@ class NativeBackend:
             note=request.note,
         )
         snapshots.look(trained.history.kept_epoch, trained.network)
-        trained = replace(trained, measurement_sha256=sha256_of(request.job.train_data_path))
+        trained = replace(trained, measurement_sha256=request.train_sha256)
         bundle = folder / BUNDLE
         save_bundle(bundle, trained)
         history = trained.history

@@ -9,7 +9,7 @@ from study_lib.archive import read_npz
 from study_lib.denoised_arm import DENOISER, choose_for
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
-from study_lib.files import sha256_of, write_json, write_npz
+from study_lib.files import write_json, write_npz
 from study_lib.iterative import IterativeResult, run_algorithm
 from study_lib.job_log import logged, printed_output_kept, somebody_watches
 from study_lib.measurement import Measurement, load_measurement
@@ -97,7 +97,7 @@ def run_reconstruction_job(
             job.algorithm, measurement, design.iterative, seed=seed, progress=epoch
         )
         record.results |= _results(found, measurement, design) | {
-            "measurement_sha256": sha256_of(job.data_path)
+            "measurement_sha256": record.sha256_of_input(job.data_path)
         }
         if job.split == "train" and design.iterative.denoised:
             log.line(f"{job.algorithm} again on a share of the photons, to choose its denoiser")

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from study_lib.errors import InputError
 from study_lib.files import merge_record, sha256_of
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
@@ -28,6 +29,7 @@ class Job:
     """One piece of work that leaves a record in its phase's manifest.
 
     ``folder`` receives ``events.jsonl``; paths in the record are relative to the manifest.
+    ``inputs`` have the hashes that they had before the work read them.
     """
 
     manifest: Path
@@ -35,10 +37,28 @@ class Job:
     folder: Path
     parameters: Mapping[str, Any]
     seeds: Mapping[str, int] = field(default_factory=dict)
-    inputs: list[Path] = field(default_factory=list)
+    inputs: Sequence[Path] = ()
     outputs: list[Path] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
+    _input_hashes: dict[Path, str] = field(default_factory=dict)
     _last_event_s: float = 0.0
+
+    def add_inputs(self, paths: Iterable[Path]) -> None:
+        """Name files that the work reads beside ``inputs``, with the hashes that they have now."""
+        new = (path for path in paths if path not in self._input_hashes)
+        self._input_hashes |= {path: sha256_of(path) for path in new if path.is_file()}
+
+    def sha256_of_input(self, path: Path) -> str:
+        """Return the hash that an input had when it was named.
+
+        Raises
+        ------
+        InputError
+            If there was no such file.
+        """
+        if path not in self._input_hashes:
+            raise InputError(f"{path}: no such file; run the phase that writes it first")
+        return self._input_hashes[path]
 
     def progress(self, phase: str, step: int, total: int, **values: float) -> None:
         """Append one line to ``events.jsonl``, at most one a second except for the last step."""
@@ -54,11 +74,15 @@ class Job:
 
 @contextmanager
 def recorded(job: Job) -> Iterator[Job]:
-    """Run a block and write its record, whether it ends well or not."""
+    """Run a block and write its record, whether it ends well or not.
+
+    The inputs are hashed first: who changes a file meanwhile must not have it vouched for.
+    """
     started, wall_s, cpu_s = utc_now(), time.perf_counter(), time.process_time()
     status: Literal["done", "failed"] = "failed"
     error: str | None = None
     try:
+        job.add_inputs(job.inputs)
         yield job
         status = "done"
     except BaseException as fault:
@@ -66,13 +90,15 @@ def recorded(job: Job) -> Iterator[Job]:
         raise
     finally:
         root = job.manifest.parent
+        written = [path for path in job.outputs if path.is_file()] if status == "done" else []
+        outputs = {path: sha256_of(path) for path in written}
         record = {
             "status": status,
             "error": error,
             "parameters": dict(job.parameters),
             "seeds": dict(job.seeds),
-            "inputs": _relative_hashes(job.inputs, root),
-            "outputs": _relative_hashes(job.outputs, root) if status == "done" else {},
+            "inputs": _relative_to(root, job._input_hashes),
+            "outputs": _relative_to(root, outputs),
             "results": job.results,
             "started": started,
             "wall_s": round(time.perf_counter() - wall_s, 3),
@@ -138,9 +164,5 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _relative_hashes(paths: list[Path], root: Path) -> dict[str, str]:
-    return {
-        Path(os.path.relpath(path, root)).as_posix(): sha256_of(path)
-        for path in sorted(paths)
-        if path.is_file()
-    }
+def _relative_to(root: Path, hashes: Mapping[Path, str]) -> dict[str, str]:
+    return {Path(os.path.relpath(path, root)).as_posix(): hashes[path] for path in sorted(hashes)}

@@ -146,7 +146,7 @@ def run_thinned_job(
             progress=tell,
             note=log.line,
         )
-        ensemble = replace(ensemble, measurement_sha256=sha256_of(job.train_data_path))
+        ensemble = replace(ensemble, measurement_sha256=record.sha256_of_input(job.train_data_path))
         save_ensemble(folder / ENSEMBLE, ensemble)
         write_csv(folder / HISTORY, [asdict(one) for one in records])
         record.results |= _results(ensemble, records, job, design) | {

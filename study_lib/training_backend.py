@@ -17,13 +17,15 @@ from study_lib.training_jobs import TrainingJob
 class TrainingRequest:
     """One training: what is trained how, on which patterns, and who is told of every epoch.
 
-    ``epoch`` is called with its record and the number of all epochs, ``note`` with a line on
-    anything that is not as it should be.
+    ``train_sha256`` is that of the train split's file before it was read; ``epoch`` is called with
+    its record and the number of all epochs, ``note`` with a line on anything that is not as it
+    should be.
     """
 
     job: TrainingJob
     config: TrainingConfig
     design: StudyDesign
+    train_sha256: str
     epoch: Callable[[EpochRecord, int], None]
     note: Callable[[str], None]
 

@@ -124,7 +124,8 @@ def run_training_job(
             )
             log.step(text, done.epoch, epochs, "epoch")
 
-        request = TrainingRequest(job, config, design, epoch, log.line)
+        train_sha256 = record.sha256_of_input(job.train_data_path)
+        request = TrainingRequest(job, config, design, train_sha256, epoch, log.line)
         with chosen.bridged(config, job) as settings:
             result = (runner or execute_training_job)(request, chosen, settings)
         record.results |= result.values

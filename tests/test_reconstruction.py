@@ -1,6 +1,8 @@
 """Iterative reconstructions from the command line: jobs, records, results, failures."""
 
+import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from study_lib.iterative import IterativeResult, run_algorithm
 from study_lib.losses import half_deviance
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.paths import view_path
-from study_lib.reconstruction_job import reconstruct_view
+from study_lib.reconstruction_job import reconstruct_view, run_reconstruction_job
 from study_lib.reconstruction_jobs import RESULT, build_reconstruction_jobs
 from study_lib.residuals import pattern_residuals
 
@@ -180,6 +182,28 @@ def test_a_job_leaves_result_log_and_record(reconstruct, matrix, tmp_path):
     assert "dose=1000 view=dense split=test algorithm=LSQML: done" in printed.out
     text = (tmp_path / "F" / "reconstruction_manifest.json").read_text(encoding="ascii")
     assert str(tmp_path) not in text
+
+
+def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(matrix, tmp_path, monkeypatch):
+    """The result is from what was read, and says so: the arm refuses it for the new file."""
+    jobs, _ = jobs_of(matrix, tmp_path / "F", doses=[1e3], views=["dense"], splits=["train"])
+    job = jobs[-1]
+    copy = tmp_path / "dense_train.npz"
+    shutil.copy(job.data_path, copy)
+    before = sha256_of(copy)
+
+    def meanwhile(*arguments, **named):
+        copy.write_bytes(b"other data")
+        return run_algorithm(*arguments, **named)
+
+    monkeypatch.setattr(reconstruction_job, "run_algorithm", meanwhile)
+    job = dataclasses.replace(job, data_path=copy)
+    found = run_reconstruction_job(job, design=matrix[1], artifact_root=tmp_path / "F")
+
+    record = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"]
+    (inputs,) = [one["inputs"] for one in record.values()]
+    told = read_json(job.artifact_dir / "denoiser.json")["measurement_sha256"]
+    assert {found["measurement_sha256"], told, *inputs.values()} == {before}
 
 
 def test_records_of_other_jobs_stay(reconstruct, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from study_lib import records
+from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.records import Job, peak_memory_mib, provenance, recorded
 
@@ -52,6 +53,25 @@ def test_a_job_that_ends_well_is_done_with_the_hashes_of_its_files(tmp_path):
     assert record["parameters"] == {"dose": 1000.0}
     assert record["seeds"] == {"simulation": 42}
     assert record["results"] == {"score": 0.5}
+
+
+def test_an_input_is_vouched_for_as_it_was_before_the_work(tmp_path):
+    first, second = tmp_path / "first.npz", tmp_path / "second.npz"
+    job = job_in(tmp_path, inputs=[first])
+    first.write_bytes(b"read")
+
+    with recorded(job):
+        first.write_bytes(b"written meanwhile")
+        second.write_bytes(b"read later")
+        job.add_inputs([first, second])
+        second.write_bytes(b"written meanwhile")
+
+    before = {"first.npz": b"read", "second.npz": b"read later"}
+    expected = {name: hashlib.sha256(content).hexdigest() for name, content in before.items()}
+    assert record_in(tmp_path)["inputs"] == {f"../{name}": expected[name] for name in expected}
+    assert job.sha256_of_input(first) == expected["first.npz"]
+    with pytest.raises(InputError, match=r"third\.npz: no such file; run the phase"):
+        job.sha256_of_input(tmp_path / "third.npz")
 
 
 def test_a_job_that_fails_is_recorded_and_the_error_goes_on(tmp_path):

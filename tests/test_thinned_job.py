@@ -1,8 +1,10 @@
 """Phase E of pinn-thinned and the denoised arms, through the public commands."""
 
 import csv
+import dataclasses
 import errno
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -20,7 +22,7 @@ from study_lib.reconstruction_job import reconstruct_view
 from study_lib.reconstruction_jobs import arm_folder
 from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
 from study_lib.thinned_ensemble import reconstruct_thinned
-from study_lib.thinned_job import build_thinned_jobs, required
+from study_lib.thinned_job import build_thinned_jobs, required, run_thinned_job
 from study_lib.thinned_training import ThinnedRecord
 
 pytestmark = pytest.mark.slow
@@ -96,6 +98,30 @@ def test_the_record_holds_every_choice_with_its_evidence(trained):
     assert set(told["test"]) == {"base", "object"}
     assert told["training_cpu_s"] > 0
     assert not (trained / "checkpoints").exists()
+
+
+def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(
+    matrix, trained, tmp_path, monkeypatch
+):
+    root, design = matrix
+    copy = tmp_path / "dense_train.npz"
+    jobs, _ = build_thinned_jobs(
+        design, phase_c_root=root / "C", phase_d_root=root / "D", artifact_root=tmp_path / "E"
+    )
+    shutil.copy(jobs[0].train_data_path, copy)
+    before = sha256_of(copy)
+
+    def meanwhile(*_, **__):
+        copy.write_bytes(b"other data")
+        return load_ensemble(trained / ENSEMBLE), [ThinnedRecord(1, 1, 0.5, 0.1, 0.01, 1.0)]
+
+    monkeypatch.setattr(thinned_job, "train_thinned", meanwhile)
+    job = dataclasses.replace(jobs[0], train_data_path=copy)
+    run_thinned_job(job, design=design, artifact_root=tmp_path / "E")
+
+    (record,) = read_json(tmp_path / "E" / "training_manifest.json")["jobs"].values()
+    assert record["inputs"]["../dense_train.npz"] == before
+    assert load_ensemble(job.artifact_dir / ENSEMBLE).measurement_sha256 == before
 
 
 @pytest.mark.parametrize("fault", ["scores", "record"])

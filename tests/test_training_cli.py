@@ -1,7 +1,9 @@
 """Training jobs from the command line: the real runner, its bridge, its records, its skips."""
 
+import dataclasses
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -445,6 +447,25 @@ def test_the_same_job_twice_gives_the_same_weights(matrix, tmp_path):
     for one, other in zip(*(state.values() for state in weights), strict=True):
         assert torch.equal(one, other)
     assert digests[0] == digests[1]
+
+
+def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(matrix, tmp_path, monkeypatch):
+    """The network is of what was read, and says so: the arm refuses it for the new file."""
+    copy = tmp_path / "train.npz"
+    job = jobs_of(matrix, tmp_path)[0]
+    shutil.copy(job.train_data_path, copy)
+    before, train_network = sha256_of(copy), native_backend.train_network
+
+    def meanwhile(*arguments, **named):
+        copy.write_bytes(b"other data")
+        return train_network(*arguments, **named)
+
+    monkeypatch.setattr(native_backend, "train_network", meanwhile)
+    run(dataclasses.replace(job, train_data_path=copy), matrix, tmp_path)
+
+    record = read_json(tmp_path / "E" / "training_manifest.json")["jobs"][KEY]
+    assert record["inputs"]["../train.npz"] == before
+    assert load_bundle(job.artifact_dir / "model.pt").measurement_sha256 == before
 
 
 @pytest.mark.parametrize("fault", ["history", "scores", "record"])
