@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from study_lib.design import SPLITS, StudyDesign, ViewDesign
@@ -278,6 +278,18 @@ def _job(
 def plan_content(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     """Return the plan as plain data."""
     return {"jobs": [asdict(job) for job in jobs]}
+
+
+def job_owning(place: str, jobs: Sequence[PlannedJob]) -> PlannedJob | None:
+    """Return the job that a file or folder of a run belongs to: the one with the nearest folder.
+
+    Its executed notebook and its record are a job's own too. What several jobs write, or none, is
+    nobody's: the manifests of phases, designs, the plan, the report.
+    """
+    own = {PurePosixPath(path): job for job in jobs for path in (job.folder, job.executed)}
+    own |= {PurePosixPath(job.done).parent: job for job in jobs}
+    path = PurePosixPath(place)
+    return next((own[one] for one in (path, *path.parents) if one in own), None)
 
 
 def read_plan(path: Path) -> list[PlannedJob]:

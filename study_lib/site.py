@@ -11,26 +11,19 @@ from study_lib.evidence import manifests_of
 from study_lib.files import manifest_jobs, read_json, write_json, write_text
 from study_lib.job_record import read_record
 from study_lib.notebook_page import notebook_page
-from study_lib.paths import PHASES, SUMMARY_FIGURES, phase_root
-from study_lib.plan import PlannedJob
+from study_lib.paths import SUMMARY_FIGURES, phase_root
+from study_lib.plan import PlannedJob, job_owning
 from study_lib.research_object import research_object
 from study_lib.summary_text import COLUMNS, NOTES, cell_text, origin_text
 
 INDEX = "index.html"
 PAGES = "html"
 CRATE = "ro-crate-metadata.json"
+Record = Mapping[str, Any]
 CAPTIONS = {
     "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm.",
     "phase_error": "Phase error against dose, with what the photons allow.",
     "cost": "Quality against processor time; open marks bear the training too.",
-}
-NOTEBOOK_OF_PHASE = {
-    "C": "01_dataset",
-    "D": "02_overlap",
-    "E": "03_train",
-    "F": "04_reconstruct",
-    "G": "05_compare",
-    "H": "06_summary",
 }
 
 
@@ -41,6 +34,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
     """
     records = {job.name: read_record(run_folder / job.done) for job in jobs}
     records = {name: record for name, record in records.items() if record}
+    work = _work(run_folder, jobs)
     pages = {}
     for job in jobs:
         source = run_folder / job.executed
@@ -63,7 +57,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "captions": CAPTIONS,
         "notes": NOTES,
         "pages": pages,
-        "times": _times(run_folder, jobs, records),
+        "times": _times(jobs, records, work),
         "provenance": _provenance(records),
         "done": len(records),
         "total": len(jobs),
@@ -104,16 +98,24 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: found[name] for name in (*overviews, *names)}
 
 
+def _work(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, list[Record]]:
+    """Return what the manifests tell of work that was done, by the notebook that did it."""
+    work: dict[str, list[Record]] = {}
+    for manifest in manifests_of(run_folder):
+        phase = manifest.parent.relative_to(run_folder).as_posix()
+        for key, record in manifest_jobs(manifest).items():
+            job = job_owning(f"{phase}/{key}", jobs)
+            if job and record.get("status") == "done":
+                work.setdefault(job.notebook, []).append(record)
+    return work
+
+
 def _times(
-    run_folder: Path, jobs: Sequence[PlannedJob], records: Mapping[str, Mapping[str, Any]]
+    jobs: Sequence[PlannedJob],
+    records: Mapping[str, Record],
+    work: Mapping[str, Sequence[Record]],
 ) -> list[list[str]]:
     """Return, per notebook: jobs, seconds, seconds of the phase's own work, longest, memory."""
-    work_s: dict[str, float] = {}
-    for manifest in manifests_of(run_folder):
-        phase = next(key for key, name in PHASES.items() if name == manifest.parent.name)
-        done = manifest_jobs(manifest).values()
-        notebook = NOTEBOOK_OF_PHASE[phase]
-        work_s[notebook] = work_s.get(notebook, 0.0) + sum(one["wall_s"] for one in done)
     rows = []
     for notebook in dict.fromkeys(job.notebook for job in jobs):
         part = [
@@ -122,14 +124,15 @@ def _times(
         if not part:
             continue
         seconds = [one["wall_s"] for one in part]
-        work = f"{work_s[notebook]:.1f}" if notebook in work_s else "-"
+        own = work.get(notebook, [])
+        work_s = f"{sum(one['wall_s'] for one in own):.1f}" if own else "-"
         memory = max(one["kernel_peak_memory_mib"] for one in part)
         rows.append(
             [
                 notebook,
                 str(len(part)),
                 f"{sum(seconds):.1f}",
-                work,
+                work_s,
                 f"{max(seconds):.1f}",
                 f"{memory:.0f}",
             ]

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
-from study_lib.files import hashes_of, write_json
+from study_lib.files import hashes_of, merge_record, write_json
 from study_lib.notebook_page import notebook_page
 from study_lib.plan import plan_jobs
 from study_lib.presets import load_design
@@ -112,6 +112,36 @@ def test_report_of_an_unfinished_run_says_how_far_it_is(run):
     assert "html/00_design.html" in page.links
     assert not [link for link in page.links if "01_dataset" in link]
     assert "<td>12.5</td>" in text
+
+
+def test_each_notebook_has_the_work_of_its_own_jobs_that_were_done(run):
+    """Two kinds of training share a manifest; a failed try is no work that led to anything."""
+    jobs = plan_jobs(run.design)
+    trainings = [job for job in jobs if job.notebook.startswith("03_train")]
+    manifest = run.root("E") / "training_manifest.json"
+    for index, job in enumerate(trainings):
+        finish_job(run, job)
+        key = (run.folder / job.folder).relative_to(manifest.parent).as_posix()
+        failed = index == 0
+        machine = {"threads": "7", "device": f"cuda:{len(job.notebook)}"}
+        record = {
+            "status": "failed" if failed else "done",
+            "wall_s": 1000.0 if failed else 10.0 if job.notebook == "03_train" else 0.25,
+            "machine": machine | ({"device": "gone"} if failed else {}),
+        }
+        merge_record(manifest, key, record)
+
+    text = write_site(run.folder, jobs).read_text(encoding="utf-8")
+
+    plain = [job for job in trainings if job.notebook == "03_train"]
+    thinned = [job for job in trainings if job.notebook == "03_train_thinned"]
+    assert len(plain) > 1 < len(thinned)
+    for notebook, part, work_s in (
+        ("03_train", plain, 10.0 * (len(plain) - 1)),
+        ("03_train_thinned", thinned, 0.25 * len(thinned)),
+    ):
+        cells = (notebook, len(part), f"{12.5 * len(part):.1f}", f"{work_s:.1f}")
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in text
 
 
 def test_what_a_summary_says_is_text_and_never_markup(run):
