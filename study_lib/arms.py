@@ -11,6 +11,7 @@ from jaxtyping import Complex, Float, Int
 
 from study_lib.archive import read_npz
 from study_lib.bundle import BUNDLE, load_bundle
+from study_lib.computing import device_of
 from study_lib.denoised_arm import DENOISER, read_denoiser
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
@@ -47,7 +48,8 @@ class ArmResult:
     """An object in the frame of the dataset, the patterns it was made from, and its cost.
 
     ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before;
-    ``phase_std_rad`` (oy, ox) is how far the arm itself thinks that its phase is off, if it says.
+    ``phase_std_rad`` (oy, ox) is how far the arm itself thinks that its phase is off, if it says;
+    ``device`` is what computed it here.
     """
 
     label: str
@@ -58,6 +60,7 @@ class ArmResult:
     training_cpu_s: float
     sources: tuple[Path, ...]
     phase_std_rad: Float[np.ndarray, "oy ox"] | None = None
+    device: str = "cpu"
 
 
 Arm = Callable[[ArmRequest], ArmResult]
@@ -74,8 +77,9 @@ def pinn(request: ArmRequest) -> ArmResult:
         raise MissingResultError(f"pinn: {folder / BUNDLE} is not there; run `study train`")
     trained = load_bundle(folder / BUNDLE)
     _require_made_from(trained.measurement_sha256, request.train_sha256, folder / BUNDLE)
+    device = str(device_of("auto"))
     started = time.process_time()
-    object_ = reconstruct(trained, request.measurement)
+    object_ = reconstruct(trained, request.measurement, device=device)
     return ArmResult(
         label=f"PtychoPINN gs{request.gridsize}",
         knows="probe, positions; trained on the train split of this view",
@@ -84,6 +88,7 @@ def pinn(request: ArmRequest) -> ArmResult:
         cpu_s=time.process_time() - started,
         training_cpu_s=trained.training_cpu_s,
         sources=(folder / BUNDLE,),
+        device=device,
     )
 
 

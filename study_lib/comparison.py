@@ -114,6 +114,7 @@ def compare_view(
             rows.append(conditions | {"arm": name} | row | limit_row(limit, row))
             arrays[name] = aligned
             job.add_inputs(result.sources)
+            job.used(result.device)
             job.progress("compare", step, len(registered))
         if not rows:
             raise InputError("no arm has a result: " + "; ".join(missing.values()))

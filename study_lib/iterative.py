@@ -18,6 +18,7 @@ from study_lib.residuals import pattern_residuals
 from study_lib.solver_settings import SolverSettings, require_solvable
 
 SOLVER = "solver"
+DEVICE = "cpu"  # of every algorithm; pty-chi has it in its options
 Progress = Callable[[int, int, float], None]
 
 
@@ -91,7 +92,10 @@ def _solver(
     measurement: Measurement, design: IterativeDesign, seed: int, progress: Progress | None
 ) -> IterativeResult:
     settings = SolverSettings(
-        **design.solver.model_dump(), seed=seed, refine_probe=design.probe == "refine"
+        **design.solver.model_dump(),
+        seed=seed,
+        refine_probe=design.probe == "refine",
+        device=DEVICE,
     )
     started = time.process_time()
     found = solver.reconstruct_measurement(measurement, settings, progress=progress)

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from study_lib.bundle import BUNDLE, TrainedNetwork, save_bundle, weights_sha256
 from study_lib.checkpoints import CHECKPOINTS
+from study_lib.computing import device_of
 from study_lib.contract import load_object
 from study_lib.files import sha256_of, write_json
 from study_lib.inference import reconstruct
@@ -44,6 +46,8 @@ class NativeBackend:
         record: until that is written, a fault must not cost the training.
         """
         folder = request.job.artifact_dir
+        threads = settings.threads or torch.get_num_threads()
+        request.used(str(device_of(settings.device)), threads)
         truth, _ = load_object(request.job.test_data_path)
         snapshots = PatchSnapshots(test, truth)
         trained = train_network(

@@ -10,7 +10,7 @@ from study_lib.denoised_arm import DENOISER, choose_for
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
 from study_lib.files import write_json, write_npz
-from study_lib.iterative import IterativeResult, run_algorithm
+from study_lib.iterative import DEVICE, IterativeResult, run_algorithm
 from study_lib.job_log import logged, printed_output_kept, somebody_watches
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.paths import reconstruction_folder
@@ -80,6 +80,7 @@ def run_reconstruction_job(
         printed_output_kept(job.artifact_dir),
         logged(job.log_path, job.label) as log,
     ):
+        record.used(DEVICE)
         log.line(f"{job.label} data={job.data_path.name}")
         for name in (RESULT, DENOISER):  # never taken for this run's
             (job.artifact_dir / name).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ class Job:
     outputs: list[Path] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     _input_hashes: dict[Path, str] = field(default_factory=dict)
+    _devices: list[str] = field(default_factory=list)
+    _threads: int | None = None
     _last_event_s: float = 0.0
 
     def add_inputs(self, paths: Iterable[Path]) -> None:
@@ -59,6 +62,18 @@ class Job:
         if path not in self._input_hashes:
             raise InputError(f"{path}: no such file; run the phase that writes it first")
         return self._input_hashes[path]
+
+    def used(self, device: str, threads: int | None = None) -> None:
+        """Tell a device that the work is computed on, and threads if they are not the process's."""
+        if device not in self._devices:
+            self._devices.append(device)
+        self._threads = threads or self._threads
+
+    @property
+    def machine(self) -> dict[str, str | None]:
+        """Devices and threads that were told; no device if the job has none to choose."""
+        told = {} if self._threads is None else {"threads": str(self._threads)}
+        return {"device": ", ".join(self._devices) or None, **told}
 
     def progress(self, phase: str, step: int, total: int, **values: float) -> None:
         """Append one line to ``events.jsonl``, at most one a second except for the last step."""
@@ -89,6 +104,7 @@ def recorded(job: Job) -> Iterator[Job]:
         error = "".join(traceback.format_exception_only(fault)).strip()
         raise
     finally:
+        origin = provenance()
         root = job.manifest.parent
         written = [path for path in job.outputs if path.is_file()] if status == "done" else []
         outputs = {path: sha256_of(path) for path in written}
@@ -104,7 +120,8 @@ def recorded(job: Job) -> Iterator[Job]:
             "wall_s": round(time.perf_counter() - wall_s, 3),
             "cpu_s": round(time.process_time() - cpu_s, 3),
             "peak_memory_mib": round(peak_memory_mib(), 1),
-            **provenance(),
+            **origin,
+            "machine": origin["machine"] | job.machine,
         }
         merge_record(job.manifest, job.key, record)
 
@@ -146,7 +163,7 @@ def _versions() -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """Return versions, commit, machine and threads."""
+    """Return versions, commit, machine and threads of this process."""
     status = _git("status", "--porcelain")
     return {
         "versions": _versions(),
@@ -158,10 +175,17 @@ def provenance() -> dict[str, Any]:
             "system": platform.platform(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
-            "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
-            "device": "cpu",
+            "threads": _threads(),
         },
     }
+
+
+def _threads() -> str:
+    """Return how many threads torch has if it is loaded, otherwise how many it would have."""
+    torch = sys.modules.get("torch")  # importing it takes seconds
+    if torch is not None:
+        return str(torch.get_num_threads())
+    return os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
 
 
 def _relative_to(root: Path, hashes: Mapping[Path, str]) -> dict[str, str]:

@@ -58,7 +58,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "notes": NOTES,
         "pages": pages,
         "times": _times(jobs, records, work),
-        "provenance": _provenance(records),
+        "provenance": _provenance(records, work),
         "done": len(records),
         "total": len(jobs),
     }
@@ -140,7 +140,9 @@ def _times(
     return rows
 
 
-def _provenance(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _provenance(
+    records: Mapping[str, Record], work: Mapping[str, Sequence[Record]]
+) -> dict[str, str]:
     """Return where and with what the jobs ran; several values where they differ."""
     told: dict[str, list[str]] = {}
     for record in records.values():
@@ -148,14 +150,23 @@ def _provenance(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         dirty = " with changes that are not committed" if git["dirty"] else ""
         facts = {
             "commit": f"{git['commit']}{dirty}",
-            "machine": f"{machine['system']}, {machine['cores']} cores, device {machine['device']}",
+            "machine": f"{machine['system']}, {machine['cores']} cores",
             "threads per job": machine["threads"],
             **{f"version of {name}": version for name, version in record["versions"].items()},
         }
-        for name, value in facts.items():
-            told.setdefault(name, [])
-            if str(value) not in told[name]:
-                told[name].append(str(value))
+        _tell(told, facts)
+    for record in (one for part in work.values() for one in part):
+        machine = record["machine"]
+        facts = {"device": machine["device"], "threads per job": machine["threads"]}
+        _tell(told, {name: value for name, value in facts.items() if value is not None})
     started = sorted(record["started"] for record in records.values())
     times = {"first job": started[0], "last job": started[-1]} if started else {}
     return times | {name: "; ".join(values) for name, values in told.items()}
+
+
+def _tell(told: dict[str, list[str]], facts: Mapping[str, Any]) -> None:
+    """Add values to those that have been told of a fact, once each."""
+    for name, value in facts.items():
+        values = told.setdefault(name, [])
+        if str(value) not in values:
+            values.append(str(value))

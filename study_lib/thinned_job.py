@@ -22,7 +22,7 @@ from study_lib.skips import SkippedView
 from study_lib.thinned_bundle import ENSEMBLE, save_ensemble
 from study_lib.thinned_design import ThinnedDesign
 from study_lib.thinned_ensemble import ThinnedEnsemble, reconstruct_thinned
-from study_lib.thinned_training import ThinnedRecord, train_thinned
+from study_lib.thinned_training import DEVICE, ThinnedRecord, train_thinned
 from study_lib.training_job import MANIFEST
 from study_lib.training_jobs import TrainingJob, build_training_jobs
 
@@ -126,6 +126,7 @@ def run_thinned_job(
     )
     label = f"dose={job.dose:g} view={job.view} pinn-thinned"
     with recorded(record), printed_output_kept(folder), logged(job.log_path, label) as log:
+        record.used(str(DEVICE))
         log.line(f"{label} train={job.train_data_path.name}")
         log.line(f"configuration {json.dumps(plan, sort_keys=True)}")
 

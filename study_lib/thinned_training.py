@@ -35,7 +35,7 @@ from study_lib.thinned_network import MixingNetwork
 from study_lib.thinned_sets import Scene, thinned_sets
 from study_lib.thinning import thinned
 
-CPU = torch.device("cpu")
+DEVICE = torch.device("cpu")
 REPORTS = 10  # of a member's training
 CHECKPOINT_INTERVAL_S = 20.0
 FEWEST_PATTERNS = 8
@@ -107,7 +107,7 @@ def train_thinned(
     tell = progress or _silent
     with (
         stop_requests(watched=checkpoints is not None) as stop,
-        borrowed_process(CPU, None, torch_seed(seed, "thinned weights")),
+        borrowed_process(DEVICE, None, torch_seed(seed, "thinned weights")),
     ):
         training = _Training(measurement, design, seed, stop, checkpoints, tell, note, seen_as)
         return training.to_the_end()

@@ -19,7 +19,7 @@ class TrainingRequest:
 
     ``train_sha256`` is that of the train split's file before it was read; ``epoch`` is called with
     its record and the number of all epochs, ``note`` with a line on anything that is not as it
-    should be.
+    should be, ``used`` with the device and the threads that the training has.
     """
 
     job: TrainingJob
@@ -28,6 +28,7 @@ class TrainingRequest:
     train_sha256: str
     epoch: Callable[[EpochRecord, int], None]
     note: Callable[[str], None]
+    used: Callable[[str, int], None]
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,15 @@ def test_a_job_leaves_result_log_and_record(reconstruct, matrix, tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_the_record_names_the_device_and_the_threads(reconstruct, tmp_path):
+    few = ("--dose", "1e3", "--view", "dense", "--split", "test", "--num-epochs", "2")
+    assert reconstruct(*few, "--algorithm", "solver", "--threads", "2")[0] == 0
+    torch.set_num_threads(1)
+
+    machine = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"][KEY]["machine"]
+    assert (machine["device"], machine["threads"]) == ("cpu", "2")
+
+
 def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(matrix, tmp_path, monkeypatch):
     """The result is from what was read, and says so: the arm refuses it for the new file."""
     jobs, _ = jobs_of(matrix, tmp_path / "F", doses=[1e3], views=["dense"], splits=["train"])

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import sys
 import time
 
 import numpy as np
 import pytest
+import torch
 
 from study_lib import records
 from study_lib.errors import InputError
@@ -137,12 +139,29 @@ def test_peak_memory_is_in_mebibytes():
 
 def test_provenance_names_versions_commit_and_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setitem(sys.modules, "torch", None)
 
     origin = provenance()
 
     assert origin["versions"]["numpy"] == np.__version__
     assert origin["git"].keys() == {"commit", "dirty"}
     assert origin["machine"]["threads"] == "3"
+    assert "device" not in origin["machine"], "only the work itself knows it"
+
+
+def test_a_job_tells_the_device_and_the_threads_that_it_used(tmp_path):
+    threads = torch.get_num_threads()
+    with recorded(job_in(tmp_path)):
+        pass
+    machine = record_in(tmp_path)["machine"]
+    assert (machine["device"], machine["threads"]) == (None, str(threads))
+
+    with recorded(job_in(tmp_path)) as job:
+        for device in ("cpu", "cuda:1", "cpu"):
+            job.used(device)
+        job.used("cpu", threads + 1)
+    machine = record_in(tmp_path)["machine"]
+    assert (machine["device"], machine["threads"]) == ("cpu, cuda:1", str(threads + 1))
 
 
 def test_progress_is_written_at_most_once_a_second_and_at_the_end(tmp_path, monkeypatch):

@@ -142,6 +142,9 @@ def test_each_notebook_has_the_work_of_its_own_jobs_that_were_done(run):
     ):
         cells = (notebook, len(part), f"{12.5 * len(part):.1f}", f"{work_s:.1f}")
         assert "".join(f"<td>{cell}</td>" for cell in cells) in text
+    assert "gone" not in text
+    assert "<tr><th>device</th><td>cuda:16; cuda:8</td></tr>" in text
+    assert re.search("<th>threads per job</th><td>[0-9]+; 7</td>", text)
 
 
 def test_what_a_summary_says_is_text_and_never_markup(run):

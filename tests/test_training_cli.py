@@ -138,6 +138,19 @@ def test_training_cli_default_runner_trains_for_real(train, tmp_path):
         assert archive["patches"].shape == (len(archive["epochs"]), *archive["truth"].shape)
 
 
+def test_the_record_names_the_device_and_the_threads_of_the_training(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(native_backend, "device_of", lambda name: torch.device("cuda", 1))
+    threads = torch.get_num_threads()
+
+    assert (
+        train("--dose=1000", "--view=baseline", "--device=cpu", f"--threads={threads + 1}")[0] == 0
+    )
+
+    machine = read_json(tmp_path / "E" / "training_manifest.json")["jobs"][KEY]["machine"]
+    assert (machine["device"], machine["threads"]) == ("cuda:1", str(threads + 1))
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize(
     ("flags", "count"),
     [
