@@ -70,6 +70,24 @@ def require_room(target: Path, needed: int) -> None:
         raise disk_full(target, f"{needed} bytes are needed, {free} are free")
 
 
+def inside(folder: Path, place: str) -> Path:
+    """Return the path of a file to be written in a folder that somebody else may have made.
+
+    Raises
+    ------
+    InputError
+        If a link on the way leads out of the folder; one in place of the file is replaced.
+    """
+    path = folder / place
+    found = path.parent.resolve()
+    if not found.is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{path}: would be written to {found}, outside {folder.resolve()}; remove the link "
+            f"{path.parent}"
+        )
+    return path
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` in one piece."""
     with atomic_path(path) as temporary:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from study_lib.evidence import manifests_of
-from study_lib.files import manifest_jobs, read_json, write_json, write_text
+from study_lib.files import inside, manifest_jobs, read_json, write_json, write_text
 from study_lib.job_record import read_record
 from study_lib.notebook_page import notebook_page
 from study_lib.paths import SUMMARY_FIGURES, phase_root
@@ -31,6 +31,11 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
     """Write ``index.html``, a page for each executed notebook and the RO-Crate; return the index.
 
     A run that is not finished gets a page too, with what there is.
+
+    Raises
+    ------
+    InputError
+        If a link would lead a page out of the run's folder, or a record of the run is broken.
     """
     records = {job.name: read_record(run_folder / job.done) for job in jobs}
     records = {name: record for name, record in records.items() if record}
@@ -40,7 +45,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         source = run_folder / job.executed
         if job.name in records and source.is_file():
             page = f"{PAGES}/{job.name}.html"
-            write_text(run_folder / page, notebook_page(source, job.executed, style()))
+            write_text(inside(run_folder, page), notebook_page(source, job.executed, style()))
             pages[job.name.replace("__", " ")] = page
     summary_root = phase_root(run_folder, "H")
     path = summary_root / "summary.json"
@@ -62,8 +67,10 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "done": len(records),
         "total": len(jobs),
     }
-    write_text(run_folder / INDEX, environment().get_template("index.html.j2").render(content))
-    write_json(run_folder / CRATE, research_object(run_folder, records))
+    write_text(
+        inside(run_folder, INDEX), environment().get_template("index.html.j2").render(content)
+    )
+    write_json(inside(run_folder, CRATE), research_object(run_folder, records))
     return run_folder / INDEX
 
 

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
+from study_lib.errors import InputError
 from study_lib.files import hashes_of, merge_record, write_json
 from study_lib.notebook_page import notebook_page
 from study_lib.plan import plan_jobs
@@ -112,6 +113,34 @@ def test_report_of_an_unfinished_run_says_how_far_it_is(run):
     assert "html/00_design.html" in page.links
     assert not [link for link in page.links if "01_dataset" in link]
     assert "<td>12.5</td>" in text
+
+
+def test_a_link_in_a_run_leads_no_page_out_of_it(run, tmp_path):
+    jobs = plan_jobs(run.design)
+    finish_job(run, jobs[0])
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (run.folder / "html").symlink_to(outside)
+
+    with pytest.raises(InputError, match=f"to {outside}, outside {run.folder}; remove the link"):
+        write_site(run.folder, jobs)
+
+    assert list(outside.iterdir()) == []
+
+
+def test_links_that_stay_in_a_run_or_lead_to_it_are_followed(run, tmp_path):
+    jobs = plan_jobs(run.design)
+    finish_job(run, jobs[0])
+    (run.folder / "pages").mkdir()
+    (run.folder / "html").symlink_to("pages")
+    (tmp_path / "link").symlink_to(run.folder)
+    (tmp_path / "notes.html").write_text("not the report's")
+    (run.folder / "index.html").symlink_to(tmp_path / "notes.html")
+
+    write_site(tmp_path / "link", jobs)
+
+    assert (run.folder / "pages" / "00_design.html").is_file()
+    assert (tmp_path / "notes.html").read_text() == "not the report's"
 
 
 def test_each_notebook_has_the_work_of_its_own_jobs_that_were_done(run):
