@@ -280,16 +280,34 @@ def plan_content(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     return {"jobs": [asdict(job) for job in jobs]}
 
 
-def job_owning(place: str, jobs: Sequence[PlannedJob]) -> PlannedJob | None:
-    """Return the job that a file or folder of a run belongs to: the one with the nearest folder.
+def owned_places(jobs: Sequence[PlannedJob]) -> dict[PurePosixPath, PlannedJob]:
+    """Return the jobs of a plan by what is theirs alone: folder, executed notebook, record."""
+    return {
+        place: job
+        for job in jobs
+        for place in (
+            PurePosixPath(job.folder),
+            PurePosixPath(job.executed),
+            PurePosixPath(job.done).parent,
+        )
+    }
 
-    Its executed notebook and its record are a job's own too. What several jobs write, or none, is
-    nobody's: the manifests of phases, designs, the plan, the report.
+
+def job_owning(place: str, owned: Mapping[PurePosixPath, PlannedJob]) -> PlannedJob | None:
+    """Return the job that a file or folder of a run belongs to: the one with the nearest place.
+
+    What several jobs write, or none, is nobody's: the manifests of phases, designs, the plan, the
+    report.
+
+    Parameters
+    ----------
+    place
+        Relative to the run's folder.
+    owned
+        From :func:`owned_places`.
     """
-    own = {PurePosixPath(path): job for job in jobs for path in (job.folder, job.executed)}
-    own |= {PurePosixPath(job.done).parent: job for job in jobs}
     path = PurePosixPath(place)
-    return next((own[one] for one in (path, *path.parents) if one in own), None)
+    return next((owned[one] for one in (path, *path.parents) if one in owned), None)
 
 
 def read_plan(path: Path) -> list[PlannedJob]:

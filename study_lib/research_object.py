@@ -1,16 +1,21 @@
 """A run as a research object: RO-Crate 1.1, https://w3id.org/ro/crate/1.1."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_lib.inventory import inventory
+from study_lib.files import sha256_of
+from study_lib.plan import PlannedJob, job_owning, owned_places
+from study_lib.seal import sealed_names
 
+CRATE = "ro-crate-metadata.json"
 MEDIA_TYPES = {
     ".csv": "text/csv",
     ".html": "text/html",
     ".ipynb": "application/x-ipynb+json",
     ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".log": "text/plain",
     ".md": "text/markdown",
     ".npz": "application/zip",
     ".png": "image/png",
@@ -19,45 +24,54 @@ MEDIA_TYPES = {
 LICENSE = "https://spdx.org/licenses/BSD-3-Clause"
 
 
-def research_object(run_folder: Path, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def research_object(
+    run_folder: Path, jobs: Sequence[PlannedJob], records: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """Return the metadata document of a run: its files, and the action that made each.
+
+    The files are those of the seal, but for this document; so it is written when the others are.
 
     Parameters
     ----------
     run_folder
         The run.
+    jobs
+        Its plan.
     records
         The content of ``done.json`` of its jobs, by name.
     """
-    files = {row["path"]: row for row in inventory(run_folder) if row["bytes"] is not None}
-    made: dict[str, dict[str, Any]] = {}
-    actions = []
-    for name, record in sorted(records.items()):
-        for path, sha256 in record["sha256"].items():
-            made[path] = {"sha256": sha256}
-        actions.append(
-            {
-                "@id": f"#{name}",
-                "@type": "CreateAction",
-                "name": name,
-                "startTime": record["started"],
-                "instrument": {"@id": "#study"},
-                "object": [{"@id": path} for path in sorted(record.get("inputs", {}))],
-                "result": [{"@id": path} for path in sorted(record["sha256"])],
-            }
-        )
-    for path, row in files.items():
-        made[path] = {"sha256": row["sha256"]}
+    places = [
+        place
+        for place in sealed_names(run_folder)
+        if place != CRATE and (run_folder / place).is_file()
+    ]
+    owned = owned_places(jobs)
+    made: dict[str, list[str]] = {name: [] for name in records}
+    for place in places:
+        job = job_owning(place, owned)
+        if job and job.name in made:
+            made[job.name].append(place)
+    actions = [
+        {
+            "@id": f"#{name}",
+            "@type": "CreateAction",
+            "name": name,
+            "startTime": record["started"],
+            "instrument": {"@id": "#study"},
+            "object": [{"@id": path} for path in sorted(record.get("inputs", {}))],
+            "result": [{"@id": path} for path in made[name]],
+        }
+        for name, record in sorted(records.items())
+    ]
     entities = [
         {
-            "@id": path,
+            "@id": place,
             "@type": "File",
-            "contentSize": str((run_folder / path).stat().st_size),
-            "encodingFormat": MEDIA_TYPES.get(Path(path).suffix, "application/octet-stream"),
-            **facts,
+            "contentSize": str((run_folder / place).stat().st_size),
+            "encodingFormat": MEDIA_TYPES.get(Path(place).suffix, "application/octet-stream"),
+            "sha256": sha256_of(run_folder / place),
         }
-        for path, facts in sorted(made.items())
-        if (run_folder / path).is_file()
+        for place in places
     ]
     started = [record["started"] for record in records.values()]
     versions: dict[str, str] = next((record["versions"] for record in records.values()), {})
@@ -68,7 +82,7 @@ def research_object(run_folder: Path, records: Mapping[str, Mapping[str, Any]]) 
         ],
         "@graph": [
             {
-                "@id": "ro-crate-metadata.json",
+                "@id": CRATE,
                 "@type": "CreativeWork",
                 "about": {"@id": "./"},
                 "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},

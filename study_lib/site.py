@@ -12,13 +12,12 @@ from study_lib.files import inside, manifest_jobs, read_json, write_json, write_
 from study_lib.job_record import read_record
 from study_lib.notebook_page import notebook_page
 from study_lib.paths import SUMMARY_FIGURES, phase_root
-from study_lib.plan import PlannedJob, job_owning
-from study_lib.research_object import research_object
+from study_lib.plan import PlannedJob, job_owning, owned_places
+from study_lib.research_object import CRATE, research_object
 from study_lib.summary_text import COLUMNS, NOTES, cell_text, origin_text
 
 INDEX = "index.html"
 PAGES = "html"
-CRATE = "ro-crate-metadata.json"
 Record = Mapping[str, Any]
 CAPTIONS = {
     "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm.",
@@ -70,7 +69,8 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
     write_text(
         inside(run_folder, INDEX), environment().get_template("index.html.j2").render(content)
     )
-    write_json(inside(run_folder, CRATE), research_object(run_folder, records))
+    # The pages first: the crate names every file, and the seal has the hash of the crate.
+    write_json(inside(run_folder, CRATE), research_object(run_folder, jobs, records))
     return run_folder / INDEX
 
 
@@ -108,10 +108,11 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
 def _work(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, list[Record]]:
     """Return what the manifests tell of work that was done, by the notebook that did it."""
     work: dict[str, list[Record]] = {}
+    owned = owned_places(jobs)
     for manifest in manifests_of(run_folder):
         phase = manifest.parent.relative_to(run_folder).as_posix()
         for key, record in manifest_jobs(manifest).items():
-            job = job_owning(f"{phase}/{key}", jobs)
+            job = job_owning(f"{phase}/{key}", owned)
             if job and record.get("status") == "done":
                 work.setdefault(job.notebook, []).append(record)
     return work

@@ -17,6 +17,7 @@ import pytest
 
 from study_lib.errors import InputError
 from study_lib.evidence import faults_of_run
+from study_lib.inventory import inventory
 from study_lib.plan import plan_jobs, read_plan
 from study_lib.presets import load_design
 from study_lib.seal import SEAL_FILE, sealed_names
@@ -177,6 +178,23 @@ def test_report_is_whole_and_links_only_to_itself(smoke):
     assert index.count("<figure>") == 4
     for arm in ("LSQML", "solver", "PtychoPINN gs1"):
         assert f"<td>{arm}</td>" in index
+
+
+def test_the_crate_names_every_file_that_is_sealed(smoke):
+    """But the crate itself, which cannot have its own hash; what jobs recorded has its maker."""
+    run_folder, _, _ = smoke
+    crate = json.loads((run_folder / "ro-crate-metadata.json").read_text())
+    hashes = json.loads((run_folder / SEAL_FILE).read_text())["sha256"]
+    hashes.pop("ro-crate-metadata.json")
+
+    files = [entity for entity in crate["@graph"] if entity["@type"] == "File"]
+    assert {entity["@id"]: entity["sha256"] for entity in files} == hashes
+    actions = [entity for entity in crate["@graph"] if entity["@type"] == "CreateAction"]
+    made = [part["@id"] for action in actions for part in action["result"]]
+    assert len(made) == len(set(made))
+    recorded = {row["path"] for row in inventory(run_folder)}
+    assert recorded <= set(made) <= set(hashes)
+    assert {part["@id"] for action in actions for part in action["object"]} <= set(hashes)
 
 
 def test_a_job_that_is_done_starts_no_kernel(smoke):

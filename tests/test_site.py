@@ -1,5 +1,6 @@
 """The report: whole, offline, and nothing in it runs."""
 
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -8,12 +9,13 @@ import nbformat
 import pytest
 
 from study_lib.errors import InputError
-from study_lib.files import hashes_of, merge_record, write_json
+from study_lib.files import hashes_of, merge_record, write_json, write_text
 from study_lib.notebook_page import notebook_page
 from study_lib.plan import plan_jobs
 from study_lib.presets import load_design
 from study_lib.records import provenance
 from study_lib.runs import create_run
+from study_lib.seal import faults_of_seal, seal
 from study_lib.site import style, write_site
 
 
@@ -196,19 +198,43 @@ def test_what_a_summary_says_is_text_and_never_markup(run):
 
 
 def test_the_crate_names_each_file_with_its_hash_and_the_job_that_made_it(run):
+    """What is on the disk is in the crate, whoever recorded it; the seal comes after the crate."""
     jobs = plan_jobs(run.design)
-    finish_job(run, jobs[0])
+    done = [jobs[0], next(job for job in jobs if job.notebook == "03_train"), jobs[-1]]
+    for job in done:
+        finish_job(run, job)
+        write_text(run.folder / job.folder / "deeper" / "events.jsonl", job.name)
+        write_text(run.folder / "jobs" / job.name / "job.lock", "")
+    not_done = next(job for job in jobs if job.notebook == "03_train_thinned")
+    write_text(run.folder / not_done.folder / "train.log", "epoch 1")
+    write_text(run.folder / "engine.log", "3 jobs")
+    write_json(run.root("E") / "training_manifest.json", {"jobs": {}})
     write_site(run.folder, jobs)
+    seal(run.folder)
 
     crate = json.loads((run.folder / "ro-crate-metadata.json").read_text())
 
     by_id = {entity["@id"]: entity for entity in crate["@graph"]}
     assert by_id["ro-crate-metadata.json"]["about"] == {"@id": "./"}
-    for part in by_id["./"]["hasPart"]:
-        entity = by_id[part["@id"]]
-        path = run.folder / part["@id"]
+    parts = [part["@id"] for part in by_id["./"]["hasPart"]]
+    on_disk = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*")}
+    expected = {name for name in on_disk if (run.folder / name).is_file()}
+    expected -= {"ro-crate-metadata.json", "seal.json"}
+    assert sorted(parts) == sorted(name for name in expected if not name.endswith(".lock"))
+    for place in parts:
+        entity, content = by_id[place], (run.folder / place).read_bytes()
         assert entity["@type"] == "File"
-        assert entity["contentSize"] == str(path.stat().st_size)
-        assert re.fullmatch("[0-9a-f]{64}", entity["sha256"])
-    action = by_id["#00_design"]
-    assert {"@id": jobs[0].executed} in action["result"]
+        assert entity["contentSize"] == str(len(content))
+        assert entity["sha256"] == hashlib.sha256(content).hexdigest()
+    makers = {
+        part["@id"]: name
+        for name, entity in by_id.items()
+        if entity["@type"] == "CreateAction"
+        for part in entity["result"]
+    }
+    assert makers == {
+        place: f"#{job.name}"
+        for job in done
+        for place in (job.executed, job.done, f"{job.folder}/deeper/events.jsonl")
+    }
+    assert faults_of_seal(run.folder) == {}
