@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from study_lib.design import SPLITS, StudyDesign, ViewDesign
@@ -278,36 +278,6 @@ def _job(
 def plan_content(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     """Return the plan as plain data."""
     return {"jobs": [asdict(job) for job in jobs]}
-
-
-def owned_places(jobs: Sequence[PlannedJob]) -> dict[PurePosixPath, PlannedJob]:
-    """Return the jobs of a plan by what is theirs alone: folder, executed notebook, record."""
-    return {
-        place: job
-        for job in jobs
-        for place in (
-            PurePosixPath(job.folder),
-            PurePosixPath(job.executed),
-            PurePosixPath(job.done).parent,
-        )
-    }
-
-
-def job_owning(place: str, owned: Mapping[PurePosixPath, PlannedJob]) -> PlannedJob | None:
-    """Return the job that a file or folder of a run belongs to: the one with the nearest place.
-
-    What several jobs write, or none, is nobody's: the manifests of phases, designs, the plan, the
-    report.
-
-    Parameters
-    ----------
-    place
-        Relative to the run's folder.
-    owned
-        From :func:`owned_places`.
-    """
-    path = PurePosixPath(place)
-    return next((owned[one] for one in (path, *path.parents) if one in owned), None)
 
 
 def read_plan(path: Path) -> list[PlannedJob]:

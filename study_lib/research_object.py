@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.files import sha256_of
-from study_lib.plan import PlannedJob, job_owning, owned_places
+from study_lib.job_places import job_owning, owned_places
+from study_lib.plan import PlannedJob
 from study_lib.seal import sealed_names
 
 CRATE = "ro-crate-metadata.json"
