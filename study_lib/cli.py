@@ -44,12 +44,13 @@ def notebook(
 ) -> None:
     """Execute one notebook with checked parameters (paths relative to this folder)."""
     from study_lib.kernels import SharedKernel
+    from study_lib.notebook_parameters import parameters_of
     from study_lib.presets import parse_assignments
     from study_lib.runner import execute_notebook
     from study_lib.runs import require_condition
 
     values = parse_assignments(parameter or [])
-    require_condition(values)
+    require_condition(parameters_of(name, values))
     with SharedKernel() as kernel:
         execute_notebook(name, output, values, Path.cwd(), kernel)
     print(output)

@@ -1,15 +1,20 @@
 """A run's folder: its design, its base data, where its phases keep their files."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from study_lib.contract import load_dataset
 from study_lib.design import BaseData, StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, read_json, sha256_of, write_json
+from study_lib.notebook_parameters import (
+    DatasetParameters,
+    DesignParameters,
+    NotebookParameters,
+    OverlapParameters,
+    PhaseParameters,
+)
 from study_lib.paths import phase_root, replicate_folder
 from study_lib.presets import load_design, parse_design
 
@@ -117,22 +122,26 @@ def open_run(folder: Path) -> Run:
     return run
 
 
-def require_condition(values: Mapping[str, Any]) -> None:
-    """Check dose and view among a notebook's parameters against the design of its run, if any.
+def require_condition(parameters: NotebookParameters) -> None:
+    """Check that the run of a notebook exists, and that its design has the dose and the view.
+
+    Only notebook 00 may make its run; lessons have none.
 
     Raises
     ------
     InputError
-        If the design of the run does not have them.
+        If there is no such run, or its design does not have them.
     """
-    folder = values.get("run_folder")
-    if not isinstance(folder, str) or not (Path(folder) / DESIGN_FILE).is_file():
+    if not isinstance(parameters, PhaseParameters):
         return
-    design = open_run(Path(folder)).design
-    if isinstance(values.get("dose"), float):
-        design.require_dose(values["dose"])
-    if isinstance(values.get("view"), str):
-        design.view(values["view"])
+    folder = Path(parameters.run_folder)
+    if isinstance(parameters, DesignParameters) and not (folder / DESIGN_FILE).is_file():
+        return
+    design = open_run(folder).design
+    if isinstance(parameters, DatasetParameters):
+        design.require_dose(parameters.dose)
+    if isinstance(parameters, OverlapParameters):
+        design.view(parameters.view)
 
 
 def open_or_create(folder: Path, preset: str, base_npz: Path | None = None) -> Run:

@@ -275,17 +275,24 @@ def test_no_command_is_one_line(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parameter", "message"),
+    ("changed", "message"),
     [
-        ("dose=5.0", "dose 5 is not in the design; choose one of 10000"),
-        ("view=densest", "view 'densest' is not in the design; choose one of baseline"),
+        ({"dose": "5.0"}, "dose 5 is not in the design; choose one of 10000"),
+        ({"dose": "20000"}, "dose 20000 is not in the design; choose one of 10000"),
+        ({"dose": "true"}, "dose: found True"),
+        ({"view": "sparse"}, "view 'sparse' is not in the design; choose one of baseline"),
+        ({"view": "densest"}, "view: found 'densest'; input should be 'baseline', 'dense' or"),
+        ({"run_folder": "rum"}, "rum: no design.json here; run notebook 00_design or"),
     ],
 )
 def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
-    parameter, message, monkeypatch, capsys, tmp_path
+    changed, message, monkeypatch, capsys, tmp_path
 ):
-    create_run(tmp_path / "run", load_design("smoke"))
-    given = ("-p", "run_folder=run", "-p", parameter)
+    monkeypatch.setattr("study_lib.runner.execute_notebook", lambda *_: pytest.fail("started"))
+    design = load_design("smoke")
+    create_run(tmp_path / "run", design.model_copy(update={"views": design.views[:1]}))
+    values = {"run_folder": "run", "dose": "1.0e+4", "view": "baseline"} | changed
+    given = [part for name, value in values.items() for part in ("-p", f"{name}={value}")]
 
     code, _, error = call(
         monkeypatch, capsys, tmp_path, "notebook", "02_overlap", "out.ipynb", *given
@@ -294,3 +301,29 @@ def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
     assert code == 2
     assert message in error
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("notebook", "values"),
+    [
+        ("02_overlap", ["run_folder=run", "dose=10000", "view=sparse"]),
+        ("00_design", ["run_folder=new", "preset=smoke", "base_npz=null"]),
+        ("watch_run", ["run_folder=run", "every_s=1", "sliders=auto"]),
+        (
+            "lesson_dose_and_overlap",
+            ["preset=smoke", "settings=[]", "doses=[7.0]", "targets=[0.5]", "draws=2"],
+        ),
+    ],
+)
+def test_a_notebook_is_started_where_its_run_has_what_it_needs(
+    notebook, values, monkeypatch, capsys, tmp_path
+):
+    """The design makes its run, a lesson needs none, and a whole number is a dose."""
+    started = []
+    monkeypatch.setattr("study_lib.runner.execute_notebook", lambda name, *_: started.append(name))
+    create_run(tmp_path / "run", load_design("smoke"))
+    given = [part for value in values for part in ("-p", value)]
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "notebook", notebook, "o.ipynb", *given)
+
+    assert (code, error, started) == (0, "", [notebook])
