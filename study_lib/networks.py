@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from study_lib.errors import InputError
-from study_lib.network import PatchNetwork, PtychoPinn
-from study_lib.network_input import BackPropagation, NetworkInput, StandardisedAmplitudes
+
+if TYPE_CHECKING:  # a name is checked without torch, a network is built with it
+    from study_lib.network import PatchNetwork, PtychoPinn
+    from study_lib.network_input import NetworkInput
 
 
 @dataclass(frozen=True)
@@ -22,20 +25,26 @@ class NetworkShape:
     half_precision: bool
 
 
-NetworkBuilder = Callable[[NetworkShape], PatchNetwork]
+NetworkBuilder = Callable[[NetworkShape], "PatchNetwork"]
 
 
-def pinn(shape: NetworkShape) -> PatchNetwork:
+def pinn(shape: NetworkShape) -> "PatchNetwork":
     """Return a PtychoPINN that is shown the back-propagated counts; weights from torch's state."""
+    from study_lib.network_input import BackPropagation
+
     return _ptychopinn(shape, BackPropagation(shape.side_px))
 
 
-def pinn_amplitudes(shape: NetworkShape) -> PatchNetwork:
+def pinn_amplitudes(shape: NetworkShape) -> "PatchNetwork":
     """Return a PtychoPINN that is shown the amplitudes themselves, as the published one is."""
+    from study_lib.network_input import StandardisedAmplitudes
+
     return _ptychopinn(shape, StandardisedAmplitudes(shape.side_px))
 
 
-def _ptychopinn(shape: NetworkShape, inputs: NetworkInput) -> PtychoPinn:
+def _ptychopinn(shape: NetworkShape, inputs: "NetworkInput") -> "PtychoPinn":
+    from study_lib.network import PtychoPinn
+
     return PtychoPinn(
         channels=shape.channels,
         side=shape.side_px,
@@ -48,7 +57,23 @@ def _ptychopinn(shape: NetworkShape, inputs: NetworkInput) -> PtychoPinn:
 NETWORKS: dict[str, NetworkBuilder] = {"pinn": pinn, "pinn-amplitudes": pinn_amplitudes}
 
 
-def build_network(name: str, shape: NetworkShape) -> PatchNetwork:
+def require_network(name: str) -> str:
+    """Return ``name`` if a network has it.
+
+    Raises
+    ------
+    InputError
+        If none has.
+    """
+    if name in NETWORKS:
+        return name
+    raise InputError(
+        f"training.network = {name}: no such network; choose one of "
+        f"{', '.join(sorted(NETWORKS))}, or add it to study_lib.networks.NETWORKS"
+    )
+
+
+def build_network(name: str, shape: NetworkShape) -> "PatchNetwork":
     """Return a new network.
 
     Raises
@@ -56,9 +81,4 @@ def build_network(name: str, shape: NetworkShape) -> PatchNetwork:
     InputError
         If no network has this name.
     """
-    if name not in NETWORKS:
-        raise InputError(
-            f"training.network = {name}: no such network; choose one of "
-            f"{', '.join(sorted(NETWORKS))}, or add it to study_lib.networks.NETWORKS"
-        )
-    return NETWORKS[name](shape)
+    return NETWORKS[require_network(name)](shape)

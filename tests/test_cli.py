@@ -55,6 +55,13 @@ def base_npz(tmp_path_factory):
         (["run", "--set", "scan.step_px=0.5"], "pixels; scores need at least 11; enlarge the scan"),
         (["run", "--set", "specimen.phase_range_rad=1.0e-9"], "there is nothing to compare"),
         (["run", "--set", "seeds.iterative=5000000000"], "less than 4294967296"),
+        *(
+            (
+                [command, "--preset", "smoke", "--set", "training.network=no-such-net"],
+                "training.network = no-such-net: no such network; choose one of pinn, pinn-amp",
+            )
+            for command in ("run", "plan", "design")
+        ),
         (["run", "--set", "training.epochs"], "write it as name=value"),
         (["run", "--base-npz", "absent.npz"], "absent.npz: no such file"),
         (["run", "--cores", "0"], "'--cores': Input should be greater than or equal to 1"),

@@ -5,8 +5,11 @@ import torch
 
 from study_lib import networks
 from study_lib.errors import InputError
+from study_lib.feasibility import check_feasible
 from study_lib.network import PtychoPinn
 from study_lib.networks import NetworkShape, build_network
+from study_lib.presets import load_design
+from study_lib.scene import scene_of
 
 SHAPE = NetworkShape(channels=4, side_px=16, filters_scale=2, half_precision=False)
 
@@ -31,6 +34,8 @@ def test_another_network_plugs_in(monkeypatch):
 
     assert isinstance(build_network("mine", SHAPE), PtychoPinn)
     assert asked == [SHAPE]
+    design = load_design("smoke", ["training.network=mine"])
+    check_feasible(design, scene_of(design))
 
 
 def test_unknown_name_lists_those_that_are_known():

@@ -93,9 +93,9 @@ def test_physics_does_not_know_files_or_commands():
 
 
 def test_command_line_and_contract_start_without_the_heavy_packages():
-    """POLICY-001: `study --help` answers at once."""
+    """POLICY-001: `study --help` answers at once, and a wrong design is refused at once."""
     code = (
-        "import sys, study_lib.cli, study_lib.contract\n"
+        "import sys, study_lib.cli, study_lib.contract, study_lib.feasibility\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     result = subprocess.run(
