@@ -1,7 +1,7 @@
 """What follows from a design before anything is computed: sizes, overlaps, jobs, cost."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,8 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         "estimated_cpu_minutes": sum(costs_s.values()) / 60,
         "estimated_job_cpu_s": costs_s,
         "job_resources": {
-            name: asdict(one) for name, one in resources_of(design, sizes, jobs, costs_s).items()
+            name: one.model_dump()
+            for name, one in resources_of(design, sizes, jobs, costs_s).items()
         },
         "estimated_disk_gb": 4e-9 * pixels * sum(patterns.values()) * datasets * 2,
     }

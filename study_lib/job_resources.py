@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
 
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.job_costs import Sizes
 from study_lib.plan import PlannedJob
+from study_lib.settings import Frozen, describe_faults
 
 RESOURCES_FILE = "resources.json"
 START_MIN = 10  # imports from a slow shared folder, twice the engine, a kernel
@@ -32,14 +35,13 @@ MEMORY_MARGIN = 2.0
 ENGINE_MB = 1000  # beside the kernel: the job itself and the engine's two processes on the node
 
 
-@dataclass(frozen=True)
-class JobResources:
+class JobResources(Frozen):
     """What a job may use; a scheduler ends it beyond that."""
 
-    threads: int = 1
-    mem_mb: int = 4000
-    runtime_min: int = 120
-    gpus: int = 0
+    threads: int = Field(default=1, ge=1)
+    mem_mb: int = Field(default=4000, ge=1)
+    runtime_min: int = Field(default=120, ge=1)
+    gpus: int = Field(default=0, ge=0)
 
 
 def resources_of(
@@ -99,13 +101,20 @@ def read_resources(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, Jo
     Raises
     ------
     InputError
-        If the file cannot be read.
+        If the file cannot be read, or a value in it is wrong; it names file, job and value.
     """
     path = run_folder / RESOURCES_FILE
     content = read_json(path) if path.is_file() else {}
+    return {job.name: _resources_in(content, job.name, path) for job in jobs}
+
+
+def _resources_in(content: Any, name: str, path: Path) -> JobResources:
+    remedy = f"correct {path} or remove it, `study run` writes it again"
+    asked = content.get(name, {}) if isinstance(content, dict) else content
+    if not isinstance(asked, dict):
+        raise InputError(f"{path}: {name}: found {asked!r}, no table of resources; {remedy}")
     try:
-        return {job.name: JobResources(**content.get(job.name, {})) for job in jobs}
-    except (TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not the resources of a run ({error}); remove it, `study run` writes it again"
-        ) from None
+        return JobResources.model_validate(asked)
+    except ValidationError as error:
+        faults = describe_faults(error, f"{path}: {name}", JobResources)
+        raise InputError(f"{faults}; {remedy}") from None

@@ -104,6 +104,7 @@ def test_all_faults_are_told_at_once(tmp_path):
     [
         ("training.learning_rate=1e-3", r"'1e-3' is text to YAML;.*for example 1.0e-03"),
         ("doses=[1e4]", r"doses\.0: '1e4' is text to YAML;.*for example 1.0e\+04"),
+        ("training.epochs=1e2", "'1e2' is text; write the whole number in digits, without quotes"),
     ],
 )
 def test_a_number_that_yaml_takes_for_text_gets_the_remedy(setting, message):

@@ -77,9 +77,27 @@ def test_resources_are_read_back_and_may_be_edited(tmp_path):
     assert found[others[0].name] == JobResources()
 
 
-@pytest.mark.parametrize("content", [[], {"00_design": 3}, {"00_design": {"memory": 3}}])
-def test_broken_resources_are_refused_with_the_remedy(tmp_path, content):
-    (tmp_path / RESOURCES_FILE).write_text(json.dumps(content))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], r"00_design: found \[\], no table of resources"),
+        ({"00_design": 3}, "00_design: found 3, no table of resources"),
+        ({"00_design": {"memory": 3}}, "00_design: memory: unknown name; known here: gpus, mem_mb"),
+        ({"00_design": {"runtime_min": "60"}}, "runtime_min: '60' is text; .* without quotes"),
+        ({"00_design": {"runtime_min": 0}}, "runtime_min: found 0; .* greater than or equal to 1"),
+        ({"00_design": {"mem_mb": 1e3}}, "mem_mb: found 1000.0; .* valid integer"),
+        ({"00_design": {"threads": True}}, "threads: found True; .* valid integer"),
+        ({"00_design": {"gpus": -1}}, "gpus: found -1; .* greater than or equal to 0"),
+    ],
+)
+def test_wrong_resources_are_refused_by_name_with_the_remedy(tmp_path, content, message):
+    path = tmp_path / RESOURCES_FILE
+    path.write_text(json.dumps(content))
 
-    with pytest.raises(InputError, match=r"not the resources of a run .* remove it"):
+    with pytest.raises(InputError, match=message) as refused:
         read_resources(tmp_path, plan_jobs(load_design("smoke")))
+
+    assert str(refused.value).startswith(f"{path}: 00_design: ")
+    assert str(refused.value).endswith(
+        f"; correct {path} or remove it, `study run` writes it again"
+    )
