@@ -25,11 +25,11 @@ def batch(
         print("\n".join(labels))
         return
     calls = [partial(function, **job) for job in jobs]
-    run_labelled(dict(zip(labels, calls, strict=True)))
+    run_labelled(dict(zip(labels, calls, strict=True)), dry_run=False)
 
 
-def run_labelled(jobs: Mapping[str, Callable[[], Any]]) -> None:
-    """Run every job under its label; see :func:`batch`.
+def run_labelled(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool) -> None:
+    """Run every job under its label; see :func:`batch`. In a dry run none is told to be done.
 
     Raises
     ------
@@ -47,7 +47,8 @@ def run_labelled(jobs: Mapping[str, Callable[[], Any]]) -> None:
         except KeyboardInterrupt as stop:
             print(f"{label}: {stop or 'stopped'}", file=sys.stderr)
             raise
-        print(f"{label}: done", flush=True)
+        if not dry_run:
+            print(f"{label}: done", flush=True)
     if failures:
         message = f"{len(failures)} of {len(jobs)} jobs failed"
         if len(failures) == len(jobs) and all(isinstance(one, InputError) for one in failures):
@@ -60,13 +61,18 @@ def tell_skipped(
 ) -> None:
     """Print which views are left out, and write it down unless nothing is to be written.
 
+    A dry run has only plans on standard output, and tells it on standard error.
+
     Raises
     ------
     InputError
         If no job is left.
     """
     for missing in skipped:
-        print(f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}")
+        print(
+            f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}",
+            file=sys.stderr if dry_run else sys.stdout,
+        )
     if not dry_run:
         write_skip_summary(artifact_root, skipped)
     if not jobs_left:

@@ -120,4 +120,4 @@ def reconstruct(
         for remark in found["remarks"]:
             print(f"  doubtful: {remark}")
 
-    run_labelled({job.label: partial(run, job) for job in jobs})
+    run_labelled({job.label: partial(run, job) for job in jobs}, dry_run=dry_run)

@@ -69,7 +69,7 @@ def train(
         print(f"  bundle {results['bundle']}, {results['bundle_bytes']} bytes")
         print(f"  SHA-256 {results['bundle_sha256']}, final loss {results['final_loss']:.6f}")
 
-    run_labelled({job.label: partial(run, job) for job in jobs})
+    run_labelled({job.label: partial(run, job) for job in jobs}, dry_run=dry_run)
 
 
 def train_thinned(
@@ -122,7 +122,7 @@ def train_thinned(
             f"{scores['object']['phase_ssim']:.3f}, {found['training_cpu_s']:.0f} CPU s"
         )
 
-    run_labelled({f"{job.label} pinn-thinned": partial(run, job) for job in jobs})
+    run_labelled({f"{job.label} pinn-thinned": partial(run, job) for job in jobs}, dry_run=dry_run)
 
 
 def check_loss(

@@ -208,7 +208,7 @@ def test_training_cli_dry_run_writes_and_configures_nothing(train, matrix, tmp_p
     plan = run(jobs_of(matrix, tmp_path)[0], matrix, tmp_path, runner=recorder, dry_run=True)
 
     assert code == 0
-    lines = [json.loads(line) for line in printed.out.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in printed.out.splitlines()]
     assert len(lines) == 9
     assert lines[0]["neighbor_count"] == 7
     assert plan["dry_run"]
@@ -265,6 +265,14 @@ def test_training_cli_missing_views_are_skipped_with_a_record(train, tmp_path):
     assert [view["view"] for view in summary["skipped_views"]] == ["dense", "sparse"]
     assert "study overlap" in summary["skipped_views"][0]["reason"]
     assert "skipped dose=1000 view=dense" in printed.out
+
+
+def test_a_dry_run_has_only_plans_on_standard_output(train, tmp_path):
+    code, printed = train("--dose=1000", "--dry-run", phase_d=tmp_path / "nothing")
+
+    assert code == 0
+    assert json.loads(printed.out)["dry_run"]
+    assert "skipped dose=1000 view=dense" in printed.err
 
 
 def test_training_cli_the_skip_summary_is_written_even_if_empty(train, tmp_path):
