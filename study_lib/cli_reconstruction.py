@@ -75,11 +75,17 @@ def reconstruct(
     if seed is not None:
         content["seeds"]["iterative"] = seed
     study = parse_design(content, "study reconstruct")
-    for flag, value in {"--noise-model": noise_model, "--momentum": momentum}.items():
-        if value is not None and "LSQML" not in study.iterative.algorithms:
+    algorithms = study.iterative.algorithms
+    lsqml, of_ptychi = "LSQML" in algorithms, set(algorithms) != {"solver"}
+    for flag, value, is_taken, takers in (
+        ("--noise-model", noise_model, lsqml, "only LSQML takes it"),
+        ("--momentum", momentum, lsqml, "only LSQML takes it"),
+        ("--batch-size", batch_size, of_ptychi, "only those of pty-chi take it"),
+    ):
+        if value is not None and not is_taken:
             raise InputError(
-                f"{flag} {value}: only LSQML takes it, and the algorithms are "
-                f"{', '.join(study.iterative.algorithms)}; add --algorithm LSQML or leave it out"
+                f"{flag} {value}: {takers}, and the algorithms are {', '.join(algorithms)}; "
+                "add --algorithm LSQML or leave it out"
             )
     matching = chosen(
         study, dose=dose, view=view, gridsize=gridsize, split=split, axes=("dose", "view", "split")

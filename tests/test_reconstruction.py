@@ -94,6 +94,7 @@ def test_each_algorithm_has_eighteen_jobs_and_building_them_writes_nothing(matri
         (("--algorithm", "LSQML"), 18),
         (("--algorithm", "ePIE", "--algorithm", "DM", "--split", "test"), 18),
         (("--dose", "1e4", "--view", "sparse"), 4),
+        (("--dose", "1e4", "--algorithm", "solver", "--algorithm", "DM", "--batch-size", "8"), 12),
         (("--gridsize", "1", "--split", "train", "--algorithm", "solver"), 3),
     ],
 )
@@ -126,6 +127,10 @@ def test_filters_of_the_command(reconstruct, flags, count, tmp_path):
         (
             ("--algorithm", "solver", "--momentum", "0.5"),
             "--momentum 0.5: only LSQML takes it, and the algorithms are solver; add",
+        ),
+        (
+            ("--algorithm", "solver", "--batch-size", "8"),
+            "--batch-size 8: only those of pty-chi take it, and the algorithms are solver; add",
         ),
     ],
 )
