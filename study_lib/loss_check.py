@@ -8,9 +8,6 @@ from typing import Any
 from study_lib.errors import InputError
 from study_lib.files import manifest_jobs
 
-TOLERANCE = 0.25
-
-
 @dataclass(frozen=True)
 class LossChange:
     """One training in two manifests; passed if it is at most a share worse than the reference."""
@@ -34,10 +31,10 @@ def compare_losses(
     reference: Path,
     candidate: Path,
     *,
+    tolerance: float,
     dose: float | None = None,
     view: str | None = None,
     gridsize: int | None = None,
-    tolerance: float = TOLERANCE,
 ) -> list[LossChange]:
     """Return how the final loss of every training that both manifests hold has changed.
 
@@ -45,15 +42,15 @@ def compare_losses(
     ----------
     reference, candidate
         Two files ``training_manifest.json``.
-    dose, view, gridsize
-        Only these trainings; default: all.
     tolerance
         The candidate may be worse by this share of the reference.
+    dose, view, gridsize
+        Only these trainings; default: all.
 
     Raises
     ------
     InputError
-        If a manifest is missing or broken, the tolerance is negative, a training of the reference
+        If a manifest is missing, broken or incomplete, the tolerance is negative, a training of the reference
         that was asked for is missing or failed in the candidate, or none matches.
     """
     if not tolerance >= 0:
@@ -78,10 +75,15 @@ def compare_losses(
 
 
 def _losses(manifest: Path, wanted: Mapping[str, Any]) -> dict[str, float]:
-    jobs = manifest_jobs(manifest)
-    return {
-        key: float(job["results"]["final_loss"])
-        for key, job in jobs.items()
-        if job["status"] == "done"
-        and all(job["parameters"].get(name) == value for name, value in wanted.items())
-    }
+    losses = {}
+    for key, job in manifest_jobs(manifest).items():
+        try:
+            chosen = [job["parameters"].get(name) == value for name, value in wanted.items()]
+            if job["status"] == "done" and all(chosen):
+                losses[key] = float(job["results"]["final_loss"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(
+                f"{manifest}: {key}: its record lacks status, parameters or a number as final_loss; "
+                "train it again with `study train`, or remove it from the manifest"
+            ) from None
+    return losses

@@ -594,4 +594,30 @@ def test_check_loss_misses_a_training_that_failed(manifests):
     after.write_text(json.dumps(content))
 
     with pytest.raises(InputError, match="no finished training dense; train it first"):
-        compare_losses(before, after)
+        compare_losses(before, after, tolerance=0.25)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda job: job.pop("results"),
+        lambda job: job["results"].pop("final_loss"),
+        lambda job: job["results"].update(final_loss=None),
+        lambda job: job["results"].update(final_loss="low"),
+        lambda job: job.update(results=[]),
+        lambda job: job.update(parameters=None),
+        lambda job: job.pop("status"),
+    ],
+)
+def test_check_loss_names_an_incomplete_record(manifests, monkeypatch, capsys, damage):
+    before, after = manifests
+    content = json.loads(after.read_text())
+    damage(content["jobs"]["dense"])
+    after.write_text(json.dumps(content))
+    roots = (f"--reference={before}", f"--candidate={after}")
+
+    assert check_loss(monkeypatch, *roots, "--gridsize=2") == 2
+
+    error = capsys.readouterr().err
+    assert f"{after}: dense: its record lacks" in error
+    assert "train it again with `study train`" in error
