@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Complex
 
-from study_lib.denoiser_choice import box_of, light_of
-from study_lib.denoising import denoised, noise_level
+from study_lib.denoiser_choice import LitPart
+from study_lib.denoising import denoised
 from study_lib.measurement import Measurement
 from study_lib.solver import pattern_model
 from study_lib.solver_settings import SolverSettings
@@ -26,6 +26,7 @@ def alternate(
     start: Complex[np.ndarray, "oy ox"],
     family: str,
     strength: float,
+    lit: LitPart,
     *,
     epochs: int = EPOCHS,
 ) -> Complex[np.ndarray, "oy ox"]:
@@ -39,11 +40,12 @@ def alternate(
         Where to begin: the solver's object.
     family, strength
         As for :func:`study_lib.denoising.denoised`.
+    lit
+        What the measurement lights.
     epochs
         How often.
     """
     settings = SolverSettings()
-    box, noise = box_of(measurement), noise_level(light_of(measurement))
     probe = torch.from_numpy(measurement.probe.astype(np.complex64))
     positions = torch.from_numpy(measurement.positions_px.astype(np.float64))
     bad = measurement.bad_pixels
@@ -55,9 +57,9 @@ def alternate(
 
     def smoothed(flat: torch.Tensor) -> torch.Tensor:
         image = flat.numpy().reshape(model.box)
-        return torch.from_numpy(denoised(image, family, strength, noise)).flatten()
+        return torch.from_numpy(denoised(image, family, strength, lit.noise)).flatten()
 
-    current = previous = smoothed(torch.from_numpy(start[box].astype(np.complex64)).flatten())
+    current = previous = smoothed(torch.from_numpy(start[lit.box].astype(np.complex64)).flatten())
     age = 1.0
     for _ in range(epochs):
         age, weight = next_momentum(age, settings.momentum)
@@ -73,5 +75,5 @@ def alternate(
         )
         previous, current = current, smoothed(point - STEP * step)
     result = start.copy()
-    result[box] = current.numpy().reshape(model.box)
+    result[lit.box] = current.numpy().reshape(model.box)
     return result

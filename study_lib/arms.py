@@ -13,6 +13,7 @@ from study_lib.archive import read_npz
 from study_lib.bundle import BUNDLE, load_bundle
 from study_lib.computing import device_of
 from study_lib.denoised_arm import DENOISER, read_denoiser
+from study_lib.denoiser_choice import LitPart
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs
@@ -128,7 +129,7 @@ def denoised(algorithm: str, request: ArmRequest) -> ArmResult:
     choice, written = read_denoiser(path)
     _require_made_from(str(written.get("measurement_sha256")), request.train_sha256, path)
     started = time.process_time()
-    object_ = choice.applied(plain.object_, request.measurement)
+    object_ = choice.applied(plain.object_, LitPart.of(request.measurement))
     return ArmResult(
         label=f"{algorithm} denoised",
         knows=f"{plain.knows}; denoiser ({choice.family}) chosen on the train split of this view",

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Shaped
 from torch import Tensor, nn
 
-from study_lib.denoiser_choice import Box, light_of
+from study_lib.denoiser_choice import Box
 from study_lib.forward import add_patches, corners_of, patches_at, probes_at
 from study_lib.fourier import fourier, inverse_fourier
 from study_lib.measurement import Measurement
@@ -34,15 +34,20 @@ class CountsInBox:
     bad_pixels: Bool[Tensor, "n n"] | None
 
     @classmethod
-    def of(cls, measurement: Measurement, box: Box) -> "CountsInBox":
-        """Return the counts of a measurement whose patches all lie in a box."""
+    def of(
+        cls, measurement: Measurement, box: Box, light: Float[np.ndarray, "oy ox"]
+    ) -> "CountsInBox":
+        """Return the counts of a measurement whose patches all lie in a box.
+
+        ``light`` (oy, ox) are its photons on each object pixel, of :class:`LitPart`.
+        """
         counts, bad = measurement.counts, measurement.bad_pixels
         first = np.array([box[0].start, box[1].start])
         return cls(
             counts=torch.from_numpy(counts.astype(np.min_scalar_type(int(counts.max())))),
             positions_px=torch.from_numpy(measurement.positions_px - first),
             probe=torch.from_numpy(measurement.probe.astype(np.complex64)),
-            light=torch.from_numpy(light_of(measurement)[box]),
+            light=torch.from_numpy(light[box]),
             bad_pixels=None if bad is None else torch.from_numpy(bad),
         )
 

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from study_lib.denoiser_choice import DenoiserChoice, choose_denoiser
+from study_lib.denoiser_choice import DenoiserChoice, LitPart, choose_denoiser
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.iterative import run_algorithm
@@ -39,7 +39,7 @@ def choose_for(
         measurement, design.judged_share, generator(seed, "denoiser", algorithm)
     )
     object_ = run_algorithm(algorithm, part, design, seed=seed).object_
-    choice = choose_denoiser(object_, part, held_out)
+    choice = choose_denoiser(object_, LitPart.of(part), held_out)
     return choice.record() | {
         "algorithm": algorithm,
         "judged_share": design.judged_share,

@@ -27,6 +27,25 @@ Judge = Callable[[Complex[np.ndarray, "oy ox"]], Float[np.ndarray, " scan"]]
 
 
 @dataclass(frozen=True)
+class LitPart:
+    """What a measurement lights; found by a pass over the scan, so keep it to denoise often.
+
+    ``box`` holds every patch, ``light`` (oy, ox) are photons on each object pixel, ``noise`` is the
+    level of the noise that they leave in it.
+    """
+
+    box: Box
+    light: Float[np.ndarray, "oy ox"]
+    noise: float
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> "LitPart":
+        """Return what a measurement lights."""
+        light = light_of(measurement)
+        return cls(box_of(measurement), light, noise_level(light))
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A denoiser and what held-out counts say of it.
 
@@ -60,10 +79,10 @@ class DenoiserChoice:
         return cls(content["family"], content["strength"], dict(content["of_family"]), tried)
 
     def applied(
-        self, object_: Complex[np.ndarray, "oy ox"], measurement: Measurement
+        self, object_: Complex[np.ndarray, "oy ox"], lit: LitPart
     ) -> Complex[np.ndarray, "oy ox"]:
-        """Return an object denoised where the measurement lights it."""
-        return denoised_where_lit(object_, measurement, self.family, self.strength)
+        """Return an object denoised where a measurement lights it."""
+        return denoised_where_lit(object_, lit, self.family, self.strength)
 
 
 def box_of(measurement: Measurement) -> Box:
@@ -85,12 +104,11 @@ def light_of(measurement: Measurement) -> Float[np.ndarray, "oy ox"]:
 
 
 def denoised_where_lit(
-    object_: Complex[np.ndarray, "oy ox"], measurement: Measurement, family: str, strength: float
+    object_: Complex[np.ndarray, "oy ox"], lit: LitPart, family: str, strength: float
 ) -> Complex[np.ndarray, "oy ox"]:
     """Return an object denoised in the box of its patches; beyond it nothing is known."""
-    box = box_of(measurement)
     result = object_.copy()
-    result[box] = denoised(object_[box], family, strength, noise_level(light_of(measurement)))
+    result[lit.box] = denoised(object_[lit.box], family, strength, lit.noise)
     return result
 
 
@@ -109,21 +127,23 @@ def likelihood_judge(held_out: Measurement) -> Judge:
 
 
 def choose_denoiser(
-    object_: Complex[np.ndarray, "oy ox"], measurement: Measurement, held_out: Measurement
+    object_: Complex[np.ndarray, "oy ox"], lit: LitPart, held_out: Measurement
 ) -> DenoiserChoice:
     """Return the denoiser under which held-out counts are likeliest; none, if none helps.
 
     Parameters
     ----------
     object_ : (oy, ox)
-        Made from `measurement`.
-    measurement, held_out
-        Two independent parts of the same counts, :func:`study_lib.thinning.thinned`.
+        Made from one part of the counts, :func:`study_lib.thinning.thinned`.
+    lit
+        What that part lights.
+    held_out
+        The other, independent part of the same counts.
     """
     judge = likelihood_judge(held_out)
     plain = judge(object_)
     losses = {
-        (family, strength): judge(denoised_where_lit(object_, measurement, family, strength))
+        (family, strength): judge(denoised_where_lit(object_, lit, family, strength))
         for family, strengths in STRENGTHS.items()
         for strength in strengths
     }

@@ -19,7 +19,7 @@ from study_lib.denoiser_choice import (
     light_of,
     likelihood_judge,
 )
-from study_lib.denoising import denoised, noise_level
+from study_lib.denoising import denoised
 from study_lib.errors import InputError
 from study_lib.measurement import Measurement
 from study_lib.thinned_design import ThinnedDesign
@@ -78,12 +78,12 @@ class Smoothing:
         box
             Where the input lies.
         """
-        judge, noise = likelihood_judge(held_out), noise_level(light_of(measurement))
+        judge = likelihood_judge(held_out)
         mixed = mean_object(members, shown)
         whole: np.ndarray = np.ones(measurement.object_shape, np.complex64)
 
         def losses(family: str, strength: float) -> Float[np.ndarray, " scan"]:
-            whole[box] = denoised(mixed, family, strength, noise)
+            whole[box] = denoised(mixed, family, strength, shown.noise)
             return judge(whole)
 
         plain = losses(NONE, 0.0)

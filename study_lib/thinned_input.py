@@ -18,12 +18,12 @@ from study_lib.denoiser_choice import (
     NONE,
     Box,
     DenoiserChoice,
+    LitPart,
     choose_denoiser,
     chosen,
-    light_of,
     likelihood_judge,
 )
-from study_lib.denoising import denoised, noise_level, slow_phasor
+from study_lib.denoising import denoised, slow_phasor
 from study_lib.measurement import Measurement
 from study_lib.solver import reconstruct_measurement
 
@@ -116,16 +116,17 @@ def choose(
     measurement, held_out
         Two independent parts of the same counts.
     """
-    after = choose_denoiser(solved, measurement, held_out)
+    lit = LitPart.of(measurement)
+    after = choose_denoiser(solved, lit, held_out)
     judge = likelihood_judge(held_out)
     losses = {
         (family, share * after.of_family[family]): judge(
-            alternate(measurement, solved, family, share * after.of_family[family])
+            alternate(measurement, solved, family, share * after.of_family[family], lit)
         )
         for family in ALTERNATING_FAMILIES
         for share in ALTERNATING_SHARES
     }
-    return ThinnedChoices(after, chosen(judge(after.applied(solved, measurement)), losses))
+    return ThinnedChoices(after, chosen(judge(after.applied(solved, lit)), losses))
 
 
 def thinned_input(
@@ -153,33 +154,34 @@ def thinned_input(
     """
     if solved is None:
         solved = reconstruct_measurement(measurement).object_
-    light = light_of(measurement)
-    noise = noise_level(light)
+    lit = LitPart.of(measurement)
     of_family, of_alternating = choices.after.of_family, choices.alternating.of_family
     inside = solved[box]
     images = {"solver": inside}
     for family, strength in of_family.items():
-        images[family] = denoised(inside, family, strength, noise)
+        images[family] = denoised(inside, family, strength, lit.noise)
     for family, factor in BESIDE:
-        images[f"{factor:g} {family}"] = denoised(inside, family, factor * of_family[family], noise)
+        images[f"{factor:g} {family}"] = denoised(
+            inside, family, factor * of_family[family], lit.noise
+        )
     for family, strength in of_alternating.items():
-        whole = alternate(measurement, solved, family, strength)
+        whole = alternate(measurement, solved, family, strength, lit)
         images[f"alternating {family}"] = whole[box]
     phasor = slow_phasor(inside)
-    data = CountsInBox.of(measurement, box)
+    data = CountsInBox.of(measurement, box, lit.light)
     gradient = data.change(torch.from_numpy(images[choices.base])).numpy() * phasor.conj()
     maps = (
         gradient.real,
         gradient.imag,
-        np.log10(light[box] + 1) / 3 - 0.5,
-        np.minimum(0.5 / np.sqrt(light[box] + 1e-3), 1),
+        np.log10(lit.light[box] + 1) / 3 - 0.5,
+        np.minimum(0.5 / np.sqrt(lit.light[box] + 1e-3), 1),
     )
     return ThinnedInput(
         candidates=torch.from_numpy(np.stack(list(images.values())) * phasor.conj()),
         phasor=torch.from_numpy(phasor),
         maps=torch.from_numpy(np.stack(maps).astype(np.float32)),
         base=list(images).index(choices.base),
-        noise=noise,
+        noise=lit.noise,
         names=tuple(images),
         data=data if with_data else None,
     )

@@ -5,7 +5,7 @@ import pytest
 from small_training import measurement_of, true_object
 
 from study_lib.alternating import alternate
-from study_lib.denoiser_choice import box_of, denoised_where_lit
+from study_lib.denoiser_choice import LitPart, box_of, denoised_where_lit
 from study_lib.residuals import pattern_residuals
 from study_lib.solver import reconstruct_measurement
 from study_lib.thinning import at_positions
@@ -22,7 +22,7 @@ def test_without_a_denoiser_it_only_explains_the_counts_better():
     measurement = measurement_of(photons=1e4)
     start = np.ones(measurement.object_shape, np.complex64)
 
-    found = alternate(measurement, start, "none", 0.0, epochs=6)
+    found = alternate(measurement, start, "none", 0.0, LitPart.of(measurement), epochs=6)
 
     before, after = (
         pattern_residuals(measurement, object_, measurement.probe).mean()
@@ -35,7 +35,7 @@ def test_what_no_pattern_lights_is_left_alone():
     measurement = measurement_of()
     start = np.full(measurement.object_shape, 0.5 + 0.5j, np.complex64)
 
-    found = alternate(measurement, start, "gaussian", 1.0, epochs=2)
+    found = alternate(measurement, start, "gaussian", 1.0, LitPart.of(measurement), epochs=2)
 
     outside = np.ones(measurement.object_shape, bool)
     outside[box_of(measurement)] = False
@@ -50,14 +50,15 @@ def test_few_positions_gain_more_than_by_denoising_afterwards(seed):
     index = np.sort(np.random.default_rng(seed).permutation(len(every.scan_index))[:16])
     measurement = at_positions(every, index)
     solved = reconstruct_measurement(measurement).object_
-    box = box_of(measurement)
+    lit = LitPart.of(measurement)
+    box = lit.box
 
     after = min(
-        phase_error(denoised_where_lit(solved, measurement, "total_variation", strength), box)
+        phase_error(denoised_where_lit(solved, lit, "total_variation", strength), box)
         for strength in (0.25, 0.5, 1.0, 2.0)
     )
     alternating = min(
-        phase_error(alternate(measurement, solved, "total_variation", strength), box)
+        phase_error(alternate(measurement, solved, "total_variation", strength, lit), box)
         for strength in (0.06, 0.12, 0.25, 0.5)
     )
 

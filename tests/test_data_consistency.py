@@ -6,14 +6,14 @@ import torch
 from small_training import measurement_of, true_object
 
 from study_lib.data_consistency import DAMPING, CountsInBox, LearnedSteps
-from study_lib.denoiser_choice import box_of
+from study_lib.denoiser_choice import box_of, light_of
 from study_lib.forward import corners_of, expected_counts, patches_at, probes_at
 
 
 @pytest.fixture(scope="module")
 def data():
     measurement = measurement_of(photons=1e6)
-    return CountsInBox.of(measurement, box_of(measurement))
+    return CountsInBox.of(measurement, box_of(measurement), light_of(measurement))
 
 
 def rates_of(object_: torch.Tensor, data: CountsInBox) -> torch.Tensor:

@@ -8,6 +8,7 @@ from small_training import measurement_of, true_object
 from study_lib.denoiser_choice import (
     NONE,
     DenoiserChoice,
+    LitPart,
     box_of,
     choose_denoiser,
     chosen,
@@ -15,8 +16,9 @@ from study_lib.denoiser_choice import (
     light_of,
     likelihood_judge,
 )
-from study_lib.forward import exit_waves, expected_counts
+from study_lib.forward import exit_waves, expected_counts, illumination
 from study_lib.solver import reconstruct_measurement
+from study_lib.thinned_input import choose, thinned_input
 from study_lib.thinning import thinned
 
 PATTERNS = 400
@@ -107,8 +109,9 @@ def test_few_photons_want_a_denoiser_and_a_perfect_object_wants_none():
     part, held_out = thinned(measurement, 0.8, np.random.default_rng(4))
     solved = reconstruct_measurement(part).object_
 
-    noisy = choose_denoiser(solved, part, held_out)
-    perfect = choose_denoiser(true_object(), part, held_out)
+    lit_part = LitPart.of(part)
+    noisy = choose_denoiser(solved, lit_part, held_out)
+    perfect = choose_denoiser(true_object(), lit_part, held_out)
 
     assert noisy.family != NONE
     assert perfect.family == NONE
@@ -119,7 +122,25 @@ def test_few_photons_want_a_denoiser_and_a_perfect_object_wants_none():
         ratio = (object_ * truth.conj())[lit]
         return float(np.abs(np.angle(ratio * np.exp(-1j * np.angle(ratio.sum())))).mean())
 
-    assert error(noisy.applied(solved, part)) < 0.95 * error(solved)
+    assert error(noisy.applied(solved, lit_part)) < 0.95 * error(solved)
+
+
+def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(monkeypatch):
+    measurement = measurement_of(photons=1e3)
+    part, held_out = thinned(measurement, 0.8, np.random.default_rng(4))
+    solved = reconstruct_measurement(part).object_
+    passes = []
+
+    def counted(*arguments):
+        passes.append(arguments)
+        return illumination(*arguments)
+
+    monkeypatch.setattr("study_lib.denoiser_choice.illumination", counted)
+
+    choices = choose(solved, part, held_out)
+    assert len(passes) == 1
+    thinned_input(part, choices, box_of(part), solved)
+    assert len(passes) == 2
 
 
 def test_what_no_pattern_lights_is_left_alone():
@@ -127,7 +148,7 @@ def test_what_no_pattern_lights_is_left_alone():
     object_ = np.random.default_rng(1).random(measurement.object_shape).astype(np.complex64)
     before = object_.copy()
 
-    result = denoised_where_lit(object_, measurement, "gaussian", 2.0)
+    result = denoised_where_lit(object_, LitPart.of(measurement), "gaussian", 2.0)
 
     box = box_of(measurement)
     changed = result != object_

@@ -14,6 +14,7 @@ from study_lib import records, thinned_job
 from study_lib.arms import ArmRequest, arms_of
 from study_lib.cli import main
 from study_lib.denoised_arm import DENOISER, read_denoiser
+from study_lib.denoiser_choice import LitPart
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
 from study_lib.measurement import load_measurement
@@ -233,7 +234,7 @@ def test_the_denoiser_is_chosen_on_the_train_split_and_used_on_both(
         request = request_of(matrix, artifacts, split)
         arms = arms_of(matrix[1])
         plain, smooth = (arms[f"{algorithm.lower()}{kind}"](request) for kind in ("", "-denoised"))
-        expected = choice.applied(plain.object_, request.measurement)
+        expected = choice.applied(plain.object_, LitPart.of(request.measurement))
         np.testing.assert_array_equal(smooth.object_, expected)
         assert smooth.training_cpu_s == written["choice_cpu_s"]
         assert choice.family in smooth.knows
