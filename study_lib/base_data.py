@@ -146,10 +146,8 @@ def _lit_parts(
     The measure is the median illumination over the rectangle of the scan positions.
     """
     shape = (object_shape[0], object_shape[1])
-    photons = np.zeros(shape)
-    for start in range(0, len(positions_px), CHUNK):
-        chunk = torch.from_numpy(positions_px[start : start + CHUNK])
-        photons += illumination(torch.from_numpy(probe), chunk, shape).numpy()
+    places = torch.from_numpy(positions_px)
+    photons: np.ndarray = illumination(torch.from_numpy(probe), places, shape).numpy()
     first = np.floor(positions_px.min(axis=0)).astype(int)
     last = np.ceil(positions_px.max(axis=0)).astype(int) + 1
     median = np.median(photons[first[0] : last[0], first[1] : last[1]])

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from study_lib.fourier import power_spectrum, shift
 
+SUMMED_PIXELS = 2**23  # of shifted probes at once: some 300 MB in single precision
+
 
 def corners_of(positions_px: Float[Tensor, "scan 2"], side: int) -> Int[Tensor, "scan 2"]:
     """Return the (row, column) of the first pixel of each patch of ``side`` pixels."""
@@ -136,10 +138,26 @@ def illumination(
 ) -> Float[Tensor, "oy ox"]:
     """Return the photons that land on each object pixel over the whole scan.
 
+    Patches are added in the order of the scan, some at a time, so that memory stays bounded.
+
+    Raises
+    ------
+    ValueError
+        If a patch leaves the object; names the first such scan position.
+
     References
     ----------
     It sets the photon limit of every pixel: Wei et al., Phys. Rev. A 102, 043516 (2020),
     doi:10.1103/PhysRevA.102.043516
     """
-    powers = probes_at(probe, positions_px).abs() ** 2
-    return add_patches(powers, corners_of(positions_px, probe.shape[-1]), object_shape)
+    side = probe.shape[-1]
+    corners = corners_of(positions_px, side)
+    require_inside(corners, side, object_shape)
+    light = probe.real.new_zeros(object_shape[0] * object_shape[1])
+    count = max(1, SUMMED_PIXELS // side**2)
+    for start in range(0, len(corners), count):
+        part = slice(start, start + count)
+        powers = probes_at(probe, positions_px[part]).abs() ** 2
+        indices = pixel_indices(corners[part], side, object_shape)
+        light.index_add_(0, indices.flatten(), powers.flatten())
+    return light.reshape(object_shape)

@@ -122,6 +122,32 @@ def test_illumination_holds_the_photons_of_every_position(probe, positions_px):
     assert float(light.sum()) == pytest.approx(photons * len(positions_px), rel=1e-12)
 
 
+def test_light_is_summed_some_patches_at_a_time_and_to_the_same_bits(
+    probe, positions_px, monkeypatch
+):
+    at_once = illumination(probe, positions_px, (40, 36))
+    made = []
+
+    def watched(*arguments):
+        made.append(probes_at(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr("study_lib.forward.SUMMED_PIXELS", 2 * SIDE**2 + 1)
+    monkeypatch.setattr("study_lib.forward.probes_at", watched)
+    in_parts = illumination(probe, positions_px, (40, 36))
+
+    assert max(map(len, made)) == 2 < len(positions_px)
+    np.testing.assert_array_equal(in_parts.numpy(), at_once.numpy())
+
+
+def test_a_patch_outside_is_named_by_its_place_in_the_whole_scan(probe, monkeypatch):
+    monkeypatch.setattr("study_lib.forward.SUMMED_PIXELS", SIDE**2)
+    positions_px = torch.tensor([(8.0, 8.0), (32.0, 28.0), (33.0, 8.0)]).double()
+
+    with pytest.raises(ValueError, match="scan position 2 of 3 leaves the object"):
+        illumination(probe, positions_px, (40, 36))
+
+
 def test_shifted_probes_stay_on_their_grid(probe, positions_px):
     """The whole part of a position never moves the probe, only its fraction does."""
     torch.testing.assert_close(probes_at(probe, positions_px), probes_at(probe, positions_px + 4))
