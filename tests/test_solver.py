@@ -467,6 +467,18 @@ def test_what_cannot_be_solved_is_refused(noisy, change, message):
         require_solvable(**{"bad_pixels": None} | noisy | change(noisy))
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+def test_the_first_bad_pattern_is_named_however_many_are_checked_at_once(
+    noisy, monkeypatch, at_once
+):
+    monkeypatch.setattr("study_lib.solver_settings.CHECKED", at_once)
+    amplitudes = noisy["amplitudes"].copy()
+    amplitudes[5, 0, 0], amplitudes[7, 1, 1] = -1, np.inf
+
+    with pytest.raises(InputError, match=f"amplitudes: pattern 5 of {len(amplitudes)} has"):
+        require_solvable(**{"bad_pixels": None} | noisy | {"amplitudes": amplitudes})
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
