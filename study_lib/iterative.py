@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,7 @@ def run_algorithm(
     StudyError
         If pty-chi is absent, or the numbers do not stay finite.
     """
-    require_solvable(
-        measurement.amplitudes,
-        measurement.positions_px,
-        measurement.probe,
-        measurement.object_shape,
-        measurement.bad_pixels,
-    )
-    run = _solver if algorithm == SOLVER else _engine(algorithm)
+    run = _solver if algorithm == SOLVER else partial(_engine, algorithm)
     found = run(measurement, design, seed, progress)
     if not (np.isfinite(found.object_).all() and np.isfinite(found.probe).all()):
         raise StudyError(f"{algorithm}: object or probe are not finite; nothing was written")
@@ -116,40 +110,46 @@ def _solver(
 
 def _engine(
     algorithm: str,
-) -> Callable[[Measurement, IterativeDesign, int, Progress | None], IterativeResult]:
-    def run(
-        measurement: Measurement, design: IterativeDesign, seed: int, progress: Progress | None
-    ) -> IterativeResult:
-        lsqml = algorithm == "LSQML"
-        found = ptychi_engine.reconstruct(
-            algorithm=algorithm,
-            amplitudes=measurement.amplitudes,
-            positions_px=measurement.positions_px,
-            probe=measurement.probe,
-            object_shape=measurement.object_shape,
-            bad_pixels=measurement.bad_pixels,
-            epochs=design.epochs,
-            batch_size=design.batch_size,
-            noise_model=design.noise_model if lsqml else "gaussian",
-            momentum=design.momentum if lsqml else 0.0,
-            seed=seed,
-            refine_probe=design.probe == "refine",
-            progress=progress,
-        )
-        residuals = pattern_residuals(measurement, found.object_, found.probe)
-        return IterativeResult(
-            object_=found.object_,
-            probe=found.probe,
-            losses=found.losses,
-            wall_s=found.wall_s,
-            residuals=residuals,
-            cpu_s=found.cpu_s,
-            stop="epochs used up",
-            remarks=(*_lonely(measurement), *_doubts(residuals, measurement)),
-            options=found.options,
-        )
-
-    return run
+    measurement: Measurement,
+    design: IterativeDesign,
+    seed: int,
+    progress: Progress | None,
+) -> IterativeResult:
+    require_solvable(
+        measurement.amplitudes,
+        measurement.positions_px,
+        measurement.probe,
+        measurement.object_shape,
+        measurement.bad_pixels,
+    )
+    lsqml = algorithm == "LSQML"
+    found = ptychi_engine.reconstruct(
+        algorithm=algorithm,
+        amplitudes=measurement.amplitudes,
+        positions_px=measurement.positions_px,
+        probe=measurement.probe,
+        object_shape=measurement.object_shape,
+        bad_pixels=measurement.bad_pixels,
+        epochs=design.epochs,
+        batch_size=design.batch_size,
+        noise_model=design.noise_model if lsqml else "gaussian",
+        momentum=design.momentum if lsqml else 0.0,
+        seed=seed,
+        refine_probe=design.probe == "refine",
+        progress=progress,
+    )
+    residuals = pattern_residuals(measurement, found.object_, found.probe)
+    return IterativeResult(
+        object_=found.object_,
+        probe=found.probe,
+        losses=found.losses,
+        wall_s=found.wall_s,
+        residuals=residuals,
+        cpu_s=found.cpu_s,
+        stop="epochs used up",
+        remarks=(*_lonely(measurement), *_doubts(residuals, measurement)),
+        options=found.options,
+    )
 
 
 def _lonely(measurement: Measurement) -> tuple[str, ...]:

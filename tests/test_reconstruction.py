@@ -24,6 +24,7 @@ from study_lib.paths import view_path
 from study_lib.reconstruction_job import reconstruct_view, run_reconstruction_job
 from study_lib.reconstruction_jobs import RESULT, build_reconstruction_jobs
 from study_lib.residuals import pattern_residuals
+from study_lib.solver_settings import require_solvable
 
 DOSES = (1e3, 1e4, 1e5)
 KEY = "dose_1000/dense/test/solver"
@@ -402,6 +403,22 @@ def broken(measurement: Measurement, kind: str) -> Measurement:
 def test_what_cannot_be_reconstructed_is_refused(matrix, algorithm, kind, message):
     with pytest.raises(InputError, match=message):
         run_algorithm(algorithm, broken(measurement_of(matrix), kind), matrix[1].iterative, seed=1)
+
+
+@pytest.mark.parametrize("algorithm", ["solver", "LSQML"])
+def test_the_patterns_are_checked_once(matrix, algorithm, monkeypatch):
+    checks = []
+
+    def counted(*arguments):
+        checks.append(arguments)
+        return require_solvable(*arguments)
+
+    for module in ("iterative", "solver"):
+        monkeypatch.setattr(f"study_lib.{module}.require_solvable", counted)
+
+    run_algorithm(algorithm, measurement_of(matrix), matrix[1].iterative, seed=1)
+
+    assert len(checks) == 1
 
 
 @pytest.mark.parametrize("algorithm", ["solver", "LSQML", "rPIE", "BH", "autodiff"])
