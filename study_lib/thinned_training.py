@@ -96,7 +96,7 @@ def train_thinned(
     StudyError
         If the loss is no longer a number.
     TrainingStopped
-        If SIGTERM or Ctrl-C came; the last step is kept.
+        If SIGTERM or Ctrl-C came, with ``checkpoints``; the last step, if any, is kept.
     """
     scan = len(measurement.positions_px)
     if scan < FEWEST_PATTERNS:
@@ -159,9 +159,12 @@ class _Training:
             self.measurement, design.judged_share, generator(self.seed, "thinned choice")
         )
         self.scene = Scene.of(part, self.box)
-        solved = reconstruct_measurement(part).object_
+        solved = reconstruct_measurement(
+            part, progress=lambda done, count, loss: self._end_if_asked()
+        ).object_
         self.choices = choose(solved, part, held_out)
         self.tell("choose", 1, 1, math.nan)
+        self._end_if_asked()
         sets = thinned_sets(
             part,  # what was kept back for the choices teaches nothing
             self.choices,
@@ -170,7 +173,7 @@ class _Training:
             photon_shares=design.photon_shares,
             kept_positions=design.kept_positions,
             random=generator(self.seed, "thinned sets"),
-            progress=lambda done, count: self.tell("thin", done, count, math.nan),
+            progress=self._thinned,
             with_data=design.data_steps > 0,
         )
         self.sets = [replace(one, shown=self.seen_as(one.shown)) for one in sets]
@@ -205,6 +208,17 @@ class _Training:
             seen_as=self.seen_as,
         )
         return ensemble, self.records
+
+    def _thinned(self, done: int, count: int) -> None:
+        self.tell("thin", done, count, math.nan)
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """End before the steps of this session; those of an earlier one are kept as they are."""
+        if self.stop.made:
+            raise TrainingStopped(
+                "asked to end while the training was prepared; it starts from what is kept"
+            )
 
     def _trust(self, smoothing: Smoothing) -> Trust:
         whole = [one for one in self.sets if one.is_whole]

@@ -1,5 +1,6 @@
 """Training by thinned counts: repeatable, taken up again, and never worse than its base."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 from small_training import measurement_of, true_object
 
+from study_lib import thinned_training
 from study_lib.checkpoints import LAST, read_checkpoint
+from study_lib.computing import TrainingStopped
 from study_lib.denoiser_choice import box_of
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts
@@ -205,6 +208,43 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     assert [(one.member, one.step, one.loss) for one in records] == [
         (one.member, one.step, one.loss) for one in trained[1]
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("asked_in", "told"), [("choose", ["choose"]), ("thin", ["choose", "thin"])]
+)
+def test_a_stop_while_the_training_is_prepared_comes_at_once(
+    measurement, tmp_path, number, asked_in, told
+):
+    seen, handler = [], signal.getsignal(number)
+
+    def ask(what, done, total, loss):
+        seen.append(what)
+        if what == asked_in:
+            signal.raise_signal(number)
+
+    with pytest.raises(TrainingStopped, match="while the training was prepared"):
+        train_thinned(measurement, DESIGN, seed=4, checkpoints=tmp_path, progress=ask)
+
+    assert seen == told
+    assert signal.getsignal(number) is handler
+
+
+def test_a_stop_in_the_first_epoch_of_the_solver_waits_for_no_choice(
+    measurement, tmp_path, monkeypatch
+):
+    strip = thinned_training._strip
+
+    def ask(*given):
+        signal.raise_signal(signal.SIGTERM)
+        return strip(*given)
+
+    monkeypatch.setattr(thinned_training, "_strip", ask)
+    monkeypatch.setattr(thinned_training, "choose", lambda *given: pytest.fail("went on"))
+
+    with pytest.raises(TrainingStopped, match="while the training was prepared"):
+        train_thinned(measurement, DESIGN, seed=4, checkpoints=tmp_path)
 
 
 def test_a_finished_training_is_not_trained_again(measurement, trained, checkpoints):
