@@ -204,31 +204,15 @@ def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> 
     InputError
         If the patterns are of another size than those learned from.
     """
-    side = measurement.probe.shape[-1]
-    if side != ensemble.side_px:
-        raise InputError(
-            f"patterns of {side} pixels, but pinn-thinned was trained on {ensemble.side_px}; use "
-            "the ensemble of their own view"
-        )
-    box = box_of(measurement)
-    lit = light_of(measurement)[box] > 0
-
-    def pasted(part: np.ndarray, beyond: float) -> np.ndarray:
-        whole: np.ndarray = np.full(measurement.object_shape, beyond, part.dtype)
-        whole[box] = np.where(lit, part, beyond)
-        return whole
-
-    with_data = ensemble.design.data_steps > 0
-    shown = ensemble.seen_as(thinned_input(measurement, ensemble.choices, box, with_data=with_data))
-    base = mean = shown.base_object.numpy()
+    shown = _shown(ensemble, measurement)
+    base = shown.base_object.numpy()
+    each = _objects_of_members(ensemble, shown)
+    mean = _object_of(ensemble, shown, each)
     spread: np.ndarray = np.zeros(base.shape, np.float32)
-    if ensemble.trust.given:
-        with torch.no_grad():
-            each = [member.object_of(shown).numpy() for member in ensemble.members]
+    if each:
         smooth = ensemble.smoothing.applied
-        mean = smooth(np.mean(each, axis=0), shown.noise)
         spread = phase_std([smooth(one, shown.noise) for one in each], mean)
-    return ThinnedResult(pasted(mean, 1.0), pasted(base, 1.0), pasted(spread, 0.0))
+    return ThinnedResult(*_pasted(measurement, (mean, 1.0), (base, 1.0), (spread, 0.0)))
 
 
 def photon_spread(
@@ -248,14 +232,60 @@ def photon_spread(
         Draws the thinnings.
     """
     share = ensemble.design.judged_share
-    objects = [
-        reconstruct_thinned(ensemble, thinned(measurement, share, random)[0]).object_
-        for _ in range(ensemble.design.thinnings)
-    ]
+    objects = []
+    for _ in range(ensemble.design.thinnings):
+        part, _ = thinned(measurement, share, random)
+        shown = _shown(ensemble, part)
+        object_ = _object_of(ensemble, shown, _objects_of_members(ensemble, shown))
+        objects += _pasted(part, (object_, 1.0))
     lit = light_of(measurement) > 0
     spread = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
     scaled: np.ndarray = spread * np.float32((share / (1 - share)) ** 0.5)
     return scaled
+
+
+def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
+    """Return what the networks see of a measurement, in its box."""
+    side = measurement.probe.shape[-1]
+    if side != ensemble.side_px:
+        raise InputError(
+            f"patterns of {side} pixels, but pinn-thinned was trained on {ensemble.side_px}; use "
+            "the ensemble of their own view"
+        )
+    box, with_data = box_of(measurement), ensemble.design.data_steps > 0
+    return ensemble.seen_as(thinned_input(measurement, ensemble.choices, box, with_data=with_data))
+
+
+def _objects_of_members(
+    ensemble: ThinnedEnsemble, shown: ThinnedInput
+) -> list[Complex[np.ndarray, "y x"]]:
+    """Return the object of every member, not smoothed; none, if they are not trusted."""
+    if not ensemble.trust.given:
+        return []
+    with torch.no_grad():
+        return [member.object_of(shown).numpy() for member in ensemble.members]
+
+
+def _object_of(
+    ensemble: ThinnedEnsemble, shown: ThinnedInput, each: Sequence[Complex[np.ndarray, "y x"]]
+) -> Complex[np.ndarray, "y x"]:
+    """Return the smoothed mean of the members' objects, or the base where there are none."""
+    if not each:
+        base: np.ndarray = shown.base_object.numpy()
+        return base
+    return ensemble.smoothing.applied(np.mean(each, axis=0), shown.noise)
+
+
+def _pasted(measurement: Measurement, *parts: tuple[np.ndarray, float]) -> list[np.ndarray]:
+    """Return parts in the frame of the positions, each with its value where no light falls."""
+    box = box_of(measurement)
+    lit = light_of(measurement)[box] > 0
+    wholes = []
+    for part, beyond in parts:
+        whole: np.ndarray = np.full(measurement.object_shape, beyond, part.dtype)
+        whole[box] = np.where(lit, part, beyond)
+        wholes.append(whole)
+    return wholes
 
 
 def phase_std(

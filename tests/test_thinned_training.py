@@ -11,7 +11,7 @@ from small_training import measurement_of, true_object
 from study_lib import thinned_training
 from study_lib.checkpoints import LAST, read_checkpoint
 from study_lib.computing import TrainingStopped
-from study_lib.denoiser_choice import box_of
+from study_lib.denoiser_choice import box_of, light_of
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.solver import reconstruct_measurement
@@ -431,6 +431,32 @@ def test_the_spread_over_thinnings_is_that_over_repeated_experiments():
 
     ratio = np.sqrt((told[lit] ** 2).mean() / (found[lit] ** 2).mean())
     assert 0.67 < ratio < 1.5
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_spread_over_thinnings_is_that_of_whole_results_without_their_members_smoothed(
+    measurement, trained, trusted, monkeypatch
+):
+    gain = 1.0 if trusted else -1.0
+    ensemble = replace(trained[0], trust=Trust(gain_nats=gain, standard_error_nats=0.1))
+    share, thinnings = DESIGN.judged_share, DESIGN.thinnings
+    random = np.random.default_rng(5)
+    objects = [
+        reconstruct_thinned(ensemble, thinned(measurement, share, random)[0]).object_
+        for _ in range(thinnings)
+    ]
+    smoothed = []
+    applied = Smoothing.applied
+    monkeypatch.setattr(
+        Smoothing, "applied", lambda *given: smoothed.append(given) or applied(*given)
+    )
+
+    told = photon_spread(ensemble, measurement, np.random.default_rng(5))
+
+    lit = light_of(measurement) > 0
+    whole = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
+    np.testing.assert_array_equal(told, whole * np.float32((share / (1 - share)) ** 0.5))
+    assert len(smoothed) == (thinnings if trusted else 0)
 
 
 def test_the_mean_object_is_the_mean_over_members(measurement, choices):
