@@ -59,6 +59,8 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     patterns = {split: int(mask.sum()) for split, mask in masks.items()}
     pixels = design.patch_size_px**2
     datasets = len(design.doses) * design.replicates
+    # Amplitudes of the splits and, once more, of the views; complex true patches of the splits.
+    pixel_bytes = 4 + 4 + 8 * design.object_patches
     return {
         "preset": design.preset,
         "digest": design.digest,
@@ -80,7 +82,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
             name: one.model_dump()
             for name, one in resources_of(design, sizes, jobs, costs_s).items()
         },
-        "estimated_disk_gb": 4e-9 * pixels * sum(patterns.values()) * datasets * 2,
+        "estimated_disk_gb": 1e-9 * pixel_bytes * pixels * sum(patterns.values()) * datasets,
     }
 
 

@@ -50,6 +50,7 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
         thinned = design.thinned
         shown = thinned.members * thinned.steps * min(thinned.patterns_per_step, patterns)
         thinnings = (thinned.sets + THINNINGS_TO_CHOOSE) * patterns
+        thinnings += sizes[str(view), "test"][0]  # the object that is scored at the end
         return pixels * (THINNING_S_PER_PIXEL * thinnings + STEP_S_PER_PIXEL * shown)
     if job.notebook == "04_reconstruct":
         iterative = design.iterative
@@ -63,5 +64,8 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
             per_pattern_s *= 2
         return per_pattern_s * pixels * patterns
     if job.notebook == "05_compare":
-        return LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves * pixels * patterns
+        per_pattern_s = LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves
+        if design.thinned is not None:  # its object, and those whose spread is shown
+            per_pattern_s += THINNING_S_PER_PIXEL * (1 + design.thinned.thinnings)
+        return per_pattern_s * pixels * patterns
     return 0.0

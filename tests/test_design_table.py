@@ -11,6 +11,7 @@ from study_lib.cli import main
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
 from study_lib.design_table import derived_matrix, table_text
+from study_lib.generation import generate_dose
 from study_lib.paths import dataset_path, view_path
 from study_lib.plan import plan_jobs
 from study_lib.presets import load_design
@@ -83,6 +84,18 @@ def test_more_epochs_and_doses_take_longer(tiny_design_with):
     ]
 
     assert min(minutes[1:]) > minutes[0]
+
+
+def test_the_true_patches_take_the_disk_space_that_is_told(tiny_design_with, tmp_path):
+    told, found = [], []
+    for patches in ("false", "true"):
+        design = tiny_design_with(f"object_patches={patches}")
+        told.append(1e9 * derived(design)["estimated_disk_gb"])
+        for dose in design.doses:
+            generate_dose(design, dose, tmp_path / patches)
+        found.append(sum(path.stat().st_size for path in (tmp_path / patches).rglob("*.npz")))
+
+    assert told[1] - told[0] == pytest.approx(found[1] - found[0], rel=0.05)
 
 
 def test_the_command_prints_the_whole_matrix(capsys):

@@ -65,6 +65,37 @@ def test_ten_times_the_patterns_ask_for_more_memory_and_time():
     assert many[train].runtime_min > 5 * few[train].runtime_min
 
 
+def test_what_improves_the_object_by_thinned_counts_costs_wherever_it_is_done():
+    """Training ends with an object of the test split; a comparison makes one for each thinning."""
+    design = load_design("laptop")
+    more = [
+        design.model_copy(update={"thinned": thinned})
+        for thinned in (None, design.thinned, changed(design, thinnings=8))
+    ]
+
+    without, few, many = (costs(one, {"train": 700, "test": 700}) for one in more)
+    tested = costs(design, {"train": 700, "test": 7000})
+
+    for compare in (name for name in few if name.startswith("05_compare")):
+        each_s = (many[compare] - few[compare]) / (8 - design.thinned.thinnings)
+        assert few[compare] - without[compare] == pytest.approx(
+            (1 + design.thinned.thinnings) * each_s
+        )
+        assert each_s > 0
+    for train in (name for name in few if name.startswith("03_train_thinned")):
+        assert tested[train] > few[train]
+
+
+def changed(design, **settings):
+    return design.thinned.model_copy(update=settings)
+
+
+def costs(design, patterns):
+    """Return what the jobs of a design cost whose views all have so many patterns, by split."""
+    sizes = {(view.name, split): (n, n) for view in design.views for split, n in patterns.items()}
+    return job_costs(design, sizes, plan_jobs(design))
+
+
 def test_resources_are_read_back_and_may_be_edited(tmp_path):
     jobs = plan_jobs(load_design("smoke"))
     first, *others = jobs
