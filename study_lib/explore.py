@@ -15,7 +15,7 @@ from study_lib.archive import read_npz
 from study_lib.design import SPLITS
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.measurement import Measurement, load_measurement
+from study_lib.measurement import Measurement, counts_of, load_measurement, pattern_count
 from study_lib.paths import comparison_folder, view_path
 from study_lib.probe import probe_diameter_px
 from study_lib.runs import Run
@@ -67,7 +67,7 @@ class Explorer:
     def pattern_choice(self, index: int) -> dict[str, Choice]:
         """Return the patterns of the view with the most of them."""
         sizes = [
-            len(load_measurement(self._view_path(dose, view.name, split)).scan_index)
+            pattern_count(self._view_path(dose, view.name, split))
             for dose in self.run.design.doses[:1]
             for view in self.run.design.views
             for split in SPLITS
@@ -90,7 +90,7 @@ class Explorer:
         found = self.condition(dose, view, split)
         index = min(index, len(found.measurement.scan_index) - 1)
         return figures_explore.pattern_and_place(
-            found.measurement.counts[index],
+            counts_of(found.measurement.amplitudes[index]),
             found.measurement.positions_px - found.origin_px,
             index,
             found.objects["truth"],

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
+from study_lib.archive import open_npz
 from study_lib.contract import load_dataset
 from study_lib.errors import InputError
 
@@ -32,9 +33,30 @@ class Measurement:
 
     @property
     def counts(self) -> Float[np.ndarray, "scan n n"]:
-        """Photons per detector pixel; whole numbers again after the rounding of the root."""
-        counts: np.ndarray = np.round(self.amplitudes**2)
-        return counts
+        """Photons per detector pixel of every pattern, computed anew at each access."""
+        return counts_of(self.amplitudes)
+
+
+def counts_of(amplitudes: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Return the photons behind amplitudes: whole numbers again after the rounding of the root."""
+    counts: np.ndarray = np.round(amplitudes**2)
+    return counts
+
+
+def pattern_count(path: Path) -> int:
+    """Return how many patterns a dataset file holds, by its headers alone.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or has no stack of patterns.
+    """
+    with open_npz(path) as archive:
+        member = archive.members.get("diffraction")
+        if member is None or len(member.shape) != 3:
+            found = "no diffraction" if member is None else f"diffraction of shape {member.shape}"
+            raise InputError(f"{path}: {found}; give a dataset with patterns (scan, n, n)")
+        return member.shape[0]
 
 
 def load_measurement(path: Path) -> Measurement:

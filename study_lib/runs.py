@@ -1,5 +1,6 @@
 """A run's folder: its design, its base data, where its phases keep their files."""
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,7 +88,7 @@ def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) 
         return found
     if base_npz:
         with atomic_path(folder / BASE_FILE) as temporary:
-            temporary.write_bytes(base_npz.read_bytes())
+            shutil.copyfile(base_npz, temporary)
     first, *others = design.repetitions
     for other in others:
         nested = folder / replicate_folder(other.replicate) / DESIGN_FILE

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from study_lib.archive import NpzArchive
 from study_lib.errors import InputError
 from study_lib.explore import Explorer, phase_along
 from study_lib.files import write_json, write_npz
-from study_lib.measurement import load_measurement
-from study_lib.paths import comparison_folder, dataset_path
+from study_lib.measurement import Measurement, load_measurement, pattern_count
+from study_lib.paths import comparison_folder, dataset_path, view_path
 from study_lib.runs import Run
 
 CONDITION = (10000.0, "baseline", "test")
@@ -76,6 +77,38 @@ def test_the_pattern_shown_is_the_one_asked_for(explorer):
     np.testing.assert_allclose(marked, measurement.positions_px[7][::-1] - (9, 40))
     last = explorer.pattern(*CONDITION, 10**6)
     assert f"position {len(measurement.scan_index)} of" in last.axes[1].get_title()
+
+
+def test_patterns_are_counted_without_reading_one(explorer, monkeypatch):
+    roots = explorer.run.root("C"), explorer.run.root("D")
+    dose, design = CONDITION[0], explorer.run.design
+    paths = [
+        view_path(*roots, dose, view.name, split)
+        for view in design.views
+        for split in ("train", "test")
+    ]
+    sizes = [len(load_measurement(path).scan_index) for path in paths]
+    monkeypatch.setattr(NpzArchive, "read", lambda *given: pytest.fail("read"))
+
+    assert [pattern_count(path) for path in paths] == sizes
+    assert explorer.pattern_choice(3)["index"].highest == max(sizes) - 1
+
+
+def test_a_pattern_is_shown_without_counting_the_others(explorer, monkeypatch):
+    monkeypatch.setattr(Measurement, "counts", property(lambda self: pytest.fail("all counted")))
+
+    explorer.pattern(*CONDITION, 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "found"),
+    [({"object": np.ones(3)}, "no diffraction"), ({"diffraction": np.ones(3)}, r"shape \(3,\)")],
+)
+def test_a_file_without_patterns_has_no_count_of_them(tmp_path, arrays, found):
+    write_npz(tmp_path / "other.npz", arrays, {})
+
+    with pytest.raises(InputError, match=rf"other\.npz: .*{found}; give a dataset with patterns"):
+        pattern_count(tmp_path / "other.npz")
 
 
 def test_objects_and_cut_carry_their_condition(explorer):

@@ -1,11 +1,13 @@
 """A run with replicates: the same study again inside its folder, with other seeds."""
 
 import csv
+import filecmp
 import itertools
 import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,25 @@ def test_replicates_share_the_base_data(phase_c, tmp_path):
     assert nested.base_npz is not None
     assert nested.base_npz.samefile(run.folder / BASE_FILE)
     assert [path.name for path in (run.folder / "replicate_1").iterdir()] == ["design.json"]
+
+
+def test_base_data_larger_than_memory_are_taken_over(design, tmp_path):
+    base, size = tmp_path / "measured.npz", 2**25
+    with base.open("wb") as file:
+        file.write(b"first")
+        file.truncate(size - 4)
+        file.seek(0, os.SEEK_END)
+        file.write(b"last")
+
+    tracemalloc.start()
+    try:
+        run = create_run(tmp_path / "run", design, base)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < size / 8
+    assert filecmp.cmp(base, run.folder / BASE_FILE, shallow=False)
 
 
 def test_a_changed_design_of_a_replicate_is_a_fault(design, tmp_path):
