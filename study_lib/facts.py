@@ -123,6 +123,7 @@ def _gather(
         if totals is not None:
             flat = slab.reshape(len(slab), -1)
             flat = flat if flat.dtype.kind in "fc" else flat.astype(np.float64)
+            flat = flat.astype(np.result_type(flat, np.float32), copy=False)  # half ends at 65504
             with np.errstate(all="ignore"):  # what is not finite has been counted above
                 squares = np.vecdot(flat, flat).real
             totals[part if axis == 0 else slice(None)] += squares

@@ -17,6 +17,7 @@ from study_lib.contract import (
 )
 from study_lib.contract_metadata import DETECTOR_SETTINGS
 from study_lib.errors import InputError
+from study_lib.facts import facts_of_array
 from study_lib.forward import corners_of, patches_at
 from study_lib.scene_design import DetectorDesign
 
@@ -310,6 +311,24 @@ def test_metadata_that_agree_with_the_patterns_pass():
     }
 
     assert check_arrays(good_arrays(), metadata)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
+def test_photons_are_added_up_beyond_the_range_of_the_type_they_are_stored_in(dtype):
+    """Half precision ends at 65504, below the photons of a bright pattern."""
+    random = np.random.default_rng(1)
+    patterns = np.sqrt(random.poisson(2000.0, (COUNT, SIDE, SIDE))).astype(dtype)
+    photons = (patterns.astype(np.float64) ** 2).sum(axis=(1, 2))
+
+    totals = facts_of_array(patterns).totals
+    report = check_arrays(
+        good_arrays() | {"diffraction": patterns},
+        {"domain": "amplitude", "photons_per_pattern_measured": photons.mean()},
+    )
+
+    assert photons.min() > 65504
+    np.testing.assert_allclose(totals, photons, rtol=1e-5)
+    assert not [one for one in report.violations if "photons_per_pattern" in one.found]
 
 
 @pytest.mark.parametrize(
