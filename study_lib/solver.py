@@ -166,7 +166,7 @@ def _prepared(
     wave = torch.from_numpy(probe.astype(np.complex64)).to(device)
     positions = torch.from_numpy(positions_px.astype(np.float64)).to(device)
     model = pattern_model(roots, positions, scored.to(device), held_out.to(device), settings)
-    modulus = _uniform_modulus(roots, wave, scored.to(device))
+    modulus = _uniform_modulus(roots, wave, scored.to(device), model.chunk)
     pixels = model.box[0] * model.box[1]
     start = Estimate(
         torch.full((pixels,), modulus, dtype=torch.complex64, device=device), wave, positions
@@ -200,11 +200,21 @@ def pattern_model(
 
 
 def _uniform_modulus(
-    roots: Float[Tensor, "scan n n"], probe: Complex[Tensor, "n n"], scored: Bool[Tensor, "n n"]
+    roots: Float[Tensor, "scan n n"],
+    probe: Complex[Tensor, "n n"],
+    scored: Bool[Tensor, "n n"],
+    chunk: int,
 ) -> float:
-    """Return the modulus of the uniform object that gives as many photons as were counted."""
+    """Return the modulus of the uniform object that gives as many photons as were counted.
+
+    `chunk` patterns are squared at a time.
+    """
     predicted = float(expected_counts(probe)[scored].sum(dtype=torch.float64)) * len(roots)
-    counted = sum(float(root[scored].square().sum(dtype=torch.float64)) for root in roots)
+    counted = sum(
+        photons
+        for part in roots.split(chunk)
+        for photons in part[:, scored].square().sum(dim=1, dtype=torch.float64).tolist()
+    )
     return (counted / predicted) ** 0.5 if predicted > 0 else 1.0
 
 

@@ -230,14 +230,15 @@ def test_objective_falls_and_says_it_converged(noisy):
     assert found.remarks == ()
 
 
-def test_uniform_start_has_as_many_photons_as_were_counted(scan):
+@pytest.mark.parametrize("chunk", [0, 1, 7, 1000])
+def test_uniform_start_has_as_many_photons_as_were_counted(scan, chunk):
     """An absorbing plate is found at once."""
     half = scan | {"amplitudes": expected_counts(torch.from_numpy(scan["probe"])).sqrt() * 0.5}
     half["amplitudes"] = np.repeat(
         half["amplitudes"].numpy()[None].astype(np.float32), len(scan["positions_px"]), axis=0
     )
 
-    found = reconstruct(**half, settings=SolverSettings(epochs=1))
+    found = reconstruct(**half, settings=SolverSettings(epochs=1, chunk=chunk))
 
     assert found.losses[0] < 1e-6
     assert np.abs(found.object_[20, 20]) == pytest.approx(0.5, rel=1e-4)
