@@ -88,7 +88,6 @@ def ablated(
     *,
     seed: int,
     parts: Mapping[str, Part] = WITHOUT,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row for the base, and one for each training that lacks a part of the recipe.
 
@@ -105,13 +104,9 @@ def ablated(
         Of the training.
     parts
         What is left out, by name; the first is the whole recipe.
-    progress
-        Called with the name, networks trained and all.
     """
     rows: list[dict[str, Any]] = []
     for done, (name, part) in enumerate(parts.items()):
-        if progress:
-            progress(name, done, len(parts))
         changed = design.model_copy(update=dict(part.changed))
         ensemble, _ = train_thinned(train, changed, seed=seed, seen_as=part.seen_as)
         sure = replace(ensemble, trust=SURE)

@@ -57,7 +57,6 @@ def reconstruct_measurement(
     measurement: Measurement,
     settings: SolverSettings = DEFAULTS,
     *,
-    resume: SolverState | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SolverResult:
     """Return the object that explains a measurement; see :func:`reconstruct`."""
@@ -68,7 +67,6 @@ def reconstruct_measurement(
         object_shape=measurement.object_shape,
         bad_pixels=measurement.bad_pixels,
         settings=settings,
-        resume=resume,
         progress=progress,
     )
 

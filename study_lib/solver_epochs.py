@@ -30,12 +30,12 @@ FAR = 1.1  # times the lowest objective, beyond which momentum went astray
 
 @dataclass(frozen=True)
 class SolverState:
-    """All that the next epoch needs, on the CPU: hand it back to go on as if never interrupted.
+    """All that the next epoch needs: hand it back to go on as if never interrupted.
 
+    It lives on the device of the settings while the solver works, on the CPU in a result.
     ``since`` is the last epoch that shortened the steps; ``lowest`` is where the objective was
-    lowest, ``best`` where the held-out counts were explained
-    best. ``losses`` and ``held_out`` tell the objective and that of held-out counts, per detector
-    pixel, at the start of every epoch.
+    lowest, ``best`` where the held-out counts were explained best. ``losses`` and ``held_out`` tell
+    the objective and that of held-out counts, per detector pixel, at the start of every epoch.
     """
 
     current: Estimate
