@@ -7,6 +7,7 @@ from jaxtyping import Bool, Complex, Float
 
 from study_lib.registration import (
     Registration,
+    pair_of,
     register,
     require_comparable,
     shifted,
@@ -76,7 +77,7 @@ def align(
         if np.abs(left * truth.shape).max() < RAMP_TOLERANCE_RAD:
             break
         upright = _tilted(upright, -left)
-    return Alignment(last.object_, _pair(ramp), first.scale * last.scale, registration)
+    return Alignment(last.object_, pair_of(ramp), first.scale * last.scale, registration)
 
 
 def remove_ambiguities(
@@ -116,7 +117,7 @@ def remove_ambiguities(
     scale = complex(
         (weights * object_.conj() * truth).sum() / (weights * np.abs(object_) ** 2).sum()
     )
-    return Aligned(scale * object_, _pair(ramp), scale)
+    return Aligned(scale * object_, pair_of(ramp), scale)
 
 
 def _tilted(
@@ -131,7 +132,3 @@ def _tilted(
 
 def _from_centre(shape: tuple[int, ...]) -> list[np.ndarray]:
     return [np.arange(side, dtype=np.float64) - side // 2 for side in shape]
-
-
-def _pair(values: Float[np.ndarray, "2"]) -> tuple[float, float]:
-    return float(values[0]), float(values[1])

@@ -1,6 +1,5 @@
 """How far a reconstruction of measured patterns can be believed, where no truth is known."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from study_lib.base_reconstruction import Algorithm, Progress, solve, task_of
 from study_lib.measurement import Measurement
 from study_lib.ring_correlation import SEVENTH, fourier_ring_correlation, frc_crossing
 from study_lib.scoring import scored_pixels
+from study_lib.thinning import at_positions
 
 SHIFT_LIMIT_PX = 3.0
 ILLUMINATION_THRESHOLD = 0.1
@@ -65,7 +65,7 @@ def checked(
             "cpu_s": found.cpu_s,
         }
     for first, parity in enumerate(("even", "odd")):
-        half = _part(task.measurement, slice(first, None, 2))
+        half = at_positions(task.measurement, np.arange(first, len(positions), 2))
         told = f"{algorithm}, {parity} patterns"
         objects[parity] = solve(half, algorithm, epochs, seed, progress, told).object_
     for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
@@ -89,13 +89,3 @@ def _agreement(
         "crossing_half": frc_crossing(rings, 0.5),
         "crossing_seventh": frc_crossing(rings, SEVENTH),
     }
-
-
-def _part(measurement: Measurement, which: slice) -> Measurement:
-    return replace(
-        measurement,
-        amplitudes=measurement.amplitudes[which],
-        positions_px=measurement.positions_px[which],
-        scan_index=measurement.scan_index[which],
-        groups=np.arange(len(measurement.scan_index[which]))[:, None],
-    )

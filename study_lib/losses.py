@@ -68,9 +68,7 @@ def half_deviance(
     """
     ratio = torch.xlogy(counts, counts) - torch.xlogy(counts, expected + COUNT_FLOOR)
     terms = expected - counts + ratio
-    if bad_pixels is None:
-        return terms.mean()
-    return terms.masked_fill(bad_pixels, 0).mean() / (~bad_pixels).float().mean()
+    return _mean_of_good(terms, bad_pixels)
 
 
 def amplitude_error(
@@ -84,6 +82,12 @@ def amplitude_error(
     too. Bad pixels count neither in the sum nor in the mean.
     """
     terms = 2 * (torch.sqrt(expected + COUNT_FLOOR) - torch.sqrt(counts)) ** 2
+    return _mean_of_good(terms, bad_pixels)
+
+
+def _mean_of_good(
+    terms: Float[Tensor, "*batch n n"], bad_pixels: Bool[Tensor, "n n"] | None
+) -> Float[Tensor, ""]:
     if bad_pixels is None:
         return terms.mean()
     return terms.masked_fill(bad_pixels, 0).mean() / (~bad_pixels).float().mean()

@@ -82,7 +82,7 @@ def register(
     limit = np.full(2, limit_px)
     shift = np.zeros(2)
     for _ in range(REGISTRATION_ROUNDS):
-        spectrum = np.fft.fft2(without_mean(shifted(reconstruction, _pair(shift)), window))
+        spectrum = np.fft.fft2(without_mean(shifted(reconstruction, pair_of(shift)), window))
         step = strongest_wave(
             spectrum * truth_spectrum.conj(),
             *frequencies,
@@ -93,13 +93,13 @@ def register(
         shift += step
         if np.abs(step).max() < REGISTRATION_TOLERANCE_PX:
             break
-    spectrum = np.fft.fft2(without_mean(shifted(reconstruction, _pair(shift)), window))
+    spectrum = np.fft.fft2(without_mean(shifted(reconstruction, pair_of(shift)), window))
     trials = (2 * limit_px + 1) ** 2
     correlation, confident = _significance(spectrum, truth_spectrum, window, trials=trials)
     if not confident:
         return Registration((0.0, 0.0), correlation, confident=False, at_limit=False)
     at_limit = bool((np.abs(shift) >= limit_px - LIMIT_TOLERANCE_PX).any())
-    return Registration(_pair(shift), correlation, confident=True, at_limit=at_limit)
+    return Registration(pair_of(shift), correlation, confident=True, at_limit=at_limit)
 
 
 def shifted(
@@ -125,6 +125,14 @@ def without_mean(
     """Return the windowed image less its windowed mean, so that its sum is zero."""
     difference: np.ndarray = window * (image - (window * image).sum() / window.sum())
     return difference
+
+
+def tied_by(window: Float[np.ndarray, "y x"]) -> float:
+    """Return how many neighbouring frequencies a window ties together: so many fewer are free.
+
+    ``N sum w^4 / (sum w^2)^2`` of a window w of N pixels.
+    """
+    return float(window.size * (window**4).sum() / (window**2).sum() ** 2)
 
 
 def require_comparable(
@@ -223,12 +231,11 @@ def _significance(
     if norm == 0:
         return 0.0, False
     peak = np.abs(np.vdot(truth_spectrum, spectrum)) ** 2
-    # The window ties neighbouring frequencies together, so that fewer of them are independent.
-    tied = window.size * (window**4).sum() / (window**2).sum() ** 2
-    independent = norm / (power * truth_power).sum() / tied
+    independent = norm / (power * truth_power).sum() / tied_by(window)
     chance = trials * max(0.0, 1 - peak / norm) ** max(0.0, independent - 1)
     return float(np.sqrt(peak / norm)), bool(chance < FALSE_ALARM_PROBABILITY)
 
 
-def _pair(values: Float[np.ndarray, "2"]) -> tuple[float, float]:
+def pair_of(values: Float[np.ndarray, "2"]) -> tuple[float, float]:
+    """Return (row, column) as plain numbers."""
     return float(values[0]), float(values[1])

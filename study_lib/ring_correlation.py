@@ -5,7 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
-from study_lib.registration import WINDOW_EDGE, require_comparable, soft_window, without_mean
+from study_lib.registration import (
+    WINDOW_EDGE,
+    require_comparable,
+    soft_window,
+    tied_by,
+    without_mean,
+)
 
 SEVENTH = 1 / 7
 ROUNDING = 1e-12
@@ -56,8 +62,7 @@ def fourier_ring_correlation(
     cross = ring_sums((spectrum * truth_spectrum.conj()).real)
     norm = np.sqrt(power * truth_power)
     correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
-    tied = window.size * (window**4).sum() / (window**2).sum() ** 2
-    samples = np.maximum(ring_sums(np.ones(mask.shape)) / tied, 1)
+    samples = np.maximum(ring_sums(np.ones(mask.shape)) / tied_by(window), 1)
     return FourierRingCorrelation(ring_frequencies(mask.shape), correlation, samples)
 
 
