@@ -158,11 +158,9 @@ def status(
     folder = folder or _newest()
     design = runs.open_run(folder).design
     jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
-    lock = folder / progress.LOCK_FILE
     last = None
     while True:
-        since_s = lock.stat().st_mtime if lock.exists() else 0.0
-        lines = progress.status_lines(folder, jobs, since_s)
+        lines = progress.status_lines(folder, jobs)
         if lines != last:
             print("\n".join(lines), flush=True)
         last = lines

@@ -236,14 +236,13 @@ def _report_until_end(
 ) -> None:
     """Print a line whenever a job ends, and at least every few seconds."""
     started = time.monotonic()
-    started_wall = time.time()
     last_report, last_count = started, -1
     while True:
         ended = process.poll() is not None
         done = sum((run_folder / job.done).is_file() for job in jobs)
         now = time.monotonic()
         if done != last_count or now - last_report > REPORT_S or ended:
-            running = [] if ended else running_jobs(run_folder, jobs, started_wall)
+            running = [] if ended else running_jobs(run_folder, jobs)
             minutes, seconds = divmod(int(now - started), 60)
             clock = f"{minutes:02d}:{seconds:02d}"
             text = "; ".join(running)

@@ -14,7 +14,6 @@ from IPython.display import clear_output, display
 from study_lib.figures_explore import losses_of_jobs
 from study_lib.plan import PlannedJob
 from study_lib.progress import (
-    LOCK_FILE,
     event_of,
     is_being_run,
     newest_events,
@@ -45,9 +44,7 @@ def watch(
     """
     while True:
         goes_on = is_being_run(run_folder)
-        lock = run_folder / LOCK_FILE
-        since_s = lock.stat().st_mtime if lock.exists() else 0.0
-        lines = status_lines(run_folder, jobs, since_s)
+        lines = status_lines(run_folder, jobs)
         states = Counter(states_of(run_folder, jobs).values())
         figure = losses_of_jobs(
             losses_by_job(run_folder, jobs, only_open=goes_on),

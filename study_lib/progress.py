@@ -26,15 +26,16 @@ def is_being_run(run_folder: Path) -> bool:
         return True
 
 
-def running_jobs(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -> list[str]:
-    """Return one text for each job that has begun after a time but has not ended."""
+def running_jobs(run_folder: Path, jobs: Sequence[PlannedJob]) -> list[str]:
+    """Return one text for each job that a process runs now: it holds the job's lock."""
     texts = []
     for job in jobs:
+        # To ask for a lock is to take it for a moment: only where somebody said that he holds it.
+        if not (run_folder / job.running).is_file() or not is_held(run_folder, job):
+            continue
         ended = (run_folder / job.done).is_file() or (run_folder / job.failed).is_file()
         events = None if ended else newest_events(run_folder / job.folder)
-        if events is None or events.stat().st_mtime < since_s:
-            continue
-        event = last_event(events)
+        event = None if events is None else last_event(events)
         if event is None:
             continue
         loss = f" loss {event['loss']:.4g}" if "loss" in event else ""
@@ -80,7 +81,7 @@ def states_of(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
     return states
 
 
-def status_lines(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -> list[str]:
+def status_lines(run_folder: Path, jobs: Sequence[PlannedJob]) -> list[str]:
     """Return how far a run is: counts by notebook, what runs, what failed and why."""
     states = states_of(run_folder, jobs)
     counts = Counter(states.values())
@@ -93,7 +94,7 @@ def status_lines(run_folder: Path, jobs: Sequence[PlannedJob], since_s: float) -
         part = [states[job.name] for job in jobs if job.notebook == notebook]
         lines.append(f"  {notebook:16s} {part.count('done')}/{len(part)}")
     if is_being_run(run_folder):
-        lines += [f"  running: {text}" for text in running_jobs(run_folder, jobs, since_s)]
+        lines += [f"  running: {text}" for text in running_jobs(run_folder, jobs)]
     else:
         left = [job for job in jobs if is_held(run_folder, job)]
         lines += [f"  left behind: {job.name}, {holder_of(run_folder, job)}" for job in left]

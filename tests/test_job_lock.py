@@ -149,7 +149,7 @@ def test_a_job_left_behind_is_told_and_nothing_of_it_is_cleaned_away(design_job)
     folder, job = design_job
     first = holder(folder, 60)
 
-    lines = status_lines(folder, [job], 0.0)
+    lines = status_lines(folder, [job])
     with pytest.raises(InputError, match="is being run"):
         leftovers_of(folder)
     first.kill()
@@ -158,4 +158,4 @@ def test_a_job_left_behind_is_told_and_nothing_of_it_is_cleaned_away(design_job)
     assert "not being run" in lines[0]
     assert any(f"left behind: {job.name}, process {first.pid} on" in line for line in lines)
     assert folder / job.running in leftovers_of(folder)
-    assert not any("left behind" in line for line in status_lines(folder, [job], 0.0))
+    assert not any("left behind" in line for line in status_lines(folder, [job]))

@@ -8,6 +8,7 @@ from filelock import FileLock
 
 from study_lib.errors import InputError
 from study_lib.files import write_json
+from study_lib.job_lock import only_writer
 from study_lib.leftovers import leftovers_of, remove
 from study_lib.plan import plan_jobs
 from study_lib.presets import load_design
@@ -26,7 +27,7 @@ def test_status_counts_jobs_and_tells_why_one_failed(run):
     write_json(run.folder / jobs[0].done, {})
     write_json(run.folder / jobs[1].failed, {"error": "cell 3 failed: no probe"})
 
-    lines = status_lines(run.folder, jobs, 0.0)
+    lines = status_lines(run.folder, jobs)
 
     total = len(jobs)
     assert f"1 of {total} jobs done, 1 failed, {total - 2} to do; not being run" in lines[0]
@@ -36,19 +37,23 @@ def test_status_counts_jobs_and_tells_why_one_failed(run):
 
 
 def test_status_of_a_run_that_is_being_run_shows_what_runs(run):
+    """Of two jobs that have begun, the one that nobody runs any more was interrupted."""
     jobs = plan_jobs(run.design)
-    events = run.folder / jobs[1].folder / "events.jsonl"
-    events.parent.mkdir(parents=True)
-    event = {"phase": "generate", "step": 1, "total": 2}
-    events.write_text(json.dumps(event) + "\n")
+    for job in jobs[1:3]:
+        events = run.folder / job.folder / "events.jsonl"
+        events.parent.mkdir(parents=True)
+        event = {"phase": "generate", "step": 1, "total": 2}
+        events.write_text(json.dumps(event) + "\n")
+        write_json(run.folder / job.running, {"pid": 1})
 
-    with FileLock(run.folder / LOCK_FILE):
+    with FileLock(run.folder / LOCK_FILE), only_writer(run.folder, jobs[1], print):
         assert is_being_run(run.folder)
-        lines = status_lines(run.folder, jobs, 0.0)
+        lines = status_lines(run.folder, jobs)
 
     assert not is_being_run(run.folder)
     assert lines[0].endswith("; being run")
-    assert f"  running: {jobs[1].name.replace('__', ' ')}: generate 1/2" in lines
+    running = [line for line in lines if line.startswith("  running: ")]
+    assert running == [f"  running: {jobs[1].name.replace('__', ' ')}: generate 1/2"]
 
 
 def test_a_reconstruction_tells_of_the_arm_that_runs_now(run):
@@ -64,9 +69,10 @@ def test_a_reconstruction_tells_of_the_arm_that_runs_now(run):
         events.write_text(json.dumps({"phase": phase, "step": 4, "total": 9, "loss": 0.5}) + "\n")
         os.utime(events, (time_s, time_s))
 
-    assert running_jobs(run.folder, jobs, 0.0) == [
-        f"{job.name.replace('__', ' ')}: LSQML 4/9 loss 0.5"
-    ]
+    with only_writer(run.folder, job, print):
+        told = running_jobs(run.folder, jobs)
+
+    assert told == [f"{job.name.replace('__', ' ')}: LSQML 4/9 loss 0.5"]
 
 
 def test_leftovers_are_failed_tries_and_locks_and_nothing_else(run):

@@ -184,7 +184,7 @@ def _run_files(folder: Path) -> dict[str, Target]:
             faults_of_seal(own)
             open_run(own)
             read_resources(own, jobs)
-            status_lines(own, jobs, 0.0)
+            status_lines(own, jobs)
             return faults_of_run(own)
 
         made[name.rsplit("/", 1)[-1].removesuffix(".json")] = Target(
