@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from study_lib.job_record import is_current, is_done, read_record
 from study_lib.job_resources import RESOURCES_FILE, read_resources
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.processes import THREADS
-from study_lib.progress import LOCK_FILE, running_jobs
+from study_lib.progress import LOCK_FILE, newest_events, running_jobs
 
 SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
@@ -32,6 +32,7 @@ WAIT_S = 2.0
 STOP_S = 30.0  # that an engine on this machine is given to end its jobs
 CANCEL_S = 300.0  # that one on a cluster is given, whose scheduler may be slow to answer
 RETRIES = 1
+SILENT_END = "ended without saying why; it was killed, or ran out of memory or time"
 TAG = "STUDY_RUN_TAG"
 # Snakemake would outlive `study run` if that were killed. Asked to terminate, it waits for its
 # jobs, on a cluster for hours; interrupted, it cancels them. In the background of a shell without
@@ -87,6 +88,7 @@ def run_plan(
         _let_earlier_jobs_end(run_folder, jobs, say, on_cluster=bool(profile), cancel=cancel)
         write_json(run_folder / PLAN_FILE, plan_content(jobs))
         _settle(run_folder, jobs)
+        told = _last_told(run_folder, jobs)
         log_path = run_folder / LOG_FILE
         with log_path.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
@@ -105,7 +107,14 @@ def run_plan(
                 _end(process, on_cluster=bool(profile))
     failed = [job for job in jobs if not (run_folder / job.done).is_file()]
     if process.returncode or failed:
-        raise StudyError(_describe_failure(run_folder, failed))
+        begun = [name for name, when in _last_told(run_folder, jobs).items() if when != told[name]]
+        raise StudyError(_describe_failure(run_folder, failed, begun))
+
+
+def _last_told(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, int]:
+    """Return when each job last wrote an event, by its name; zero for one that never has."""
+    newest = {job.name: newest_events(run_folder / job.folder) for job in jobs}
+    return {name: path.stat().st_mtime_ns if path else 0 for name, path in newest.items()}
 
 
 def _let_earlier_jobs_end(
@@ -269,13 +278,20 @@ def _end(process: subprocess.Popen[bytes], *, on_cluster: bool) -> None:
         process.wait()
 
 
-def _describe_failure(run_folder: Path, failed: Sequence[PlannedJob]) -> str:
-    """Return one line per job that failed by itself, and how many waited for those in vain."""
-    causes = [
-        f"{job.name}: {read_record(run_folder / job.failed).get('error', 'its record is damaged')}"
-        for job in failed
-        if (run_folder / job.failed).is_file()
-    ]
+def _describe_failure(
+    run_folder: Path, failed: Sequence[PlannedJob], begun: Collection[str]
+) -> str:
+    """Return one line per job that failed by itself, and how many waited for those in vain.
+
+    One that had begun and left no record was ended from outside.
+    """
+    causes = []
+    for job in failed:
+        if (run_folder / job.failed).is_file():
+            record = read_record(run_folder / job.failed)
+            causes.append(f"{job.name}: {record.get('error', 'its record is damaged')}")
+        elif job.name in begun:
+            causes.append(f"{job.name}: {SILENT_END}")
     waiting = len(failed) - len(causes)
     lines = [f"{len(causes)} jobs failed, {waiting} were not run; the same command tries again"]
     return "\n  ".join([*lines, *causes, f"the whole log: {run_folder / LOG_FILE}"])

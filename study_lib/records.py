@@ -81,10 +81,15 @@ class Job:
         if step < total and now - self._last_event_s < EVENT_INTERVAL_S:
             return
         self._last_event_s = now
-        event = {"time": utc_now(), "phase": phase, "step": step, "total": total, **values}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, ensure_ascii=True) + "\n")
+        tell(self.folder, phase, step, total, **values)
+
+
+def tell(folder: Path, phase: str, step: int, total: int, **values: float) -> None:
+    """Append one line to the ``events.jsonl`` of a job's folder, which is made if need be."""
+    event = {"time": utc_now(), "phase": phase, "step": step, "total": total, **values}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event, ensure_ascii=True) + "\n")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from study_lib.notebook_outputs import ENGINE, outputs_cut_bytes
 from study_lib.notebook_parameters import parameters_of
 from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
 from study_lib.processes import end_on_terminate, end_with_parent
-from study_lib.records import Job, provenance, utc_now
+from study_lib.records import provenance, tell, utc_now
 
 # Names of errors that the study itself raises, and that another try would meet again.
 OWN_REASONS = ("StudyError", "LastingError", "InputError", "MissingResultError")
@@ -101,7 +102,8 @@ def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
     InputError
         If the plan has no such job; nothing has been started then.
     StudyError
-        If a notebook fails or its evidence is missing; one line for each.
+        If a notebook fails, its evidence is missing or the system refuses a file; one line for
+        each.
     """
     plan = read_plan(run_folder / PLAN_FILE)
     jobs = [job_of(plan, name, run_folder) for name in names]
@@ -117,7 +119,7 @@ def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
                 with only_writer(run_folder, job, say):
                     if not is_done(run_folder, job, plan):
                         _run_job(run_folder, job, plan, kernel, say)
-            except StudyError as error:
+            except (StudyError, OSError) as error:
                 faults.append(f"{job.name}: {error}" if len(jobs) > 1 else str(error))
     if faults:
         raise StudyError("\n".join(faults))
@@ -136,28 +138,39 @@ def _run_job(
     kernel: SharedKernel,
     say: Callable[[str], None],
 ) -> None:
-    done, failed = run_folder / job.done, run_folder / job.failed
-    for record_path in (done, failed):
-        record_path.unlink(missing_ok=True)
-    events = Job(run_folder, job.name, run_folder / job.folder, {})
-    events.progress("start kernel", 1, 1)
-    started, start_s = utc_now(), time.perf_counter()
+    """Execute one job; whatever ends it, ``done.json`` or ``failed.json`` says so."""
     try:
-        executed = execute_notebook(
-            job.notebook, run_folder / job.executed, job.parameters, run_folder, kernel
-        )
-        check_evidence(run_folder, job, executed)
-    except StudyError as error:
+        for name in (job.done, job.failed):
+            (run_folder / name).unlink(missing_ok=True)
+        write_json(run_folder / job.done, _record_of(run_folder, job, plan, kernel, say))
+    except (StudyError, OSError) as error:
         content = {"job": job.name, "status": "failed", "error": str(error)}
         lasts = isinstance(error, LastingError | InputError)
-        write_json(failed, content | {"lasts": lasts})
+        with suppress(StudyError, OSError):  # where there is no room, the first error is the cause
+            write_json(run_folder / job.failed, content | {"lasts": lasts})
         raise
+
+
+def _record_of(
+    run_folder: Path,
+    job: PlannedJob,
+    plan: Sequence[PlannedJob],
+    kernel: SharedKernel,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Execute the notebook of a job, check its evidence, and return the record of both."""
+    tell(run_folder / job.folder, "start kernel", 1, 1)
+    started, start_s = utc_now(), time.perf_counter()
+    executed = execute_notebook(
+        job.notebook, run_folder / job.executed, job.parameters, run_folder, kernel
+    )
+    check_evidence(run_folder, job, executed)
     cut = outputs_cut_bytes(executed)
     if cut:
         say(f"{job.name}: warning: {cut} bytes of outputs were cut from the notebook")
     files = [run_folder / path for path in (job.executed, *job.outputs)]
     inputs = [run_folder / path for path in inputs_of(job, plan)]
-    record = {
+    return {
         "job": job.name,
         "status": "done",
         "parameters": dict(job.parameters),
@@ -170,4 +183,3 @@ def _run_job(
         "inputs": hashes_of([path for path in inputs if path.is_file()], run_folder),
         **provenance(),
     }
-    write_json(done, record)

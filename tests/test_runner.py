@@ -14,9 +14,9 @@ import pytest
 from filelock import FileLock
 from killing import left_after
 
-from study_lib import engine
+from study_lib import engine, runner
 from study_lib.engine import run_plan
-from study_lib.errors import InputError, StudyError
+from study_lib.errors import DiskFullError, InputError, StudyError
 from study_lib.evidence import faults_of_run
 from study_lib.files import write_json
 from study_lib.job_evidence import check_evidence
@@ -24,6 +24,7 @@ from study_lib.kernels import SharedKernel
 from study_lib.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.presets import load_design
 from study_lib.progress import last_event
+from study_lib.records import tell
 from study_lib.runner import execute_notebook, run_jobs
 from study_lib.runs import create_run, open_or_create
 
@@ -126,6 +127,46 @@ def test_engine_reports_the_cause_and_still_runs_the_others(run):
     assert "Traceback" not in str(caught.value)
     assert (run.folder / fine.done).is_file()
     assert any("1/2 jobs done" in line for line in said)
+
+
+def test_a_job_that_is_killed_has_failed_without_saying_why(run, monkeypatch):
+    """One that had begun in an earlier run and waits for it now was not run."""
+    killed, waiting = plan_jobs(run.design)[:2]
+    tell(run.folder / waiting.folder, "generate", 1, 2)
+    events = run.folder / killed.folder / "events.jsonl"
+    events.parent.mkdir(parents=True, exist_ok=True)
+    command = ["sh", "-c", 'echo {} > "$0"; exit 137', str(events)]
+    monkeypatch.setattr(engine, "_command", lambda *_: command)
+
+    with pytest.raises(StudyError, match=r"1 jobs failed, 1 were not run") as caught:
+        run_plan(run.folder, [killed, waiting], 1, print)
+
+    assert f"{killed.name}: ended without saying why" in str(caught.value)
+
+
+@pytest.mark.parametrize("refused", ["execute_notebook", "check_evidence", "hashes_of"])
+@pytest.mark.parametrize("error", [OSError("no answer"), DiskFullError("no answer")])
+def test_a_fault_of_the_system_is_a_record_and_stops_no_other_job(run, monkeypatch, refused, error):
+    """Whether papermill, the check or the record meets it."""
+    jobs = plan_jobs(run.design)[:2]
+    write_json(run.folder / PLAN_FILE, plan_content([replace(job, after=()) for job in jobs]))
+    for name, answer in (
+        ("execute_notebook", nbformat.v4.new_notebook()),
+        ("check_evidence", None),
+    ):
+        monkeypatch.setattr(runner, name, lambda *_, answer=answer: answer)
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(runner, refused, refuse)
+
+    with pytest.raises(StudyError, match="no answer") as caught:
+        run_jobs(run.folder, [job.name for job in jobs])
+
+    assert all(f"{job.name}: no answer" in str(caught.value) for job in jobs)
+    records = [json.loads((run.folder / job.failed).read_text()) for job in jobs]
+    assert [(record["error"], record["lasts"]) for record in records] == [("no answer", False)] * 2
 
 
 def test_a_folder_that_is_being_run_is_refused(run):
