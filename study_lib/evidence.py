@@ -1,15 +1,17 @@
 """Whether the evidence of a run is complete and untouched."""
 
 import json
+import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from study_lib.errors import InputError, StudyError
-from study_lib.files import manifest_jobs, read_json, sha256_of
+from study_lib.files import manifest_jobs, read_json
 from study_lib.paths import replicate_folder
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
 from study_lib.runs import BASE_FILE, DESIGN_FILE, open_run
-from study_lib.seal import faults_of_seal, seal
+from study_lib.seal import UNREADABLE, Digest, digest_of, faults_of_seal, seal
 
 NAME_SHOWN = 500
 
@@ -24,9 +26,10 @@ def faults_of_run(run_folder: Path) -> list[str]:
     InputError
         If the folder holds no run.
     """
-    faults = faults_of_records(run_folder)
+    digest = cache(digest_of)  # many records name one file
+    faults = faults_of_records(run_folder, digest)
     told = {fault.split(": ")[0] for fault in faults}
-    by_seal = faults_of_seal(run_folder).items()
+    by_seal = faults_of_seal(run_folder, digest).items()
     return faults + [f"{name}: {fault}" for name, fault in by_seal if name not in told]
 
 
@@ -38,7 +41,7 @@ def finish(run_folder: Path) -> None:
     StudyError
         If a record and its file differ: something has changed a file after its job.
     """
-    faults = faults_of_records(run_folder)
+    faults = faults_of_records(run_folder, cache(digest_of))
     if faults:
         raise StudyError(
             "\n".join(
@@ -48,12 +51,19 @@ def finish(run_folder: Path) -> None:
     seal(run_folder)
 
 
-def faults_of_records(run_folder: Path) -> list[str]:
+def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]:
     """Return one line per job that is not done and per recorded file that is missing or changed.
 
     The jobs are those that the run's design asks for, whatever the plan in the folder says. Every
     output of a job is held against its ``done.json``, and every input and output that a phase's
-    manifest names against the hash recorded there.
+    manifest names against the hash recorded there. A missing file has one line, whoever names it.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    digest
+        What hashes a file: one that remembers spares files that several records name.
 
     Raises
     ------
@@ -75,14 +85,14 @@ def faults_of_records(run_folder: Path) -> list[str]:
             faults.append(f"{job.name}: not done")
             continue
         for name in (job.executed, *job.outputs):
-            faults += _fault_of(run_folder / name, name, recorded.get(name), job.done)
+            faults += _fault_of(run_folder, name, recorded.get(name), job.done, digest)
     for other in design.repetitions[1:]:
         path = replicate_folder(other.replicate) / DESIGN_FILE
         if _read(run_folder / path) != other.model_dump(mode="json"):
             faults.append(f"{path.as_posix()}: is not the design of this replicate")
     for manifest in manifests_of(run_folder):
-        faults += _faults_of_manifest(manifest, run_folder)
-    return faults
+        faults += _faults_of_manifest(manifest, run_folder, digest)
+    return list(dict.fromkeys(faults))
 
 
 def manifests_of(run_folder: Path) -> list[Path]:
@@ -91,7 +101,7 @@ def manifests_of(run_folder: Path) -> list[Path]:
     return sorted(path for place in places for path in run_folder.glob(place))
 
 
-def _faults_of_manifest(manifest: Path, run_folder: Path) -> list[str]:
+def _faults_of_manifest(manifest: Path, run_folder: Path, digest: Digest) -> list[str]:
     place = manifest.relative_to(run_folder).as_posix()
     faults = []
     try:
@@ -106,18 +116,24 @@ def _faults_of_manifest(manifest: Path, run_folder: Path) -> list[str]:
             faults.append(f"{place}: {key} names no files")
             continue
         for name, sha256 in {**files[0], **files[1]}.items():
-            faults += _fault_of(manifest.parent / name, name, sha256, f"{place} ({key})")
+            in_run = os.path.normpath(Path(place).parent / name)
+            faults += _fault_of(run_folder, in_run, sha256, f"{place} ({key})", digest)
     return faults
 
 
-def _fault_of(path: Path, name: str, sha256: Any, record: str) -> list[str]:
+def _fault_of(run_folder: Path, name: str, sha256: Any, record: str, digest: Digest) -> list[str]:
+    """Return the line of a file, named from the run's folder, that is not as a record says."""
+    path = run_folder / name
     try:
         is_there = path.is_file()
     except OSError:  # a name that no file can have
         is_there = False
     if not is_there:
         return [f"{name[:NAME_SHOWN]}: missing"]
-    return [] if sha256 == sha256_of(path) else [f"{name}: differs from its record in {record}"]
+    found = digest(path)
+    if found is None:
+        return [f"{name}: {UNREADABLE}"]
+    return [] if sha256 == found else [f"{name}: differs from its record in {record}"]
 
 
 def _read(path: Path) -> dict[str, Any]:

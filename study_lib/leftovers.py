@@ -20,7 +20,7 @@ PATTERNS = (
 
 
 def leftovers_of(run_folder: Path) -> list[Path]:
-    """Return files of failed tries, notebook checkpoints and locks.
+    """Return files of failed tries, notebook checkpoints and locks, none beyond a link.
 
     Raises
     ------
@@ -33,16 +33,18 @@ def leftovers_of(run_folder: Path) -> list[Path]:
     if is_being_run(run_folder) or any(is_held(run_folder, job) for job in jobs):
         raise InputError(f"{run_folder} is being run; wait for it, or stop it first")
     found = {path for pattern in PATTERNS for path in run_folder.glob(pattern)}
-    return sorted(found)
+    own = run_folder.resolve()
+    return sorted(path for path in found if path.parent.resolve().is_relative_to(own))
 
 
 def remove(paths: list[Path]) -> int:
-    """Remove files and folders; return how many bytes that frees."""
+    """Remove files, folders and links, not what links lead to; return how many bytes that frees."""
     freed = 0
     for path in paths:
-        inside = [path, *path.rglob("*")] if path.is_dir() else [path]
-        freed += sum(one.stat().st_size for one in inside if one.is_file())
-        if path.is_dir():
+        is_folder = path.is_dir() and not path.is_symlink()
+        inside = [path, *path.rglob("*")] if is_folder else [path]
+        freed += sum(one.lstat().st_size for one in inside if one.is_file())
+        if is_folder:
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -1,6 +1,10 @@
-"""The seal of a finished run: the hash of every file in its folder."""
+"""The seal of a finished run: the hash of every file in its folder.
 
-from collections.abc import Iterator
+Not sealed, and not told when changed or added: the engine's own folder ``.snakemake``, and files
+``*.lock`` anywhere, which come and go with whoever runs or watches.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from study_lib.errors import StudyError
@@ -9,16 +13,45 @@ from study_lib.files import json_text, read_json, sha256_of, write_json
 SEAL_FILE = "seal.json"
 # What the engine keeps for itself, and what hides while a file is being written or locked.
 NOT_SEALED = (".snakemake", ".lock")
+UNREADABLE = "cannot be read as a file; a link to nothing or to a folder?"
+Digest = Callable[[Path], str | None]
 
 
 def seal(run_folder: Path) -> None:
-    """Write the hash of every file of a run."""
-    files = {name: sha256_of(run_folder / name) for name in sealed_names(run_folder)}
+    """Write the hash of every file of a run.
+
+    Raises
+    ------
+    StudyError
+        If one cannot be read, such as a link to nothing or to a folder; nothing is sealed then.
+    """
+    files = {name: digest_of(run_folder / name) for name in sealed_names(run_folder)}
+    unreadable = [f"{name}: {UNREADABLE}" for name, digest in files.items() if digest is None]
+    if unreadable:
+        raise StudyError(
+            "\n".join(["the run is not sealed; remove these and run `study resume`:", *unreadable])
+        )
     write_json(run_folder / SEAL_FILE, {"sha256": files})
 
 
-def faults_of_seal(run_folder: Path) -> dict[str, str]:
-    """Return what is wrong with each file, by its name: missing, changed or extra."""
+def digest_of(path: Path) -> str | None:
+    """Return the hash of a file; none of what cannot be read as one."""
+    try:
+        return sha256_of(path)
+    except OSError:  # a link to nothing or to a folder, or a file that is closed to this user
+        return None
+
+
+def faults_of_seal(run_folder: Path, digest: Digest = digest_of) -> dict[str, str]:
+    """Return what is wrong with each file, by its name: missing, changed, extra or unreadable.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    digest
+        What hashes a file: one that remembers spares files that were hashed before.
+    """
     path = run_folder / SEAL_FILE
     if not path.is_file():
         return {SEAL_FILE: "missing: the run is not finished; go on with `study resume`"}
@@ -33,7 +66,10 @@ def faults_of_seal(run_folder: Path) -> dict[str, str]:
     faults = dict.fromkeys(known.keys() - present, "missing")
     faults |= dict.fromkeys(present - known.keys(), f"extra: not in {SEAL_FILE}")
     for name in sorted(present & known.keys()):
-        if sha256_of(run_folder / name) != known[name]:
+        found = digest(run_folder / name)
+        if found is None:
+            faults[name] = UNREADABLE
+        elif found != known[name]:
             faults[name] = f"differs from {SEAL_FILE}"
     return faults
 

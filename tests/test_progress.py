@@ -6,8 +6,10 @@ import os
 import pytest
 from filelock import FileLock
 
-from study_lib.errors import InputError
-from study_lib.files import write_json
+from study_lib import seal as seals
+from study_lib.errors import InputError, StudyError
+from study_lib.evidence import faults_of_run
+from study_lib.files import merge_record, sha256_of, write_json, write_text
 from study_lib.job_lock import only_writer
 from study_lib.leftovers import leftovers_of, remove
 from study_lib.plan import plan_jobs
@@ -96,6 +98,25 @@ def test_leftovers_are_failed_tries_and_locks_and_nothing_else(run):
     assert not any(path.exists() for path in gone)
 
 
+def test_links_among_leftovers_go_and_what_they_lead_to_stays(run, tmp_path):
+    """A link in place of a leftover is one; a folder of the run that is a link is not entered."""
+    elsewhere = tmp_path / "elsewhere"
+    for place in ("checkpoints", "notebooks"):
+        (elsewhere / place).mkdir(parents=True)
+        (elsewhere / place / "a.failed.ipynb").write_bytes(b"1234")
+    checkpoints = run.folder / "jobs" / ".ipynb_checkpoints"
+    checkpoints.parent.mkdir()
+    checkpoints.symlink_to(elsewhere / "checkpoints")
+    (run.folder / "notebooks").symlink_to(elsewhere / "notebooks")
+
+    found = leftovers_of(run.folder)
+    remove(found)
+
+    assert found == [checkpoints]
+    assert not checkpoints.is_symlink()
+    assert len(list(elsewhere.rglob("*.failed.ipynb"))) == 2
+
+
 def test_a_run_that_is_being_run_is_not_cleaned(run):
     with (
         FileLock(run.folder / LOCK_FILE),
@@ -121,6 +142,45 @@ def test_a_seal_names_what_was_changed_added_or_lost(run):
         "b.txt": "missing",
         "c.txt": "extra",
     }
+
+
+def test_links_that_lead_to_no_file_are_faults_beside_the_others(run):
+    names = ("a.txt", "b.txt", "c.txt")
+    for name in names:
+        (run.folder / name).write_text(name)
+    seal(run.folder)
+
+    (run.folder / "c.txt").write_text("C")
+    for name, target in (("a.txt", "."), ("b.txt", "nowhere")):
+        (run.folder / name).unlink()
+        (run.folder / name).symlink_to(target)
+
+    faults = faults_of_seal(run.folder)
+    assert {name: fault.split(";")[0] for name, fault in faults.items()} == {
+        "a.txt": "cannot be read as a file",
+        "b.txt": "cannot be read as a file",
+        "c.txt": "differs from seal.json",
+    }
+    with pytest.raises(StudyError, match=r"not sealed.*\na\.txt: cannot .*\nb\.txt: cannot"):
+        seal(run.folder)
+
+
+def test_a_file_that_many_records_name_is_hashed_once_and_missed_once(run, monkeypatch):
+    shared, lost = run.folder / "phase_c_data" / "shared.npz", "phase_c_data/lost.npz"
+    write_text(shared, "shared")
+    inputs = {"../phase_c_data/shared.npz": sha256_of(shared), f"../{lost}": "0" * 64}
+    for phase in ("phase_d", "phase_e"):
+        manifest = run.folder / phase / "d_manifest.json"
+        for key in ("one", "other"):
+            merge_record(manifest, key, {"status": "done", "inputs": inputs, "outputs": {}})
+    seal(run.folder)
+    read = []
+    monkeypatch.setattr(seals, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+
+    faults = faults_of_run(run.folder)
+
+    assert [fault for fault in faults if fault.startswith("phase_")] == [f"{lost}: missing"]
+    assert read.count(shared) == 1
 
 
 def test_a_seal_that_is_not_as_it_was_written_holds_nothing(run):
