@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from study_lib.errors import InputError, StudyError
 from study_lib.job_lock import holder_of, is_held
 from study_lib.job_record import read_record
 from study_lib.plan import PlannedJob
+from study_lib.presets import parse_yaml
 
 PROFILES = Path(__file__).resolve().parent.parent / "workflow" / "profiles"
 PROFILE_FILE = "config.yaml"
@@ -70,13 +69,10 @@ def executor_of(folder: Path) -> str:
     Raises
     ------
     InputError
-        If the profile is not YAML.
+        If the profile is not YAML, or has an alias.
     """
     path = folder / PROFILE_FILE
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({error}); correct it") from None
+    content = parse_yaml(path.read_bytes(), str(path))
     return str(content.get("executor", "")) if isinstance(content, dict) else ""
 
 

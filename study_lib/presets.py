@@ -49,7 +49,7 @@ def load_design(
             f"preset {preset!r} not found; choose one of {', '.join(preset_names())}, "
             "or give the path of a YAML file"
         )
-    content = _parse_yaml(path.read_bytes(), str(path))
+    content = parse_yaml(path.read_bytes(), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a table of names and values; start from a preset")
     content.setdefault("preset", re.sub("[^a-z0-9_-]+", "-", path.stem.lower()))
@@ -128,7 +128,14 @@ class _PlainLoader(yaml.SafeLoader):
         return table
 
 
-def _parse_yaml(text: str | bytes, source: str) -> Any:
+def parse_yaml(text: str | bytes, source: str) -> Any:
+    """Return what a YAML text says.
+
+    Raises
+    ------
+    InputError
+        If it is no YAML, sets a name twice, has an alias or is nested too deep.
+    """
     try:
         return yaml.load(text, _PlainLoader)  # noqa: S506  # a safe loader, without double names
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -148,7 +155,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
             raise InputError(f"{assignment!r}: write it as name=value, like dose=1.0e+4")
-        values[name] = _parse_yaml(text, assignment)
+        values[name] = parse_yaml(text, assignment)
     return values
 
 

@@ -72,8 +72,10 @@ def test_a_profile_without_its_plugin_is_refused(tmp_path):
         profile_folder(str(tmp_path))
 
 
-def test_a_broken_profile_is_refused(tmp_path):
-    (tmp_path / "config.yaml").write_text("executor: [slurm\n")
+@pytest.mark.parametrize("text", ["executor: [slurm\n", "cores: &n 3\njobs: *n\n"])
+def test_a_broken_profile_is_refused(text, tmp_path):
+    """And one with aliases, a few lines of which stand for more than fits into memory."""
+    (tmp_path / "config.yaml").write_text(text)
 
     with pytest.raises(InputError, match="not readable as YAML"):
         profile_folder(str(tmp_path))
