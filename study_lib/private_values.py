@@ -6,7 +6,7 @@ from pathlib import Path
 
 NAMES = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY", re.IGNORECASE)
 SHORTEST = 8  # a shorter value is in any text by chance
-TEXTS = (".ipynb", ".json", ".jsonl", ".yaml", ".md", ".csv", ".html", ".log", ".txt")
+TEXTS = (".ipynb", ".json", ".jsonl", ".yaml", ".md", ".csv", ".html", ".log", ".txt", ".svg")
 
 
 def exposed_values(run_folder: Path, environment: Mapping[str, str]) -> list[str]:

@@ -221,12 +221,14 @@ SECRET = "correct-horse-battery"
 )
 def test_a_secret_in_an_output_is_found_and_not_repeated(name, value, told, tmp_path):
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "a.ipynb").write_text(f"... {value} ...")
+    for file in ("a.ipynb", "figure.svg"):
+        (tmp_path / "notebooks" / file).write_text(f"... {value} ...")
     (tmp_path / "b.npz").write_bytes(value.encode())
 
     found = exposed_values(tmp_path, {name: value, "SHELL": "sh"})
 
-    assert found == ([f"notebooks/a.ipynb holds the value of ${name}"] if told else [])
+    files = ("a.ipynb", "figure.svg") if told else ()
+    assert found == [f"notebooks/{file} holds the value of ${name}" for file in files]
     assert SECRET not in "".join(found)
 
 
