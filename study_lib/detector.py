@@ -50,7 +50,7 @@ def count_photons(
     Parameters
     ----------
     expected : (scan, n, n)
-        Mean photons per pixel; overwritten by sqrt(counts).
+        Mean photons per pixel, contiguous in C order; overwritten by sqrt(counts).
     dark_counts
         Mean dark counts per pixel.
     saturation_counts
@@ -59,6 +59,11 @@ def count_photons(
         True where no count is valid.
     random
         Source of the counts.
+
+    Raises
+    ------
+    ValueError
+        If ``expected`` cannot be flattened without a copy.
     """
     for start in range(0, len(expected), CHUNK):
         part = expected[start : start + CHUNK]
@@ -74,6 +79,7 @@ def count_photons(
 def _draw(rates: Float[np.ndarray, "scan n n"], random: np.random.Generator) -> None:
     """Replace rates by independent Poisson numbers; dark pixels, which are most, cost little.
 
+    The rates are contiguous in memory, so that what is drawn goes into them and not into a copy.
     All dark pixels together count one Poisson number of photons, each of which falls on a pixel
     with a chance proportional to its rate: exactly the law of independent pixels (splitting of a
     Poisson process; Kingman, Poisson Processes, Oxford 1993, section 5.1).

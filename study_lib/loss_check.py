@@ -8,6 +8,7 @@ from typing import Any
 from study_lib.errors import InputError
 from study_lib.files import manifest_jobs
 
+
 @dataclass(frozen=True)
 class LossChange:
     """One training in two manifests; passed if it is at most a share worse than the reference."""
@@ -50,8 +51,8 @@ def compare_losses(
     Raises
     ------
     InputError
-        If a manifest is missing, broken or incomplete, the tolerance is negative, a training of the reference
-        that was asked for is missing or failed in the candidate, or none matches.
+        If a manifest is missing, broken or incomplete, the tolerance is negative, a training of the
+        reference that was asked for is missing or failed in the candidate, or none matches.
     """
     if not tolerance >= 0:
         raise InputError(f"tolerance {tolerance:g}: it must be 0 or more; 0.25 allows 25 %")
@@ -83,7 +84,7 @@ def _losses(manifest: Path, wanted: Mapping[str, Any]) -> dict[str, float]:
                 losses[key] = float(job["results"]["final_loss"])
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InputError(
-                f"{manifest}: {key}: its record lacks status, parameters or a number as final_loss; "
-                "train it again with `study train`, or remove it from the manifest"
+                f"{manifest}: {key}: its record lacks status, parameters or final loss; train it "
+                "again with `study train`, or remove it from the manifest"
             ) from None
     return losses

@@ -271,3 +271,11 @@ def test_lsqml_does_not_look_at_bad_pixels(masked):
     masked_garbage = reconstructed(measurement, garbage, measurement.bad_pixels)
     np.testing.assert_allclose(masked_garbage, clean, atol=1e-5)
     assert np.abs(reconstructed(measurement, garbage, None) - clean).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "scattered", [np.asfortranarray(np.ones((3, 4, 4), np.float32)), np.ones((6, 4, 4))[::2]]
+)
+def test_patterns_that_would_be_counted_in_a_copy_are_refused(scattered):
+    with pytest.raises(ValueError, match="copy"):
+        count_photons(scattered, random=np.random.default_rng(0))
