@@ -9,7 +9,13 @@ from jaxtyping import Bool, Complex, Float
 from numpy.lib.stride_tricks import sliding_window_view
 
 from study_lib.detector import count_photons
-from study_lib.forward import corners_of, expected_counts, patches_at, probes_at
+from study_lib.forward import (
+    corners_of,
+    expected_counts,
+    patches_at,
+    probes_at,
+    require_inside,
+)
 
 CHUNK = 32  # patterns whose waves fit the processor's cache
 
@@ -43,8 +49,16 @@ def expected_patterns(
         Illumination in sqrt(photons) per pixel.
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.
+
+    Raises
+    ------
+    ValueError
+        If a patch leaves the object; names the first such scan position.
     """
     side = len(probe)
+    corners = corners_of(torch.from_numpy(positions_px), side)
+    # Indices below zero would wrap to the far side.
+    require_inside(corners, side, (object_.shape[0], object_.shape[1]))
     wave = torch.from_numpy(probe.astype(np.complex64))
     # A view of every patch of the object; picking from it copies whole rows of pixels.
     windows = sliding_window_view(object_.astype(np.complex64, copy=False), (side, side))
@@ -52,7 +66,7 @@ def expected_patterns(
     for start in range(0, len(positions_px), CHUNK):
         part = slice(start, start + CHUNK)
         positions = torch.from_numpy(positions_px[part])
-        rows, columns = corners_of(positions, side).numpy().T
+        rows, columns = corners[part].numpy().T
         waves = probes_at(wave, positions) * torch.from_numpy(windows[rows, columns])
         patterns[part] = expected_counts(waves).numpy()
     return patterns

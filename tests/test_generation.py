@@ -228,6 +228,16 @@ def test_every_stage_can_be_replaced(tmp_path, tiny_design):
     assert np.abs(counts_of(arrays) - model_of(arrays)).max() < 0.51
 
 
+@pytest.mark.parametrize("outside", [(3.0, 20.0), (20.0, 3.0), (37.0, 20.0), (20.0, 37.0)])
+def test_no_pattern_is_simulated_beyond_the_object(outside):
+    """Neither side wraps to the other, also where the first patterns lie inside."""
+    inside = np.full((40, 2), 20.0)
+    object_, probe = np.ones((40, 40), np.complex64), np.ones((8, 8), np.complex64)
+
+    with pytest.raises(ValueError, match="scan position 40 of 41 leaves the object"):
+        expected_patterns(object_, probe, np.vstack([inside, outside]))
+
+
 def test_splits_that_share_object_rows_are_not_written(tmp_path, tiny_design):
     def halves(positions_px, guard_band_px):
         rows = positions_px[:, 0]
