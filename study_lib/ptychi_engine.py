@@ -33,7 +33,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.errors import StudyError
-from study_lib.forward import corners_of, pixel_indices
+from study_lib.forward import corners_of, require_inside
 from study_lib.fourier import shift
 from study_lib.ptychi_options import EngineSettings, options_of, record_of
 from study_lib.torchvision_operators import import_torchvision
@@ -208,8 +208,10 @@ def _view_of(positions_px: np.ndarray, side: int, object_shape: tuple[int, int])
     """Return the bounding box of the patches with pty-chi's margin around it."""
     positions = positions_px.astype(np.float32)
     corners = corners_of(torch.from_numpy(positions), side)
+    require_inside(corners, side, object_shape)
     lit = np.zeros(object_shape, dtype=bool)
-    lit.reshape(-1)[pixel_indices(corners, side, object_shape).numpy()] = True
+    for row, column in corners.tolist():
+        lit[row : row + side, column : column + side] = True
     first = (corners.amin(dim=0) - MARGIN).tolist()
     shape = (corners.amax(dim=0) - corners.amin(dim=0) + side + 2 * MARGIN).tolist()
     return _View(positions, (first[0], first[1]), (shape[0], shape[1]), lit)
