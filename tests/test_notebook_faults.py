@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import nbformat
 import pytest
 from jupyter_core.utils import run_sync
 
+from study_lib.engine import run_plan
 from study_lib.errors import StudyError
 from study_lib.files import read_json, write_json
 from study_lib.kernels import SharedKernel
@@ -74,6 +76,33 @@ def test_a_killed_kernel_fails_its_job_and_names_the_likely_cause(cell, job_that
     text = kept.with_name(f"{kept.stem}.failed.ipynb").read_text()
     assert "before" in text
     assert not kept.exists()
+
+
+DIES_FIRST = 'mkdir "$0" 2>/dev/null && kill -9 $$; exec "$@"'  # a kernel killed as it starts
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_job_whose_fault_may_pass_is_tried_again_as_often_as_asked(
+    retries, tmp_path, monkeypatch
+):
+    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    words = ["sh", "-c", DIES_FIRST, str(tmp_path / "has_died"), *kernel]
+    write_json(
+        tmp_path / "kernels" / "python3" / "kernel.json",
+        {"argv": words, "display_name": "Python 3", "language": "python"},
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    run = create_run(tmp_path / "run", load_design("smoke"))
+    job = plan_jobs(run.design)[0]
+
+    expected = nullcontext() if retries else pytest.raises(StudyError, match="the kernel stopped")
+    with expected:
+        run_plan(run.folder, [job], 1, print, retries=retries)
+
+    events = (run.folder / job.folder / "events.jsonl").read_text()
+    assert events.count('"start kernel"') == 1 + retries
+    assert (run.folder / job.done).is_file() == bool(retries)
+    assert (run.folder / job.failed).is_file() == (not retries)
 
 
 def test_memory_that_runs_out_is_an_error_of_its_cell(job_that_runs):
