@@ -22,6 +22,8 @@ PATTERNS = (
 def leftovers_of(run_folder: Path) -> list[Path]:
     """Return files of failed tries, notebook checkpoints and locks, none beyond a link.
 
+    What lies in a folder that is returned is not returned itself: it goes with the folder.
+
     Raises
     ------
     InputError
@@ -34,7 +36,8 @@ def leftovers_of(run_folder: Path) -> list[Path]:
         raise InputError(f"{run_folder} is being run; wait for it, or stop it first")
     found = {path for pattern in PATTERNS for path in run_folder.glob(pattern)}
     own = run_folder.resolve()
-    return sorted(path for path in found if path.parent.resolve().is_relative_to(own))
+    inside = [path for path in found if path.parent.resolve().is_relative_to(own)]
+    return sorted(path for path in inside if found.isdisjoint(path.parents))
 
 
 def remove(paths: list[Path]) -> int:

@@ -117,6 +117,17 @@ def test_links_among_leftovers_go_and_what_they_lead_to_stays(run, tmp_path):
     assert len(list(elsewhere.rglob("*.failed.ipynb"))) == 2
 
 
+def test_a_leftover_in_a_folder_of_leftovers_goes_with_it(run):
+    folder = run.folder / "notebooks" / ".ipynb_checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "a.lock").write_bytes(b"1234")
+
+    found = leftovers_of(run.folder)
+
+    assert remove(found) == 4
+    assert not folder.exists()
+
+
 def test_a_run_that_is_being_run_is_not_cleaned(run):
     with (
         FileLock(run.folder / LOCK_FILE),
