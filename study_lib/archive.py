@@ -73,7 +73,7 @@ class NpzArchive:
         memory = memory_bytes()
         if needed > memory:
             raise InputError(
-                f"{self.path}: {', '.join(names)}: {needed / 2**30:.1f} GiB, this machine has "
+                f"{self.path}: {', '.join(names)}: {needed / 2**30:.1f} GiB, this process may use "
                 f"{memory / 2**30:.1f} GiB; use a smaller file or a larger machine"
             )
 

@@ -230,6 +230,6 @@ def _check_extent(acquisition: Acquisition, side_px: int) -> None:
     needed, memory = RECONSTRUCTION_BYTES_PER_PX * rows * columns, memory_bytes()
     if needed > memory:
         raise InputError(
-            f"{found}, which takes {needed / 2**30:.1f} GiB; this machine has "
+            f"{found}, which takes {needed / 2**30:.1f} GiB; this process may use "
             f"{memory / 2**30:.1f} GiB; {remedy}, or use a larger machine"
         )

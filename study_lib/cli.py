@@ -106,6 +106,12 @@ def main() -> None:
             raise
         print(f"study: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        if debug:
+            raise
+        remedy = "use less data, run fewer jobs at a time, or give it more"
+        print(f"study: memory ran out ({error}); {remedy}", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         if debug:
             raise

@@ -221,7 +221,7 @@ class Hdf5Reader:
         if needed > memory:
             raise self.refused(
                 name,
-                f"with it the file takes {needed / 2**30:.1f} GiB, this machine has "
+                f"with it the file takes {needed / 2**30:.1f} GiB, this process may use "
                 f"{memory / 2**30:.1f} GiB",
                 "cut the scan into parts or use a larger machine",
             )

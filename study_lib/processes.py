@@ -2,15 +2,19 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 PARENT_DIES = 1  # PR_SET_PDEATHSIG
 PARENT = "STUDY_PARENT_PROCESS"
 INTERRUPTED = 130
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
 
 
 def use_private_folders() -> None:
@@ -35,8 +39,37 @@ def use_threads(count: int) -> None:
 
 
 def memory_bytes() -> int:
-    """Return the memory of this machine: no file may declare more."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the memory that this process may have: no file may declare more.
+
+    The least of the machine's, of its control groups' (a container, a job of a cluster), and of
+    what ``ulimit -v`` allows.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)  # -1: no limit
+    return min(limit for limit in (machine, addresses, *_group_limits()) if limit > 0)
+
+
+def _group_limits() -> Iterator[int]:
+    """Yield the limits of this process's control groups and of those around them (Linux only)."""
+    for line in _text_of(OWN_GROUPS).splitlines():
+        controllers, _, place = line.partition(":")[2].partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        # Version 2 has one tree, version 1 one for each controller.
+        root = GROUPS / "memory" if controllers else GROUPS
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        inner = [part for part in PurePosixPath(place).parts if part not in ("/", "..")]
+        for depth in range(len(inner) + 1):
+            text = _text_of(root.joinpath(*inner[:depth], name)).strip()
+            if text.isdecimal():  # not "max"
+                yield int(text)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):  # another system, or a group that a container does not see
+        return ""
 
 
 def end_with_parent(how: signal.Signals) -> None:

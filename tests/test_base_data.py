@@ -116,7 +116,7 @@ def test_positions_in_a_wrong_unit_are_refused(acquisition, factor, size):
 def test_an_object_beyond_memory_is_refused(acquisition, monkeypatch):
     monkeypatch.setattr(base_reconstruction, "memory_bytes", lambda: 2**10)
 
-    with pytest.raises(InputError, match=r"positions: .*this machine has .* or use a larger"):
+    with pytest.raises(InputError, match=r"positions: .*this process may use .* or use a larger"):
         reconstructed(acquisition, algorithm="solver", epochs=1, seed=0)
 
 

@@ -334,3 +334,15 @@ def test_a_notebook_is_started_where_its_run_has_what_it_needs(
     code, _, error = call(monkeypatch, capsys, tmp_path, "notebook", notebook, "o.ipynb", *given)
 
     assert (code, error, started) == (0, "", [notebook])
+
+
+def test_memory_that_runs_out_is_said_in_one_line(monkeypatch, capsys, tmp_path):
+    def exhausted(*_, **__):
+        raise MemoryError("8 GiB")
+
+    monkeypatch.setattr("study_lib.presets.load_design", exhausted)
+
+    code, _, error = call(monkeypatch, capsys, tmp_path, "design", "--preset", "smoke")
+
+    assert code == 1
+    assert error.startswith("study: memory ran out (8 GiB); use less data")

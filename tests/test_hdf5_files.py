@@ -106,7 +106,7 @@ HARMS = {
     external_values: r"data: its values lie in other files; copy them into this file",
     virtual: r"data: its values lie in other files; copy them into this file",
     circle: r"data: links lead in a circle",
-    giant: r"data: with it the file takes 372529.0 GiB, this machine has [\d.]+ GiB; cut",
+    giant: r"data: with it the file takes 372529.0 GiB, this process may use [\d.]+ GiB; cut",
     hollow: r"data: declares 20 MiB and stores 0 bytes; values must be there",
     bomb: r"data: declares 20 MiB and stores 20\d+ bytes",
     words: r"data: found type object; save an array of numbers",

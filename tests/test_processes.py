@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from study_lib.processes import INTERRUPTED, PARENT, THREADS
+from study_lib import processes
+from study_lib.processes import INTERRUPTED, PARENT, THREADS, memory_bytes
 
 ASK = """
 import signal
@@ -44,3 +45,37 @@ def test_an_orphan_ends_at_once():
 def test_threads_of_a_job_hold_whatever_its_environment_says():
     """On a cluster a job may start with an empty environment, or with one of a whole node."""
     assert python(COUNT, **dict.fromkeys(THREADS, "2")).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "expected"),
+    [
+        ("0::/job/step", {"job/memory.max": "5000", "job/step/memory.max": "max"}, 5000),
+        ("0::/job/step", {"job/memory.max": "5000", "job/step/memory.max": "3000"}, 3000),
+        ("0::/../..", {"memory.max": "4000"}, 4000),
+        ("4:cpu,memory:/job", {"memory/job/memory.limit_in_bytes": "6000"}, 6000),
+        ("4:cpu:/job", {"memory/job/memory.limit_in_bytes": "6000"}, None),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": str(2**63 - 4096)}, None),
+        ("0::/job", {"job/memory.max": "0"}, None),
+        ("", {}, None),
+    ],
+)
+def test_memory_is_the_least_that_any_group_around_the_process_has(
+    tmp_path, monkeypatch, own, limits, expected
+):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    (tmp_path / "own").write_text(own)
+    for place, limit in limits.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(limit + "\n")
+    monkeypatch.setattr(processes, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(processes, "GROUPS", tmp_path)
+    monkeypatch.setattr(processes.resource, "getrlimit", lambda _: (-1, -1))
+
+    assert memory_bytes() == (expected or machine)
+
+
+def test_memory_is_not_more_than_the_shell_allows(monkeypatch):
+    monkeypatch.setattr(processes.resource, "getrlimit", lambda _: (2048, -1))
+
+    assert memory_bytes() == 2048
