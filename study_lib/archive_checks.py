@@ -19,6 +19,7 @@ RATIO_FREE_BYTES = 2**20
 HEADER_MAX_BYTES = 10_000
 RANK_MAX = 8
 MEMBERS_MAX = 1000
+# What zipfile and numpy raise on files that are not what they say. The file is refused for it.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -26,13 +27,13 @@ DAMAGE = (
     EOFError,
     OSError,
     ValueError,
-    NotImplementedError,
-    RuntimeError,
+    NotImplementedError,  # zipfile, of a compression that it does not know
+    RuntimeError,  # zipfile, of a member with a password
     IndexError,
     OverflowError,
-    SyntaxError,
+    SyntaxError,  # numpy, of a header that is no Python literal; the next one too
     tokenize.TokenError,
-    MemoryError,
+    MemoryError,  # the parser, of a header nested too deep; the next one too
     RecursionError,
 )
 

@@ -75,8 +75,8 @@ def _scanned(
     field = np.zeros(object_shape, dtype=bool)
     try:
         corners = positions_px[ConvexHull(positions_px).vertices]
-    except QhullError:  # all on one line: a hull without area has no pixels to add
-        pass
+    except QhullError:
+        pass  # all on one line: a hull without area has no pixels to add
     else:
         field |= polygon2mask(object_shape, corners)  # type: ignore[no-untyped-call]  # scikit-image has no types
     field[rows, columns] = True

@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -151,6 +152,73 @@ def test_every_module_has_one_place_in_the_map():
 @every_module
 def test_module_is_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 360
+
+
+SILENCED = re.compile(
+    r"#\s*(?:type: ignore\b(?:\[[\w, -]+\])?|noqa\b(?:: [A-Z]+\d+(?:, [A-Z]+\d+)*)?)"
+)
+# These take an error or a warning in and say nothing; the pattern itself is no case of it.
+QUIET = re.compile(
+    r"\bsuppress\(|ignore_errors=True|simplefilter\(\"ignore|filterwarnings\(\"ignore|^\s*pass\b"
+)
+CODE = sorted(
+    path
+    for folder in ("study_lib", "tests", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def comments_of(path: Path) -> dict[int, str]:
+    """Return the comments of a source by line."""
+    with path.open("rb") as file:
+        tokens = tokenize.tokenize(file.readline)
+        return {one.start[0]: one.string for one in tokens if one.type == tokenize.COMMENT}
+
+
+def code_lines_of(path: Path) -> dict[int, str]:
+    """Return the lines of a source that hold more than text and comments, by number."""
+    with path.open("rb") as file:
+        tokens = list(tokenize.tokenize(file.readline))
+    kinds = (tokenize.NAME, tokenize.OP)
+    lines = {one.start[0]: one.line for one in tokens if one.type in kinds}
+    return {number: line for number, line in lines.items() if not line.lstrip().startswith("#")}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_is_silenced_says_why_beside_it(path):
+    comments = comments_of(path)
+    bare = [
+        number
+        for number, comment in comments.items()
+        if SILENCED.match(comment) and len(SILENCED.sub("", comment, count=1).strip(" #")) < 8
+    ]
+    bare += [
+        number
+        for number, line in code_lines_of(path).items()
+        if QUIET.search(line) and number not in comments and number - 1 not in comments
+    ]
+
+    assert bare == [], f"{path.name}: lines without a reason"
+
+
+def test_every_skip_has_its_reason():
+    calls = [
+        (path.name, node)
+        for path in CODE
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"skip", "skipif", "xfail", "importorskip"}
+    ]
+    assert calls, "nothing was looked at"
+
+    bare = [
+        f"{name}:{node.lineno}"
+        for name, node in calls
+        if not any(keyword.arg == "reason" for keyword in node.keywords)
+        and not (isinstance(node.func, ast.Attribute) and node.func.attr == "skip" and node.args)
+    ]
+    assert bare == []
 
 
 # --- notebooks

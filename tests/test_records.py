@@ -105,7 +105,7 @@ def test_a_second_try_replaces_the_failure(tmp_path):
     with pytest.raises(ZeroDivisionError), recorded(job_in(tmp_path)):
         _ = 1 / 0
     with recorded(job_in(tmp_path)):
-        pass
+        pass  # a job without work still leaves a record
 
     assert (record_in(tmp_path)["status"], record_in(tmp_path)["error"]) == ("done", None)
 
@@ -122,7 +122,7 @@ def test_wall_and_processor_time_are_those_of_the_block(tmp_path):
     with recorded(job_in(tmp_path)):
         start = time.process_time()
         while time.process_time() - start < 0.05:
-            pass
+            pass  # processor time is what is spent
 
     record = record_in(tmp_path)
     assert 0.05 <= record["cpu_s"] < 5
@@ -152,7 +152,7 @@ def test_provenance_names_versions_commit_and_threads(monkeypatch):
 def test_a_job_tells_the_device_and_the_threads_that_it_used(tmp_path):
     threads = torch.get_num_threads()
     with recorded(job_in(tmp_path)):
-        pass
+        pass  # a job without work still leaves a record
     machine = record_in(tmp_path)["machine"]
     assert (machine["device"], machine["threads"]) == (None, str(threads))
 

@@ -135,7 +135,7 @@ def slurm(unpacked: Path, cores: int) -> Iterator[dict[str, str]]:
                 daemon.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 daemon.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # a daemon that was killed may still write there
 
 
 def _daemons(root: Path, folder: Path) -> list[list[str]]:
