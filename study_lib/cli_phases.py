@@ -67,10 +67,8 @@ def design(
     study = load_design(preset, settings or (), base_data(base_npz) if base_npz else None)
 
     from study_lib.design_table import derived_matrix, table_text
-    from study_lib.networks import require_network
     from study_lib.scene import scene_of
 
-    require_network(study.training.network)
     derived = derived_matrix(study, scene_of(study, base_npz))
     if as_json:
         content = {

@@ -68,8 +68,8 @@ def require_network(name: str) -> str:
     if name in NETWORKS:
         return name
     raise InputError(
-        f"training.network = {name}: no such network; choose one of "
-        f"{', '.join(sorted(NETWORKS))}, or add it to study_lib.networks.NETWORKS"
+        f"{name}: no such network; choose one of {', '.join(sorted(NETWORKS))}, or add it to "
+        "study_lib.networks.NETWORKS"
     )
 
 

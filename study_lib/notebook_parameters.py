@@ -119,7 +119,9 @@ class ExploreRunParameters(CompareParameters):
     arm: str = Field(min_length=1, description="arm beside the truth, as in aligned.npz")
     pattern: int = Field(ge=0, description="index of the pattern that is shown first")
     row_share: float = Field(ge=0, le=1, description="where the cut lies, as a share of the rows")
-    sliders: Literal["auto", "on", "off"] = Field(description="auto: where somebody can move them")
+    sliders: Literal["auto", "always", "never"] = Field(
+        description="auto: where somebody can move them"
+    )
 
 
 class ExploreNetworkParameters(OverlapParameters):
@@ -136,7 +138,9 @@ class WatchRunParameters(PhaseParameters):
 
     notebook = "watch_run"
     every_s: float = Field(gt=0, description="seconds between two looks")
-    sliders: Literal["auto", "on", "off"] = Field(description="auto: again where somebody looks on")
+    sliders: Literal["auto", "always", "never"] = Field(
+        description="auto: again where somebody looks on"
+    )
 
 
 class LessonParameters(NotebookParameters):

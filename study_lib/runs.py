@@ -12,11 +12,12 @@ from study_lib.files import atomic_path, read_json, sha256_of, write_json
 from study_lib.notebook_parameters import (
     DatasetParameters,
     DesignParameters,
+    ExploreRunParameters,
     NotebookParameters,
     OverlapParameters,
     PhaseParameters,
 )
-from study_lib.paths import phase_root, replicate_folder
+from study_lib.paths import comparison_folder, phase_root, replicate_folder
 from study_lib.presets import load_design, parse_design
 
 DESIGN_FILE = "design.json"
@@ -124,25 +125,40 @@ def open_run(folder: Path) -> Run:
 
 
 def require_condition(parameters: NotebookParameters) -> None:
-    """Check that the run of a notebook exists, and that its design has the dose and the view.
+    """Check that the run of a notebook exists, and that it has the dose, the view and the arm.
 
     Only notebook 00 may make its run; lessons have none.
 
     Raises
     ------
     InputError
-        If there is no such run, or its design does not have them.
+        If there is no such run, its design does not have them, or no arm of the name was compared.
     """
     if not isinstance(parameters, PhaseParameters):
         return
     folder = Path(parameters.run_folder)
     if isinstance(parameters, DesignParameters) and not (folder / DESIGN_FILE).is_file():
         return
-    design = open_run(folder).design
+    run = open_run(folder)
     if isinstance(parameters, DatasetParameters):
-        design.require_dose(parameters.dose)
+        run.design.require_dose(parameters.dose)
     if isinstance(parameters, OverlapParameters):
-        design.view(parameters.view)
+        run.design.view(parameters.view)
+    if isinstance(parameters, ExploreRunParameters):
+        _require_arm(run, parameters)
+
+
+def _require_arm(run: Run, parameters: ExploreRunParameters) -> None:
+    """Check that an arm was compared; without its comparison there is nothing to look at."""
+    folder = comparison_folder(run.root("G"), parameters.dose, parameters.view, parameters.split)
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run 05_compare for this condition first")
+    arms = [row["arm"] for row in read_json(path)]
+    if parameters.arm not in arms:
+        raise InputError(
+            f"arm {parameters.arm!r}: this condition has {', '.join(arms)}; choose one"
+        )
 
 
 def open_or_create(folder: Path, preset: str, base_npz: Path | None = None) -> Run:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from study_lib.errors import InputError
 
-Sliders = Literal["auto", "on", "off"]
+Sliders = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def are_wanted(sliders: Sliders) -> bool:
     if sliders == "auto":
         has_server = "JPY_SESSION_NAME" in os.environ
         return has_server and importlib.util.find_spec("ipywidgets") is not None
-    return sliders == "on"
+    return sliders == "always"
 
 
 def look(
@@ -54,7 +54,7 @@ def look(
     choices
         The arguments by name.
     sliders
-        ``auto``, ``on`` or ``off``; see :func:`are_wanted`.
+        ``auto``, ``always`` or ``never``; see :func:`are_wanted`.
     """
     if not are_wanted(sliders):
         _show(draw(**{name: choice.first for name, choice in choices.items()}))

@@ -10,6 +10,8 @@ import pytest
 
 from study_lib.cli import main
 from study_lib.contract import save_dataset
+from study_lib.files import write_json
+from study_lib.paths import comparison_folder
 from study_lib.presets import load_design
 from study_lib.runs import create_run
 
@@ -57,10 +59,10 @@ def base_npz(tmp_path_factory):
         (["run", "--set", "seeds.iterative=5000000000"], "less than 4294967296"),
         *(
             (
-                [command, "--preset", "smoke", "--set", "training.network=no-such-net"],
-                "training.network = no-such-net: no such network; choose one of pinn, pinn-amp",
+                [*command, "--preset", "smoke", "--set", "training.network=no-such-net"],
+                "training.network: no-such-net: no such network; choose one of pinn, pinn-amp",
             )
-            for command in ("run", "plan", "design")
+            for command in (["run"], ["plan"], ["design"], ["params", "write"])
         ),
         (["run", "--set", "training.epochs"], "write it as name=value"),
         (["run", "--base-npz", "absent.npz"], "absent.npz: no such file"),
@@ -308,6 +310,33 @@ def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
     assert code == 2
     assert message in error
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("compared", "message"),
+    [
+        (["pinn", "solver"], "arm 'solvr': this condition has pinn, solver; choose one"),
+        ([], "metrics.json: no such file; run 05_compare for this condition first"),
+    ],
+)
+def test_no_notebook_is_started_to_look_at_what_was_not_compared(
+    compared, message, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr("study_lib.runner.execute_notebook", lambda *_: pytest.fail("started"))
+    run = create_run(tmp_path / "run", load_design("smoke"))
+    if compared:
+        folder = comparison_folder(run.root("G"), 1e4, "dense", "test")
+        write_json(folder / "metrics.json", [{"arm": arm} for arm in compared])
+    values = ["run_folder=run", "dose=1.0e+4", "view=dense", "split=test", "arm=solvr"]
+    values += ["pattern=0", "row_share=0.5", "sliders=never"]
+    given = [part for value in values for part in ("-p", value)]
+
+    code, _, error = call(
+        monkeypatch, capsys, tmp_path, "notebook", "explore_run", "o.ipynb", *given
+    )
+
+    assert code == 2
+    assert message in error
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ import torch
 
 from study_lib import networks
 from study_lib.errors import InputError
-from study_lib.feasibility import check_feasible
 from study_lib.network import PtychoPinn
 from study_lib.networks import NetworkShape, build_network
 from study_lib.presets import load_design
-from study_lib.scene import scene_of
 
 SHAPE = NetworkShape(channels=4, side_px=16, filters_scale=2, half_precision=False)
 
@@ -34,10 +32,9 @@ def test_another_network_plugs_in(monkeypatch):
 
     assert isinstance(build_network("mine", SHAPE), PtychoPinn)
     assert asked == [SHAPE]
-    design = load_design("smoke", ["training.network=mine"])
-    check_feasible(design, scene_of(design))
+    assert load_design("smoke", ["training.network=mine"]).training.network == "mine"
 
 
 def test_unknown_name_lists_those_that_are_known():
-    with pytest.raises(InputError, match=r"training.network = unet: no such network; .* pinn"):
+    with pytest.raises(InputError, match="unet: no such network; choose one of pinn"):
         build_network("unet", SHAPE)

@@ -48,7 +48,7 @@ def test_without_a_server_the_figure_stands_still(monkeypatch, draw, drawn, disp
 def test_without_ipywidgets_the_figure_stands_still(monkeypatch, draw, displayed):
     monkeypatch.setenv("JPY_SESSION_NAME", "explore_run.ipynb")
     assert are_wanted("auto")
-    assert not are_wanted("off")
+    assert not are_wanted("never")
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     monkeypatch.setattr(sliders.importlib.util, "find_spec", lambda _: None)
 
@@ -56,11 +56,11 @@ def test_without_ipywidgets_the_figure_stands_still(monkeypatch, draw, displayed
 
     assert [type(shown).__name__ for shown in displayed] == ["Figure"]
     with pytest.raises(InputError, match="pip install ipywidgets, or set sliders to 'auto'"):
-        look(draw, CHOICES, "on")
+        look(draw, CHOICES, "always")
 
 
 def test_a_moved_slider_draws_anew(draw, drawn, displayed):
-    look(draw, CHOICES, "on")
+    look(draw, CHOICES, "always")
 
     box = next(shown for shown in displayed if isinstance(shown, ipywidgets.VBox))
     menu, slider = box.children[0].children
