@@ -20,6 +20,7 @@ from study_lib.measurement import Measurement, load_measurement
 from study_lib.metric_table import metric_facts
 from study_lib.overlap import image_overlap
 from study_lib.paths import COMPARED, comparison_folder, view_path
+from study_lib.photons import photon_budget
 from study_lib.probe import probe_diameter_px
 from study_lib.records import Job, recorded
 from study_lib.ring_correlation import fourier_ring_correlation
@@ -85,39 +86,17 @@ def compare_view(
             phase_e_root=phase_e_root,
             phase_f_root=phase_f_root,
         )
+        budget = photon_budget(measurement.amplitudes)
         conditions = {
             "dose": dose,
-            "photons_measured": float(measurement.counts.sum(axis=(1, 2)).mean()),
+            "photons_measured": budget["photons_per_pattern_measured"],
             "view": view.name,
             **view_overlap(measurement, selection_of(metadata, str(source)), design),
             "split": split,
             "replicate": design.replicate,
         }
-        rows: list[dict[str, Any]] = []
-        held_out = held_out_counts(measurement, truth, design, dose, split)
-        limit = limit_of(measurement, truth, crop, mask, design)
-        arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
-        missing: dict[str, str] = {}
-        registered = arms_of(design)
-        for step, (name, arm) in enumerate(registered.items(), start=1):
-            try:
-                result = arm(request)
-            except MissingResultError as error:
-                missing[name] = str(error)
-                continue
-            require_same_patterns(result, measurement)
-            row, aligned = _score_arm(result, truth, crop, mask, design)
-            row["held_out_excess_nats"] = held_out.excess_nats(result.object_)
-            told, row_of_spread = spread_of(result, aligned, truth[crop], crop, mask)
-            row |= row_of_spread
-            arrays |= {f"{name}_phase_std_rad": told} if told is not None else {}
-            rows.append(conditions | {"arm": name} | row | limit_row(limit, row))
-            arrays[name] = aligned
-            job.add_inputs(result.sources)
-            job.used(result.device)
-            job.progress("compare", step, len(registered))
-        if not rows:
-            raise InputError("no arm has a result: " + "; ".join(missing.values()))
+        found, arrays, missing = _score_arms(request, truth, crop, mask, design, job)
+        rows = [conditions | row for row in found]
         write_csv(folder / "metrics.csv", rows)
         write_json(folder / "metrics.json", rows)
         origin = [int(crop[0].start), int(crop[1].start)]
@@ -133,6 +112,44 @@ def compare_view(
             "origin_px": origin,
         }
     return rows
+
+
+def _score_arms(
+    request: ArmRequest,
+    truth: np.ndarray,
+    crop: tuple[slice, slice],
+    mask: np.ndarray,
+    design: StudyDesign,
+    job: Job,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, str]]:
+    """Return a row for each arm, the crop of every object and map, and why arms are missing."""
+    measurement = request.measurement
+    held_out = held_out_counts(measurement, truth, design, request.dose, request.split)
+    limit = limit_of(measurement, truth, crop, mask, design)
+    arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
+    rows: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    registered = arms_of(design)
+    for step, (name, arm) in enumerate(registered.items(), start=1):
+        try:
+            result = arm(request)
+        except MissingResultError as error:
+            missing[name] = str(error)
+            continue
+        require_same_patterns(result, measurement)
+        row, aligned = _score_arm(result, truth, crop, mask, design)
+        row["held_out_excess_nats"] = held_out.excess_nats(result.object_)
+        told, row_of_spread = spread_of(result, aligned, truth[crop], crop, mask)
+        row |= row_of_spread
+        arrays |= {f"{name}_phase_std_rad": told} if told is not None else {}
+        rows.append({"arm": name} | row | limit_row(limit, row))
+        arrays[name] = aligned
+        job.add_inputs(result.sources)
+        job.used(result.device)
+        job.progress("compare", step, len(registered))
+    if not rows:
+        raise InputError("no arm has a result: " + "; ".join(missing.values()))
+    return rows, arrays, missing
 
 
 def spread_of(

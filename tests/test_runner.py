@@ -12,7 +12,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 from filelock import FileLock
-from killing import left_after
+from killing import left_after, working_in
 
 from study_lib import engine, runner
 from study_lib.engine import run_plan
@@ -203,24 +203,34 @@ def test_an_emptied_plan_does_not_make_a_run_complete(run):
     assert "06_summary: not done" in faults
 
 
+# An engine that does not end when asked, and its job, bound to it as `study job` is.
 DEAF = """
-import os, signal, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-Path(sys.argv[1]).write_text(f"{os.getpid()}.")
+os.chdir(Path(sys.argv[1]).parent)
+JOB = (
+    "import signal, time; from study_lib.processes import end_on_terminate, end_with_parent; "
+    "end_on_terminate(1.0); end_with_parent(signal.SIGTERM); print(1, flush=True); time.sleep(600)"
+)
+job = subprocess.Popen([sys.executable, "-c", JOB], stdout=subprocess.PIPE)
+job.stdout.readline()
+Path(sys.argv[1]).touch()
 time.sleep(600)
 """
 
 
-def test_an_engine_that_does_not_end_when_asked_is_ended(run, tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end children with their parent")
+def test_an_engine_that_does_not_end_when_asked_is_ended_with_its_jobs(run, tmp_path, monkeypatch):
     """As Snakemake now and then: its handler waits for a lock that its own thread holds."""
-    deaf = tmp_path / "deaf"
+    deaf, seen = tmp_path / "deaf", []
     command = [sys.executable, "-c", DEAF, str(deaf)]
     monkeypatch.setattr(engine, "_command", lambda *_: command)
     monkeypatch.setattr(engine, "STOP_S", 0.5)
 
     def stop_once_deaf(_):
-        if deaf.is_file() and deaf.read_text().endswith("."):
+        if deaf.is_file():
+            seen.extend(working_in(tmp_path))
             raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "REPORT_S", 0.0)
@@ -229,8 +239,8 @@ def test_an_engine_that_does_not_end_when_asked_is_ended(run, tmp_path, monkeypa
         run_plan(run.folder, plan_jobs(run.design), 1, stop_once_deaf)
 
     assert time.monotonic() - started < 60
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(deaf.read_text().removesuffix(".")), 0)
+    assert len(seen) == 2, "the engine and its job"
+    assert left_after(tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end children with their parent")
