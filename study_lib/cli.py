@@ -71,9 +71,6 @@ def job(run_folder: Path, names: list[str], attempt: int = 1, threads: int = 1) 
         print(f"{name}: already done")
     if len(done) == len(names):
         return
-    # jsonschema compiles a grammar of web addresses when it finds this package, for more than a
-    # second in every job; notebooks are checked without it.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how Python marks "not to be imported"
     from study_lib.runner import run_jobs
 
     run_jobs(folder, [name for name in names if name not in done], attempt)
@@ -94,6 +91,9 @@ def main() -> None:
     """Run the command line; every foreseen error is one message and an exit code."""
     use_private_folders()
     end_on_terminate()
+    # jsonschema compiles a grammar of web addresses when it finds this package, for some seconds in
+    # every job and report; notebooks are checked without it.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how Python marks "not to be imported"
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if not arguments:

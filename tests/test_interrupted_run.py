@@ -21,7 +21,8 @@ SETTINGS = (
     "views=[{name: baseline, gridsize: 1}]",
     "training.epochs=2",
     "training.steps_min=60",
-    "iterative.epochs=3",
+    "iterative.algorithms=[solver]",
+    "thinned.steps=4",
 )
 
 

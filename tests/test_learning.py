@@ -16,9 +16,7 @@ from study_lib.training_config import training_config
     ("view", "preset", "seed"),
     [
         ("baseline", "laptop", 0),
-        ("baseline", "laptop", 1),
         ("dense", "laptop", 0),
-        ("baseline", "smoke", 0),
         ("sparse", "smoke", 0),
     ],
 )

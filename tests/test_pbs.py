@@ -22,7 +22,8 @@ SETTINGS = (
     "views=[{name: baseline, gridsize: 1}]",
     "training.epochs=2",
     "training.steps_min=60",
-    "iterative.epochs=3",
+    "iterative.algorithms=[solver]",
+    "thinned=null",
 )
 STATUS = PROFILES / "pbs" / "status.sh"
 

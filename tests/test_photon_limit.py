@@ -227,11 +227,11 @@ def test_the_map_is_the_diagonal_of_the_dense_inverse(truth, light, places, scor
         scored=scored,
         crop=CROP,
         seed=0,
-        solves=1000,
+        solves=400,
     )
 
-    np.testing.assert_allclose(limit.phase_std_rad[scored], np.sqrt(phase), rtol=0.05)
-    np.testing.assert_allclose(limit.amplitude_std[scored], np.sqrt(amplitude), rtol=0.05)
+    np.testing.assert_allclose(limit.phase_std_rad[scored], np.sqrt(phase), rtol=0.08)
+    np.testing.assert_allclose(limit.amplitude_std[scored], np.sqrt(amplitude), rtol=0.08)
     assert limit.phase_rms_rad == pytest.approx(np.sqrt(phase.mean()), rel=0.01)
     assert np.isnan(limit.phase_std_rad[~scored]).all()
 
@@ -351,7 +351,7 @@ def test_powers_are_per_pixel_and_add_up(truth, scored):
 
 @pytest.mark.slow
 def test_maximum_likelihood_scatters_as_the_bound_says(truth, light, places, scored):
-    """Over 240 draws, each converged from the truth and aligned like a reconstruction."""
+    """Over 120 draws, each converged from the truth and aligned like a reconstruction."""
     rng = np.random.default_rng(7)
     photons = illumination(torch.from_numpy(light), torch.from_numpy(places), SHAPE).numpy()
     free = (photons > 1e-3 * np.median(photons[scored])).ravel()
@@ -377,7 +377,7 @@ def test_maximum_likelihood_scatters_as_the_bound_says(truth, light, places, sco
         return float((power - counts * np.log(power)).sum()), whitener.T @ slopes
 
     errors, slopes_left = [], []
-    for _ in range(240):
+    for _ in range(120):
         found = minimize(
             loss,
             np.zeros(seen.sum()),
@@ -403,9 +403,9 @@ def test_maximum_likelihood_scatters_as_the_bound_says(truth, light, places, sco
     )
 
     ratio = variance / limit.phase_std_rad[scored] ** 2
-    # 240 draws tell a variance to sqrt(2 / 240) = 9 %; the mean of many pixels far better.
+    # 120 draws tell a variance to sqrt(2 / 120) = 13 %; the mean of many pixels far better.
     assert 0.98 < ratio.mean() < 1.5
-    assert ratio.min() > 1 - 4 * np.sqrt(2 / 240)
+    assert ratio.min() > 1 - 4 * np.sqrt(2 / 120)
     assert ratio.max() < 2
 
 
