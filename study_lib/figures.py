@@ -7,10 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from study_lib.files import atomic_path
 
@@ -127,20 +129,11 @@ def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, titl
     return figure
 
 
-def draw_ring_correlations(
-    axis: Axes,
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    threshold: float,
-    ceiling: Float[np.ndarray, " ring"],
-) -> None:
-    """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
-    for label, (frequency, correlation) in curves.items():
-        axis.plot(frequency, correlation, label=label)
-    if len(ceiling):
-        axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
-    axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
-    axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", ylim=(-0.2, 1.02))
-    axis.legend(fontsize="small")
+def plain_log_ticks(axis: Axis, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Label a logarithmic axis in plain numbers, few of them; powers would overlap one another."""
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def limit_map(
@@ -148,7 +141,11 @@ def limit_map(
 ) -> Figure:
     """Show the photon limit of every pixel, and each arm's phase error in units of its mean."""
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(2.6 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained"
+        1,
+        2,
+        figsize=(2.8 * PANEL_IN, 1.2 * PANEL_IN),
+        layout="constrained",
+        gridspec_kw={"wspace": 0.1},
     )
     figure.suptitle(title)
     told = {label: error for label, error in errors.items() if error is not None}

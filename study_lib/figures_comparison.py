@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from study_lib.figures import NOT_SCORED, PANEL_IN, TITLE_IN, draw_ring_correlations
+from study_lib.figures import NOT_SCORED, PANEL_IN, TITLE_IN
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -59,7 +59,9 @@ def condition_figure(
     figure.colorbar(
         lower[0], ax=list(axes[1, 1:]), label="phase error [rad]", shrink=0.8, fraction=0.03
     )
-    draw_ring_correlations(axes[1, 0], curves, threshold, ceiling)
+    _draw_ring_correlations(axes[1, 0], curves, threshold, ceiling)
+    lines = axes[1, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower left", ncols=len(lines[0]), fontsize="small")
     figure.suptitle(title)
     return figure
 
@@ -87,6 +89,21 @@ def phase_error_spectra(
     )
     axis.legend(fontsize="small")
     return figure
+
+
+def _draw_ring_correlations(
+    axis: Axes,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    threshold: float,
+    ceiling: Float[np.ndarray, " ring"],
+) -> None:
+    """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
+    for label, (frequency, correlation) in curves.items():
+        axis.plot(frequency, correlation, label=label)
+    if len(ceiling):
+        axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
+    axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
+    axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", ylim=(-0.2, 1.02))
 
 
 def _panel(

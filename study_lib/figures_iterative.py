@@ -9,10 +9,9 @@ from jaxtyping import Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from study_lib.colours import colour_wheel, complex_colours
-from study_lib.figures import PANEL_IN
+from study_lib.figures import PANEL_IN, plain_log_ticks
 
 LEGEND_PLACE = (0.04, 0.07, 0.2, 0.2)  # in shares of a panel
 WHOLE_TURN_RAD = 0.9 * np.pi  # largest phase from which on both signs are taken to meet
@@ -63,9 +62,7 @@ def convergence(
         right.plot(wall_s[name], relative, label=name)
     left.set(xlabel="epoch", ylabel="loss / first loss", yscale="log")
     right.set(xlabel="time since start [s]", xscale="log")
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    right.xaxis.set_major_formatter("{x:g}")
-    right.xaxis.set_minor_formatter(NullFormatter())
+    plain_log_ticks(right.xaxis, (1, 3))
     left.legend()
     figure.suptitle(title)
     return figure

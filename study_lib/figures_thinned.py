@@ -9,7 +9,7 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from study_lib.figures import NOT_SCORED, PANEL_IN
+from study_lib.figures import NOT_SCORED, PANEL_IN, plain_log_ticks
 
 BINS = 10
 BRIGHTEST = 99.0  # percentile of the errors at which the scale ends
@@ -48,6 +48,7 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
         best = max(one["gain_nats"] for one in candidates)
         axis.set_ylim(-1.5 * max(abs(best), 0.1), 1.5 * max(best, 0.1))
         axis.set(xscale="log", xlabel="strength (px, or units of the noise)")
+        plain_log_ticks(axis.xaxis)
         axis.set_title(name, fontsize="medium")
     axes[0, 0].set_ylabel("gain of held-out counts\n[nats per pattern]")
     axes[0, 0].legend(fontsize="small")
@@ -203,6 +204,8 @@ def _draw_calibration(
         xlabel="told [rad]",
         ylabel="true, root mean square [rad]",
     )
+    for one in (axis.xaxis, axis.yaxis):
+        plain_log_ticks(one)
 
 
 def binned_spread(
