@@ -73,3 +73,4 @@ clean:
 notebooks: $(STAMP)
 	rm -rf reports/lab
 	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/python workflow/text_outputs.py notebooks/*.ipynb

@@ -279,6 +279,8 @@ def test_stored_outputs_come_from_one_clean_run(path):
     outputs = list(itertools.chain.from_iterable(cell.outputs for cell in cells))
     assert counts == list(range(1, len(cells) + 1))
     assert "error" not in {output.output_type for output in outputs}
+    kinds = set(itertools.chain.from_iterable(output.get("data", {}) for output in outputs))
+    assert not [kind for kind in kinds if kind.startswith("image/")], "run `make notebooks`"
     assert "stderr" not in {output.get("name") for output in outputs}
 
 
