@@ -163,7 +163,7 @@ QUIET = re.compile(
 )
 CODE = sorted(
     path
-    for folder in ("study_lib", "tests", "benchmarks")
+    for folder in ("study_lib", "tests", "benchmarks", "workflow")
     for path in (ROOT / folder).rglob("*.py")
 )
 
@@ -342,9 +342,10 @@ def test_make_installs_what_is_pinned():
     assert "--constraint constraints.txt" in install
 
 
-# --- no trace of a machine
+# --- nothing left for later, no trace of a machine
 
 FOLDERS = "|".join(("home", "Users", "root", "work", "tmp", "private", "mnt", "scratch", "opt"))
+LATER = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
 ABSOLUTE = re.compile(rf"(?<![\w.:/~>)}}-])/(?:{FOLDERS})/\w|\b[A-Z]:\\\\?(?:{FOLDERS})")
 INDEX = re.compile(r"(?:index-url|find-links|trusted-host|INDEX_URL)[\s=\"':]+([^\s\"']+)")
 HOST = re.compile(r"https?://([\w.-]+)(?::(\d+))?")
@@ -363,6 +364,15 @@ def committed_texts() -> dict[str, str]:
         for path, content in contents.items()
         if b"\0" not in content
     }
+
+
+def test_no_line_is_left_for_later():
+    found = {
+        name: match.group(0)
+        for name, text in committed_texts().items()
+        if (match := LATER.search(text))
+    }
+    assert found == {}
 
 
 def test_no_file_names_a_folder_of_somebodys_machine():
