@@ -4,6 +4,7 @@
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
+# make browser      a Chromium in .browser, in which `make test` then opens the report (Debian; 90 MB)
 # Each one makes its environment in .venv first, if it is missing or out of date.
 
 VENV ?= .venv
@@ -19,7 +20,7 @@ STAMP := $(VENV)/.installed
 PTYCHODUS := .venv-peer-ptychodus
 CDTOOLS := .venv-peer-cdtools
 
-.PHONY: study test quick lab peers slurm-test notebooks clean
+.PHONY: study test quick lab peers slurm-test browser notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
@@ -43,12 +44,18 @@ lab: $(STAMP)
 peers: $(STAMP) $(PTYCHODUS)/.installed $(CDTOOLS)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --peers tests/peers
 
-# Debian's packages are unpacked into .slurm; nothing is installed, and no daemon stays.
+# Debian's packages are unpacked into .slurm and .browser; nothing is installed, and no daemon stays.
 slurm-test: $(STAMP) .slurm/.unpacked
 	OMP_NUM_THREADS=1 $(BIN)/pytest --slurm -m slurm tests/slurm
 
 .slurm/.unpacked:
-	@$(PYTHON) tests/slurm/loopback.py .slurm
+	@$(PYTHON) tests/debian.py .slurm slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
+	@touch $@
+
+browser: .browser/.unpacked
+
+.browser/.unpacked:
+	@$(PYTHON) tests/debian.py .browser chromium-headless-shell
 	@touch $@
 
 $(PTYCHODUS)/.installed: PACKAGE := ptychodus==1.7.0
@@ -67,7 +74,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .slurm .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .slurm .browser .mypy_cache .ruff_cache .pytest_cache
 
 # Execute the notebooks in place at smoke size, so that their stored outputs are current.
 notebooks: $(STAMP)

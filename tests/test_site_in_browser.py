@@ -5,19 +5,29 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import debian
 import nbformat
 import pytest
 
 from study_lib.notebook_page import notebook_page
 from study_lib.site import style
 
+UNPACKED = Path(__file__).resolve().parents[1] / ".browser"
 BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    filter(
+        None,
+        (
+            shutil.which(f"{UNPACKED}/root/usr/lib/chromium/chromium-headless-shell"),
+            *map(shutil.which, ("chromium", "chromium-browser", "google-chrome")),
+        ),
+    ),
+    None,
 )
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here: run `make browser`"),
 ]
 RAN = "document.documentElement.setAttribute('data-ran', 'yes')"
 
@@ -69,8 +79,14 @@ def shown_by_browser(page, profile):
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command += [f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom"]
+    environment = debian.environment(UNPACKED) if BROWSER.startswith(str(UNPACKED)) else None
     result = subprocess.run(
-        [*command, page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+        [*command, page.as_uri()],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     return result.stdout
 

@@ -1,7 +1,5 @@
 """SLURM on this machine alone: Debian's packages unpacked into a folder, three daemons, no root.
 
-    python tests/slurm/loopback.py FOLDER        # fetch and unpack, needs apt-get and dpkg
-
 Nothing is installed and nothing listens to other machines. Programs of SLURM find its settings by
 the variable SLURM_CONF, which jobs and job steps lose; so every client is wrapped in a script.
 """
@@ -18,16 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = (
-    "slurmctld",
-    "slurmd",
-    "slurm-client",
-    "slurm-wlm-basic-plugins",
-    "munge",
-    "libmunge2",
-    "libhwloc15",
-    "liblua5.1-0",
-)
 CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 START_S = 60
 CONFIGURATION = """
@@ -61,15 +49,6 @@ MinJobAge=3600
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory_mb} State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
-
-
-def fetch(folder: Path) -> None:
-    """Fetch Debian's packages and unpack them below a folder."""
-    archives = folder / "packages"
-    archives.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", *PACKAGES], cwd=archives, check=True)
-    for archive in archives.glob("*.deb"):
-        subprocess.run(["dpkg", "--extract", str(archive), str(folder / "root")], check=True)
 
 
 def why_not(folder: Path) -> str | None:
@@ -167,7 +146,3 @@ def _wait_for_node(environment: dict[str, str], folder: Path) -> None:
         time.sleep(0.5)
     logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.log"))
     raise RuntimeError(f"SLURM's node is {state!r} after {START_S} s, not idle:\n{logs}")
-
-
-if __name__ == "__main__":
-    fetch(Path(sys.argv[1]).resolve())
