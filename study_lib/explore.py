@@ -65,15 +65,15 @@ class Explorer:
         }
 
     def pattern_choice(self, index: int) -> dict[str, Choice]:
-        """Return the patterns of the view with the most of them."""
-        sizes = [
-            pattern_count(self._view_path(dose, view.name, split))
-            for dose in self.run.design.doses[:1]
-            for view in self.run.design.views
-            for split in SPLITS
-            if self._view_path(dose, view.name, split).is_file()
-        ]
-        return {"index": Choice(index, lowest=0, highest=max(sizes, default=1) - 1)}
+        """Return the patterns of whatever view is chosen."""
+        return {
+            "index": Choice(
+                index,
+                highest=lambda dose, view, split: (
+                    pattern_count(self._view_path(dose, view, split)) - 1
+                ),
+            )
+        }
 
     def arm_choice(self, dose: float, view: str, split: str, arm: str) -> dict[str, Choice]:
         """Return the arms of a condition."""
@@ -83,7 +83,12 @@ class Explorer:
     def row_choice(self, dose: float, view: str, split: str, share: float) -> dict[str, Choice]:
         """Return the rows of a condition's crop; the first one shown lies at a share of them."""
         rows = len(self.condition(dose, view, split).mask)
-        return {"row": Choice(int(share * (rows - 1)), lowest=0, highest=rows - 1)}
+        return {
+            "row": Choice(
+                int(share * (rows - 1)),
+                highest=lambda dose, view, split: len(self.condition(dose, view, split).mask) - 1,
+            )
+        }
 
     def pattern(self, dose: float, view: str, split: str, index: int) -> Figure:
         """Show a pattern on a logarithmic scale, its place in the scan, and the probe."""

@@ -20,14 +20,13 @@ Sliders = Literal["auto", "always", "never"]
 class Choice:
     """What one argument of a figure may be, and what is shown first.
 
-    ``options`` are offered one by one; without any, it is a whole number from ``lowest`` to
-    ``highest``.
+    ``options`` are offered one by one; without any, it is a whole number from 0 to ``highest`` for
+    the menus beside it, whose values it is given by name.
     """
 
     first: Any
     options: Sequence[Any] = ()
-    lowest: int = 0
-    highest: int = 0
+    highest: Callable[..., int] = lambda **_: 0
 
 
 def are_wanted(sliders: Sliders) -> bool:
@@ -64,7 +63,7 @@ def look(
     def shown(**values: Any) -> None:
         _show(draw(**values))
 
-    controls = {name: _control(name, choice) for name, choice in choices.items()}
+    controls = _controls(choices)
     picture = widgets.interactive_output(shown, controls)
     display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))  # type: ignore[no-untyped-call]  # IPython has no types
 
@@ -81,23 +80,48 @@ def _widgets() -> Any:
         return importlib.import_module("ipywidgets")
     except ImportError:
         raise InputError(
-            "sliders is 'on', but ipywidgets is not installed; install it with "
+            "sliders is 'always', but ipywidgets is not installed; install it with "
             "pip install ipywidgets, or set sliders to 'auto'"
         ) from None
 
 
-def _control(name: str, choice: Choice) -> Any:
+def _controls(choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """Return a menu or a slider for each choice; sliders end where the menus say."""
     widgets = _widgets()
-    if choice.options:
-        options = [(_label(value), value) for value in choice.options]
-        return widgets.Dropdown(options=options, value=choice.first, description=name)
-    return widgets.IntSlider(
-        value=choice.first,
-        min=choice.lowest,
-        max=choice.highest,
-        description=name,
-        continuous_update=False,
-    )
+    menus = {
+        name: widgets.Dropdown(
+            options=[(_label(value), value) for value in choice.options],
+            value=choice.first,
+            description=name,
+        )
+        for name, choice in choices.items()
+        if choice.options
+    }
+    sliders = {
+        name: widgets.IntSlider(
+            value=choice.first,
+            max=choice.highest(**_values(menus)),
+            description=name,
+            continuous_update=False,
+        )
+        for name, choice in choices.items()
+        if not choice.options
+    }
+
+    def end_where_menus_say(_: Any) -> None:
+        for name, slider in sliders.items():
+            try:
+                slider.max = choices[name].highest(**_values(menus))
+            except InputError:
+                return  # nothing there to choose from: the figure says why in its own place
+
+    for menu in menus.values():
+        menu.observe(end_where_menus_say, "value")
+    return {name: (menus | sliders)[name] for name in choices}
+
+
+def _values(controls: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: control.value for name, control in controls.items()}
 
 
 def _label(value: Any) -> str:

@@ -58,7 +58,8 @@ def test_a_condition_is_the_truth_first_and_every_arm_on_scored_pixels(explorer)
     assert found.objects["solver"][0, 3] == 0
     assert (found.objects["solver"] == 2 * found.objects["truth"]).all()
     assert explorer.arm_choice(*CONDITION, "solver")["arm"].options == ("solver",)
-    assert explorer.row_choice(*CONDITION, 1.0)["row"].first == SHAPE[0] - 1
+    row = explorer.row_choice(*CONDITION, 1.0)["row"]
+    assert row.first == row.highest(*CONDITION) == SHAPE[0] - 1
     assert explorer.condition(*CONDITION) is found, "it is read once"
 
 
@@ -82,16 +83,14 @@ def test_the_pattern_shown_is_the_one_asked_for(explorer):
 def test_patterns_are_counted_without_reading_one(explorer, monkeypatch):
     roots = explorer.run.root("C"), explorer.run.root("D")
     dose, design = CONDITION[0], explorer.run.design
-    paths = [
-        view_path(*roots, dose, view.name, split)
-        for view in design.views
-        for split in ("train", "test")
-    ]
+    views = [(view.name, split) for view in design.views for split in ("train", "test")]
+    paths = [view_path(*roots, dose, *view) for view in views]
     sizes = [len(load_measurement(path).scan_index) for path in paths]
     monkeypatch.setattr(NpzArchive, "read", lambda *given: pytest.fail("read"))
 
     assert [pattern_count(path) for path in paths] == sizes
-    assert explorer.pattern_choice(3)["index"].highest == max(sizes) - 1
+    highest = explorer.pattern_choice(3)["index"].highest
+    assert [highest(dose, *view) for view in views] == [size - 1 for size in sizes]
 
 
 def test_a_pattern_is_shown_without_counting_the_others(explorer, monkeypatch):

@@ -10,7 +10,7 @@ from study_lib import sliders
 from study_lib.errors import InputError
 from study_lib.sliders import Choice, are_wanted, look
 
-CHOICES = {"dose": Choice(1e4, options=(1e3, 1e4)), "index": Choice(2, lowest=0, highest=5)}
+CHOICES = {"dose": Choice(1e4, options=(1e3, 1e4)), "index": Choice(2, highest=lambda dose: 5)}
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def test_without_ipywidgets_the_figure_stands_still(monkeypatch, draw, displayed
     look(draw, CHOICES)
 
     assert [type(shown).__name__ for shown in displayed] == ["Figure"]
-    with pytest.raises(InputError, match="pip install ipywidgets, or set sliders to 'auto'"):
+    with pytest.raises(
+        InputError, match=r"'always', .* pip install ipywidgets, or set sliders to 'auto'"
+    ):
         look(draw, CHOICES, "always")
 
 
@@ -74,3 +76,26 @@ def test_a_moved_slider_draws_anew(draw, drawn, displayed):
         {"dose": 1e4, "index": 4},
         {"dose": 1e3, "index": 4},
     ]
+
+
+def test_a_slider_ends_where_the_menus_say(draw, drawn, displayed):
+    last = {1e2: 9, 1e3: 3, 1e4: 5}
+
+    def highest(dose):
+        if dose not in last:
+            raise InputError("no such condition")
+        return last[dose]
+
+    doses = Choice(1e4, options=(1e1, 1e2, 1e3, 1e4))
+    look(draw, {"index": Choice(8, highest=highest), "dose": doses}, "always")
+    box = next(shown for shown in displayed if isinstance(shown, ipywidgets.VBox))
+    slider, menu = box.children[0].children
+
+    assert (slider.max, slider.value) == (5, 5), "what is asked for first may be too high"
+    menu.value = 1e3
+    assert (slider.max, slider.value) == (3, 3)
+    menu.value = 1e2
+    assert (slider.max, slider.value) == (9, 3)
+    menu.value = 1e1
+    assert (slider.max, slider.value) == (9, 3), "the figure tells what is missing"
+    assert drawn[-1] == {"index": 3, "dose": 1e1}
