@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from IPython.display import clear_output, display
+from IPython.display import DisplayHandle
 
 from study_lib.figures_explore import losses_of_jobs
 from study_lib.plan import PlannedJob
@@ -42,6 +42,8 @@ def watch(
     sliders
         As in :func:`study_lib.sliders.are_wanted`: where nobody looks on, one look is enough.
     """
+    text, picture = DisplayHandle(), DisplayHandle()  # type: ignore[no-untyped-call]  # IPython has no types
+    show_text, show_picture = text.display, picture.display
     while True:
         goes_on = is_being_run(run_folder)
         lines = status_lines(run_folder, jobs)
@@ -51,12 +53,12 @@ def watch(
             {state: states[state] for state in ("done", "failed", "to do")},
             title=run_folder.name,
         )
-        clear_output(wait=True)  # type: ignore[no-untyped-call]  # IPython has no types
-        display({"text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]  # IPython has no types
-        display(figure)  # type: ignore[no-untyped-call]  # IPython has no types
+        show_text({"text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]  # IPython has no types
+        show_picture(figure)  # type: ignore[no-untyped-call]  # IPython has no types
         plt.close(figure)
         if not (goes_on and are_wanted(sliders)):
             return
+        show_text, show_picture = text.update, picture.update  # in place: the page does not jump
         time.sleep(every_s)
 
 

@@ -58,15 +58,26 @@ def test_it_looks_again_until_the_run_stops(run, monkeypatch, looks):
     jobs = plan_jobs(run.design)
     write_json(run.folder / jobs[0].failed, {"error": "no probe"})
     shown, slept, left = [], [], [True] * (looks - 1) + [False]
-    monkeypatch.setattr(live, "display", lambda what, **_: shown.append(what))
+
+    class Place:
+        """Where an output is; what is shown later takes the place of what was shown first."""
+
+        def display(self, what, **_):
+            shown.append((self, "anew", what))
+
+        def update(self, what, **_):
+            shown.append((self, "in place", what))
+
+    monkeypatch.setattr(live, "DisplayHandle", Place)
     monkeypatch.setattr(live, "is_being_run", lambda _: left.pop(0))
     monkeypatch.setattr(live.time, "sleep", slept.append)
 
     watch(run.folder, jobs, every_s=0.5, sliders="always")
 
     assert slept == [0.5] * (looks - 1)
-    texts, figures = shown[::2], shown[1::2]
-    assert len(figures) == looks
-    assert all("failed: 00_design: no probe" in text["text/plain"] for text in texts)
-    bars = [bar.get_width() for bar in figures[-1].axes[0].patches]
+    for outputs in (shown[::2], shown[1::2]):
+        assert [how for _, how, _ in outputs] == ["anew", *["in place"] * (looks - 1)]
+        assert len({place for place, _, _ in outputs}) == 1
+    assert all("failed: 00_design: no probe" in text["text/plain"] for _, _, text in shown[::2])
+    bars = [bar.get_width() for bar in shown[-1][2].axes[0].patches]
     assert bars == [0, 1, len(jobs) - 1]
