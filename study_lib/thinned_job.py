@@ -135,7 +135,7 @@ def run_thinned_job(
             record.progress(what, done, total, **values)
             text = f"{what} {done}/{total}"
             if values:
-                text += f" loss {loss:.4f} nats per pattern"
+                text += f" loss {loss:.5f} of the base's"
             if somebody_watches() or done % max(1, total // LINES_PRINTED) == 0:
                 log.step(text, done, total, "step")
 

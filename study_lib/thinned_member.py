@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from study_lib.denoiser_choice import Box
@@ -67,15 +67,34 @@ class Member:
         self.step = 0
 
     def learn(
-        self, sets: Sequence[ThinnedSet], scene: Scene, learned: Int[Tensor, " patterns"]
-    ) -> float:
-        """Take one step on some patterns of one thinning; return their loss in nats per pattern."""
+        self,
+        sets: Sequence[ThinnedSet],
+        bases_nats: Sequence[Float[Tensor, " scan"]],
+        scene: Scene,
+        learned: Int[Tensor, " patterns"],
+    ) -> tuple[float, float]:
+        """Take one step on some patterns of one thinning.
+
+        Parameters
+        ----------
+        sets
+            The thinnings.
+        bases_nats
+            The loss of each one's base, by pattern.
+        scene, learned
+            Probe and positions, and the patterns that may be learned from.
+
+        Returns
+        -------
+        The loss, and that of the base for the same patterns; in nats per pattern.
+        """
         design = self.design
         share = (self.step + 0.5) / design.steps
         rate = min(1.0, share / WARM_UP) * (1 + math.cos(math.pi * share)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = design.learning_rate * rate
-        one = sets[self._draw(len(sets))]
+        index = self._draw(len(sets))
+        one = sets[index]
         window = self._window(one, scene, learned)
         inside = learned[lies_in(window, scene, learned)]
         chosen = torch.randperm(len(inside), generator=self.order)[: design.patterns_per_step]
@@ -93,7 +112,7 @@ class Member:
         with torch.no_grad():
             for mean, weight in weights:
                 mean.lerp_(weight, 1 - past)
-        return float(loss.detach())
+        return float(loss.detach()), float(bases_nats[index][inside[chosen]].mean())
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step needs."""

@@ -80,6 +80,15 @@ class ThinnedSet:
         )
         return pixels * each
 
+    def base_deviance_nats(
+        self, scene: Scene, *, patterns_at_a_time: int
+    ) -> Float[Tensor, " scan"]:
+        """Return :meth:`deviance_nats` of the base, for every pattern."""
+        parts = torch.arange(len(self.counts)).split(patterns_at_a_time)
+        with torch.no_grad():
+            base = self.shown.base_object
+            return torch.cat([self.deviance_nats(base, scene, part) for part in parts])
+
 
 def thinned_set(
     measurement: Measurement,

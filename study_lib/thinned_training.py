@@ -83,7 +83,9 @@ def train_thinned(
     checkpoints
         Folder in which an interrupted training is found and goes on.
     progress
-        Called with what is done, steps done, steps in all, and the loss.
+        Called with what is done, steps done, steps in all, and the loss over that of the base for
+        the same photons, which tells more than the loss: thinnings differ by far more than an
+        object improves.
     note
         Told of damaged checkpoints and of a change of machine.
     seen_as
@@ -177,6 +179,10 @@ class _Training:
             with_data=design.data_steps > 0,
         )
         self.sets = [replace(one, shown=self.seen_as(one.shown)) for one in sets]
+        self.bases_nats = [
+            one.base_deviance_nats(self.scene, patterns_at_a_time=design.patterns_per_step)
+            for one in self.sets
+        ]
         member = self._restored(state) if state else self._fresh_member(0)
         while True:
             self._train(member, total)
@@ -240,7 +246,7 @@ class _Training:
             if self.stop.made:
                 self._save(member)
                 raise TrainingStopped("asked to end; the training is kept up to this step")
-            loss = member.learn(self.sets, self.scene, self.learned)
+            loss, base = member.learn(self.sets, self.bases_nats, self.scene, self.learned)
             if not math.isfinite(loss):
                 raise StudyError(
                     f"pinn-thinned: the loss is {loss} in step {member.step} of member "
@@ -248,7 +254,7 @@ class _Training:
                     f"({design.learning_rate:g})"
                 )
             self.losses.append(loss)
-            self.tell("train", before + member.step, total, loss)
+            self.tell("train", before + member.step, total, loss / base)
             if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
                 gain, error = self._validation_gain(member.average)
                 self.records.append(

@@ -180,6 +180,42 @@ def test_members_differ(trained):
     assert not torch.equal(first.output.weight, second.output.weight)
 
 
+def test_the_base_is_judged_pattern_by_pattern_whatever_the_portions(measurement, choices):
+    one = thinned_set(
+        measurement,
+        choices,
+        box_of(measurement),
+        photon_share=0.7,
+        kept_share=0.5,
+        random=np.random.default_rng(2),
+    )
+    scene = Scene.of(measurement, box_of(measurement))
+
+    found = one.base_deviance_nats(scene, patterns_at_a_time=5)
+
+    for index in (0, 7, len(found) - 1):
+        alone = one.deviance_nats(one.shown.base_object, scene, torch.tensor([index]))
+        torch.testing.assert_close(found[index], alone[0])
+    assert len(found) == len(measurement.scan_index)
+
+
+def test_progress_is_told_over_the_base_whatever_was_drawn(measurement):
+    told = []
+    design = DESIGN.model_copy(update={"members": 1, "photon_shares": (0.1, 0.9)})
+
+    _, records = train_thinned(
+        measurement,
+        design,
+        seed=4,
+        progress=lambda what, done, total, loss: told.append(loss) if what == "train" else None,
+    )
+
+    losses = [record.loss for record in records]  # one a step, so few are they
+    assert max(losses) > 2 * min(losses), "few and many photons were drawn"
+    assert min(told) > 0.8
+    assert max(told) < 1, "mixed with smoother candidates the base gets likelier from the start"
+
+
 @pytest.mark.parametrize("interrupted_at", [5, 12, 17])
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     measurement, trained, tmp_path, interrupted_at, monkeypatch
