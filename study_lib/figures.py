@@ -65,8 +65,13 @@ def losses(
 
 def phases(panels: Mapping[str, Complex[np.ndarray, "..."]], *, title: str) -> Figure:
     """Show the phase of aligned objects with the limits of the first, usually the truth."""
+    rows_px, columns_px = next(iter(panels.values())).shape
+    height = min(2 * rows_px / columns_px + 0.12, 1.15)  # with its title; the rest would be empty
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(2 * PANEL_IN, 1.15 * PANEL_IN * len(panels)), layout="constrained"
+        len(panels),
+        1,
+        figsize=(2 * PANEL_IN, (height * len(panels) + 0.12) * PANEL_IN),
+        layout="constrained",
     )
     _phase_row(list(np.atleast_1d(axes)), panels)
     figure.suptitle(title)

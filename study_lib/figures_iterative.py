@@ -98,6 +98,7 @@ def _grid(rows: int, columns: int, height: float = 1.0) -> tuple[Figure, np.ndar
         figsize=(1.25 * PANEL_IN * columns, height * PANEL_IN * rows),
         layout="constrained",
         squeeze=False,
+        gridspec_kw={"wspace": 0.06},  # a colour bar's longest number
     )
     return figure, axes
 
