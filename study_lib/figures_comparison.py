@@ -75,7 +75,7 @@ def phase_error_spectra(
     title: str,
 ) -> Figure:
     """Show the power of each arm's phase error by frequency, with photon limit and true phase."""
-    figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
+    figure, axis = plt.subplots(figsize=(2.4 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
     for name, power in arms.items():
         axis.plot(frequency, power, label=name)
     if len(limit):
@@ -87,7 +87,7 @@ def phase_error_spectra(
         title=title,
         yscale="log",
     )
-    axis.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
