@@ -27,8 +27,7 @@ DAMAGE = (
     EOFError,
     OSError,
     ValueError,
-    NotImplementedError,  # zipfile, of a compression that it does not know
-    RuntimeError,  # zipfile, of a member with a password
+    RuntimeError,  # zipfile, of a member with a password or an unknown compression
     IndexError,
     OverflowError,
     SyntaxError,  # numpy, of a header that is no Python literal; the next one too

@@ -78,6 +78,6 @@ def _scanned(
     except QhullError:
         pass  # all on one line: a hull without area has no pixels to add
     else:
-        field |= polygon2mask(object_shape, corners)  # type: ignore[no-untyped-call]  # scikit-image has no types
+        field |= polygon2mask(object_shape, corners)
     field[rows, columns] = True
     return field

@@ -73,6 +73,18 @@ class CountsInBox:
         return change
 
 
+def _stage(inputs: int, width: int) -> nn.Sequential:
+    """Return a small network that adds nothing before training."""
+    layers = [
+        *(nn.Conv2d(inputs, width, 3, padding=1), nn.GELU()),
+        *(nn.Conv2d(width, width, 3, padding=1), nn.GELU()),
+    ]
+    last = nn.Conv2d(width, 2, 1)
+    for weights in last.parameters():
+        nn.init.zeros_(weights)
+    return nn.Sequential(*layers, last)
+
+
 class LearnedSteps(nn.Module):
     """Steps of data consistency with momentum, each followed by a small convolutional stage.
 
@@ -93,19 +105,7 @@ class LearnedSteps(nn.Module):
         super().__init__()
         self.lengths = nn.Parameter(torch.full((steps,), FIRST_STEP))
         self.momenta = nn.Parameter(torch.zeros(steps))
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(6 + maps, width, 3, padding=1),
-                nn.GELU(),
-                nn.Conv2d(width, width, 3, padding=1),
-                nn.GELU(),
-                nn.Conv2d(width, 2, 1),
-            )
-            for _ in range(steps)
-        )
-        for stage in self.stages:
-            nn.init.zeros_(stage[-1].weight)  # type: ignore[index]  # torch's types lack it
-            nn.init.zeros_(stage[-1].bias)  # type: ignore[index]  # torch's types lack it
+        self.stages = nn.ModuleList(_stage(6 + maps, width) for _ in range(steps))
 
     def forward(
         self,

@@ -25,7 +25,7 @@ def _gaussian(parts: Parts, width_px: float) -> Parts:
 
 
 def _total_variation(parts: Parts, weight: float) -> Parts:
-    smooth: np.ndarray = denoise_tv_chambolle(parts, weight, max_num_iter=TV_STEPS, channel_axis=-1)  # type: ignore[no-untyped-call]  # scikit-image lacks it
+    smooth: np.ndarray = denoise_tv_chambolle(parts, weight, max_num_iter=TV_STEPS, channel_axis=-1)
     return smooth
 
 

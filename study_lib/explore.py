@@ -193,7 +193,7 @@ def phase_along(
     (sample,), in rad.
     """
     parts = [
-        profile_line(part, start_px, end_px, order=1, mode="nearest")  # type: ignore[no-untyped-call]  # scikit-image has no types
+        profile_line(part, start_px, end_px, order=1, mode="nearest")
         for part in (object_.real, object_.imag)
     ]
     phase: np.ndarray = np.angle(parts[0] + 1j * parts[1])

@@ -24,7 +24,7 @@ class SocketKernelManager(AsyncKernelManager):
         self.transport = "ipc"
         self.ip = f"{self._sockets.name}/k"
 
-    async def cleanup_resources(  # type: ignore[override]  # the base class mixes both kinds
+    async def cleanup_resources(  # type: ignore[override]  # its own base is typed as not async
         self, restart: bool = False
     ) -> None:
         """Remove the sockets after the kernel."""

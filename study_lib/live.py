@@ -42,8 +42,8 @@ def watch(
     sliders
         As in :func:`study_lib.sliders.are_wanted`: where nobody looks on, one look is enough.
     """
-    text, picture = DisplayHandle(), DisplayHandle()  # type: ignore[no-untyped-call]  # IPython has no types
-    show_text, show_picture = text.display, picture.display
+    text, picture = DisplayHandle(), DisplayHandle()
+    is_shown = False
     while True:
         goes_on = is_being_run(run_folder)
         lines = status_lines(run_folder, jobs)
@@ -53,12 +53,17 @@ def watch(
             {state: states[state] for state in ("done", "failed", "to do")},
             title=run_folder.name,
         )
-        show_text({"text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]  # IPython has no types
-        show_picture(figure)  # type: ignore[no-untyped-call]  # IPython has no types
+        status = {"text/plain": "\n".join(lines)}
+        if is_shown:  # in place: the page does not jump
+            text.update(status, raw=True)
+            picture.update(figure)
+        else:
+            text.display(status, raw=True)
+            picture.display(figure)
+        is_shown = True
         plt.close(figure)
         if not (goes_on and are_wanted(sliders)):
             return
-        show_text, show_picture = text.update, picture.update  # in place: the page does not jump
         time.sleep(every_s)
 
 

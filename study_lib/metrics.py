@@ -102,7 +102,7 @@ def phase_pair(
     """
     truth_phase: np.ndarray = np.angle(truth).astype(np.float64)
     if any((np.abs(np.diff(truth_phase, axis=axis)) > np.pi).any() for axis in (0, 1)):
-        truth_phase = unwrap_phase(truth_phase, rng=0)  # type: ignore[no-untyped-call]  # scikit-image has no types
+        truth_phase = unwrap_phase(truth_phase, rng=0)
     return truth_phase, truth_phase + np.angle(object_ * truth.conj())
 
 
@@ -152,7 +152,7 @@ def ssim(
         If the truth is constant under the mask or the crop is smaller than the window.
     """
     _require_window(mask.shape)
-    _, similarity = structural_similarity(  # type: ignore[no-untyped-call]  # scikit-image has no types
+    _, similarity = structural_similarity(
         _filled(image, truth, mask),
         _filled(truth, truth, mask),
         gaussian_weights=True,

@@ -22,7 +22,7 @@ def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     """Return a 3 x 3 convolution, Glorot-uniform as in the original's framework."""
     layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # a bias is there: bias=True
+    nn.init.zeros_(layer.get_parameter("bias"))
     return layer
 
 

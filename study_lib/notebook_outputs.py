@@ -46,7 +46,7 @@ class BudgetedClient(PapermillNotebookClient):  # type: ignore[misc]  # papermil
                 f"[outputs are cut from here: a notebook keeps {KEPT_BYTES // 2**20} MiB or "
                 f"{KEPT_MESSAGES} messages; print less often, or save to a file]\n"
             )
-            outs.append(new_output("stream", name="stderr", text=text))  # type: ignore[no-untyped-call]  # nbformat has no types
+            outs.append(new_output("stream", name="stderr", text=text))
         self._cut += size
         self.nb.metadata[METADATA] = {"outputs_cut_bytes": self._cut}
         return None

@@ -24,10 +24,8 @@ def notebook_page(path: Path, source: str, css: str) -> str:
     css
         Style sheet.
     """
-    exporter = HTMLExporter(  # type: ignore[no-untyped-call]  # nbconvert has no types
-        template_name="basic", config=Config(_exporter_settings())
-    )
-    exporter.register_filter("clean_html", _harmless)  # type: ignore[no-untyped-call]  # nbconvert has no types
+    exporter = HTMLExporter(template_name="basic", config=Config(_exporter_settings()))
+    exporter.register_filter("clean_html", _harmless)
     body, _ = exporter.from_filename(str(path))
     templates = Environment(
         loader=PackageLoader("study_lib"), autoescape=True, undefined=StrictUndefined

@@ -107,7 +107,7 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Return what a part of the text says, or refuse it."""
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML lacks it
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML types its loaders, not what they inherit
             raise yaml.composer.ComposerError(
                 None, None, f"alias *{event.anchor}: write the value itself", event.start_mark
             )

@@ -65,7 +65,7 @@ def look(
 
     controls = _controls(choices)
     picture = widgets.interactive_output(shown, controls)
-    display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))  # type: ignore[no-untyped-call]  # IPython has no types
+    display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))
 
 
 def _widgets() -> Any:
@@ -113,7 +113,7 @@ def _controls(choices: Mapping[str, Choice]) -> dict[str, Any]:
             try:
                 slider.max = choices[name].highest(**_values(menus))
             except InputError:
-                return  # nothing there to choose from: the figure says why in its own place
+                continue  # nothing there to choose from: the figure says why in its own place
 
     for menu in menus.values():
         menu.observe(end_where_menus_say, "value")
@@ -129,5 +129,5 @@ def _label(value: Any) -> str:
 
 
 def _show(figure: Figure) -> None:
-    display(figure)  # type: ignore[no-untyped-call]  # IPython has no types
+    display(figure)
     plt.close(figure)

@@ -7,6 +7,7 @@ Nothing is installed: programs run from ``FOLDER/root`` with the environment of 
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,14 @@ from pathlib import Path
 
 def unpack(folder: Path, packages: list[str]) -> None:
     """Fetch packages and whatever they need that is not installed, and unpack them."""
+    if shutil.which("apt-get") is None:
+        sys.exit(
+            f"{', '.join(packages)}: fetched by apt-get, which this system has not; use Debian"
+        )
     archives = folder / "packages"
     archives.mkdir(parents=True, exist_ok=True)
     command = ["apt-get", "install", "--simulate", "--no-install-recommends", *packages]
-    plan = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    plan = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     lacking = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
     subprocess.run(["apt-get", "download", "--quiet", *lacking], cwd=archives, check=True)
     for archive in archives.glob("*.deb"):

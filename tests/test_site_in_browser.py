@@ -15,16 +15,9 @@ from study_lib.notebook_page import notebook_page
 from study_lib.site import style
 
 UNPACKED = Path(__file__).resolve().parents[1] / ".browser"
-BROWSER = next(
-    filter(
-        None,
-        (
-            shutil.which(f"{UNPACKED}/root/usr/lib/chromium/chromium-headless-shell"),
-            *map(shutil.which, ("chromium", "chromium-browser", "google-chrome")),
-        ),
-    ),
-    None,
-)
+UNPACKED_BROWSER = UNPACKED.joinpath("root", "usr", "lib", "chromium", "chromium-headless-shell")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
+BROWSER = next(filter(None, map(shutil.which, (str(UNPACKED_BROWSER), *NAMES))), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium here: run `make browser`"),
@@ -79,10 +72,10 @@ def shown_by_browser(page, profile):
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command += [f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom"]
-    environment = debian.environment(UNPACKED) if BROWSER.startswith(str(UNPACKED)) else None
+    is_unpacked = str(UNPACKED_BROWSER) == BROWSER
     result = subprocess.run(
         [*command, page.as_uri()],
-        env=environment,
+        env=debian.environment(UNPACKED) if is_unpacked else None,
         capture_output=True,
         text=True,
         check=True,

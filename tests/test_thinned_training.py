@@ -62,6 +62,19 @@ def choices(measurement):
 
 
 @pytest.fixture(scope="module")
+def half_left_out(measurement, choices):
+    """A thinning whose input is made from 0.7 of the photons of half of the positions."""
+    return thinned_set(
+        measurement,
+        choices,
+        box_of(measurement),
+        photon_share=0.7,
+        kept_share=0.5,
+        random=np.random.default_rng(2),
+    )
+
+
+@pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     return tmp_path_factory.mktemp("checkpoints")
 
@@ -84,17 +97,9 @@ def same_weights(first, second) -> bool:
 # --- what it learns from
 
 
-def test_the_target_of_a_thinning_is_independent_of_its_input(measurement, choices):
+def test_the_target_of_a_thinning_is_independent_of_its_input(measurement, half_left_out):
     """Kept counts and target add up; where a position was left out, all of it is target."""
-    one = thinned_set(
-        measurement,
-        choices,
-        box_of(measurement),
-        photon_share=0.7,
-        kept_share=0.5,
-        random=np.random.default_rng(2),
-    )
-
+    one = half_left_out
     left_out = one.probe_scale == 1
     assert int(left_out.sum()) == len(measurement.scan_index) - round(
         0.5 * len(measurement.scan_index)
@@ -180,15 +185,8 @@ def test_members_differ(trained):
     assert not torch.equal(first.output.weight, second.output.weight)
 
 
-def test_the_base_is_judged_pattern_by_pattern_whatever_the_portions(measurement, choices):
-    one = thinned_set(
-        measurement,
-        choices,
-        box_of(measurement),
-        photon_share=0.7,
-        kept_share=0.5,
-        random=np.random.default_rng(2),
-    )
+def test_the_base_is_judged_pattern_by_pattern_whatever_the_portions(measurement, half_left_out):
+    one = half_left_out
     scene = Scene.of(measurement, box_of(measurement))
 
     found = one.base_deviance_nats(scene, patterns_at_a_time=5)
