@@ -102,7 +102,8 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="photons per pattern")
         axis.set_title(f"{view}, overlap {overlap:.2f}", fontsize="medium")
     axes[0, 0].set_ylabel("phase error, root mean square [rad]")
-    axes[0, -1].legend(fontsize="small")
+    lines = axes[0, -1].get_legend_handles_labels()
+    figure.legend(*lines, fontsize="small", loc="outside right center")
     figure.suptitle(title)
     return figure
 
