@@ -134,6 +134,7 @@ def test_a_shift_just_beyond_the_limit_stops_at_it(direction):
     assert found.shift_px[0] == pytest.approx(-direction * LIMIT_PX)
 
 
+@pytest.mark.slow
 def test_register_does_not_trust_unrelated_or_flat_images():
     truth = crop(frame())
     unrelated = [crop(frame(seed)) for seed in range(10, 40)]

@@ -18,6 +18,7 @@ def trained_on(measurement: Measurement, **changes):
     return train(measurement, config_of(measurement, **changes))
 
 
+@pytest.mark.slow
 def test_bundle_gives_the_same_reconstruction(tmp_path):
     measurement = measurement_of(gridsize=2)
     trained = trained_on(measurement, epochs=2, filters_scale=2)

@@ -139,6 +139,7 @@ def main_exit(*arguments: str) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_the_command_line_answers_without_torch():
     code = (
         "import sys; sys.argv = ['study', 'design', '--preset', 'fly64']\n"

@@ -211,6 +211,7 @@ def test_the_networks_loss_does_not_look_at_bad_pixels(rng):
     assert float(loss.detach()) == pytest.approx(float(alone.detach()))
 
 
+@pytest.mark.slow
 def test_a_network_trained_with_a_mask_learns_from_the_other_pixels(masked):
     """The loss falls below that of a uniform object, which knows the mask too."""
     measurement = load_measurement(dataset_path(masked, DOSE, "train"))
@@ -260,6 +261,7 @@ def reconstructed(measurement, amplitudes, bad_pixels) -> np.ndarray:
     ).object_
 
 
+@pytest.mark.slow
 def test_lsqml_does_not_look_at_bad_pixels(masked):
     """Whatever stands in them, the object is the same but for rounding."""
     measurement = load_measurement(dataset_path(masked, DOSE, "train"))

@@ -187,6 +187,7 @@ def test_a_source_without_object_is_reconstructed(tmp_path, monkeypatch, capsys,
     assert metadata["starting_probe"] == "file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tike", "cxi"])
 def test_a_check_tells_of_both_algorithms_and_both_halves(
     name, tmp_path, monkeypatch, capsys, acquisition
@@ -209,6 +210,7 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(
         assert f"ring correlation {pair.replace('_', ' ')} falls below" in printed
 
 
+@pytest.mark.slow
 def test_a_check_that_fails_costs_no_reconstruction(tmp_path, monkeypatch, capsys, acquisition):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
     call(monkeypatch, capsys, tmp_path, "export", "a.npz", "t.npz", "--format", "tike")

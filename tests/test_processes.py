@@ -42,6 +42,7 @@ def test_an_orphan_ends_at_once():
     assert (child.returncode, child.stdout) == (0, "goes on\n")
 
 
+@pytest.mark.slow
 def test_threads_of_a_job_hold_whatever_its_environment_says():
     """On a cluster a job may start with an empty environment, or with one of a whole node."""
     assert python(COUNT, **dict.fromkeys(THREADS, "2")).stdout == "1\n"

@@ -1,6 +1,7 @@
 """Rules about the project itself: layers, docstrings, notebooks, pins, no trace of any machine."""
 
 import ast
+import functools
 import graphlib
 import itertools
 import re
@@ -37,6 +38,7 @@ every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.st
 every_notebook = pytest.mark.parametrize("path", NOTEBOOK_PATHS, ids=lambda path: path.stem)
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

@@ -100,6 +100,7 @@ def small() -> Scene:
     return scene_of((64, 61), patterns=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_model", ["gaussian", "poisson"])
 @pytest.mark.parametrize(
     ("shape", "half_pixels"), [((96, 100), False), ((101, 93), False), ((95, 98), True)]
@@ -118,6 +119,7 @@ def test_result_lies_in_the_frame_of_the_object(shape, half_pixels, noise_model)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "noise_model"),
     [(name, model) for name, engine in ENGINES.items() for model in engine.noise_models],
@@ -160,6 +162,7 @@ def test_what_an_engine_cannot_do_is_refused(small, changes, message):
         reconstruct(**arguments(small, **changes))
 
 
+@pytest.mark.slow
 def test_momentum_takes_fewer_epochs(small):
     """It is what makes it worth its compact batches."""
     plain, fast = (
@@ -182,6 +185,7 @@ def against_truth(found: np.ndarray, scene: Scene) -> tuple[np.ndarray, float]:
     return shift, float(correlation)
 
 
+@pytest.mark.slow
 def test_half_a_view_lies_in_the_frame_of_the_whole_object():
     """A split lights part of the object; the rest stays exactly one."""
     scene = scene_of((120, 96), patterns=160)
@@ -212,6 +216,7 @@ def test_loss_falls_and_progress_is_told(small):
     json.dumps(result.options, allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_model", ["gaussian", "poisson"])
 def test_seed_settles_every_byte(small, noise_model):
     run = arguments(small, epochs=4, noise_model=noise_model)
@@ -308,6 +313,7 @@ def test_missing_ptychi_names_the_remedy(small, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_import_of_ptychi_is_lazy_and_leaves_torchmetrics_whole():
     """A torchvision that half loads breaks torchmetrics, which imports it too."""
     code = (

@@ -203,6 +203,7 @@ def test_slow_phases_take_longer_steps_and_nothing_else_does():
 # --- what it finds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["amplitude", "poisson"])
 def test_noise_free_patterns_give_the_object_back(scan, specimen, objective):
     settings = SolverSettings(
@@ -266,6 +267,7 @@ def test_bad_pixels_have_no_say(noisy, rng):
     assert found.object_.tobytes() == clean.object_.tobytes()
 
 
+@pytest.mark.slow
 def test_unknown_probe_is_found(scan, specimen, rng):
     """A probe with wrong defocus and shape: patterns are explained, up to one complex factor."""
     y, x = np.indices((SIDE, SIDE)) - SIDE / 2
@@ -283,6 +285,7 @@ def test_unknown_probe_is_found(scan, specimen, rng):
     assert distance(found.probe) < 0.05 * distance(wrong)
 
 
+@pytest.mark.slow
 def test_wrong_positions_are_put_right(specimen, places, rng):
     """Inside the scan, up to what a stretched object explains too; a compact probe shows it."""
     y, x = np.indices((SIDE, SIDE)) - SIDE / 2

@@ -138,6 +138,7 @@ def test_training_cli_default_runner_trains_for_real(train, tmp_path):
         assert archive["patches"].shape == (len(archive["epochs"]), *archive["truth"].shape)
 
 
+@pytest.mark.slow
 def test_the_record_names_the_device_and_the_threads_of_the_training(train, tmp_path, monkeypatch):
     monkeypatch.setattr(native_backend, "device_of", lambda name: torch.device("cuda", 1))
     threads = torch.get_num_threads()
@@ -458,6 +459,7 @@ def test_training_cli_does_not_import_torch_before_it_trains():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_same_job_twice_gives_the_same_weights(matrix, tmp_path):
     weights, digests = [], []
     for name in ("first", "second"):
@@ -489,6 +491,7 @@ def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(matrix, tmp_p
     assert load_bundle(job.artifact_dir / "model.pt").measurement_sha256 == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["history", "scores", "record"])
 def test_a_fault_after_the_training_does_not_cost_the_training(
     matrix, tmp_path, monkeypatch, fault
