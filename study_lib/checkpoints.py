@@ -64,9 +64,8 @@ class CheckpointFolder:
         Raises
         ------
         InputError
-            If it belongs to another configuration or to other data.
-        StudyError
-            If there are checkpoints, and none of them is whole.
+            If it belongs to another configuration or to other data, or if there are checkpoints
+            and none of them is whole.
         """
         present = [path for name in (LAST, PREVIOUS) if (path := self.folder / name).exists()]
         faults = []
@@ -85,7 +84,7 @@ class CheckpointFolder:
             state: dict[str, Any] = content["state"]
             return state
         if faults:
-            raise StudyError(
+            raise InputError(
                 f"{'; '.join(faults)}; no whole checkpoint is left: remove {self.folder} to "
                 "train from the beginning"
             )

@@ -18,11 +18,12 @@ from study_lib.cluster import cancel as cancel_jobs
 from study_lib.cluster import executor_of, live_jobs, run_tag
 from study_lib.errors import InputError, StudyError
 from study_lib.files import write_json
+from study_lib.job_lock import this_process, writer_of
 from study_lib.job_record import is_current, is_done, read_record
 from study_lib.job_resources import RESOURCES_FILE, read_resources
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.processes import THREADS
-from study_lib.progress import LOCK_FILE, newest_events, running_jobs
+from study_lib.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
 
 SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
@@ -232,12 +233,18 @@ def _only_engine_of(run_folder: Path) -> Iterator[None]:
     run_folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_folder / LOCK_FILE, timeout=0)
     try:
-        with lock:
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(
-            f"{run_folder} is being run by another process; wait for it, or stop it first"
+            f"{run_folder} is being run by {writer_of(run_folder / ENGINE_FILE)}; wait for it, or "
+            "stop it first"
         ) from None
+    try:
+        write_json(run_folder / ENGINE_FILE, this_process())
+        yield
+    finally:
+        (run_folder / ENGINE_FILE).unlink(missing_ok=True)
+        lock.release()
 
 
 def _report_until_end(

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -40,8 +41,7 @@ def only_writer(
     ids = [(name, environment[key]) for key, name in SCHEDULER_IDS.items() if key in environment]
     scheduler, number = ids[0] if ids else (None, None)
     try:
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": utc_now()}
-        write_json(running, holder | {"scheduler": scheduler, "id": number})
+        write_json(running, this_process() | {"scheduler": scheduler, "id": number})
         yield
     finally:
         running.unlink(missing_ok=True)
@@ -62,7 +62,17 @@ def is_held(run_folder: Path, job: PlannedJob) -> bool:
 
 def holder_of(run_folder: Path, job: PlannedJob) -> str:
     """Return who says that it runs a job: scheduler's number, process, machine."""
-    record = read_record(run_folder / job.running)
+    return writer_of(run_folder / job.running)
+
+
+def this_process() -> dict[str, Any]:
+    """Return what others are told of this process while it works in a folder."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": utc_now()}
+
+
+def writer_of(path: Path) -> str:
+    """Return who wrote a record of :func:`this_process`, with a scheduler's number if it has one."""
+    record = read_record(path)
     if not record:
         return "another process"
     number = f"{record['scheduler']} {record['id']}, " if record.get("scheduler") else ""

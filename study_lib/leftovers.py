@@ -14,6 +14,7 @@ PATTERNS = (
     "**/.*.part.ipynb",
     "**/.ipynb_checkpoints",
     "**/*.lock",
+    ".engine.json",
     "jobs/*/failed.json",
     "jobs/*/running.json",
 )

@@ -8,11 +8,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from study_lib.job_lock import holder_of, is_held
+from study_lib.job_lock import holder_of, is_held, writer_of
 from study_lib.job_record import read_record
 from study_lib.plan import PlannedJob
 
 LOCK_FILE = ".engine.lock"
+ENGINE_FILE = ".engine.json"  # who holds the lock
 
 
 def is_being_run(run_folder: Path) -> bool:
@@ -85,7 +86,8 @@ def status_lines(run_folder: Path, jobs: Sequence[PlannedJob]) -> list[str]:
     """Return how far a run is: counts by notebook, what runs, what failed and why."""
     states = states_of(run_folder, jobs)
     counts = Counter(states.values())
-    activity = "being run" if is_being_run(run_folder) else "not being run"
+    by_whom = f"being run by {writer_of(run_folder / ENGINE_FILE)}"
+    activity = by_whom if is_being_run(run_folder) else "not being run"
     lines = [
         f"{run_folder}: {counts['done']} of {len(jobs)} jobs done, {counts['failed']} failed, "
         f"{counts['to do']} to do; {activity}"

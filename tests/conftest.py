@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import Called, exit_code
 
 from study_lib.acquisition import Acquisition, Geometry
 from study_lib.contract import save_dataset
@@ -61,6 +62,19 @@ def _no_open_figures() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, capsys) -> Callable[..., Called]:
+    """Call the command line in this process, in the folder of the test."""
+
+    def call(*words: object) -> Called:
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        code = exit_code(*words)
+        return Called(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture

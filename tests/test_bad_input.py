@@ -1,14 +1,11 @@
 """Bad data through the public commands: one message, exit code 2, nothing written."""
 
 import re
-import sys
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
-
-from study_lib.cli import main
 
 COUNT, SIDE = 9, 16
 
@@ -130,17 +127,8 @@ SAVED = {
 }
 
 
-def call(monkeypatch, capsys, folder, *arguments) -> tuple[int, str]:
-    """Return exit code and error text of the command line."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code, capsys.readouterr().err
-
-
 @pytest.mark.parametrize("case", [*WRITTEN, *SAVED])
-def test_a_bad_file_is_refused_by_validate(case, monkeypatch, capsys, tmp_path):
+def test_a_bad_file_is_refused_by_validate(case, tmp_path, study):
     path = tmp_path / "bad.npz"
     if case in WRITTEN:
         write, message = WRITTEN[case]
@@ -149,7 +137,7 @@ def test_a_bad_file_is_refused_by_validate(case, monkeypatch, capsys, tmp_path):
         arrays, message = SAVED[case]
         np.savez(path, **arrays)
 
-    code, error = call(monkeypatch, capsys, tmp_path, "validate", path)
+    code, _, error = study("validate", path)
 
     assert code == 2
     assert "Traceback" not in error
@@ -159,16 +147,14 @@ def test_a_bad_file_is_refused_by_validate(case, monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("case", [*WRITTEN, "missing key", "dark probe", "outside", "infinite"])
-def test_a_bad_base_file_stops_a_run_before_it_starts(case, monkeypatch, capsys, tmp_path):
+def test_a_bad_base_file_stops_a_run_before_it_starts(case, tmp_path, study):
     path = tmp_path / "bad.npz"
     if case in WRITTEN:
         WRITTEN[case][0](path)
     else:
         np.savez(path, **SAVED[case][0])
 
-    code, error = call(
-        monkeypatch, capsys, tmp_path, "run", "--preset", "smoke", "--base-npz", path
-    )
+    code, _, error = study("run", "--preset", "smoke", "--base-npz", path)
 
     assert code == 2
     assert "bad.npz" in error
@@ -189,21 +175,21 @@ def test_a_bad_base_file_stops_a_run_before_it_starts(case, monkeypatch, capsys,
     ],
 )
 def test_what_may_be_meant_is_noted_and_refused_only_by_the_letter(
-    arrays, message, monkeypatch, capsys, tmp_path
+    arrays, message, tmp_path, study
 ):
     np.savez(tmp_path / "data.npz", **arrays)
 
-    code, error = call(monkeypatch, capsys, tmp_path, "validate", "data.npz")
-    strict, _ = call(monkeypatch, capsys, tmp_path, "validate", "data.npz", "--strict")
+    code, _, error = study("validate", "data.npz")
+    strict, *_ = study("validate", "data.npz", "--strict")
 
     assert (code, strict) == (0, 2)
     assert message in error
 
 
-def test_fewer_positions_than_neighbours_stop_a_run(monkeypatch, capsys, tmp_path):
+def test_fewer_positions_than_neighbours_stop_a_run(tmp_path, study):
     settings = ("--set", "scan.rows=2", "--set", "scan.columns=3")
 
-    code, error = call(monkeypatch, capsys, tmp_path, "run", "--preset", "smoke", *settings)
+    code, _, error = study("run", "--preset", "smoke", *settings)
 
     assert code == 2
     assert "6 patterns; 8 are needed for K = 7 neighbours; enlarge the scan or lower" in error
@@ -211,13 +197,13 @@ def test_fewer_positions_than_neighbours_stop_a_run(monkeypatch, capsys, tmp_pat
 
 
 @pytest.mark.parametrize("domain", [None, "amplitude"])
-def test_undeclared_patterns_are_not_guessed_on_import(domain, monkeypatch, capsys, tmp_path):
+def test_undeclared_patterns_are_not_guessed_on_import(domain, tmp_path, study):
     arrays = changed(diffraction=np.full((COUNT, SIDE, SIDE), 3, np.uint16))
     del arrays["_metadata"]
     np.savez(tmp_path / "data.npz", **arrays)
     flags = ("--domain", domain) if domain else ()
 
-    code, error = call(monkeypatch, capsys, tmp_path, "import", "data.npz", "new.npz", *flags)
+    code, _, error = study("import", "data.npz", "new.npz", *flags)
 
     said = "all values are whole numbers, as counts are" if domain else "which looks like counts"
     assert said in error
@@ -232,27 +218,25 @@ def hdf5_pair(folder):
     return folder / "scan_dp.hdf5"
 
 
-def test_a_truncated_hdf5_file_is_refused(monkeypatch, capsys, tmp_path):
+def test_a_truncated_hdf5_file_is_refused(tmp_path, study):
     path = hdf5_pair(tmp_path)
     path.write_bytes(path.read_bytes()[:-800])
 
-    code, error = call(
-        monkeypatch, capsys, tmp_path, "import", path, "new.npz", "--format", "ptychi"
-    )
+    code, _, error = study("import", path, "new.npz", "--format", "ptychi")
 
     assert code == 2
     assert "scan_dp.hdf5: damaged or not an HDF5 file" in error
     assert not (tmp_path / "new.npz").exists()
 
 
-def test_a_link_out_of_an_hdf5_file_is_refused_and_named(monkeypatch, capsys, tmp_path):
+def test_a_link_out_of_an_hdf5_file_is_refused_and_named(tmp_path, study):
     path = tmp_path / "scan.cxi"
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["data"] = np.ones((COUNT, SIDE, SIDE))
     with h5py.File(path, "w") as file:
         file["entry_1/instrument_1/detector_1/data"] = h5py.ExternalLink("secret.h5", "data")
 
-    code, error = call(monkeypatch, capsys, tmp_path, "import", path, "new.npz", "--format", "cxi")
+    code, _, error = study("import", path, "new.npz", "--format", "cxi")
 
     assert code == 2
     assert "a link to another file, 'secret.h5', is not followed" in error

@@ -8,22 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib.cli import main
 from study_lib.contract import save_dataset
 from study_lib.files import write_json
 from study_lib.paths import comparison_folder
 from study_lib.presets import load_design
 from study_lib.runs import create_run
-
-
-def call(monkeypatch, capsys, folder, *arguments):
-    """Run the command line in this process; return exit code, output and error text."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
 
 
 @pytest.fixture
@@ -88,10 +77,8 @@ def base_npz(tmp_path_factory):
         ),
     ],
 )
-def test_a_wrong_call_says_why_and_writes_nothing(
-    monkeypatch, capsys, tmp_path, arguments, message
-):
-    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+def test_a_wrong_call_says_why_and_writes_nothing(tmp_path, arguments, message, study):
+    code, _, error = study(*arguments)
 
     assert code == 2
     assert message in error
@@ -101,22 +88,22 @@ def test_a_wrong_call_says_why_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_of_another_design_are_not_relabelled(monkeypatch, capsys, tmp_path):
+def test_data_of_another_design_are_not_relabelled(study):
     generated = ("generate", "--preset", "smoke", "--output-root", "c")
-    assert call(monkeypatch, capsys, tmp_path, *generated)[0] == 0
+    assert study(*generated)[0] == 0
 
     reseeded = (*generated, "--set", "seeds.simulation=7")
-    code, _, error = call(monkeypatch, capsys, tmp_path, *reseeded)
+    code, _, error = study(*reseeded)
 
     assert code == 2
     assert "c holds data of design" in error
 
 
-def test_a_measurement_is_not_overwritten_by_its_base(monkeypatch, capsys, tmp_path):
+def test_a_measurement_is_not_overwritten_by_its_base(tmp_path, study):
     data = tmp_path / "data.npz"
     data.write_bytes(b"measured")
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "import", data, "data.npz")
+    code, _, error = study("import", data, "data.npz")
 
     assert code == 2
     assert "give the base file another name" in error
@@ -124,7 +111,7 @@ def test_a_measurement_is_not_overwritten_by_its_base(monkeypatch, capsys, tmp_p
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "pickled", "incomplete"])
-def test_a_broken_base_file_is_refused(monkeypatch, capsys, tmp_path, base_npz, damage):
+def test_a_broken_base_file_is_refused(tmp_path, base_npz, damage, study):
     content = base_npz.read_bytes()
     if damage == "truncated":
         base_npz.write_bytes(content[: len(content) // 2])
@@ -135,7 +122,7 @@ def test_a_broken_base_file_is_refused(monkeypatch, capsys, tmp_path, base_npz, 
     else:
         np.savez(base_npz, probeGuess=np.ones((16, 16), np.complex64))
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "run", "--base-npz", base_npz)
+    code, _, error = study("run", "--base-npz", base_npz)
 
     assert code == 2
     assert "base.npz" in error
@@ -151,24 +138,21 @@ def test_a_broken_base_file_is_refused(monkeypatch, capsys, tmp_path, base_npz, 
         (["--view", "baseline", "--gridsize", "2"], "no job matches view baseline with gridsize 2"),
     ],
 )
-def test_a_filter_that_matches_no_job_is_an_error(monkeypatch, capsys, tmp_path, filters, message):
+def test_a_filter_that_matches_no_job_is_an_error(tmp_path, filters, message, study):
     generated = ["generate", "--preset", "smoke", "--output-root", "c"]
-    assert call(monkeypatch, capsys, tmp_path, *generated)[0] == 0
+    assert study(*generated)[0] == 0
     roots = ["--phase-c-root", "c", "--phase-d-root", "d", "--artifact-root", "e"]
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "train", *roots, *filters)
+    code, _, error = study("train", *roots, *filters)
 
     assert code == 2
     assert message in error
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
-def test_a_job_that_fails_is_named_and_the_others_still_run(monkeypatch, capsys, tmp_path):
+def test_a_job_that_fails_is_named_and_the_others_still_run(tmp_path, study):
     assert (
-        call(
-            monkeypatch,
-            capsys,
-            tmp_path,
+        study(
             *("generate", "--preset", "smoke", "--output-root", "c"),
             *("--set", "doses=[1000.0, 10000.0]"),
         )[0]
@@ -176,10 +160,7 @@ def test_a_job_that_fails_is_named_and_the_others_still_run(monkeypatch, capsys,
     )
     (tmp_path / "c" / "dose_1000" / "patched_train.npz").write_bytes(b"broken")
 
-    code, printed, error = call(
-        monkeypatch,
-        capsys,
-        tmp_path,
+    code, printed, error = study(
         *("overlap", "--view", "dense", "--phase-c-root", "c"),
         *("--output-root", "d", "--artifact-root", "d"),
     )
@@ -191,9 +172,9 @@ def test_a_job_that_fails_is_named_and_the_others_still_run(monkeypatch, capsys,
     assert (tmp_path / "d" / "dose_10000" / "dense" / "dense_test.npz").is_file()
 
 
-def test_dry_runs_list_jobs_and_write_nothing(monkeypatch, capsys, tmp_path, base_npz):
+def test_dry_runs_list_jobs_and_write_nothing(tmp_path, base_npz, study):
     dry = ["run", "--base-npz", base_npz, "--preset", "smoke", "--dry-run"]
-    code, printed, _ = call(monkeypatch, capsys, tmp_path, *dry)
+    code, printed, _ = study(*dry)
 
     assert code == 0
     assert "24 jobs in reports/" in printed
@@ -201,11 +182,11 @@ def test_dry_runs_list_jobs_and_write_nothing(monkeypatch, capsys, tmp_path, bas
     assert list(tmp_path.iterdir()) == []
 
 
-def test_validate_names_every_violation(monkeypatch, capsys, tmp_path):
+def test_validate_names_every_violation(tmp_path, study):
     path = tmp_path / "bad.npz"
     np.savez(path, diffraction=-np.ones((3, 8, 8)), probeGuess=np.ones((8, 8), np.complex64))
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "validate", path)
+    code, _, error = study("validate", path)
 
     assert code == 2
     for key in ("diffraction: found float64", "objectGuess: found nothing", "xcoords", "ycoords"):
@@ -228,8 +209,8 @@ def patterns_npz(tmp_path):
     return path
 
 
-def test_validate_notes_what_loses_nothing(monkeypatch, capsys, tmp_path, patterns_npz):
-    code, out, error = call(monkeypatch, capsys, tmp_path, "validate", patterns_npz)
+def test_validate_notes_what_loses_nothing(patterns_npz, study):
+    code, out, error = study("validate", patterns_npz)
 
     assert code == 0
     assert "holds DATA-001" in out
@@ -237,17 +218,15 @@ def test_validate_notes_what_loses_nothing(monkeypatch, capsys, tmp_path, patter
     assert "note: _metadata: found nothing" in error
 
 
-def test_validate_strict_takes_the_contract_to_the_letter(
-    monkeypatch, capsys, tmp_path, patterns_npz
-):
-    code, _, error = call(monkeypatch, capsys, tmp_path, "validate", patterns_npz, "--strict")
+def test_validate_strict_takes_the_contract_to_the_letter(patterns_npz, study):
+    code, _, error = study("validate", patterns_npz, "--strict")
 
     assert code == 2
     assert "diffraction: found float64; expected float32; convert it" in error
 
 
-def test_validate_reports_as_json(monkeypatch, capsys, tmp_path, patterns_npz):
-    code, out, _ = call(monkeypatch, capsys, tmp_path, "validate", patterns_npz, "--json")
+def test_validate_reports_as_json(patterns_npz, study):
+    code, out, _ = study("validate", patterns_npz, "--json")
 
     report = json.loads(out)
     assert code == 0
@@ -255,10 +234,10 @@ def test_validate_reports_as_json(monkeypatch, capsys, tmp_path, patterns_npz):
     assert {entry["key"] for entry in report["violations"]} == {"diffraction", "_metadata"}
 
 
-def test_validate_compares_two_splits(monkeypatch, capsys, tmp_path, patterns_npz):
+def test_validate_compares_two_splits(patterns_npz, study):
     arguments = ("validate", patterns_npz, "--other", patterns_npz)
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+    code, _, error = study(*arguments)
 
     assert code == 2
     assert "lit by both splits; expected no shared row; leave a guard band of 8 rows" in error
@@ -276,8 +255,8 @@ def test_help_starts_without_torch():
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
 
 
-def test_no_command_is_one_line(monkeypatch, capsys, tmp_path):
-    code, _, error = call(monkeypatch, capsys, tmp_path)
+def test_no_command_is_one_line(study):
+    code, _, error = study()
 
     assert code == 2
     assert error == "study: no command given; `study --help` lists them\n"
@@ -295,7 +274,7 @@ def test_no_command_is_one_line(monkeypatch, capsys, tmp_path):
     ],
 )
 def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
-    changed, message, monkeypatch, capsys, tmp_path
+    changed, message, monkeypatch, tmp_path, study
 ):
     monkeypatch.setattr("study_lib.runner.execute_notebook", lambda *_: pytest.fail("started"))
     design = load_design("smoke")
@@ -303,9 +282,7 @@ def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
     values = {"run_folder": "run", "dose": "1.0e+4", "view": "baseline"} | changed
     given = [part for name, value in values.items() for part in ("-p", f"{name}={value}")]
 
-    code, _, error = call(
-        monkeypatch, capsys, tmp_path, "notebook", "02_overlap", "out.ipynb", *given
-    )
+    code, _, error = study("notebook", "02_overlap", "out.ipynb", *given)
 
     assert code == 2
     assert message in error
@@ -320,7 +297,7 @@ def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
     ],
 )
 def test_no_notebook_is_started_to_look_at_what_was_not_compared(
-    compared, message, monkeypatch, capsys, tmp_path
+    compared, message, monkeypatch, tmp_path, study
 ):
     monkeypatch.setattr("study_lib.runner.execute_notebook", lambda *_: pytest.fail("started"))
     run = create_run(tmp_path / "run", load_design("smoke"))
@@ -331,9 +308,7 @@ def test_no_notebook_is_started_to_look_at_what_was_not_compared(
     values += ["pattern=0", "row_share=0.5", "sliders=never"]
     given = [part for value in values for part in ("-p", value)]
 
-    code, _, error = call(
-        monkeypatch, capsys, tmp_path, "notebook", "explore_run", "o.ipynb", *given
-    )
+    code, _, error = study("notebook", "explore_run", "o.ipynb", *given)
 
     assert code == 2
     assert message in error
@@ -352,7 +327,7 @@ def test_no_notebook_is_started_to_look_at_what_was_not_compared(
     ],
 )
 def test_a_notebook_is_started_where_its_run_has_what_it_needs(
-    notebook, values, monkeypatch, capsys, tmp_path
+    notebook, values, monkeypatch, tmp_path, study
 ):
     """The design makes its run, a lesson needs none, and a whole number is a dose."""
     started = []
@@ -360,18 +335,18 @@ def test_a_notebook_is_started_where_its_run_has_what_it_needs(
     create_run(tmp_path / "run", load_design("smoke"))
     given = [part for value in values for part in ("-p", value)]
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "notebook", notebook, "o.ipynb", *given)
+    code, _, error = study("notebook", notebook, "o.ipynb", *given)
 
     assert (code, error, started) == (0, "", [notebook])
 
 
-def test_memory_that_runs_out_is_said_in_one_line(monkeypatch, capsys, tmp_path):
+def test_memory_that_runs_out_is_said_in_one_line(monkeypatch, study):
     def exhausted(*_, **__):
         raise MemoryError("8 GiB")
 
     monkeypatch.setattr("study_lib.presets.load_design", exhausted)
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "design", "--preset", "smoke")
+    code, _, error = study("design", "--preset", "smoke")
 
     assert code == 1
     assert error.startswith("study: memory ran out (8 GiB); use less data")

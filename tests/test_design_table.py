@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from command_line import exit_code
 from jsonschema import ValidationError, validate
 
-from study_lib.cli import main
 from study_lib.contract import load_dataset
 from study_lib.design import StudyDesign
 from study_lib.design_table import derived_matrix, table_text
@@ -99,7 +99,7 @@ def test_the_true_patches_take_the_disk_space_that_is_told(tiny_design_with, tmp
 
 
 def test_the_command_prints_the_whole_matrix(capsys):
-    assert main_exit("design", "--preset", "fly64") == 0
+    assert exit_code("design", "--preset", "fly64") == 0
 
     text = capsys.readouterr().out
     for expected in ("38.4", "102.4", "129 rows", "0.061", "90 jobs", "processor minutes"):
@@ -107,7 +107,7 @@ def test_the_command_prints_the_whole_matrix(capsys):
 
 
 def test_json_holds_design_matrix_and_jobs(capsys):
-    assert main_exit("design", "--preset", "smoke", "--json") == 0
+    assert exit_code("design", "--preset", "smoke", "--json") == 0
 
     content = json.loads(capsys.readouterr().out)
     design = load_design("smoke")
@@ -117,7 +117,7 @@ def test_json_holds_design_matrix_and_jobs(capsys):
 
 
 def test_the_schema_accepts_every_preset_and_refuses_a_misspelling(capsys):
-    assert main_exit("design", "--schema") == 0
+    assert exit_code("design", "--schema") == 0
 
     schema = json.loads(capsys.readouterr().out)
     for preset in ("smoke", "laptop", "fly64"):
@@ -125,18 +125,6 @@ def test_the_schema_accepts_every_preset_and_refuses_a_misspelling(capsys):
     misspelt = load_design("smoke").model_dump(mode="json") | {"neighbour_count": 7}
     with pytest.raises(ValidationError, match="neighbour_count"):
         validate(misspelt, schema)
-
-
-def main_exit(*arguments: str) -> int:
-    """Return the exit code of a call of the command line in this process."""
-    old, sys.argv = sys.argv, ["study", *arguments]
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = old
-    return 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Every format: what is written comes back the same, and predicts the same patterns."""
 
-import sys
 from dataclasses import replace
 from typing import get_args
 from unittest.mock import Mock
@@ -11,7 +10,6 @@ import torch
 
 from study_lib import base_check, cli_files, formats
 from study_lib.base_data import with_scaled_probe
-from study_lib.cli import main
 from study_lib.contract import check_arrays, load_dataset
 from study_lib.dataset_exchange import read_dataset, write_dataset
 from study_lib.errors import InputError
@@ -46,16 +44,6 @@ def predicted(acquisition):
     """Return the expected counts of an acquisition with probe and object."""
     arrays = acquisition.probe, acquisition.object_, acquisition.positions_px
     return expected_counts(exit_waves(*map(torch.from_numpy, arrays))).numpy()
-
-
-def call(monkeypatch, capsys, folder, *arguments):
-    """Run the command line in this process; return exit code, output and error text."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
 
 
 @every_format
@@ -148,14 +136,14 @@ def test_normalized_amplitudes_are_never_sold_as_counts(name, tmp_path, acquisit
 
 
 @pytest.mark.parametrize("name", WITH_OBJECT)
-def test_commands_bring_a_data_set_out_and_in(name, tmp_path, monkeypatch, capsys, acquisition):
+def test_commands_bring_a_data_set_out_and_in(name, tmp_path, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
 
     path = FILES[name]
-    out = call(monkeypatch, capsys, tmp_path, "export", "a.npz", path, "--format", name)
+    out = study("export", "a.npz", path, "--format", name)
     extra = ["--patterns", "scan_diffraction.h5"] if name == "ptychodus" else []
-    back = call(monkeypatch, capsys, tmp_path, "import", path, "b.npz", *extra)
-    checked = call(monkeypatch, capsys, tmp_path, "validate", "b.npz")
+    back = study("import", path, "b.npz", *extra)
+    checked = study("validate", "b.npz")
 
     assert (out[0], back[0], checked[0]) == (0, 0, 0), out[2] + back[2] + checked[2]
     arrays, metadata = load_dataset(tmp_path / "b.npz")
@@ -171,13 +159,11 @@ def test_commands_bring_a_data_set_out_and_in(name, tmp_path, monkeypatch, capsy
     np.testing.assert_allclose(predicted(found), predicted(acquisition), rtol=1e-4, atol=1e-2)
 
 
-def test_a_source_without_object_is_reconstructed(tmp_path, monkeypatch, capsys, acquisition):
+def test_a_source_without_object_is_reconstructed(tmp_path, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
-    call(monkeypatch, capsys, tmp_path, "export", "a.npz", "t.npz", "--format", "tike")
+    study("export", "a.npz", "t.npz", "--format", "tike")
 
-    code, printed, error = call(
-        monkeypatch, capsys, tmp_path, "import", "t.npz", "b.npz", "--epochs", "2"
-    )
+    code, printed, error = study("import", "t.npz", "b.npz", "--epochs", "2")
 
     assert code == 0, error
     assert "from tike" in printed
@@ -189,17 +175,13 @@ def test_a_source_without_object_is_reconstructed(tmp_path, monkeypatch, capsys,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tike", "cxi"])
-def test_a_check_tells_of_both_algorithms_and_both_halves(
-    name, tmp_path, monkeypatch, capsys, acquisition
-):
+def test_a_check_tells_of_both_algorithms_and_both_halves(name, tmp_path, acquisition, study):
     """Of a file with its object, and of one without."""
     write_dataset(tmp_path / "a.npz", acquisition, "test")
-    call(monkeypatch, capsys, tmp_path, "export", "a.npz", FILES[name], "--format", name)
+    study("export", "a.npz", FILES[name], "--format", name)
 
     flags = ["--check", "--epochs", "2"]
-    code, printed, error = call(
-        monkeypatch, capsys, tmp_path, "import", FILES[name], "b.npz", *flags
-    )
+    code, printed, error = study("import", FILES[name], "b.npz", *flags)
 
     assert code == 0, error
     report = read_json(tmp_path / "b.check.json")
@@ -211,24 +193,22 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(
 
 
 @pytest.mark.slow
-def test_a_check_that_fails_costs_no_reconstruction(tmp_path, monkeypatch, capsys, acquisition):
+def test_a_check_that_fails_costs_no_reconstruction(tmp_path, monkeypatch, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
-    call(monkeypatch, capsys, tmp_path, "export", "a.npz", "t.npz", "--format", "tike")
+    study("export", "a.npz", "t.npz", "--format", "tike")
     monkeypatch.setattr(base_check, "scored_pixels", Mock(side_effect=InputError("dark")))
 
     flags = ["--check", "--epochs", "2"]
-    code, _, error = call(monkeypatch, capsys, tmp_path, "import", "t.npz", "b.npz", *flags)
+    code, _, error = study("import", "t.npz", "b.npz", *flags)
 
     assert (code, "dark" in error) == (2, True)
     assert load_dataset(tmp_path / "b.npz")[1]["starting_probe"] == "file"
 
 
-def test_flags_that_change_nothing_are_said_to(tmp_path, monkeypatch, capsys, acquisition):
+def test_flags_that_change_nothing_are_said_to(tmp_path, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
 
-    code, _, error = call(
-        monkeypatch, capsys, tmp_path, "import", "a.npz", "b.npz", "--epochs", "9"
-    )
+    code, _, error = study("import", "a.npz", "b.npz", "--epochs", "9")
 
     assert code == 0
     assert "it has object and probe: --algorithm, --epochs and --seed change nothing" in error
@@ -236,11 +216,11 @@ def test_flags_that_change_nothing_are_said_to(tmp_path, monkeypatch, capsys, ac
 
 @pytest.mark.parametrize("change", [{"amplitudes": None}, {"is_normalized": True}])
 def test_a_check_without_counts_is_refused_before_anything_is_written(
-    change, tmp_path, monkeypatch, capsys, acquisition
+    change, tmp_path, acquisition, study
 ):
     write_dataset(tmp_path / "a.npz", replace(acquisition, **change), "test")
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "import", "a.npz", "b.npz", "--check")
+    code, _, error = study("import", "a.npz", "b.npz", "--check")
 
     assert code == 2
     assert "a.npz: --check reconstructs from counts, and it has none" in error
@@ -267,14 +247,12 @@ def test_a_check_without_counts_is_refused_before_anything_is_written(
         (["import", "a.npz", "b.npz", "--patterns", "c.h5"], "--patterns is for a Ptychodus"),
     ],
 )
-def test_a_wrong_call_says_why_and_writes_nothing(
-    arguments, message, tmp_path, monkeypatch, capsys, acquisition
-):
+def test_a_wrong_call_says_why_and_writes_nothing(arguments, message, tmp_path, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
     (tmp_path / "text.npz").write_text("no archive")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+    code, _, error = study(*arguments)
 
     assert code == 2
     assert message in error
@@ -285,7 +263,7 @@ def test_a_wrong_call_says_why_and_writes_nothing(
 
 @pytest.mark.parametrize("patterns", [True, False])
 def test_a_scan_that_leaves_its_object_is_refused_and_nothing_written(
-    patterns, tmp_path, monkeypatch, capsys, acquisition
+    patterns, tmp_path, acquisition, study
 ):
     far = replace(
         acquisition,
@@ -297,7 +275,7 @@ def test_a_scan_that_leaves_its_object_is_refused_and_nothing_written(
     name = "ptychopinn-counts" if patterns else "ptychodus"
     formats.writer_for(name, path, tmp_path / "source.npz")(path, far)
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "import", path.name, "b.npz")
+    code, _, error = study("import", path.name, "b.npz")
 
     assert code == 2
     assert f"{path.name}" in error
@@ -310,15 +288,13 @@ def test_commands_know_every_format():
     assert get_args(cli_files.WrittenName) == formats.WRITABLE
 
 
-def test_flags_give_the_lengths_that_a_file_lacks(tmp_path, monkeypatch, capsys, acquisition):
+def test_flags_give_the_lengths_that_a_file_lacks(tmp_path, acquisition, study):
     bare = replace(acquisition, geometry=type(acquisition.geometry)())
     write_dataset(tmp_path / "a.npz", bare, "test")
     lengths = ["--energy-ev", "8000", "--distance-m", "1.5", "--detector-pixel-um", "75"]
 
-    refused = call(monkeypatch, capsys, tmp_path, "export", "a.npz", "b.cxi", "--format", "cxi")
-    done = call(
-        monkeypatch, capsys, tmp_path, "export", "a.npz", "b.cxi", "--format", "cxi", *lengths
-    )
+    refused = study("export", "a.npz", "b.cxi", "--format", "cxi")
+    done = study("export", "a.npz", "b.cxi", "--format", "cxi", *lengths)
 
     assert refused[0] == 2
     assert "give --energy-ev, --distance-m, --detector-pixel-um" in refused[2]
@@ -337,13 +313,11 @@ def test_flags_give_the_lengths_that_a_file_lacks(tmp_path, monkeypatch, capsys,
         ("--object-pixel-nm", "inf"),
     ],
 )
-def test_lengths_that_cannot_be_are_refused(
-    flag, value, tmp_path, monkeypatch, capsys, acquisition
-):
+def test_lengths_that_cannot_be_are_refused(flag, value, tmp_path, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
     arguments = ("export", "a.npz", "b.cxi", "--format", "cxi", flag, value)
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, *arguments)
+    code, _, error = study(*arguments)
 
     assert code == 2
     assert flag in error
@@ -352,12 +326,12 @@ def test_lengths_that_cannot_be_are_refused(
 
 @pytest.mark.parametrize(("factor", "warned"), [(1, False), (100, True)])
 def test_the_scale_of_a_probe_is_compared_whatever_the_file_says(
-    factor, warned, tmp_path, monkeypatch, capsys, acquisition
+    factor, warned, tmp_path, acquisition, study
 ):
     loud = replace(acquisition, probe=acquisition.probe * np.float32(factor))
     formats.FORMATS["ptychopinn"].writer(tmp_path / "a.npz", loud)
 
-    code, _, error = call(monkeypatch, capsys, tmp_path, "import", "a.npz", "b.npz")
+    code, _, error = study("import", "a.npz", "b.npz")
 
     assert code == 0, error
     assert ("warning: a.npz: probe and object predict" in error) == warned
@@ -388,11 +362,11 @@ def test_what_a_format_says_it_loses_is_what_does_not_come_back(name, tmp_path, 
     assert formats.lost(name, acquisition) == [what for what, gone in missing.items() if gone]
 
 
-def test_export_says_what_is_lost(tmp_path, monkeypatch, capsys, acquisition):
+def test_export_says_what_is_lost(tmp_path, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
 
-    tike = call(monkeypatch, capsys, tmp_path, "export", "a.npz", "t.npz", "--format", "tike")
-    cxi = call(monkeypatch, capsys, tmp_path, "export", "a.npz", "b.cxi", "--format", "cxi")
+    tike = study("export", "a.npz", "t.npz", "--format", "tike")
+    cxi = study("export", "a.npz", "b.cxi", "--format", "cxi")
 
     assert tike[0] == cxi[0] == 0
     assert tike[2] == (

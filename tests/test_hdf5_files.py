@@ -3,14 +3,13 @@
 import contextlib
 import os
 import re
-import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from study_lib import hdf5_files
-from study_lib.cli import main
 from study_lib.cxi import DETECTOR, SOURCE, TRANSLATION, write_cxi
 from study_lib.errors import InputError
 from study_lib.hdf5_files import is_hdf5, new_hdf5, open_hdf5
@@ -120,23 +119,17 @@ HARMS = {
 
 
 @pytest.mark.parametrize(("harm", "message"), HARMS.items(), ids=[harm.__name__ for harm in HARMS])
-def test_a_hostile_file_is_refused_by_the_command(
-    tmp_path, monkeypatch, capsys, scan, harm, message
-):
+def test_a_hostile_file_is_refused_by_the_command(study, scan, harm, message):
     with h5py.File(scan, "a") as file:
         harm(file)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["study", "import", "scan.cxi", "base.npz"])
 
-    with pytest.raises(SystemExit) as ended:
-        main()
+    code, _, error = study("import", "scan.cxi", "base.npz")
 
-    error = capsys.readouterr().err
-    assert ended.value.code == 2, error
+    assert code == 2, error
     assert error.startswith("study: scan.cxi: ")
     assert len(error.splitlines()) == 1
     assert re.search(message, error)
-    assert [path.name for path in tmp_path.iterdir()] == ["scan.cxi"]
+    assert [path.name for path in Path.cwd().iterdir()] == ["scan.cxi"]
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])

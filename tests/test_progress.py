@@ -53,7 +53,7 @@ def test_status_of_a_run_that_is_being_run_shows_what_runs(run):
         lines = status_lines(run.folder, jobs)
 
     assert not is_being_run(run.folder)
-    assert lines[0].endswith("; being run")
+    assert lines[0].endswith("; being run by another process")
     running = [line for line in lines if line.startswith("  running: ")]
     assert running == [f"  running: {jobs[1].name.replace('__', ' ')}: generate 1/2"]
 

@@ -1,13 +1,11 @@
 """Every dialect of the PtychoPINN NPZ gives the same scan; what a file leaves open is asked for."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from study_lib.base_data import with_scaled_probe
-from study_lib.cli import main
 from study_lib.errors import InputError
 from study_lib.ptychopinn_npz import read_ptychopinn, write_ptychopinn, write_ptychopinn_counts
 from study_lib.raw_scan import ReadChoices
@@ -182,18 +180,15 @@ def test_amplitudes_that_are_no_roots_are_taken_as_normalized_and_it_is_said(tmp
     ],
 )
 def test_values_that_speak_against_the_domain_are_remarked(
-    tmp_path, monkeypatch, capsys, arrays, domain, values, remark
+    tmp_path, study, arrays, domain, values, remark
 ):
     """The command goes on, and warns on standard error."""
     saved(tmp_path / "a.npz", arrays, diff3d=values)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["study", "import", "a.npz", "b.npz", "--domain", domain])
 
-    with pytest.raises(SystemExit) as ended:
-        main()
+    code, _, error = study("import", "a.npz", "b.npz", "--domain", domain)
 
-    assert ended.value.code == 0
-    assert f"study: warning: a.npz: taken as {domain}, but {remark}" in capsys.readouterr().err
+    assert code == 0
+    assert f"study: warning: a.npz: taken as {domain}, but {remark}" in error
 
 
 @pytest.mark.parametrize("stated", [COUNTS, LEGACY])

@@ -12,7 +12,6 @@ import torch
 
 from study_lib import iterative, reconstruction_job
 from study_lib.archive import read_npz
-from study_lib.cli import main
 from study_lib.contract import load_dataset
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
@@ -40,7 +39,7 @@ def one_thread():
 
 
 @pytest.fixture
-def reconstruct(matrix, tmp_path, monkeypatch, capsys):
+def reconstruct(matrix, tmp_path, study):
     """Run `study reconstruct` on the matrix."""
 
     def call(*flags: str, phase_d: Path | None = None):
@@ -51,10 +50,8 @@ def reconstruct(matrix, tmp_path, monkeypatch, capsys):
             "artifact-root": tmp_path / "F",
         }
         arguments = [f"--{name}={path}" for name, path in roots.items()]
-        monkeypatch.setattr(sys, "argv", ["study", "reconstruct", *arguments, *flags])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr()
+        printed = study("reconstruct", *arguments, *flags)
+        return printed.code, printed
 
     return call
 

@@ -5,14 +5,13 @@ import dataclasses
 import errno
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
+from command_line import exit_code
 
 from study_lib import records, thinned_job
 from study_lib.arms import ArmRequest, arms_of
-from study_lib.cli import main
 from study_lib.denoised_arm import DENOISER, read_denoiser
 from study_lib.denoiser_choice import LitPart
 from study_lib.errors import InputError
@@ -45,11 +44,7 @@ def call(matrix, artifact_root, command, *flags):
         f"--phase-d-root={root / 'D'}",
         f"--artifact-root={artifact_root}",
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["study", command, *arguments, *flags])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    return int(ended.value.code or 0)
+    return exit_code(command, *arguments, *flags)
 
 
 @pytest.fixture(scope="module")

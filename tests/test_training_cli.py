@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import exit_code
 from fake_upstream import Upstream
 
 from study_lib import native_backend, records, training_job
 from study_lib.bundle import load_bundle
-from study_lib.cli import main
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
 from study_lib.job_log import printed_output_kept
@@ -53,7 +53,7 @@ class Recorder:
 
 
 @pytest.fixture
-def train(matrix, tmp_path, monkeypatch, capsys):
+def train(matrix, tmp_path, monkeypatch, study):
     """Run `study train` on the matrix with or without another runner."""
 
     def call(*flags: str, runner=None, phase_d: Path | None = None):
@@ -66,10 +66,8 @@ def train(matrix, tmp_path, monkeypatch, capsys):
             "artifact-root": tmp_path / "E",
         }
         arguments = [f"--{name}={path}" for name, path in roots.items()]
-        monkeypatch.setattr(sys, "argv", ["study", "train", *arguments, *flags])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr()
+        printed = study("train", *arguments, *flags)
+        return printed.code, printed
 
     return call
 
@@ -556,20 +554,13 @@ def manifests(tmp_path):
     return paths
 
 
-def check_loss(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["study", "check-loss", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
 @pytest.mark.parametrize(
     ("flags", "code"), [([], 1), (["--tolerance=0.31"], 0), (["--view=baseline"], 0)]
 )
-def test_check_loss_passes_and_fails_by_the_tolerance(manifests, monkeypatch, capsys, flags, code):
+def test_check_loss_passes_and_fails_by_the_tolerance(manifests, capsys, flags, code):
     before, after = manifests
 
-    assert check_loss(monkeypatch, f"--reference={before}", f"--candidate={after}", *flags) == code
+    assert exit_code("check-loss", f"--reference={before}", f"--candidate={after}", *flags) == code
 
     assert ("WORSE" in capsys.readouterr().out) == (code == 1)
 
@@ -582,10 +573,10 @@ def test_check_loss_passes_and_fails_by_the_tolerance(manifests, monkeypatch, ca
         (["--candidate=absent.json"], "absent.json: no such file"),
     ],
 )
-def test_check_loss_wrong_calls_end_with_2(manifests, monkeypatch, capsys, flags, message):
+def test_check_loss_wrong_calls_end_with_2(manifests, capsys, flags, message):
     before, after = manifests
 
-    assert check_loss(monkeypatch, f"--reference={before}", f"--candidate={after}", *flags) == 2
+    assert exit_code("check-loss", f"--reference={before}", f"--candidate={after}", *flags) == 2
 
     assert message in capsys.readouterr().err
 
@@ -612,14 +603,14 @@ def test_check_loss_misses_a_training_that_failed(manifests):
         lambda job: job.pop("status"),
     ],
 )
-def test_check_loss_names_an_incomplete_record(manifests, monkeypatch, capsys, damage):
+def test_check_loss_names_an_incomplete_record(manifests, capsys, damage):
     before, after = manifests
     content = json.loads(after.read_text())
     damage(content["jobs"]["dense"])
     after.write_text(json.dumps(content))
     roots = (f"--reference={before}", f"--candidate={after}")
 
-    assert check_loss(monkeypatch, *roots, "--gridsize=2") == 2
+    assert exit_code("check-loss", *roots, "--gridsize=2") == 2
 
     error = capsys.readouterr().err
     assert f"{after}: dense: its record lacks" in error

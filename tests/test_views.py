@@ -2,15 +2,14 @@
 
 import re
 import shutil
-import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import exit_code
 
-from study_lib.cli import main
 from study_lib.contract import load_dataset
 from study_lib.design import SPLITS
 from study_lib.errors import InputError
@@ -301,17 +300,14 @@ def test_another_replicate_chooses_and_groups_other_patterns(phase_c, tiny_desig
 
 
 @pytest.fixture
-def overlap_call(monkeypatch, tmp_path):
+def overlap_call(tmp_path):
     """Run `study overlap` in this process; return the exit code."""
 
     def call(phase_c: Path, *flags: str, folder: Path = tmp_path) -> int:
         roots = [
             f"--{name.replace('_', '-')}={path}" for name, path in roots_in(folder, phase_c).items()
         ]
-        monkeypatch.setattr(sys, "argv", ["study", "overlap", *roots, *flags])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0)
+        return exit_code("overlap", *roots, *flags)
 
     return call
 
