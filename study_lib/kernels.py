@@ -16,7 +16,7 @@ ANSWER_S = 30.0
 
 
 class SocketKernelManager(AsyncKernelManager):
-    """Kernel that listens on sockets in a private folder: no ports, so no two jobs can clash."""
+    """Kernel whose channels are sockets in a private folder: no ports, so no two jobs can clash."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -33,6 +33,12 @@ def working_in(folder: Path) -> list[str]:
     return found
 
 
+def children_of(process_id: int) -> list[int]:
+    """Return the children of a process, on Linux."""
+    children = Path(f"/proc/{process_id}/task/{process_id}/children")
+    return [int(word) for word in children.read_text().split()]
+
+
 def left_after(folder: Path, seconds: float = SURVIVAL_S) -> list[str]:
     """Return the processes that work in a folder still after some seconds."""
     deadline = time.monotonic() + seconds

@@ -1,12 +1,15 @@
 """What a notebook may do to its runner: die, fill memory, flood, be told odd values."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
+from json import dumps
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -20,7 +23,7 @@ from study_lib.notebook_outputs import KEPT_BYTES, KEPT_MESSAGES
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.presets import load_design
 from study_lib.private_values import exposed_values
-from study_lib.runner import execute_notebook, run_jobs
+from study_lib.runner import run_jobs
 from study_lib.runs import create_run
 
 pytestmark = pytest.mark.slow
@@ -63,12 +66,14 @@ def job_that_runs(tmp_path, monkeypatch):
         "import os; os._exit(137)",
     ],
 )
-def test_a_killed_kernel_fails_its_job_and_names_the_likely_cause(cell, job_that_runs):
+def test_a_killed_kernel_fails_its_job_and_names_the_likely_cause(cell, job_that_runs, study):
     folder, job = job_that_runs("print('before')", cell)
 
-    with pytest.raises(StudyError, match=r"the kernel stopped .* out of memory, or was killed"):
-        run_jobs(folder, [job.name])
+    code, _, error = study("job", folder, job.name)
 
+    assert code == 1
+    assert error.startswith("study: the kernel stopped (")
+    assert error.endswith("); it may have run out of memory, or was killed\n")
     assert not (folder / job.done).exists()
     assert "out of memory" in read_json(folder / job.failed)["error"]
     assert not read_json(folder / job.failed)["lasts"], "another try may have more memory"
@@ -105,16 +110,45 @@ def test_a_job_whose_fault_may_pass_is_tried_again_as_often_as_asked(
     assert (run.folder / job.failed).is_file() == (not retries)
 
 
-def test_memory_that_runs_out_is_an_error_of_its_cell(job_that_runs):
+def test_memory_that_runs_out_is_an_error_of_its_cell(job_that_runs, study):
     folder, job = job_that_runs(
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))",
         "import numpy; numpy.ones(2**30)",
     )
 
-    with pytest.raises(StudyError, match="cell 3 failed: Unable to allocate"):
-        run_jobs(folder, [job.name])
+    code, _, error = study("job", folder, job.name)
 
+    assert code == 1
+    assert error.startswith("study: cell 3 failed: Unable to allocate")
     assert not (folder / job.done).exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "promised", "message"),
+    [
+        ("", {"outputs": ("a.json",)}, "did not write a.json"),
+        ("", {"figures": 1}, "with 0 figures, needs 1"),
+        (
+            "open('a.json', 'w').write('[{\"phase_ssim\": 0.5}, {\"phase_ssim\": NaN}]')",
+            {"outputs": ("a.json",), "metrics": {"a.json": ("phase_ssim",)}},
+            "phase_ssim in a.json holds [0.5, nan]; it has to be a finite number",
+        ),
+    ],
+)
+def test_a_notebook_that_ends_without_its_evidence_fails_its_job(
+    cell, promised, message, job_that_runs, study
+):
+    folder, job = job_that_runs(cell)
+    write_json(folder / PLAN_FILE, plan_content([replace(job, **promised)]))
+
+    code, _, error = study("job", folder, job.name)
+
+    assert code == 1
+    assert message in error
+    assert not (folder / job.done).exists()
+    record = read_json(folder / job.failed)
+    assert record["status"] == "failed"
+    assert message in record["error"]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +160,14 @@ def test_memory_that_runs_out_is_an_error_of_its_cell(job_that_runs):
         "for _ in range(3000): display(HTML('x')); time.sleep(0.001)",
     ],
 )
-def test_a_flood_of_outputs_is_cut_with_a_mark_and_the_job_goes_on(cell, job_that_runs):
+def test_a_flood_of_outputs_is_cut_with_a_mark_and_the_job_goes_on(cell, job_that_runs, study):
     folder, job = job_that_runs(
         FIGURE, cell, "print('after')", "import pathlib; pathlib.Path('went_on').touch()"
     )
 
-    run_jobs(folder, [job.name])
+    code, printed, error = study("job", folder, job.name)
 
+    assert code == 0, error
     executed = nbformat.read(folder / job.executed, as_version=4)
     outputs = [output for one in executed.cells for output in one.outputs]
     marks = [output.text for output in outputs if "outputs are cut" in output.get("text", "")]
@@ -140,7 +175,9 @@ def test_a_flood_of_outputs_is_cut_with_a_mark_and_the_job_goes_on(cell, job_tha
     assert (folder / job.executed).stat().st_size < 1.2 * KEPT_BYTES
     assert len(outputs) <= KEPT_MESSAGES + 1
     assert (folder / "went_on").exists()
-    assert read_json(folder / job.done)["outputs_cut_bytes"] > 0
+    cut = read_json(folder / job.done)["outputs_cut_bytes"]
+    assert cut > 0
+    assert f"00_design: warning: {cut} bytes of outputs were cut from the notebook" in printed
 
 
 def test_an_error_after_a_flood_is_still_told(job_that_runs):
@@ -166,13 +203,15 @@ def test_usual_outputs_are_kept_whole(job_that_runs):
 ODD = "it's \"quoted\"\n\\n \u2028\u2029 é 数 \\' {braces} # no comment \t end"
 
 
-def test_an_odd_value_reaches_the_notebook_as_it_is(job_that_runs, tmp_path):
-    job_that_runs("import json; json.dump([run_folder, preset], open('told.json', 'w'))")
+def test_an_odd_value_reaches_the_notebook_as_it_is(job_that_runs, tmp_path, study):
+    """On its way through YAML, as the command line takes it, and through papermill."""
+    job_that_runs("import json; json.dump([run_folder, base_npz], open('told.json', 'w'))")
+    values = {"run_folder": ODD, "preset": "smoke", "base_npz": ODD}
+    words = [word for name, value in values.items() for word in ("-p", f"{name}={dumps(value)}")]
 
-    with SharedKernel() as kernel:
-        values = {"run_folder": ODD, "preset": ODD, "base_npz": None}
-        execute_notebook("00_design", tmp_path / "out.ipynb", values, tmp_path, kernel)
+    code, _, error = study("notebook", "00_design", "out.ipynb", *words)
 
+    assert code == 0, error
     assert read_json(tmp_path / "told.json") == [ODD, ODD]
 
 
@@ -182,10 +221,10 @@ def test_an_odd_value_reaches_the_notebook_as_it_is(job_that_runs, tmp_path):
         ("dose=1.0\nimport os=2", "dose"),
         ("x; import os; os.system('touch ran')=1", "unknown name"),
         ("doze=1.0e+4", "doze: unknown name; known here: dose, run_folder"),
-        ("dose=many", "dose"),
-        ("dose=true", "dose"),
-        ("dose=-1", "dose"),
-        ("run_folder=3", "run_folder"),
+        ("dose=many", "dose: found 'many'"),
+        ("dose=true", "dose: found True"),
+        ("dose=-1", "dose: found -1"),
+        ("run_folder=3", "run_folder: found 3"),
     ],
 )
 def test_a_wrong_parameter_stops_the_command_before_a_kernel(given, message, tmp_path):
@@ -204,35 +243,76 @@ def test_a_wrong_parameter_stops_the_command_before_a_kernel(given, message, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch):
+def test_a_truth_value_is_no_number(tmp_path, study):
+    """To Python it is one."""
+    words = ("-p", "run_folder=r", "-p", "dose=1.0e+4", "-p", "pattern=true")
+
+    code, _, error = study("notebook", "explore_run", "out.ipynb", *words)
+
+    assert code == 2
+    assert "pattern: found True" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
+    """A job of a run has failed then; a single notebook was a wrong call."""
     folder, job = job_that_runs("1")
     monkeypatch.setattr("study_lib.kernels.KERNEL", "no-such-kernel")
+    words = ("-p", "run_folder=r", "-p", "preset=smoke", "-p", "base_npz=null")
 
-    with pytest.raises(StudyError, match=r"no Jupyter kernel 'no-such-kernel'.*`make"):
-        run_jobs(folder, [job.name])
+    for code, called in (
+        (1, study("job", folder, job.name)),
+        (2, study("notebook", "00_design", "out.ipynb", *words)),
+    ):
+        assert called.code == code
+        (line,) = called.err.splitlines()
+        assert "no Jupyter kernel 'no-such-kernel'" in line
+        assert "install ipykernel, or let `make study` install everything" in line
 
     assert not (folder / job.done).exists()
 
 
-def test_sixteen_kernels_start_at_once_and_use_no_port():
+LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
+
+
+def open_to_calls(process_id: int) -> list[str]:
+    """Return the addresses, in hexadecimals, at which a process waits for calls, on Linux."""
+    own = set()
+    for entry in Path(f"/proc/{process_id}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            own.add(str(entry.readlink()))
+    tables = [Path(f"/proc/{process_id}/net/{name}") for name in ("tcp", "tcp6")]
+    rows = [row.split() for path in tables if path.exists() for row in path.open()]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
+def test_sixteen_kernels_start_at_once_on_sockets_of_their_own():
+    """No channel takes a port: all that listens is what ipykernel opens for forked processes.
+
+    That port is the system's choice, on this machine alone, and a kernel that gets none only warns.
+    """
     kernels = [SharedKernel() for _ in range(16)]
     managers = [kernel.manager() for kernel in kernels]
 
     def started(manager):
         run_sync(manager.start_kernel)()
-        return manager.transport
+        return manager.provisioner.pid
 
+    with socket.create_server(("127.0.0.1", 0)), socket.create_server(("", 0)):
+        assert sorted(open_to_calls(os.getpid())) == ["00000000", LOOPBACK], "what listens is seen"
     try:
         with ThreadPoolExecutor(16) as pool:
-            transports = list(pool.map(started, managers))
+            processes = list(pool.map(started, managers))
         deadline = time.monotonic() + 60
         while any(kernel.peak_memory_mib() == 0 for kernel in kernels):
             assert time.monotonic() < deadline, "a kernel does not answer"
+        assert [open_to_calls(number) for number in processes] == [[LOOPBACK]] * 16
+        assert {manager.transport for manager in managers} == {"ipc"}
+        assert all(Path(f"{manager.ip}-{manager.shell_port}").is_socket() for manager in managers)
     finally:
         for kernel in kernels:
             kernel.__exit__()
-
-    assert transports == ["ipc"] * 16
 
 
 SECRET = "correct-horse-battery"

@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import signal
-import subprocess
+import socket
 import sys
 import time
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 from filelock import FileLock
-from killing import left_after, working_in
+from killing import children_of, command, left_after, working_in
 
 from study_lib import engine, runner
 from study_lib.engine import run_plan
@@ -23,7 +24,7 @@ from study_lib.job_evidence import check_evidence
 from study_lib.kernels import SharedKernel
 from study_lib.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.presets import load_design
-from study_lib.progress import last_event
+from study_lib.progress import LOCK_FILE, last_event
 from study_lib.records import tell
 from study_lib.runner import execute_notebook, run_jobs
 from study_lib.runs import create_run, open_or_create
@@ -169,14 +170,6 @@ def test_a_fault_of_the_system_is_a_record_and_stops_no_other_job(run, monkeypat
     assert [(record["error"], record["lasts"]) for record in records] == [("no answer", False)] * 2
 
 
-def test_a_folder_that_is_being_run_is_refused(run):
-    with (
-        FileLock(run.folder / ".engine.lock"),
-        pytest.raises(InputError, match="is being run by another process"),
-    ):
-        run_plan(run.folder, [], 1, print)
-
-
 def test_a_folder_of_another_design_is_refused(run):
     other = load_design("smoke", ["seeds.simulation=1"])
 
@@ -243,22 +236,66 @@ def test_an_engine_that_does_not_end_when_asked_is_ended_with_its_jobs(run, tmp_
     assert left_after(tmp_path) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end children with their parent")
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_outlives_a_killed_run(tmp_path, signal_number):
-    """Engine, job and kernel end soon after `study run`, however it ended."""
-    marker = f"study-test-{os.getpid()}-{signal_number}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study_lib", "run", "--preset", "smoke", "--reports", marker],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("events.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert list(tmp_path.rglob("events.jsonl")), "no job began"
+@pytest.fixture
+def begun_run(tmp_path):
+    """A `study run` whose first job has begun, and its folder."""
+    process = command("run", "--preset", "smoke", cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (begun := list(tmp_path.glob("reports/*/jobs/*/running.json"))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no job began"
+        time.sleep(0.1)
+    yield process, begun[0].parents[2]
+    process.kill()
+    process.communicate()
 
-    process.send_signal(signal_number)
-    process.wait(timeout=30)
+
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="asks Linux to end children with their parent"
+)
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_nothing_outlives_a_killed_run(begun_run, tmp_path, number, code):
+    """Engine, job and kernel end soon after `study run`, however it ended."""
+    process, folder = begun_run
+
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+
+    assert process.returncode == code
+    assert "Traceback" not in error
+    assert ("the same command goes on from here" in error) == (code == 130)
     assert left_after(tmp_path) == []
+    with FileLock(folder / LOCK_FILE, timeout=0):  # a dead owner leaves no lock
+        pass
+
+
+@on_linux
+def test_a_killed_engine_fails_its_run(begun_run, tmp_path):
+    process, _ = begun_run
+    (engine_id,) = children_of(process.pid)
+
+    os.kill(engine_id, signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    first, cause, _ = error.strip().splitlines()
+    assert re.fullmatch(r"study: 1 jobs failed, \d+ were not run; the same .* tries again", first)
+    assert cause.endswith(f": {engine.SILENT_END}")
+    assert left_after(tmp_path) == []
+
+
+def test_a_folder_that_is_being_run_is_refused(begun_run, study):
+    """Whether it is called by its preset or by its folder."""
+    process, folder = begun_run
+
+    for words in (("run", "--preset", "smoke"), ("resume", folder)):
+        code, _, error = study(*words)
+        assert code == 2
+        assert f"is being run by process {process.pid} on {socket.gethostname()}; wait" in error
+
+    assert f"being run by process {process.pid}" in study("status", folder).out
