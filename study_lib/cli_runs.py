@@ -179,6 +179,7 @@ def report(folder: RunFolder = None) -> None:
     jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
+    print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
     print(site.write_site(folder, jobs))
     _warn_of_secrets(folder)
     if all(state == "done" for state in progress.states_of(folder, jobs).values()):
@@ -276,6 +277,7 @@ def _execute(
         retries=retries,
         cancel=cancel,
     )
+    print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
     index = site.write_site(folder, jobs)
     evidence.finish(folder)
     _warn_of_secrets(folder)

@@ -1,9 +1,10 @@
 """An executed notebook as a page: its text, code and pictures, and nothing that could run."""
 
+from functools import cache
 from pathlib import Path
 
 import nh3
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
@@ -24,13 +25,8 @@ def notebook_page(path: Path, source: str, css: str) -> str:
     css
         Style sheet.
     """
-    exporter = HTMLExporter(template_name="basic", config=Config(_exporter_settings()))
-    exporter.register_filter("clean_html", _harmless)
-    body, _ = exporter.from_filename(str(path))
-    templates = Environment(
-        loader=PackageLoader("study_lib"), autoescape=True, undefined=StrictUndefined
-    )
-    return templates.get_template("notebook.html.j2").render(
+    body, _ = _exporter().from_filename(str(path))
+    return template("notebook.html.j2").render(
         title=path.stem.replace("__", " "),
         css=css,
         highlighting=HtmlFormatter(style="default").get_style_defs(".highlight"),
@@ -39,15 +35,26 @@ def notebook_page(path: Path, source: str, css: str) -> str:
     )
 
 
-def _exporter_settings() -> dict[str, dict[str, object]]:
-    return {
-        "HTMLExporter": {
-            "sanitize_html": True,
-            "exclude_input_prompt": True,
-            "exclude_output_prompt": True,
-            "exclude_anchor_links": True,
-        }
+@cache
+def _exporter() -> HTMLExporter:
+    """Return what makes markup of notebooks, one for all: its templates take long to compile."""
+    settings = {
+        "sanitize_html": True,
+        "exclude_input_prompt": True,
+        "exclude_output_prompt": True,
+        "exclude_anchor_links": True,
     }
+    exporter = HTMLExporter(template_name="basic", config=Config({"HTMLExporter": settings}))
+    exporter.register_filter("clean_html", _harmless)
+    return exporter
+
+
+@cache
+def template(name: str) -> Template:
+    """Return a page's template; what is put into it is text, never markup."""
+    loader = PackageLoader("study_lib")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(name)
 
 
 def _harmless(markup: str) -> str:

@@ -5,13 +5,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from study_lib.evidence import manifests_of
 from study_lib.files import inside, manifest_jobs, read_json, write_json, write_text
 from study_lib.job_places import job_owning, owned_places
 from study_lib.job_record import read_record
-from study_lib.notebook_page import notebook_page
+from study_lib.notebook_page import notebook_page, template
 from study_lib.paths import SUMMARY_FIGURES, phase_root
 from study_lib.plan import PlannedJob
 from study_lib.research_object import CRATE, research_object
@@ -67,19 +65,10 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "done": len(records),
         "total": len(jobs),
     }
-    write_text(
-        inside(run_folder, INDEX), environment().get_template("index.html.j2").render(content)
-    )
+    write_text(inside(run_folder, INDEX), template("index.html.j2").render(content))
     # The pages first: the crate names every file, and the seal has the hash of the crate.
     write_json(inside(run_folder, CRATE), research_object(run_folder, jobs, records))
     return run_folder / INDEX
-
-
-def environment() -> Environment:
-    """Return the templates; what is put into them is text, never markup."""
-    return Environment(
-        loader=PackageLoader("study_lib"), autoescape=True, undefined=StrictUndefined
-    )
 
 
 def style() -> str:
