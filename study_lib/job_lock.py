@@ -71,7 +71,7 @@ def this_process() -> dict[str, Any]:
 
 
 def writer_of(path: Path) -> str:
-    """Return who wrote a record of :func:`this_process`, with a scheduler's number if it has one."""
+    """Return who wrote a record of :func:`this_process`, with a scheduler's number if any."""
     record = read_record(path)
     if not record:
         return "another process"
