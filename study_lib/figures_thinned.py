@@ -32,16 +32,20 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
         layout="constrained",
         squeeze=False,
     )
+    families = dict.fromkeys(one["family"] for tried in choices.values() for one in tried)
+    colours = {family: f"C{index}" for index, family in enumerate(families)}
+    lines = {}
     for axis, (name, candidates) in zip(axes[0], choices.items(), strict=True):
         for family in dict.fromkeys(one["family"] for one in candidates):
             rows = [one for one in candidates if one["family"] == family]
-            axis.errorbar(
+            lines[family] = axis.errorbar(
                 [one["strength"] for one in rows],
                 [one["gain_nats"] for one in rows],
                 yerr=[one["standard_error_nats"] for one in rows],
                 marker="o",
                 markersize=3,
                 capsize=2,
+                color=colours[family],
                 label=family.replace("_", " "),
             )
         axis.axhline(0, color="gray", linestyle=":")
@@ -51,7 +55,7 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
         plain_log_ticks(axis.xaxis)
         axis.set_title(name, fontsize="medium")
     axes[0, 0].set_ylabel("gain of held-out counts\n[nats per pattern]")
-    axes[0, 0].legend(fontsize="small")
+    axes[0, 0].legend(handles=list(lines.values()), fontsize="small")
     figure.suptitle(title)
     return figure
 

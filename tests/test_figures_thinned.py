@@ -96,6 +96,26 @@ def test_each_family_is_a_line_with_its_errors():
     ]
 
 
+def test_a_family_has_one_colour_in_every_panel():
+    """Though the second panel lacks the first family; and the legend knows those of all panels."""
+    row = {"strength": 1.0, "gain_nats": 0.1, "standard_error_nats": 0.1}
+    all_, some = (
+        [{"family": family} | row for family in families]
+        for families in (("gaussian", "total_variation"), ("total_variation", "non_local_means"))
+    )
+
+    figure = likelihood_gains({"once": all_, "twice": some}, title="t")
+
+    drawn = [
+        {bars.get_label(): bars.lines[0].get_color() for bars in axis.containers}
+        for axis in figure.axes
+    ]
+    assert drawn[0]["total variation"] == drawn[1]["total variation"]
+    assert len(set((drawn[0] | drawn[1]).values())) == 3
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["gaussian", "total variation", "non local means"]
+
+
 def test_members_and_their_gains_are_drawn():
     history = [
         {"member": m, "step": s, "validation_gain_nats": s / 10, "validation_error_nats": 0.1}
