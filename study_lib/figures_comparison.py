@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from study_lib.figures import NOT_SCORED, PANEL_IN, TITLE_IN
+from study_lib.ring_correlation import first_below
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -99,7 +100,8 @@ def _draw_ring_correlations(
 ) -> None:
     """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
     for label, (frequency, correlation) in curves.items():
-        axis.plot(frequency, correlation, label=label)
+        crosses = first_below(frequency, correlation - threshold) is not None
+        axis.plot(frequency, correlation, label=label if crosses else f"{label}, never below")
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")

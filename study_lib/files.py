@@ -70,6 +70,18 @@ def require_room(target: Path, needed: int) -> None:
         raise disk_full(target, f"{needed} bytes are needed, {free} are free")
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder if need be, and write in it once: what cannot be kept should not be computed.
+
+    Raises
+    ------
+    OSError
+        What the system says to that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 def inside(folder: Path, place: str) -> Path:
     """Return the path of a file to be written in a folder that somebody else may have made.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study_lib.errors import InputError
-from study_lib.files import merge_record, sha256_of
+from study_lib.files import merge_record, require_writable, sha256_of
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
@@ -96,8 +96,10 @@ def tell(folder: Path, phase: str, step: int, total: int, **values: float) -> No
 def recorded(job: Job) -> Iterator[Job]:
     """Run a block and write its record, whether it ends well or not.
 
-    The inputs are hashed first: who changes a file meanwhile must not have it vouched for.
+    A folder that cannot be written is met before the block. The inputs are hashed first: who
+    changes a file meanwhile must not have it vouched for.
     """
+    require_writable(job.folder)
     started, wall_s, cpu_s = utc_now(), time.perf_counter(), time.process_time()
     status: Literal["done", "failed"] = "failed"
     error: str | None = None

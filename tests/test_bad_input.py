@@ -7,6 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
+from study_lib.archive import read_npz
+
 COUNT, SIDE = 9, 16
 
 
@@ -241,3 +243,27 @@ def test_a_link_out_of_an_hdf5_file_is_refused_and_named(tmp_path, study):
     assert code == 2
     assert "a link to another file, 'secret.h5', is not followed" in error
     assert not (tmp_path / "new.npz").exists()
+
+
+def test_bad_frames_are_refused_or_dropped_as_asked(tmp_path, study):
+    arrays = good()
+    for index, value in ((1, np.nan), (3, np.inf), (4, -1)):
+        arrays["diffraction"][index, 2, 3] = value
+    arrays["diffraction"][6] = 0
+    np.savez(tmp_path / "data.npz", **arrays)
+
+    refused = study("import", "data.npz", "new.npz")
+    there = (tmp_path / "new.npz").exists()
+    dropped = study("import", "data.npz", "new.npz", "--drop-bad-frames")
+
+    assert (refused.code, there, dropped.code) == (2, False, 0)
+    for fault in (
+        "NaN or infinite patterns at index 1, 3",
+        "negative patterns at index 4",
+        "empty patterns at index 6",
+    ):
+        assert fault in refused.err
+    assert "mend them or drop them with --drop-bad-frames" in refused.err
+    assert "4 frames were dropped: index 1, 3, 4, 6" in dropped.err
+    kept, _ = read_npz(tmp_path / "new.npz")
+    np.testing.assert_array_equal(kept["scan_index"], [0, 2, 5, 7, 8])

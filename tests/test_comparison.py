@@ -31,6 +31,7 @@ from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
 from study_lib.measurement import Measurement, load_measurement
 from study_lib.metric_table import METRICS, SCORES, metric_facts
+from study_lib.metrics import ms_ssim_scales
 from study_lib.overlap_job import write_view
 from study_lib.paths import (
     comparison_folder,
@@ -553,11 +554,14 @@ def test_metrics_are_finite_or_null(run, split):
 
     text = run.compared(split, "metrics.json").read_text()
     rows = json.loads(text, parse_constant=refuse)
+    aligned, _ = read_npz(run.compared(split, "aligned.npz"))
+    scales = ms_ssim_scales(aligned["mask"].shape)
 
     assert [row["arm"] for row in rows] == list(arms_of(run.design))
     for row in rows:
         assert METRICS.keys() <= row.keys()
         assert (row["dose"], row["view"], row["split"]) == (DOSE, VIEW, split)
+        assert row["ms_ssim_scales"] == scales < 5, "fewer fit, and that is written down"
         numbers = [value for value in row.values() if isinstance(value, float)]
         assert all(map(math.isfinite, numbers))
         assert row["cpu_s"] > 0

@@ -43,7 +43,7 @@ def test_a_job_that_ends_well_is_done_with_the_hashes_of_its_files(tmp_path):
 
     with recorded(job):
         output = job.manifest.parent / "out.npz"
-        output.parent.mkdir()
+        output.parent.mkdir(exist_ok=True)
         output.write_bytes(b"out")
         job.outputs.append(output)
         job.results["score"] = 0.5

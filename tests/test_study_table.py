@@ -8,7 +8,7 @@ from study_lib.figures_summary import heat_maps, phase_error_by_dose, quality_by
 from study_lib.findings import findings, training_repaid_after
 from study_lib.metric_table import METRICS
 from study_lib.study_table import mean_of, phase_deltas, spread_of, study_table
-from study_lib.summary_text import delta_table, markdown_table
+from study_lib.summary_text import cell_text, delta_table, markdown_table
 
 OVERLAP = {"baseline": 0.75, "sparse": 0.2}
 
@@ -226,3 +226,11 @@ def test_figures_hold_every_number_of_the_table(matrix):
         assert {(40.0,), (2.0,), (102.0,), (2.0, 102.0)} <= costs
     finally:
         plt.close("all")
+
+
+def test_a_number_that_does_not_exist_is_a_dash():
+    """A ring correlation that never falls below its threshold has no crossing."""
+    (found,) = study_table([row("lsqml", frc_crossing=None)])
+
+    assert cell_text(found, "frc_crossing") == "-"
+    assert cell_text(found, "phase_ssim") == "0.5"

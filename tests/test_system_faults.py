@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,16 +13,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib.engine import run_plan
 from study_lib.errors import DiskFullError
-from study_lib.files import atomic_path, write_npz, write_text
-from study_lib.plan import plan_jobs
+from study_lib.files import atomic_path, read_json, write_npz
 from study_lib.presets import load_design
 from study_lib.records import Job, recorded
-from study_lib.runs import base_data, create_run, run_name
+from study_lib.runs import run_name
 
 pytestmark = pytest.mark.slow
 STUDY = (sys.executable, "-m", "study_lib")
+# The command line, in which one function says that it was called.
+WATCHED = """
+import sys
+from pkgutil import resolve_name
+owner, name = sys.argv.pop(1).rsplit(".", 1)
+def work(*_, **__):
+    print("WORKED", file=sys.stderr)
+    raise SystemExit(99)
+setattr(resolve_name(owner), name, work)
+from study_lib.cli import main
+main()
+"""
 OWN_MOUNTS = ("unshare", "--map-root-user", "--mount")
 # A file system of $2 bytes at $1, if asked read-only; then the command, then what is left there.
 SCRIPT = """
@@ -50,11 +61,13 @@ needs_mount = pytest.mark.skipif(
 )
 
 
-def on_small_disk(folder: Path, size: str, *words: str, read_only: bool = False):
+def on_small_disk(
+    folder: Path, size: str, *words: str, read_only: bool = False, command: tuple[str, ...] = STUDY
+):
     """Run the command line with a small file system at a folder; return what it says and leaves."""
     folder.mkdir()
     result = subprocess.run(
-        [*OWN_MOUNTS, "sh", "-c", SCRIPT, "sh", str(folder), size, *STUDY, *words],
+        [*OWN_MOUNTS, "sh", "-c", SCRIPT, "sh", str(folder), size, *command, *words],
         capture_output=True,
         text=True,
         check=False,
@@ -110,41 +123,70 @@ def test_a_run_on_a_full_disk_says_so(tmp_path):
     assert left.endswith("old")
 
 
+PHASES = "--phase-c-root {matrix}/C --phase-d-root {matrix}/D --dose 1000 --view dense"
+NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null -p run_folder=r"
+
+
 @needs_mount
 @pytest.mark.parametrize(
-    "words",
+    ("words", "work"),
     [
-        ("run", "--preset", "smoke", "--reports", "{place}"),
-        ("generate", "--preset", "smoke", "--output-root", "{place}/C"),
-        ("params", "write", "--folder", "{place}/p"),
+        ("run --preset smoke --reports {place}", "study_lib.engine.run_plan"),
+        (
+            "generate --preset smoke --output-root {place}/C",
+            "study_lib.generation.scene_of",
+        ),
+        (
+            "overlap --phase-c-root {matrix}/C --output-root {place}/D --artifact-root {place}/D",
+            "study_lib.overlap_job.view_of",
+        ),
+        (
+            f"train {PHASES} --artifact-root {{place}}/E",
+            "study_lib.training_job.execute_training_job",
+        ),
+        (
+            f"train-thinned {PHASES} --artifact-root {{place}}/E",
+            "study_lib.thinned_job.train_thinned",
+        ),
+        (
+            f"reconstruct {PHASES} --split test --artifact-root {{place}}/F",
+            "study_lib.reconstruction_job.run_algorithm",
+        ),
+        (NOTEBOOK, "study_lib.kernels.AsyncKernelManager.start_kernel"),
+        ("params write --folder {place}/p", "study_lib.scene.scene_of"),
     ],
 )
-def test_a_read_only_folder_stops_a_command_before_it_works(words, tmp_path):
+def test_a_read_only_folder_stops_a_command_before_it_works(words, work, tmp_path, matrix):
+    """On a machine where nothing else would be the matter."""
     target = tmp_path / "fixed"
+    told = [word.format(place=target, matrix=matrix[0]) for word in words.split()]
+    command = (sys.executable, "-c", WATCHED, work)
 
-    code, error, left = on_small_disk(
-        target, "1m", *(word.format(place=target) for word in words), read_only=True
-    )
+    code, error, left = on_small_disk(target, "1m", *told, read_only=True, command=command)
 
     assert code == 2, error
+    assert "WORKED" not in error
     assert "Read-only file system" in error
     assert "choose a folder that can be written" in error
     assert left == "./old.txt old"
 
 
-def test_a_write_that_finds_no_room_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_text(path, "old")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_write_that_finds_no_room_keeps_the_old_file(number, tmp_path, monkeypatch, study):
+    """Nor one that the quota leaves no room."""
+    words = ("params", "write", "--folder", "p", "--preset", "smoke")
+    assert study(*words).code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def no_room(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("study_lib.files.os.fsync", no_room)
-    with pytest.raises(DiskFullError, match=r"a\.json: the disk is full \(3 bytes went in\)"):
-        write_text(path, "new")
+    code, _, error = study(*words, "--run-folder", "elsewhere")
 
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert code == 1
+    assert re.search(r"\.yaml: the disk is full \(\d+ bytes went in\); free some space", error)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_arrays_that_are_larger_than_the_disk_are_not_begun(tmp_path):
@@ -181,51 +223,22 @@ def test_a_name_too_long_for_the_system_is_said(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_a_run_lives_in_any_folder_and_from_a_linked_base(tmp_path, base_file):
-    """Spaces, letters of many languages, quotes, more than 200 characters, long temporary paths."""
-    source, _ = base_file()
-    linked = tmp_path / "linked base.npz"
-    linked.symlink_to(source)
-    parts = ["Ordner mit Leerzeichen", "数据 и данные", "it's 'quoted' & $HOME", "x" * 120]
-    folder = tmp_path.joinpath(*parts) / "run"
-    design = load_design("smoke", ["patch_size_px=16"], base_data(linked))
-    create_run(folder, design, linked)
-    wanted = ("00_design", "01_dataset")
-    jobs = [job for job in plan_jobs(design, "base.npz") if job.notebook in wanted]
-    long_place = tmp_path / ("t" * 90)
-    long_place.mkdir()
-
-    said = []
-    previous = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(long_place)
-    try:
-        run_plan(folder, jobs, 2, said.append)
-    finally:
-        if previous is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = previous
-
-    assert len(str(folder)) > 200
-    assert all((folder / job.done).is_file() for job in jobs), said
-
-
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns"])
 def test_times_and_names_are_those_of_utc_in_every_zone(zone, tmp_path):
-    text = (
-        "from study_lib.records import utc_now; from study_lib.runs import run_name;"
-        "from study_lib.presets import load_design;"
-        "print(utc_now(), run_name(load_design('smoke')))"
-    )
     before = time.time()
-    result = subprocess.run(
-        [sys.executable, "-c", text],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"TZ": zone},
-    )
-    stamp, name = result.stdout.split()
+
+    def called(*words: str) -> str:
+        command = [*STUDY, *words, "--preset", "smoke"]
+        environment = os.environ | {"TZ": zone}
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+        )
+        return result.stdout
+
+    called("generate", "--output-root", "C")
+    (job,) = read_json(tmp_path / "C" / "run_manifest.json")["jobs"].values()
+    stamp = job["started"]
+    name = re.search(r"jobs in reports/(\S+),", called("plan"))[1]
 
     expected = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(before))
     later = time.strftime("%Y-%m-%dT%H:%M", time.gmtime())
