@@ -35,6 +35,11 @@ class JobLog:
             for part in text.splitlines():
                 file.write(f"{utc_now()} {part}\n")
 
+    def note(self, text: str) -> None:
+        """Add a line on what is not as it should be, and show it."""
+        self.line(text)
+        tqdm.write(f"{self.title}: {text}", file=sys.stderr)
+
     def step(self, text: str, done: int, total: int, unit: str) -> None:
         """Add a line and show it: as a bar where somebody watches, otherwise as a line."""
         self.line(text)

@@ -145,7 +145,7 @@ def run_thinned_job(
             seed=seed,
             checkpoints=folder / CHECKPOINTS,
             progress=tell,
-            note=log.line,
+            note=log.note,
         )
         ensemble = replace(ensemble, measurement_sha256=record.sha256_of_input(job.train_data_path))
         save_ensemble(folder / ENSEMBLE, ensemble)

@@ -125,7 +125,7 @@ def run_training_job(
             log.step(text, done.epoch, epochs, "epoch")
 
         train_sha256 = record.sha256_of_input(job.train_data_path)
-        request = TrainingRequest(job, config, design, train_sha256, epoch, log.line, record.used)
+        request = TrainingRequest(job, config, design, train_sha256, epoch, log.note, record.used)
         with chosen.bridged(config, job) as settings:
             result = (runner or execute_training_job)(request, chosen, settings)
         record.results |= result.values

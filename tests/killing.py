@@ -8,12 +8,12 @@ from pathlib import Path
 SURVIVAL_S = 5.0  # what is promised: no process of a killed run lives longer
 
 
-def command(*words: str, cwd: Path) -> subprocess.Popen:
+def command(*words: str, cwd: Path, stdout: int = subprocess.DEVNULL) -> subprocess.Popen:
     """Start the command line in a folder."""
     return subprocess.Popen(
         [sys.executable, "-m", "study_lib", *words],
         cwd=cwd,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # so that a signal to its group does not reach the test

@@ -27,6 +27,7 @@ from study_lib.comparison_limit import limit_of, limit_row
 from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
+from study_lib.figures_comparison import condition_figure
 from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
 from study_lib.measurement import Measurement, load_measurement
@@ -794,3 +795,22 @@ def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_pat
     bundle = json.loads((run.root / "D" / "dose_10000" / VIEW / "test_metrics.json").read_text())
     assert rows[0]["overlap"] == bundle["metric_2_image"]
     assert rows[0]["overlap_target"] == run.design.view(VIEW).target_overlap
+
+
+def test_a_curve_that_never_falls_below_the_threshold_says_so(rng):
+    truth = np.exp(1j * rng.normal(size=(12, 16)))
+    frequency = np.linspace(0, 1, 8)
+    curves = {"sharp": (frequency, np.full(8, 0.9)), "blurred": (frequency, 1 - frequency)}
+
+    figure = condition_figure(
+        truth,
+        {"sharp": truth, "blurred": truth},
+        np.ones(truth.shape, bool),
+        curves,
+        threshold=0.5,
+        ceiling=np.array([]),
+        title="t",
+    )
+
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["sharp, never below", "blurred", "threshold 0.5"]

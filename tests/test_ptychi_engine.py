@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -311,6 +312,36 @@ def test_missing_ptychi_names_the_remedy(small, monkeypatch):
         reconstruct(**arguments(small))
 
     assert "\n" not in str(caught.value)
+
+
+HALF_LOADED = """
+import torch
+try:
+    torch.ops.torchvision.nms
+except AttributeError:
+    raise RuntimeError("operator torchvision::nms does not exist") from None
+"""
+
+
+def test_a_torchvision_whose_operators_do_not_load_is_mended(tmp_path):
+    """As the released one beside a CPU torch, whatever is installed here."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(HALF_LOADED)
+    code = (
+        "from study_lib.torchvision_operators import import_torchvision; import_torchvision(); "
+        "import torchvision; print(torchvision.__file__)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+
+    assert result.stdout.startswith(str(tmp_path)), result.stderr
 
 
 @pytest.mark.slow

@@ -319,18 +319,27 @@ def test_an_interrupted_command_says_so_and_ends_with_130(reconstruct, monkeypat
     assert "study: stopped; the same command goes on from here" in printed.err
 
 
+@pytest.mark.parametrize("broken", ["ptychi", "torchvision"])
 def test_without_pty_chi_the_solver_still_runs_and_the_remedy_is_told(
-    reconstruct, monkeypatch, tmp_path
+    broken, reconstruct, monkeypatch, tmp_path
 ):
-    for name in [name for name in sys.modules if name.split(".")[0] == "ptychi"]:
+    """It is absent, or what it needs does not load, and no schema would mend that."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("ptychi", broken)]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "ptychi", None)
+    if broken == "ptychi":
+        monkeypatch.setitem(sys.modules, "ptychi", None)
+    else:
+        place = tmp_path / "site" / "torchvision"
+        place.mkdir(parents=True)
+        (place / "__init__.py").write_text("raise OSError('libcudart.so: cannot open')")
+        monkeypatch.syspath_prepend(place.parent)
 
     code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
 
     (line,) = [line for line in printed.err.splitlines() if "failed:" in line]
     assert code == 1
     assert "pip install ptychi==2.2.0" in line
+    assert ("libcudart.so: cannot open" in line) == (broken == "torchvision")
     assert (tmp_path / "F" / KEY / RESULT).is_file()
 
 

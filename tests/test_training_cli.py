@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ from fake_upstream import Upstream
 
 from study_lib import native_backend, records, training_job
 from study_lib.bundle import load_bundle
+from study_lib.checkpoints import LAST, PREVIOUS, TITLE
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
 from study_lib.job_log import printed_output_kept
@@ -28,6 +31,7 @@ from study_lib.training_jobs import TrainingJob, build_training_jobs
 
 DOSES = (1e3, 1e4, 1e5)
 KEY = "dose_1000/baseline/gs1"
+ONE = ("--dose=1000", "--view=baseline")
 
 
 class Recorder:
@@ -515,6 +519,82 @@ def test_a_fault_after_the_training_does_not_cost_the_training(
     log = job.log_path.read_text(encoding="ascii")
     assert log.count(" epoch 1/") == 1, "the second try found the training done"
     assert not (job.artifact_dir / "checkpoints").exists()
+
+
+@pytest.fixture
+def cut_off(train, tmp_path, monkeypatch):
+    """Checkpoints of a training whose scores could not be written."""
+
+    def no_scores(*_, **__):
+        raise OSError(errno.EIO, "no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native_backend, "scores_of", no_scores)
+        assert train(*ONE)[0] == 1
+    return tmp_path / "E" / KEY / "checkpoints"
+
+
+class Evil:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def with_digest(path: Path, payload: bytes) -> None:
+    """Write what nobody would take for damaged."""
+    path.write_bytes(TITLE + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["a flipped bit", "truncated"])
+def test_training_cli_goes_on_from_the_checkpoint_before_a_damaged_one(damage, train, cut_off):
+    last = cut_off / LAST
+    shutil.copy(last, cut_off / PREVIOUS)
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 4
+    last.write_bytes(content if damage == "a flipped bit" else content[:-700])
+
+    code, printed = train(*ONE)
+
+    assert code == 0, printed.err
+    told = f"{last}: damaged, its content has SHA-256"
+    log = (cut_off.parent / "train.log").read_text()
+    for text in (printed.out + printed.err, log):
+        assert told in text
+        assert f"{PREVIOUS} before it is used" in text
+
+
+@pytest.mark.slow
+def test_training_cli_runs_nothing_from_a_checkpoint(train, cut_off, tmp_path):
+    trace = tmp_path / "was_here"
+    buffer = io.BytesIO()
+    torch.save({"origin": {}, "machine": {}, "state": Evil(trace)}, buffer)
+    with_digest(cut_off / LAST, buffer.getvalue())
+    (cut_off / PREVIOUS).unlink(missing_ok=True)
+
+    code, printed = train(*ONE)
+
+    assert code == 2
+    assert f"{cut_off / LAST}: holds more than numbers and text; not loaded" in printed.err
+    assert f"remove {cut_off} to train from the beginning" in printed.err
+    assert not trace.exists()
+
+
+@pytest.mark.slow
+def test_training_cli_takes_no_checkpoint_of_another_training(train, cut_off, tmp_path):
+    other = tmp_path / "E" / "dose_10000/baseline/gs1" / "checkpoints"
+    other.parent.mkdir(parents=True)
+    cut_off.rename(other)
+
+    code, printed = train("--dose=10000", "--view=baseline")
+
+    assert code == 2
+    assert "checkpoint of another training (measurement: " in printed.err
+    assert f"remove {other} to train from the beginning" in printed.err
 
 
 def test_printed_output_is_kept_and_still_printed(tmp_path, capsys):

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killing import command
 from small_training import config_of, fingerprint, measurement_of
 
 from study_lib import networks, training_loop
 from study_lib.checkpoints import LAST, PREVIOUS, read_checkpoint
 from study_lib.computing import TrainingStopped
 from study_lib.errors import InputError, StudyError
+from study_lib.files import read_json
+from study_lib.generation import generate_dose
 from study_lib.network import PtychoPinn
 from study_lib.network_input import BackPropagation
 from study_lib.training import train
@@ -267,3 +270,39 @@ def test_training_in_another_thread_leaves_signals_alone(tmp_path):
     thread.join()
 
     assert fingerprint(results[0]) == fingerprint(train(measurement, config_of(measurement)))
+
+
+def test_a_stopped_command_goes_on_to_the_same_weights(tmp_path, tiny_design_with):
+    """As by a scheduler whose time is up: it sends SIGTERM."""
+    design = tiny_design_with("training.epochs=20")
+    generate_dose(design, 1e4, tmp_path / "C")
+
+    def training(place: str) -> subprocess.Popen:
+        roots = ("--phase-c-root", "C", "--phase-d-root", "D", "--artifact-root", place)
+        return command("train", *roots, "--view", "baseline", cwd=tmp_path, stdout=subprocess.PIPE)
+
+    def weights(place: str) -> str:
+        (job,) = read_json(tmp_path / place / "training_manifest.json")["jobs"].values()
+        assert job["results"]["epochs"] == 20
+        return job["results"]["weights_sha256"]
+
+    alone = training("alone")
+    assert alone.communicate(timeout=300)[1] == ""
+    process = training("stopped")
+    while "epoch 5/" not in (line := process.stdout.readline()):
+        assert line, process.communicate()[1]
+    started = time.monotonic()
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+
+    assert time.monotonic() - started < 30
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "study: stopped; the same command goes on from here"
+    (path,) = tmp_path.glob(f"stopped/**/{LAST}")
+    assert 4 <= len(read_checkpoint(path)["state"]["records"]) < 20
+
+    again = training("stopped")
+    printed, error = again.communicate(timeout=300)
+    assert again.returncode == 0, error
+    assert "epoch 3/" not in printed
+    assert weights("stopped") == weights("alone")
