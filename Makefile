@@ -67,7 +67,7 @@ $(PTYCHODUS)/.installed $(CDTOOLS)/.installed:
 	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 ...")'
 	@echo "installing into $(VENV), one to five minutes; unpacking 2 GB at the end is silent for a while ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --constraint constraints.txt --editable '.[lab,pbs,slurm,test]'

@@ -1,7 +1,7 @@
 """What pinn-thinned costs and gains beside every other arm, in one run, over replicates.
 
     OMP_NUM_THREADS=1 python benchmarks/thinned.py             # laptop, sparse, 1e4 photons
-    OMP_NUM_THREADS=1 python benchmarks/thinned.py --unrolled  # and with steps of data consistency
+    OMP_NUM_THREADS=1 python benchmarks/thinned.py --unrolled 2  # and with learned steps
     OMP_NUM_THREADS=1 python benchmarks/thinned.py --replicates 3 --no-limit --no-published
     OMP_NUM_THREADS=1 python benchmarks/thinned.py --seeds 10  # half an hour: collapses?
 
@@ -39,7 +39,6 @@ from study_lib.thinned_job import train_thinned_view
 from study_lib.thinned_training import train_thinned
 from study_lib.training_job import MANIFEST, train_view
 
-UNROLLED_STEPS = 3
 SHORT = {"members": 1, "steps": 200}
 COLUMNS = {
     "phase_ssim": "phase SSIM",
@@ -150,9 +149,9 @@ def main() -> None:
     parser.add_argument("--dose", type=float, default=1e4)
     parser.add_argument("--first", type=int, default=0, help="the first replicate")
     parser.add_argument("--replicates", type=int, default=1)
-    parser.add_argument("--unrolled", action="store_true", help="also with steps of consistency")
+    parser.add_argument("--unrolled", type=int, help="also with so many steps of consistency")
     parser.add_argument("--no-limit", action="store_true", help="leave the photon limit out")
-    parser.add_argument("--no-published", action="store_true", help="leave the network gs out")
+    parser.add_argument("--no-published", action="store_true", help="leave `pinn` out")
     parser.add_argument("--seeds", type=int, help="trainings by seed, at every dose of the preset")
     arguments = parser.parse_args()
     if arguments.seeds:
@@ -173,7 +172,7 @@ def main() -> None:
             published = not arguments.no_published
             rows += rows_of(one, *place, published=published)
             if arguments.unrolled and one.thinned is not None:
-                changed = one.thinned.model_copy(update={"data_steps": UNROLLED_STEPS})
+                changed = one.thinned.model_copy(update={"data_steps": arguments.unrolled})
                 again = one.model_copy(update={"thinned": changed})
                 rows += [
                     row | {"label": "  and data steps"}

@@ -23,7 +23,7 @@ WRONG_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
     name="study",
-    help="Dose and overlap study of ptychography: PtychoPINN and LSQML on the same patterns.",
+    help="Dose and overlap study of ptychography: networks and iterations on the same patterns.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

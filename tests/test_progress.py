@@ -202,3 +202,17 @@ def test_a_seal_that_is_not_as_it_was_written_holds_nothing(run):
     for text in (whole + " ", whole.replace("sha256", "sha255"), "{", "[]", "{}"):
         path.write_text(text)
         assert list(faults_of_seal(run.folder)) == ["seal.json"], text
+
+
+def test_status_follows_a_run_until_nobody_runs_it(run, study, monkeypatch):
+    """It prints again only what has changed."""
+    monkeypatch.setattr("study_lib.cli_runs.FOLLOW_S", 0.0)
+    looks = iter([True, True, True, False])
+    monkeypatch.setattr("study_lib.progress.is_being_run", lambda _: next(looks))
+    told = iter([["0 of 2"], ["0 of 2"], ["1 of 2"], ["2 of 2"]])
+    monkeypatch.setattr("study_lib.progress.status_lines", lambda *_: next(told))
+
+    code, printed, _ = study("status", run.folder, "--follow")
+
+    assert code == 0
+    assert printed.split("\n") == ["0 of 2", "1 of 2", "2 of 2", ""]

@@ -12,13 +12,16 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+import click
 import nbformat
 import pytest
+import typer
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from study_lib.cli import app
 from study_lib.notebook_parameters import NOTEBOOKS, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +99,7 @@ def test_physics_does_not_know_files_or_commands():
 
 
 def test_command_line_and_contract_start_without_the_heavy_packages():
-    """POLICY-001: `study --help` answers at once, and a wrong design is refused at once."""
+    """`study --help` answers at once, and a wrong design is refused at once."""
     code = (
         "import sys, study_lib.cli, study_lib.contract, study_lib.feasibility\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
@@ -421,6 +424,45 @@ def test_every_test_that_the_documents_name_exists():
 
     assert len(named) > 30
     assert missing == []
+
+
+def commands_of(group: click.Group, before: str = "") -> dict[str, set[str]]:
+    """Return the options of each command by its words."""
+    found = {}
+    for word, command in group.commands.items():
+        name = f"{before}{word}"
+        found[name] = {"--help"}.union(
+            *([*one.opts, *one.secondary_opts] for one in command.params)
+        )
+        if isinstance(command, click.Group):
+            found |= commands_of(command, f"{name} ")
+    return found
+
+
+def calls_in(text: str) -> list[str]:
+    """Return what a document says in code of the command line, in lines and within them."""
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.S | re.M)
+    lines = [line for block in blocks for line in block.splitlines()]
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    words = [" ".join(code.split()) for code in (*lines, *spans)]
+    return [code for code in words if re.match(r"(\.venv/bin/)?study [a-z]", code)]
+
+
+def test_commands_and_options_that_the_documents_name_exist():
+    known = commands_of(typer.main.get_command(app))
+    documents = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    calls = [(path.name, code) for path in documents for code in calls_in(path.read_text("utf-8"))]
+
+    wrong = []
+    for document, code in calls:
+        _, first, second, *_ = f"{code} -".split()
+        name = f"{first} {second}" if f"{first} {second}" in known else first
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
+        if name not in known or options - known[name]:
+            wrong.append((document, code))
+
+    assert len(calls) > 50
+    assert wrong == []
 
 
 def test_jupyter_listens_to_this_machine_alone_and_asks_for_its_token():

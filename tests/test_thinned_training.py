@@ -11,6 +11,7 @@ from small_training import measurement_of, true_object
 from study_lib import thinned_training
 from study_lib.checkpoints import LAST, read_checkpoint
 from study_lib.computing import TrainingStopped
+from study_lib.data_consistency import FIRST_STEP
 from study_lib.denoiser_choice import box_of, light_of
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts
@@ -412,6 +413,28 @@ def test_a_bundle_gives_the_same_object_again(measurement, trained, tmp_path):
         reconstruct_thinned(loaded, measurement).object_,
         reconstruct_thinned(trained[0], measurement).object_,
     )
+
+
+def test_learned_steps_of_consistency_are_trained_kept_and_used(measurement, tmp_path):
+    design = DESIGN.model_copy(update={"members": 1, "data_steps": 2})
+
+    ensemble, _ = train_thinned(measurement, design, seed=4)
+    save_ensemble(tmp_path / "ensemble.pt", ensemble)
+    loaded = load_ensemble(tmp_path / "ensemble.pt")
+
+    lengths = ensemble.members[0].steps.lengths.detach()
+    assert lengths.shape == (2,)
+    assert (lengths != FIRST_STEP).all()
+    assert all(torch.isfinite(weight).all() for weight in ensemble.members[0].parameters())
+    trusted = Trust(gain_nats=0.3, standard_error_nats=0.2)
+    with_steps, again = (
+        reconstruct_thinned(replace(one, trust=trusted), measurement).object_
+        for one in (ensemble, loaded)
+    )
+    np.testing.assert_array_equal(with_steps, again)
+    ensemble.members[0].steps.lengths.data.zero_()
+    without = reconstruct_thinned(replace(ensemble, trust=trusted), measurement).object_
+    assert np.abs(with_steps - without).max() > 1e-4
 
 
 @pytest.mark.parametrize("content", [b"", b"not a bundle", b"PK\x03\x04 torn"])
