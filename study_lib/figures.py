@@ -1,6 +1,7 @@
 """Matplotlib only: arrays in, Figure out. Nothing is computed here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -132,6 +133,16 @@ def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, titl
             axis.set_axis_off()
     figure.suptitle(title)
     return figure
+
+
+def colours_of(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each name, by its place in the alphabet.
+
+    Arms are called by key or by label, and both have the same order: one arm has one colour in
+    every figure.
+    """
+    ordered = sorted(set(names), key=str.casefold)
+    return dict(zip(ordered, cycle(f"C{index}" for index in range(10)), strict=False))
 
 
 def plain_log_ticks(axis: Axis, subs: Sequence[float] = (1, 2, 5)) -> None:

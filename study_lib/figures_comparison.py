@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from study_lib.figures import NOT_SCORED, PANEL_IN, TITLE_IN
+from study_lib.figures import NOT_SCORED, PANEL_IN, TITLE_IN, colours_of
 from study_lib.ring_correlation import first_below
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -77,8 +77,9 @@ def phase_error_spectra(
 ) -> Figure:
     """Show the power of each arm's phase error by frequency, with photon limit and true phase."""
     figure, axis = plt.subplots(figsize=(2.4 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
+    colours = colours_of(arms)
     for name, power in arms.items():
-        axis.plot(frequency, power, label=name)
+        axis.plot(frequency, power, color=colours[name], label=name)
     if len(limit):
         axis.plot(frequency, limit, color="black", linestyle="--", label="photon limit")
         axis.plot(frequency, signal, color="black", linestyle=":", label="true phase")
@@ -99,9 +100,11 @@ def _draw_ring_correlations(
     ceiling: Float[np.ndarray, " ring"],
 ) -> None:
     """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
-    for label, (frequency, correlation) in curves.items():
+    colours = colours_of(curves)
+    for name, (frequency, correlation) in curves.items():
         crosses = first_below(frequency, correlation - threshold) is not None
-        axis.plot(frequency, correlation, label=label if crosses else f"{label}, never below")
+        label = name if crosses else f"{name}, never below"
+        axis.plot(frequency, correlation, color=colours[name], label=label)
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")

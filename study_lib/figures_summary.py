@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from study_lib.figures import PANEL_IN
+from study_lib.figures import PANEL_IN, colours_of
 from study_lib.study_table import VIEW_ORDER, Row, grouped
 
 MARKERS = dict(zip(VIEW_ORDER, "osv", strict=True))
@@ -80,7 +79,7 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         sharey=True,
         squeeze=False,
     )
-    colours = _colours(table)
+    colours = colours_of(row["arm"] for row in table)
     for axis, view in zip(axes[0], views, strict=True):
         part = by_view[(view,)]
         for (arm,), rows in grouped(part, ("arm",)).items():
@@ -123,7 +122,7 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
         sharey=True,
         squeeze=False,
     )
-    colours = _colours(table)
+    colours = colours_of(row["arm"] for row in table)
     for axis, ((dose,), rows) in zip(axes[0], by_dose.items(), strict=True):
         for row in rows:
             colour, marker = colours[row["arm"]], MARKERS[row["view"]]
@@ -177,8 +176,3 @@ def _draw_errors(axis: Axes, rows: Sequence[Row], arm: str, colour: str) -> None
     for row, error in zip(ordered, errors, strict=True):
         if row["registration"] != "ok":
             axis.plot(row["dose"], error, "x", color="black", markersize=10)
-
-
-def _colours(table: Sequence[Row]) -> dict[str, str]:
-    arms = sorted({row["arm"] for row in table})
-    return dict(zip(arms, cycle(f"C{index}" for index in range(10)), strict=False))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from study_lib.figures import NOT_SCORED, PANEL_IN, plain_log_ticks
+from study_lib.figures import NOT_SCORED, PANEL_IN, colours_of, plain_log_ticks
 
 BINS = 10
 BRIGHTEST = 99.0  # percentile of the errors at which the scale ends
@@ -32,8 +32,7 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
         layout="constrained",
         squeeze=False,
     )
-    families = dict.fromkeys(one["family"] for tried in choices.values() for one in tried)
-    colours = {family: f"C{index}" for index, family in enumerate(families)}
+    colours = colours_of(one["family"] for tried in choices.values() for one in tried)
     lines = {}
     for axis, (name, candidates) in zip(axes[0], choices.items(), strict=True):
         for family in dict.fromkeys(one["family"] for one in candidates):

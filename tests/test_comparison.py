@@ -27,6 +27,7 @@ from study_lib.comparison_limit import limit_of, limit_row
 from study_lib.contract import load_dataset, save_dataset
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
+from study_lib.figures import colours_of
 from study_lib.figures_comparison import condition_figure
 from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
@@ -814,3 +815,20 @@ def test_a_curve_that_never_falls_below_the_threshold_says_so(rng):
 
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["sharp, never below", "blurred", "threshold 0.5"]
+
+
+def test_an_arm_has_one_colour_whether_it_is_called_by_key_or_by_label():
+    keys = ["solver", "pinn", "lsqml-denoised", "pinn-thinned", "lsqml", "solver-denoised"]
+    labels = {
+        "lsqml": "LSQML",
+        "lsqml-denoised": "LSQML denoised",
+        "pinn": "PtychoPINN gs2",
+        "pinn-thinned": "PtychoPINN thinned",
+        "solver": "solver",
+        "solver-denoised": "solver denoised",
+    }
+
+    by_key, by_label = colours_of(keys), colours_of(labels.values())
+
+    assert len(set(by_key.values())) == len(keys)
+    assert {key: by_label[labels[key]] for key in keys} == by_key
