@@ -70,5 +70,5 @@ def fingerprint(trained: TrainedNetwork) -> str:
     """Return a hash of every weight."""
     digest = hashlib.sha256()
     for name, weight in sorted(trained.network.state_dict().items()):
-        digest.update(name.encode() + weight.contiguous().numpy().tobytes())
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -613,6 +613,15 @@ def test_an_object_with_a_hole_has_no_photon_limit(run):
     assert limit_row(limit, {"phase_mse_rad2": 1.0})["phase_error_over_limit"] is None
 
 
+def test_a_design_that_asks_for_no_photon_limit_gets_none(run, tiny_design_with):
+    design = tiny_design_with("metrics.photon_limit_solves=0")
+    measurement = load_measurement(run.source("test"))
+    arrays, _ = load_dataset(run.source("test"))
+    crop, mask = scored_pixels(measurement, run.design.metrics.illumination_threshold)
+
+    assert limit_of(measurement, arrays["objectGuess"], crop, mask, design) is None
+
+
 @pytest.mark.parametrize(
     ("missing", "arms", "reason"),
     [

@@ -10,6 +10,7 @@ from small_training import (
     SIDE,
     config_of,
     cut,
+    fingerprint,
     measurement_of,
     true_object,
 )
@@ -92,6 +93,17 @@ def test_a_gpu_sees_the_same_object(gridsize):
     here, there = (reconstruct(trained, measurement, device=name) for name in ("cpu", "cuda"))
 
     np.testing.assert_allclose(there, here, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_bits_in_every_run():
+    measurement = measurement_of()
+
+    first, second = (train(measurement, config_of(measurement, device="cuda")) for _ in range(2))
+
+    assert fingerprint(first) == fingerprint(second)
+    objects = [reconstruct(one, measurement, device="cuda") for one in (first, second)]
+    np.testing.assert_array_equal(*objects)
 
 
 def test_memory_map_is_read_like_an_array(tmp_path):
