@@ -1,5 +1,6 @@
 """Runs that are started, killed and looked at from outside."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -9,8 +10,12 @@ SURVIVAL_S = 5.0  # what is promised: no process of a killed run lives longer
 
 
 def command(*words: str, cwd: Path, stdout: int = subprocess.DEVNULL) -> subprocess.Popen:
-    """Start the command line in a folder."""
-    return subprocess.Popen(
+    """Start the command line in a folder.
+
+    Tests that a shell has put into the background ignore Ctrl-C, and would hand that on.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
         [sys.executable, "-m", "study_lib", *words],
         cwd=cwd,
         stdout=stdout,
@@ -18,6 +23,8 @@ def command(*words: str, cwd: Path, stdout: int = subprocess.DEVNULL) -> subproc
         text=True,
         start_new_session=True,  # so that a signal to its group does not reach the test
     )
+    signal.signal(signal.SIGINT, before)
+    return process
 
 
 def working_in(folder: Path) -> list[str]:
