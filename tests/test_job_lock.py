@@ -54,6 +54,7 @@ def holder(folder, seconds):
     return process
 
 
+@pytest.mark.slow
 def test_a_second_writer_waits_and_says_for_whom(design_job):
     folder, job = design_job
     first = holder(folder, 2)

@@ -109,6 +109,7 @@ def test_jobs_that_an_engine_left_on_pbs_are_found_and_can_be_ended(tmp_path, jo
     assert status_of(mine) == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "status"), [("exit 0", "success"), ("exit 3", "failed")])
 def test_status_tells_how_a_job_ended(tmp_path, jobs_of_pbs, text, status):
     number = submit("x", tmp_path / "script", f"sleep 1; {text}")

@@ -323,6 +323,7 @@ except AttributeError:
 """
 
 
+@pytest.mark.slow
 def test_a_torchvision_whose_operators_do_not_load_is_mended(tmp_path):
     """As the released one beside a CPU torch, whatever is installed here."""
     (tmp_path / "torchvision").mkdir()

@@ -117,6 +117,7 @@ def test_training_cli_invokes_real_runner(train, matrix, tmp_path):
     assert request.config.epochs == matrix[1].training.epochs
 
 
+@pytest.mark.slow
 def test_training_cli_default_runner_trains_for_real(train, tmp_path):
     code, printed = train("--dose=10000", "--view=dense")
 
