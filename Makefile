@@ -1,6 +1,6 @@
 # make study   run the whole study (PRESET=laptop, BASE=base.npz, CORES=2)
 # make test    lint, types, tests, notebooks (CORES=2)
-# make quick  lint, types and the tests that need no long computation, in a minute and a half (CORES=2)
+# make quick  lint, types and the tests that need no long computation, in under two minutes (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)

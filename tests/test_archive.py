@@ -10,20 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import Evil
 
 from study_lib.archive import NpzArchive, open_npz, read_npz
 from study_lib.archive_checks import MEMBERS_MAX, RATIO_MAX
 from study_lib.errors import InputError
-
-
-class Bomb:
-    """Unpickled, it would write a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self):
-        return (Path.touch, (self.target,))
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -138,7 +129,7 @@ def test_a_single_array_file_is_refused(tmp_path):
 
 def test_pickled_objects_are_refused_by_name_and_not_run(tmp_path):
     target = tmp_path / "written_by_the_pickle"
-    np.savez(tmp_path / "data.npz", probeGuess=np.array([Bomb(target)], dtype=object))
+    np.savez(tmp_path / "data.npz", probeGuess=np.array([Evil(target)], dtype=object))
 
     with pytest.raises(InputError, match="probeGuess holds pickled objects, which can run code"):
         read_npz(tmp_path / "data.npz")
@@ -148,7 +139,7 @@ def test_pickled_objects_are_refused_by_name_and_not_run(tmp_path):
 
 def test_a_raw_pickle_is_refused(tmp_path):
     target = tmp_path / "written_by_the_pickle"
-    (tmp_path / "data.npz").write_bytes(pickle.dumps(Bomb(target)))
+    (tmp_path / "data.npz").write_bytes(pickle.dumps(Evil(target)))
 
     with pytest.raises(InputError, match="not an NPZ file"):
         read_npz(tmp_path / "data.npz")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import Evil
 from small_training import config_of, fingerprint, measurement_of
 
 from study_lib.bundle import load_bundle, save_bundle
@@ -31,16 +32,6 @@ def test_bundle_gives_the_same_reconstruction(tmp_path):
     assert loaded.training_cpu_s == trained.training_cpu_s
     first, second = (reconstruct(each, measurement) for each in (trained, loaded))
     assert first.tobytes() == second.tobytes()
-
-
-class Evil:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 def write_pickle(content: object, path: Path) -> None:

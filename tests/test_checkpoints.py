@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import Evil
 
 from study_lib.checkpoints import (
     LAST,
@@ -163,16 +164,6 @@ def test_checkpoints_that_cannot_be_removed_are_told(folder, monkeypatch):
 
     with pytest.warns(UserWarning, match=r"checkpoints: not removed \(busy\); remove it"):
         remove_checkpoints(folder.folder)
-
-
-class Evil:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 def test_checkpoint_that_would_run_code_is_refused(folder, tmp_path):

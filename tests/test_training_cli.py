@@ -15,6 +15,7 @@ import pytest
 import torch
 from command_line import exit_code
 from fake_upstream import Upstream
+from hostile import Evil
 
 from study_lib import native_backend, records, training_job
 from study_lib.bundle import load_bundle
@@ -533,16 +534,6 @@ def cut_off(train, tmp_path, monkeypatch):
         patch.setattr(native_backend, "scores_of", no_scores)
         assert train(*ONE)[0] == 1
     return tmp_path / "E" / KEY / "checkpoints"
-
-
-class Evil:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 def with_digest(path: Path, payload: bytes) -> None:
