@@ -10,7 +10,7 @@ import torch
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.history import History
-from study_lib.network import PatchNetwork
+from study_lib.network import PatchNetwork, in_layout
 from study_lib.networks import NetworkShape, build_network
 from study_lib.training_config import TrainingConfig
 
@@ -86,5 +86,5 @@ def load_bundle(path: Path) -> TrainedNetwork:
         ) from None
     except Exception as error:  # torch raises many types here; each means the same to the user
         raise InputError(f"{path}: not a network of this study ({error}); train it again") from None
-    channels_last = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    channels_last = in_layout(network, torch.channels_last)
     return TrainedNetwork(channels_last.eval(), config, history, training_cpu_s, measurement_sha256)

@@ -5,6 +5,7 @@ for amplitude and phase, share one encoder.
 """
 
 from abc import ABC, abstractmethod
+from typing import TypeVar
 
 import torch
 from jaxtyping import Complex, Float
@@ -30,6 +31,15 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         _convolution(inputs, outputs), nn.ReLU(), _convolution(outputs, outputs), nn.ReLU()
     )
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def in_layout(network: Module, layout: torch.memory_format) -> Module:
+    """Return the network itself, its weights in this layout of memory."""
+    arranged: Module = network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's types lack it
+    return arranged
 
 
 class Head(nn.Module):

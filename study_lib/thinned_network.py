@@ -5,6 +5,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from study_lib.data_consistency import LearnedSteps
+from study_lib.network import in_layout
 from study_lib.thinned_input import ThinnedInput
 
 TRUST_IN_BASE = 3.0  # its lead over the other candidates before training, in units of the softmax
@@ -72,7 +73,7 @@ class MixingNetwork(nn.Module):
     def arrange(self, layout: torch.memory_format) -> None:
         """Compute with images and weights in this layout from now on."""
         self.layout = layout
-        self.to(memory_format=layout)  # type: ignore[call-overload]  # torch's types lack it
+        in_layout(self, layout)
 
     def forward(self, images: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch k y x"]:
         """Return trust in each candidate, then both parts of the residual, without scale."""

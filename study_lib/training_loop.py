@@ -23,7 +23,7 @@ from study_lib.history import EpochRecord, History
 from study_lib.learning_rate import Schedule
 from study_lib.losses import MEASURES
 from study_lib.measurement import Measurement
-from study_lib.network import PatchNetwork
+from study_lib.network import PatchNetwork, in_layout
 from study_lib.networks import build_network
 from study_lib.process_group import ProcessGroup
 from study_lib.seeding import torch_seed
@@ -70,7 +70,7 @@ class TrainingRun:
         self.data = GroupTensors.of(measurement, device)
         self.order = torch.Generator().manual_seed(torch_seed(config.seed, "order"))
         network = build_network(config.network, shape_of(config))
-        self.network: PatchNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+        self.network: PatchNetwork = in_layout(network.to(device), torch.channels_last)
         shuffled = torch.randperm(len(self.data.groups), generator=self.order)
         held_out = max(1, round(config.validation_share * len(shuffled)))
         self.validation_groups, self.train_groups = shuffled[:held_out], shuffled[held_out:]
