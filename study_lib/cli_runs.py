@@ -1,4 +1,4 @@
-"""Commands on whole runs: plan, run, resume, status, report, verify, clean."""
+"""Commands on whole runs: plan, run, resume, status, report, verify, digest, clean."""
 
 import os
 import sys
@@ -60,7 +60,7 @@ RunFolder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, plan, resume, status, report, verify, clean):
+    for command in (run, plan, resume, status, report, verify, digest, clean):
         app.command()(command)
     parameters = typer.Typer(help="Parameters of every notebook as files for papermill.")
     parameters.callback()(lambda: None)
@@ -196,6 +196,25 @@ def verify(
     if faults:
         raise StudyError("\n".join(faults))
     print(f"{folder}: complete, every hash holds")
+
+
+def digest(
+    folder: RunFolder = None,
+    items: Annotated[
+        bool, typer.Option("--items", help="First one line for each value, for `diff`.")
+    ] = False,
+) -> None:
+    """Print one SHA-256 over a run's arrays, weights, positions, scores and choices.
+
+    Equal results have equal digests, whatever the date, place, name and duration of the run. With
+    --items it is the SHA-256 of the lines before it.
+    """
+    from study_lib.digest import digest_of_run
+
+    value, lines = digest_of_run(folder or _newest())
+    for line in lines if items else ():
+        print(line)
+    print(value)
 
 
 def clean(

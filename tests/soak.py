@@ -10,8 +10,6 @@ differs is a fault.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import signal
 import sys
@@ -22,17 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from killing import command, done_jobs, left_after, working_in
-from run_results import results_of
 
+from study_lib.digest import digest_of_run
 from study_lib.evidence import faults_of_run
 
 MOST_KILLS = 4
-
-
-def digest_of(run_folder: Path) -> str:
-    """Return one hash of everything that a run has computed."""
-    content = json.dumps(results_of(run_folder), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def finished(process) -> str:
@@ -95,7 +87,7 @@ def main() -> int:
         if errors:
             sys.exit(errors)
         (run_folder,) = (alone / "reports").iterdir()
-        expected = digest_of(run_folder)
+        expected = digest_of_run(run_folder)
         print(f"left alone: {time.monotonic() - began:.0f} s, results {expected[:12]}", flush=True)
         for number in range(given.rounds):
             random = np.random.default_rng([given.seed, number])
@@ -105,7 +97,7 @@ def main() -> int:
             kills, faults = disturbed(folder, words, random)
             (run_folder,) = (folder / "reports").iterdir()
             faults += faults_of_run(run_folder)
-            found = digest_of(run_folder)
+            found = digest_of_run(run_folder)
             if found != expected:
                 faults.append(f"results {found[:12]}")
             bad += bool(faults)

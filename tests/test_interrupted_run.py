@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from killing import children_of, command, done_jobs, left_after
-from run_results import results_of
 
+from study_lib.digest import digest_of_run
 from study_lib.evidence import faults_of_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
@@ -112,4 +112,4 @@ def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(
     assert process.returncode == 0, errors
     assert finished.items() <= done_jobs(run_folder).items()
     assert faults_of_run(run_folder) == []
-    assert results_of(run_folder) == results_of(expected)
+    assert digest_of_run(run_folder) == digest_of_run(expected)

@@ -13,10 +13,10 @@ from pathlib import Path
 import loopback
 import pytest
 from killing import working_in
-from run_results import results_of
 
 from study_lib.batches import batches
 from study_lib.cluster import run_tag
+from study_lib.digest import digest_of_run
 from study_lib.evidence import faults_of_run
 from study_lib.job_resources import read_resources
 from study_lib.plan import PLAN_FILE, read_plan
@@ -170,7 +170,7 @@ def test_resume_waits_for_the_jobs_of_a_killed_engine(tmp_path, cluster, left_al
     assert {row["state"] for row in rows} == {"COMPLETED"}
     assert no_job_ran_twice_at_a_time(cluster, run_folder)
     assert faults_of_run(run_folder) == []
-    assert results_of(run_folder) == results_of(left_alone)
+    assert digest_of_run(run_folder) == digest_of_run(left_alone)
 
 
 def test_resume_can_end_the_jobs_of_a_killed_engine(tmp_path, cluster, left_alone):
@@ -192,7 +192,7 @@ def test_resume_can_end_the_jobs_of_a_killed_engine(tmp_path, cluster, left_alon
     assert {states[row["id"]] for row in left} <= {"CANCELLED", "COMPLETED"}
     assert "CANCELLED" in states.values()
     assert no_job_ran_twice_at_a_time(cluster, run_folder)
-    assert results_of(run_folder) == results_of(left_alone)
+    assert digest_of_run(run_folder) == digest_of_run(left_alone)
 
 
 def test_a_job_that_was_ended_from_outside_is_tried_again_with_more_memory(
@@ -213,7 +213,7 @@ def test_a_job_that_was_ended_from_outside_is_tried_again_with_more_memory(
     assert first["state"] == "CANCELLED"
     assert second["state"] == "COMPLETED"
     assert int(second["memory"].rstrip("M")) == 2 * int(first["memory"].rstrip("M"))
-    assert results_of(run_folder) == results_of(left_alone)
+    assert digest_of_run(run_folder) == digest_of_run(left_alone)
 
 
 @pytest.mark.parametrize("whole_terminal", [False, True], ids=["terminated", "Ctrl-C"])
