@@ -106,12 +106,12 @@ def plan(
     cores: Cores = CORES,
 ) -> None:
     """List the jobs that `study run` would execute, with reasons and a rough time."""
-    from study_lib import engine, runs
+    from study_lib import job_record, runs
 
     design, jobs, derived = _planned(preset, base_npz, settings, replicates)
     costs_s = derived["estimated_job_cpu_s"]
     folder = reports / runs.run_name(design)
-    reasons = engine.jobs_to_do(folder, jobs, cores)
+    reasons = job_record.jobs_to_do(folder, jobs)
     for name, reason in reasons.items():
         print(f"{name}\n    because {reason}")
     cpu_s = sum(costs_s[name] for name in reasons)

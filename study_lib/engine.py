@@ -1,11 +1,9 @@
 """Run the plan of a run with Snakemake, and say every few seconds how far it is."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from study_lib.batches import Batch, batches
 from study_lib.cluster import cancel as cancel_jobs
 from study_lib.cluster import executor_of, live_jobs, run_tag
 from study_lib.errors import InputError, StudyError
 from study_lib.files import write_json
 from study_lib.job_lock import this_process, writer_of
-from study_lib.job_record import is_current, is_done, read_record
-from study_lib.job_resources import RESOURCES_FILE, read_resources
+from study_lib.job_record import is_current, read_record
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.processes import THREADS
 from study_lib.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
@@ -149,59 +145,6 @@ def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
     for mark in (run_folder / ".snakemake" / "incomplete").glob("**/*"):
         if mark.is_file():
             mark.unlink()
-
-
-def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob], cores: int) -> dict[str, str]:
-    """Return the names of the jobs that would run, and why; writes nothing in the run's folder.
-
-    Raises
-    ------
-    StudyError
-        If the engine cannot read the plan.
-    """
-    with tempfile.TemporaryDirectory(prefix="study-") as scratch:
-        plan = Path(scratch) / PLAN_FILE
-        write_json(plan, plan_content(jobs))
-        folder = run_folder if run_folder.is_dir() else Path(scratch)
-        asked = run_folder / RESOURCES_FILE
-        if asked.is_file():
-            shutil.copy(asked, scratch)
-        command = [*_command(folder, cores), "--dry-run", "--nolock", "--config", f"plan={plan}"]
-        result = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=_environment()
-        )
-    if result.returncode:
-        raise StudyError(f"the engine could not plan the run:\n{result.stdout}{result.stderr}")
-    grouped = batches(jobs, read_resources(run_folder, jobs))
-    planned = dict(_planned(result.stdout, {batch.name: batch for batch in grouped}))
-    return {
-        name: reason for name, (reason, job) in planned.items() if not is_done(folder, job, jobs)
-    }
-
-
-def _planned(text: str, by_name: dict[str, Batch]) -> Iterator[tuple[str, tuple[str, PlannedJob]]]:
-    """Yield each job of each planned batch with the reason from the engine's dry run."""
-    name = ""
-    for line in text.splitlines():
-        word = line.removeprefix("rule ").removesuffix(":") if line.startswith("rule ") else ""
-        if word in by_name:
-            name = word
-        if name and line.strip().startswith("reason: "):
-            reason = _shortened(line.strip().removeprefix("reason: "))
-            for job in by_name[name].jobs:
-                yield job.name, (reason, job)
-            name = ""
-
-
-def _shortened(reason: str) -> str:
-    """Return a reason with long lists of files replaced by the first one and a count."""
-    parts = []
-    for part in reason.split("; "):
-        kind, colon, files = part.partition(": ")
-        first, *others = files.split(", ")
-        more = f" and {len(others)} more" if others else ""
-        parts.append(f"{kind}{colon}{first}{more}")
-    return "; ".join(parts)
 
 
 def _command(folder: Path, cores: int | None, profile: Path | None = None) -> list[str]:

@@ -1,9 +1,7 @@
 """The frozen plan of a run: one job per notebook, dose, view and split."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -299,14 +297,3 @@ def _read_job(content: Mapping[str, Any]) -> PlannedJob:
     metrics = {path: tuple(names) for path, names in content["metrics"].items()}
     sequences = {name: tuple(content[name]) for name in ("after", "outputs")}
     return PlannedJob(**{**content, **sequences, "metrics": metrics})
-
-
-@cache
-def code_digest(notebook: str) -> str:
-    """Return a hash of the library's sources and one notebook's code cells, not its outputs."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for cell in read_json(NOTEBOOK_FOLDER / f"{notebook}.ipynb")["cells"]:
-        digest.update("".join(cell["source"]).encode() + b"\0")
-    return digest.hexdigest()[:16]

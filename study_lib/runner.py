@@ -22,9 +22,10 @@ from study_lib.job_record import inputs_of, is_done, job_of, read_record
 from study_lib.kernels import SharedKernel
 from study_lib.notebook_outputs import ENGINE, outputs_cut_bytes
 from study_lib.notebook_parameters import parameters_of
-from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, code_digest, read_plan
+from study_lib.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, read_plan
 from study_lib.processes import end_on_terminate, end_with_parent
 from study_lib.records import provenance, tell, utc_now
+from study_lib.staleness import code_of
 
 # Names of errors that the study itself raises, and that another try would meet again.
 OWN_REASONS = ("StudyError", "LastingError", "InputError", "MissingResultError")
@@ -174,7 +175,7 @@ def _record_of(
         "job": job.name,
         "status": "done",
         "parameters": dict(job.parameters),
-        "code": code_digest(job.notebook),
+        "code": code_of(job.notebook),
         "started": started,
         "wall_s": round(time.perf_counter() - start_s, 3),
         "outputs_cut_bytes": cut,

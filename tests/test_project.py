@@ -5,6 +5,7 @@ import functools
 import graphlib
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -25,7 +26,14 @@ from study_lib.cli import app
 from study_lib.notebook_parameters import NOTEBOOKS, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted((ROOT / "study_lib").glob("*.py"))
+
+
+def modules_of(library: Path) -> list[Path]:
+    """Return the modules of a library, those of its packages too."""
+    return sorted(library.rglob("*.py"))
+
+
+MODULES = modules_of(ROOT / "study_lib")
 NOTEBOOK_PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [
@@ -46,8 +54,14 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported_modules(tree: ast.AST) -> set[str]:
-    """Return the modules of study_lib imported anywhere in a module, inside functions too."""
+def module_name(path: Path, library: Path = ROOT / "study_lib") -> str:
+    """Return a module's full name, ``study_lib.forward``."""
+    parts = path.relative_to(library.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(tree: ast.AST) -> set[str]:
+    """Return the names imported anywhere in a module, inside functions too."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -56,9 +70,16 @@ def imported_modules(tree: ast.AST) -> set[str]:
             assert node.level == 0, f"line {node.lineno}: write the whole name of the module"
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    known = {path.stem for path in MODULES}
-    inside = {name.split(".")[1] for name in names if name.startswith("study_lib.")}
-    return inside & known
+    return names
+
+
+def import_graph(library: Path = ROOT / "study_lib") -> dict[str, set[str]]:
+    """Return for each module of a library those that it imports."""
+    paths = {module_name(path, library): path for path in modules_of(library)}
+    return {
+        name: (imported_names(tree_of(path)) & paths.keys()) - {name, "study_lib"}
+        for name, path in paths.items()
+    }
 
 
 def code_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -74,12 +95,10 @@ def cells_tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.Not
 
 def test_imports_go_one_way():
     """No cycle, not even through an import inside a function."""
-    graph = {path.stem: imported_modules(tree_of(path)) for path in MODULES}
+    order = list(graphlib.TopologicalSorter(import_graph()).static_order())
 
-    order = list(graphlib.TopologicalSorter(graph).static_order())
-
-    assert order.index("forward") < order.index("comparison") < order.index("cli")
-    assert order[-1] == "__main__"
+    places = [order.index(f"study_lib.{name}") for name in ("forward", "comparison", "cli")]
+    assert places == sorted(places)
 
 
 def test_physics_does_not_know_files_or_commands():
@@ -89,13 +108,13 @@ def test_physics_does_not_know_files_or_commands():
         *("registration", "alignment", "metrics", "ring_correlation", "stitching"),
         *("fisher", "phase_spectra", "photon_limit"),
     )
-    graph = {path.stem: imported_modules(tree_of(path)) for path in MODULES}
+    graph = import_graph()
 
-    reached = set(computing)
+    reached = {f"study_lib.{name}" for name in computing}
     while more := set().union(*(graph[name] for name in reached)) - reached:
         reached |= more
 
-    assert reached <= {*computing, "errors"}
+    assert reached <= {f"study_lib.{name}" for name in (*computing, "errors")}
 
 
 def test_command_line_and_contract_start_without_the_heavy_packages():
@@ -110,38 +129,72 @@ def test_command_line_and_contract_start_without_the_heavy_packages():
     assert result.stdout.strip() == "[]"
 
 
-@every_module
-def test_everything_public_is_documented(path):
+def undocumented(path: Path) -> list[str]:
+    """Return what is public in a module and has no docstring."""
     tree = tree_of(path)
     nodes = [tree, *tree.body]
     nodes += itertools.chain.from_iterable(
         node.body for node in tree.body if isinstance(node, ast.ClassDef)
     )
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    silent = [
+    return [
         getattr(node, "name", "module")
         for node in nodes
         if isinstance(node, kinds)
         and not getattr(node, "name", "").startswith("_")
         and not ast.get_docstring(node)
     ]
-    assert silent == []
 
 
-def test_every_public_function_and_class_is_used_by_more_than_tests():
-    places = [*MODULES, *NOTEBOOK_PATHS, *ROOT.glob("benchmarks/*.py"), ROOT / "workflow/Snakefile"]
+@every_module
+def test_everything_public_is_documented(path):
+    assert undocumented(path) == []
+
+
+def unused(modules: list[Path]) -> list[str]:
+    """Return the public functions and classes of some modules that only tests name."""
+    places = [*modules, *NOTEBOOK_PATHS, *ROOT.glob("benchmarks/*.py"), ROOT / "workflow/Snakefile"]
     words = Counter(
         word for path in places for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
     )
-    unused = [
+    return [
         f"{path.stem}.{node.name}"
-        for path in MODULES
+        for path in modules
         for node in tree_of(path).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         if not node.name.startswith("_") and words[node.name] < 2
     ]
 
-    assert unused == []
+
+def test_every_public_function_and_class_is_used_by_more_than_tests():
+    assert unused(MODULES) == []
+
+
+def test_rules_see_a_module_in_a_package(tmp_path):
+    """Planted where a rule that looks at one folder alone would not see them."""
+    library = tmp_path / "study_lib"
+    shutil.copytree(ROOT / "study_lib", library, ignore=shutil.ignore_patterns("__pycache__"))
+    (library / "inner" / "deeper").mkdir(parents=True)
+    for folder in (library / "inner", library / "inner" / "deeper"):
+        (folder / "__init__.py").write_text('"""A package."""\n')
+    offender = library / "inner" / "deeper" / "offender.py"
+    offender.write_text(
+        '"""An offender."""\n\nfrom study_lib.inner import other\n\n\n'
+        "def never_called_planted():\n    return other  # type: ignore\n"
+    )
+    other = library / "inner" / "other.py"
+    other.write_text('"""Another one."""\n\nimport study_lib.inner.deeper.offender\n')
+    modules = modules_of(library)
+
+    graph = import_graph(library)
+
+    assert undocumented(offender) == ["never_called_planted"]
+    assert "offender.never_called_planted" in unused(modules)
+    assert {offender, other} <= set(modules)
+    assert graph["study_lib.inner.deeper.offender"] >= {"study_lib.inner.other"}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(graph).prepare()
+    assert silenced_without_reason(offender) == [7]
 
 
 def test_every_module_has_one_place_in_the_map():
@@ -189,8 +242,8 @@ def code_lines_of(path: Path) -> dict[int, str]:
     return {number: line for number, line in lines.items() if not line.lstrip().startswith("#")}
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_what_is_silenced_says_why_beside_it(path):
+def silenced_without_reason(path: Path) -> list[int]:
+    """Return the lines of a source that silence a check or an error and do not say why."""
     comments = comments_of(path)
     bare = [
         number
@@ -202,8 +255,12 @@ def test_what_is_silenced_says_why_beside_it(path):
         for number, line in code_lines_of(path).items()
         if QUIET.search(line) and number not in comments and number - 1 not in comments
     ]
+    return bare
 
-    assert bare == [], f"{path.name}: lines without a reason"
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_is_silenced_says_why_beside_it(path):
+    assert silenced_without_reason(path) == [], f"{path.name}: lines without a reason"
 
 
 def test_every_skip_has_its_reason():
