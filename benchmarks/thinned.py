@@ -24,10 +24,10 @@ from typing import Any
 
 from study_lib.comparison import compare_view
 from study_lib.contract import load_dataset
+from study_lib.dataset_exchange import load_measurement
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.files import read_json
 from study_lib.generation import generate_dose
-from study_lib.measurement import load_measurement
 from study_lib.network_studies import SURE
 from study_lib.overlap_job import write_view
 from study_lib.paths import view_path

@@ -21,9 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from study_lib.contract import load_dataset
+from study_lib.dataset_exchange import load_measurement
 from study_lib.design import StudyDesign
 from study_lib.generation import generate_dose
-from study_lib.measurement import Measurement, load_measurement
+from study_lib.measurement import Measurement
 from study_lib.network_studies import SURE, accepted_by, local_gains
 from study_lib.overlap_job import write_view
 from study_lib.paths import view_path

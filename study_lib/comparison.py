@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from study_lib.arms import ArmRequest, ArmResult, MissingResultError, arms_of
 from study_lib.comparison_limit import limit_arrays, limit_of, limit_row
 from study_lib.contract import load_object
+from study_lib.dataset_exchange import load_measurement
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures import save_figure
 from study_lib.figures_comparison import condition_figure
 from study_lib.files import write_csv, write_json, write_npz
 from study_lib.held_out import HeldOutCounts
-from study_lib.measurement import Measurement, load_measurement
+from study_lib.measurement import Measurement
 from study_lib.metric_table import metric_facts
 from study_lib.overlap import image_overlap
 from study_lib.paths import COMPARED, comparison_folder, view_path

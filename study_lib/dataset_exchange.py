@@ -1,4 +1,4 @@
-"""Between an acquisition and a DATA-001 file, which is a data set and base data at once."""
+"""From a DATA-001 file to a measurement or an acquisition, and from that back to a file."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,57 @@ from study_lib.contract import check_arrays, load_dataset
 from study_lib.errors import InputError
 from study_lib.files import write_npz
 from study_lib.lengths import SPANS, plausible
+from study_lib.measurement import Measurement
 from study_lib.photons import photon_budget
+
+
+def pattern_count(path: Path) -> int:
+    """Return how many patterns a dataset file holds, by its headers alone.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or has no stack of patterns.
+    """
+    with open_npz(path) as archive:
+        member = archive.members.get("diffraction")
+        if member is None or len(member.shape) != 3:
+            found = "no diffraction" if member is None else f"diffraction of shape {member.shape}"
+            raise InputError(f"{path}: {found}; give a dataset with patterns (scan, n, n)")
+        return member.shape[0]
+
+
+def load_measurement(path: Path) -> Measurement:
+    """Return the measurement in a dataset file; the object in it is not handed on.
+
+    Without ``groups`` in the file, every pattern is a group by itself (gridsize 1).
+
+    Raises
+    ------
+    InputError
+        If the file breaks the data contract, or its amplitudes carry no photon scale.
+    """
+    arrays, metadata = load_dataset(path)
+    if metadata.get("photon_scale") == "none":
+        raise InputError(
+            f"{path}: its amplitudes are normalized, their squares are no photons; an arm needs "
+            "counts: import the data with their counts, or use them as base data"
+        )
+    count = len(arrays["diffraction"])
+    every = np.arange(count, dtype=np.int64)
+    object_shape = arrays["objectGuess"].shape
+    bad_pixels = arrays.get("bad_pixels")
+    if bad_pixels is not None:
+        arrays["diffraction"][:, bad_pixels] = 0
+    return Measurement(
+        amplitudes=arrays["diffraction"],
+        positions_px=np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1),
+        probe=arrays["probeGuess"],
+        groups=arrays.get("groups", every[:, None]),
+        scan_index=arrays.get("scan_index", every),
+        object_shape=(object_shape[0], object_shape[1]),
+        bad_pixels=bad_pixels,
+    )
 
 
 def read_dataset(path: Path) -> Acquisition:

@@ -12,10 +12,11 @@ from skimage.measure import profile_line
 
 from study_lib import figures_explore, figures_iterative
 from study_lib.archive import read_npz
+from study_lib.dataset_exchange import load_measurement, pattern_count
 from study_lib.design import SPLITS
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.measurement import Measurement, counts_of, load_measurement, pattern_count
+from study_lib.measurement import Measurement, counts_of
 from study_lib.paths import comparison_folder, view_path
 from study_lib.probe import probe_diameter_px
 from study_lib.runs import Run

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from study_lib.archive import read_npz
+from study_lib.dataset_exchange import load_measurement
 from study_lib.denoised_arm import DENOISER, choose_for
 from study_lib.design import StudyDesign
 from study_lib.errors import StudyError
 from study_lib.files import write_json, write_npz
 from study_lib.iterative import DEVICE, IterativeResult, run_algorithm
 from study_lib.job_log import logged, printed_output_kept, somebody_watches
-from study_lib.measurement import Measurement, load_measurement
+from study_lib.measurement import Measurement
 from study_lib.paths import reconstruction_folder
 from study_lib.reconstruction_jobs import (
     RECONSTRUCTIONS,

@@ -10,11 +10,11 @@ import numpy as np
 
 from study_lib.checkpoints import CHECKPOINTS, remove_checkpoints
 from study_lib.contract import load_object
+from study_lib.dataset_exchange import load_measurement
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import sha256_of, write_csv, write_json
 from study_lib.job_log import logged, printed_output_kept, somebody_watches
-from study_lib.measurement import load_measurement
 from study_lib.paths import thinned_folder
 from study_lib.records import Job, recorded
 from study_lib.scoring import scored_pixels, scores_of

@@ -7,11 +7,11 @@ from typing import Any
 
 from study_lib.archive import metadata_of, open_npz
 from study_lib.checkpoints import CHECKPOINTS, remove_checkpoints
+from study_lib.dataset_exchange import load_measurement
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.history import EpochRecord
 from study_lib.job_log import logged, printed_output_kept
-from study_lib.measurement import load_measurement
 from study_lib.native_backend import NativeBackend
 from study_lib.ptychopinn_backend import PtychoPinnBackend
 from study_lib.records import Job, recorded

@@ -25,13 +25,14 @@ from study_lib.comparison import (
 )
 from study_lib.comparison_limit import limit_of, limit_row
 from study_lib.contract import load_dataset, save_dataset
+from study_lib.dataset_exchange import load_measurement
 from study_lib.design import SPLITS, StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures import colours_of
 from study_lib.figures_comparison import condition_figure
 from study_lib.files import sha256_of
 from study_lib.generation import generate_dose
-from study_lib.measurement import Measurement, load_measurement
+from study_lib.measurement import Measurement
 from study_lib.metric_table import METRICS, SCORES, metric_facts
 from study_lib.metrics import ms_ssim_scales
 from study_lib.overlap_job import write_view

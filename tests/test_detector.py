@@ -8,12 +8,12 @@ from scipy.stats import chisquare, poisson
 
 from study_lib import ptychi_engine
 from study_lib.contract import load_dataset, validate_file
+from study_lib.dataset_exchange import load_measurement
 from study_lib.design import SPLITS
 from study_lib.detector import bad_pixel_mask, count_photons
 from study_lib.forward import exit_waves, expected_counts, probes_at
 from study_lib.generation import generate_dose
 from study_lib.losses import half_deviance
-from study_lib.measurement import load_measurement
 from study_lib.overlap_job import write_view
 from study_lib.paths import dataset_path, view_path
 from study_lib.photons import photon_budget

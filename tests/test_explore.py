@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from study_lib.archive import NpzArchive
+from study_lib.dataset_exchange import load_measurement, pattern_count
 from study_lib.errors import InputError
 from study_lib.explore import Explorer, phase_along
 from study_lib.files import write_json, write_npz
-from study_lib.measurement import Measurement, load_measurement, pattern_count
+from study_lib.measurement import Measurement
 from study_lib.paths import comparison_folder, dataset_path, view_path
 from study_lib.runs import Run
 

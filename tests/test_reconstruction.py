@@ -13,12 +13,13 @@ import torch
 from study_lib import iterative, reconstruction_job
 from study_lib.archive import read_npz
 from study_lib.contract import load_dataset
+from study_lib.dataset_exchange import load_measurement
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
 from study_lib.forward import exit_waves, expected_counts
 from study_lib.iterative import IterativeResult, run_algorithm
 from study_lib.losses import half_deviance
-from study_lib.measurement import Measurement, load_measurement
+from study_lib.measurement import Measurement
 from study_lib.paths import view_path
 from study_lib.reconstruction_job import reconstruct_view, run_reconstruction_job
 from study_lib.reconstruction_jobs import RESULT, build_reconstruction_jobs

@@ -12,11 +12,11 @@ from command_line import exit_code
 
 from study_lib import records, thinned_job
 from study_lib.arms import ArmRequest, arms_of
+from study_lib.dataset_exchange import load_measurement
 from study_lib.denoised_arm import DENOISER, read_denoiser
 from study_lib.denoiser_choice import LitPart
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
-from study_lib.measurement import load_measurement
 from study_lib.paths import thinned_folder, view_path
 from study_lib.reconstruction_job import reconstruct_view
 from study_lib.reconstruction_jobs import arm_folder
