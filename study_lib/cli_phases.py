@@ -67,8 +67,10 @@ def design(
     study = load_design(preset, settings or (), base_data(base_npz) if base_npz else None)
 
     from study_lib.design_table import derived_matrix, table_text
+    from study_lib.feasibility import check_network
     from study_lib.scene import scene_of
 
+    check_network(study)
     derived = derived_matrix(study, scene_of(study, base_npz))
     if as_json:
         content = {

@@ -247,8 +247,10 @@ def write_parameters(
 ) -> None:
     """Write one file per job, like parameters/train/dose1000_baseline.yaml, for papermill -f."""
     from study_lib import parameter_files, presets
+    from study_lib.feasibility import check_network
 
     design = presets.load_design(preset, settings or ())
+    check_network(design)
     place = run_folder or f"reports/{design.preset}"
     written = parameter_files.write_parameter_files(folder, design, place)
     print(f"{len(written)} files below {folder}")

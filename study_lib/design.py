@@ -5,11 +5,10 @@ import json
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from study_lib.errors import InputError
 from study_lib.iterative_design import IterativeDesign
-from study_lib.networks import require_network
 from study_lib.scene_design import DetectorDesign, ProbeDesign, ScanDesign, SpecimenDesign
 from study_lib.settings import Frozen
 from study_lib.thinned_design import ThinnedDesign
@@ -129,15 +128,6 @@ class TrainingDesign(Frozen):
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         description="of the convolutions; auto: bfloat16 where the processor has it"
     )
-
-    @field_validator("network")
-    @classmethod
-    def check_network(cls, name: str) -> str:
-        """Check that there is such a network."""
-        try:
-            return require_network(name)
-        except InputError as error:
-            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def check_rates(self) -> "TrainingDesign":

@@ -5,19 +5,35 @@ import numpy as np
 from study_lib.design import StudyDesign
 from study_lib.errors import InputError
 from study_lib.metrics import SMALLEST_RANGE, SSIM_WINDOW_PX
+from study_lib.networks import require_network
 from study_lib.scene import Scene, split_masks
 from study_lib.views import view_of
 
 
-def check_feasible(design: StudyDesign, scene: Scene) -> None:
-    """Check splits, groups and the scored field of every view.
+def check_network(design: StudyDesign) -> None:
+    """Check that the design names a network that there is.
 
     Raises
     ------
     InputError
-        If a split is empty or has too few positions, or the field of a view is too small or has no
-        phase contrast.
+        If it does not.
     """
+    try:
+        require_network(design.training.network)
+    except InputError as error:
+        raise InputError(f"{design.preset}: training.network: {error}") from None
+
+
+def check_feasible(design: StudyDesign, scene: Scene) -> None:
+    """Check the network's name, and splits, groups and the scored field of every view.
+
+    Raises
+    ------
+    InputError
+        If there is no such network, a split is empty or has too few positions, or the field of a
+        view is too small or has no phase contrast.
+    """
+    check_network(design)
     for split, mask in split_masks(scene.positions_px, design.guard_band_px).items():
         positions = scene.positions_px[mask]
         for view in design.views:

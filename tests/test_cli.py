@@ -51,7 +51,13 @@ def base_npz(tmp_path_factory):
                 [*command, "--preset", "smoke", "--set", "training.network=no-such-net"],
                 "training.network: no-such-net: no such network; choose one of pinn, pinn-amp",
             )
-            for command in (["run"], ["plan"], ["design"], ["params", "write"])
+            for command in (
+                ["run"],
+                ["plan"],
+                ["design"],
+                ["params", "write"],
+                ["generate", "--output-root", "c"],
+            )
         ),
         (["run", "--set", "training.epochs"], "write it as name=value"),
         (["run", "--base-npz", "absent.npz"], "absent.npz: no such file"),

@@ -5,6 +5,7 @@ import torch
 
 from study_lib import networks
 from study_lib.errors import InputError
+from study_lib.feasibility import check_network
 from study_lib.network import PtychoPinn
 from study_lib.networks import NetworkShape, build_network
 from study_lib.presets import load_design
@@ -32,9 +33,14 @@ def test_another_network_plugs_in(monkeypatch):
 
     assert isinstance(build_network("mine", SHAPE), PtychoPinn)
     assert asked == [SHAPE]
-    assert load_design("smoke", ["training.network=mine"]).training.network == "mine"
+    check_network(load_design("smoke", ["training.network=mine"]))
 
 
 def test_unknown_name_lists_those_that_are_known():
     with pytest.raises(InputError, match="unet: no such network; choose one of pinn"):
         build_network("unet", SHAPE)
+
+
+def test_a_design_with_an_unknown_network_is_not_feasible():
+    with pytest.raises(InputError, match=r"^smoke: training.network: unet: no such network; choo"):
+        check_network(load_design("smoke", ["training.network=unet"]))
