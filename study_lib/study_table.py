@@ -2,14 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from study_lib.errors import InputError
-from study_lib.files import read_json
 from study_lib.metric_table import METRICS
 
 CONFIDENCE = 0.95
@@ -20,40 +17,6 @@ CONDITION = ("split", "dose", "view")
 SPREADS = ("std", "low", "high")
 
 Row = Mapping[str, Any]
-
-
-def comparison_roots(phase_g_root: Path) -> list[Path]:
-    """Return the comparisons of a run, then those of its other replicates."""
-    others = phase_g_root.parent.glob(f"replicate_*/{phase_g_root.name}")
-    return [phase_g_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
-
-
-def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
-    """Return one row per (split, dose, view, arm, replicate), ordered.
-
-    Raises
-    ------
-    InputError
-        If no comparison is found.
-    """
-    paths = [
-        path
-        for root in comparison_roots(phase_g_root)
-        for path in sorted(root.glob("dose_*/*/*/metrics.json"))
-    ]
-    if not paths:
-        raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
-    rows: list[dict[str, Any]] = [row for path in paths for row in read_json(path)]
-    return sorted(
-        rows,
-        key=lambda row: (
-            row["split"],
-            row["dose"],
-            VIEW_ORDER.index(row["view"]),
-            row["label"],
-            row["replicate"],
-        ),
-    )
 
 
 def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from study_lib.archive import read_npz
+from study_lib.errors import InputError
 from study_lib.figures import masked, phase_grid, save_figure
 from study_lib.figures_summary import heat_maps, phase_error_by_dose, quality_by_cost
 from study_lib.files import read_json, write_csv, write_json, write_text
@@ -19,8 +20,6 @@ from study_lib.records import Job, recorded
 from study_lib.study_table import (
     VIEW_ORDER,
     Row,
-    collect_rows,
-    comparison_roots,
     phase_deltas,
     study_table,
 )
@@ -97,6 +96,40 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         write_text(artifact_root / "summary.md", markdown(summary, files))
         job.outputs += [artifact_root / "summary.json", artifact_root / "summary.md"]
     return table
+
+
+def comparison_roots(phase_g_root: Path) -> list[Path]:
+    """Return the comparisons of a run, then those of its other replicates."""
+    others = phase_g_root.parent.glob(f"replicate_*/{phase_g_root.name}")
+    return [phase_g_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+
+
+def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
+    """Return one row per (split, dose, view, arm, replicate), ordered.
+
+    Raises
+    ------
+    InputError
+        If no comparison is found.
+    """
+    paths = [
+        path
+        for root in comparison_roots(phase_g_root)
+        for path in sorted(root.glob("dose_*/*/*/metrics.json"))
+    ]
+    if not paths:
+        raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
+    rows: list[dict[str, Any]] = [row for path in paths for row in read_json(path)]
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["split"],
+            row["dose"],
+            VIEW_ORDER.index(row["view"]),
+            row["label"],
+            row["replicate"],
+        ),
+    )
 
 
 def summary_figures(
