@@ -10,6 +10,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs, read_json
 from study_lib.paths import replicate_folder
 from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.records import manifests_of
 from study_lib.runs import BASE_FILE, DESIGN_FILE, open_run
 from study_lib.seal import UNREADABLE, Digest, digest_of, faults_of_seal, seal
 
@@ -93,12 +94,6 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     for manifest in manifests_of(run_folder):
         faults += _faults_of_manifest(manifest, run_folder, digest)
     return list(dict.fromkeys(faults))
-
-
-def manifests_of(run_folder: Path) -> list[Path]:
-    """Return the manifest of every phase of a run and of its replicates."""
-    places = ("phase_*/*_manifest.json", "replicate_*/phase_*/*_manifest.json")
-    return sorted(path for place in places for path in run_folder.glob(place))
 
 
 def _faults_of_manifest(manifest: Path, run_folder: Path, digest: Digest) -> list[str]:

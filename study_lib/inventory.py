@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from study_lib.evidence import manifests_of
 from study_lib.files import manifest_jobs
 from study_lib.paths import PHASES
+from study_lib.records import manifests_of
 
 
 def inventory(run_folder: Path) -> list[dict[str, Any]]:

@@ -133,6 +133,12 @@ def recorded(job: Job) -> Iterator[Job]:
         merge_record(job.manifest, job.key, record)
 
 
+def manifests_of(run_folder: Path) -> list[Path]:
+    """Return the manifest of every phase of a run and of its replicates."""
+    places = ("phase_*/*_manifest.json", "replicate_*/phase_*/*_manifest.json")
+    return sorted(path for place in places for path in run_folder.glob(place))
+
+
 def utc_now() -> str:
     """Return the time as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

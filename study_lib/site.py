@@ -5,13 +5,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from study_lib.evidence import manifests_of
 from study_lib.files import inside, manifest_jobs, read_json, write_json, write_text
 from study_lib.job_places import job_owning, owned_places
 from study_lib.job_record import read_record
 from study_lib.notebook_page import notebook_page, template
 from study_lib.paths import SUMMARY_FIGURES, phase_root
 from study_lib.plan import PlannedJob
+from study_lib.records import manifests_of
 from study_lib.research_object import CRATE, research_object
 from study_lib.summary_text import COLUMNS, NOTES, cell_text, origin_text
 
