@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Bool, Complex, Float, Shaped
 from torch import Tensor, nn
 
-from study_lib.denoiser_choice import Box
 from study_lib.forward import add_patches, corners_of, patches_at, probes_at
 from study_lib.fourier import fourier, inverse_fourier
-from study_lib.measurement import Measurement
+from study_lib.measurement import Box, Measurement
 
 OFFSET = 0.02  # photons per pixel that bound the gradient, as the solver's
 DAMPING = 0.05  # share of the brightest pixel's light in that of every pixel

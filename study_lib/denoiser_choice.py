@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Complex, Float
 
 from study_lib.denoising import denoised, noise_level
-from study_lib.forward import corners_of, illumination
-from study_lib.measurement import Measurement
+from study_lib.forward import illumination
+from study_lib.measurement import Box, Measurement, box_of
 from study_lib.residuals import pattern_residuals
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -22,7 +22,6 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 NONE = "none"
-Box = tuple[slice, slice]
 Judge = Callable[[Complex[np.ndarray, "oy ox"]], Float[np.ndarray, " scan"]]
 
 
@@ -83,14 +82,6 @@ class DenoiserChoice:
     ) -> Complex[np.ndarray, "oy ox"]:
         """Return an object denoised where a measurement lights it."""
         return denoised_where_lit(object_, lit, self.family, self.strength)
-
-
-def box_of(measurement: Measurement) -> Box:
-    """Return the smallest box of the object that holds every patch."""
-    side = measurement.probe.shape[-1]
-    corners = corners_of(torch.from_numpy(measurement.positions_px), side).numpy()
-    first, last = corners.min(axis=0), corners.max(axis=0) + side
-    return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
 
 
 def light_of(measurement: Measurement) -> Float[np.ndarray, "oy ox"]:

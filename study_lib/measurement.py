@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
+Box = tuple[slice, slice]
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -36,6 +38,14 @@ def counts_of(amplitudes: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*sh
     """Return the photons behind amplitudes: whole numbers again after the rounding of the root."""
     counts: np.ndarray = np.round(amplitudes**2)
     return counts
+
+
+def box_of(measurement: Measurement) -> Box:
+    """Return the smallest box of the object that holds every patch."""
+    side = measurement.probe.shape[-1]
+    corners = np.rint(measurement.positions_px).astype(np.int64) - side // 2
+    first, last = corners.min(axis=0), corners.max(axis=0) + side
+    return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
 
 
 def measurement_digest(measurement: Measurement) -> str:

@@ -11,17 +11,15 @@ from torch import Tensor
 from study_lib.denoiser_choice import (
     NONE,
     STRENGTHS,
-    Box,
     Candidate,
     DenoiserChoice,
-    box_of,
     chosen,
     light_of,
     likelihood_judge,
 )
 from study_lib.denoising import denoised
 from study_lib.errors import InputError
-from study_lib.measurement import Measurement
+from study_lib.measurement import Box, Measurement, box_of
 from study_lib.thinned_design import ThinnedDesign
 from study_lib.thinned_input import ThinnedChoices, ThinnedInput, thinned_input
 from study_lib.thinned_network import MixingNetwork

@@ -16,7 +16,6 @@ from study_lib.alternating import alternate
 from study_lib.data_consistency import CountsInBox
 from study_lib.denoiser_choice import (
     NONE,
-    Box,
     DenoiserChoice,
     LitPart,
     choose_denoiser,
@@ -24,7 +23,7 @@ from study_lib.denoiser_choice import (
     likelihood_judge,
 )
 from study_lib.denoising import denoised, slow_phasor
-from study_lib.measurement import Measurement
+from study_lib.measurement import Box, Measurement
 from study_lib.solver import reconstruct_measurement
 
 # Strengths of the alternating steps, in those that suit one denoising: every step denoises again.

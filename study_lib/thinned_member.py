@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from study_lib.denoiser_choice import Box
 from study_lib.forward import corners_of
+from study_lib.measurement import Box
 from study_lib.seeding import torch_seed
 from study_lib.thinned_design import ThinnedDesign
 from study_lib.thinned_input import MAPS, ThinnedInput

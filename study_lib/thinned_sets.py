@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int, Shaped
 from torch import Tensor
 
-from study_lib.denoiser_choice import Box
 from study_lib.forward import corners_of, expected_counts, patches_at, probes_at
 from study_lib.losses import half_deviance
-from study_lib.measurement import Measurement
+from study_lib.measurement import Box, Measurement
 from study_lib.thinned_input import ThinnedChoices, ThinnedInput, thinned_input
 from study_lib.thinning import at_positions, thinned
 

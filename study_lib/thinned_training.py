@@ -14,9 +14,8 @@ from torch import Tensor
 
 from study_lib.checkpoints import CheckpointFolder, Note
 from study_lib.computing import StopRequest, TrainingStopped, borrowed_process, stop_requests
-from study_lib.denoiser_choice import box_of
 from study_lib.errors import InputError, StudyError
-from study_lib.measurement import Measurement, measurement_digest
+from study_lib.measurement import Measurement, box_of, measurement_digest
 from study_lib.network import has_fast_bfloat16
 from study_lib.seeding import generator, torch_seed
 from study_lib.solver import reconstruct_measurement

@@ -5,7 +5,8 @@ import pytest
 from small_training import measurement_of, true_object
 
 from study_lib.alternating import alternate
-from study_lib.denoiser_choice import LitPart, box_of, denoised_where_lit
+from study_lib.denoiser_choice import LitPart, denoised_where_lit
+from study_lib.measurement import box_of
 from study_lib.residuals import pattern_residuals
 from study_lib.solver import reconstruct_measurement
 from study_lib.thinning import at_positions

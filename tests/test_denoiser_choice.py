@@ -9,7 +9,6 @@ from study_lib.denoiser_choice import (
     NONE,
     DenoiserChoice,
     LitPart,
-    box_of,
     choose_denoiser,
     chosen,
     denoised_where_lit,
@@ -17,6 +16,7 @@ from study_lib.denoiser_choice import (
     likelihood_judge,
 )
 from study_lib.forward import exit_waves, expected_counts, illumination
+from study_lib.measurement import box_of
 from study_lib.solver import reconstruct_measurement
 from study_lib.thinned_input import choose, thinned_input
 from study_lib.thinning import thinned

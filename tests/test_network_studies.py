@@ -6,7 +6,7 @@ import torch
 from small_training import measurement_of, true_object
 from test_thinned_training import DESIGN
 
-from study_lib.denoiser_choice import box_of
+from study_lib.measurement import box_of
 from study_lib.network_studies import (
     WITHOUT,
     Part,

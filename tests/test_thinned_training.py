@@ -12,9 +12,10 @@ from study_lib import thinned_training
 from study_lib.checkpoints import LAST, read_checkpoint
 from study_lib.computing import TrainingStopped
 from study_lib.data_consistency import FIRST_STEP
-from study_lib.denoiser_choice import box_of, light_of
+from study_lib.denoiser_choice import light_of
 from study_lib.errors import InputError
 from study_lib.forward import exit_waves, expected_counts
+from study_lib.measurement import box_of
 from study_lib.solver import reconstruct_measurement
 from study_lib.thinned_bundle import load_ensemble, save_ensemble
 from study_lib.thinned_design import ThinnedDesign
