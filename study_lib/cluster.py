@@ -14,8 +14,9 @@ from study_lib.job_lock import holder_of, is_held
 from study_lib.job_record import read_record
 from study_lib.plan import PlannedJob
 from study_lib.presets import parse_yaml
+from study_lib.processes import PROJECT
 
-PROFILES = Path(__file__).resolve().parent.parent / "workflow" / "profiles"
+PROFILES = PROJECT / "workflow" / "profiles"
 PROFILE_FILE = "config.yaml"
 ANSWER_S = 60
 CANCEL = {"SLURM": "scancel", "PBS": "qdel"}

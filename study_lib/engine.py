@@ -18,10 +18,10 @@ from study_lib.files import write_json
 from study_lib.job_lock import this_process, writer_of
 from study_lib.job_record import is_current, read_record
 from study_lib.plan import PLAN_FILE, PlannedJob, plan_content
-from study_lib.processes import THREADS
+from study_lib.processes import PROJECT, THREADS
 from study_lib.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
 
-SNAKEFILE = Path(__file__).resolve().parent.parent / "workflow" / "Snakefile"
+SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
 POLL_S = 0.5
 REPORT_S = 8.0

@@ -25,9 +25,10 @@ from study_lib.paths import (
     view_folder,
     view_path,
 )
+from study_lib.processes import PROJECT
 
 PLAN_FILE = "plan.json"
-NOTEBOOK_FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOK_FOLDER = PROJECT / "notebooks"
 RUN = Path()
 TRAINED_OR_COMPARED = ("03_train", "03_train_thinned", "05_compare")
 # What the outputs of a job have to hold as finite numbers, by notebook and by the file's name.

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from study_lib.design import BaseData, StudyDesign
 from study_lib.errors import InputError
+from study_lib.processes import PROJECT
 from study_lib.settings import describe_faults
 
-PRESET_FOLDER = Path(__file__).resolve().parent.parent / "parameters" / "presets"
+PRESET_FOLDER = PROJECT / "parameters" / "presets"
 DEEPEST = 64  # tables and lists within one another; a design has four
 
 

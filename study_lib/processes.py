@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+PROJECT = Path(__file__).resolve().parent.parent  # notebooks, parameters, workflow
+
 PARENT_DIES = 1  # PR_SET_PDEATHSIG
 PARENT = "STUDY_PARENT_PROCESS"
 INTERRUPTED = 130

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from study_lib.errors import InputError
 from study_lib.files import merge_record, require_writable, sha256_of
+from study_lib.processes import PROJECT
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
-PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 EVENT_INTERVAL_S = 1.0
 
 
@@ -154,7 +154,7 @@ def peak_memory_mib() -> float:
 def _git(*arguments: str) -> str | None:
     try:
         result = subprocess.run(
-            ["git", "-C", str(PROJECT_FOLDER), *arguments],
+            ["git", "-C", str(PROJECT), *arguments],
             capture_output=True,
             text=True,
             check=True,

@@ -17,8 +17,9 @@ from typing import Any
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.plan import NOTEBOOK_FOLDER
+from study_lib.processes import PROJECT
 
-LIBRARY = Path(__file__).resolve().parent
+LIBRARY = PROJECT / "study_lib"
 WRITE_FIGURES = ("05_compare", "06_summary")
 DRAWING = ("figures", "colours")  # how names of modules that draw begin
 PACKAGES = {  # as imported, and as installed

@@ -436,8 +436,9 @@ def test_a_file_is_validated_without_reading_it_into_memory_at_once(tmp_path, mo
     arrays = good_arrays() | with_value("diffraction", (4, 2, 2), np.nan)
     np.savez(tmp_path / "data.npz", **arrays)
     whole = validate_file(tmp_path / "data.npz")
-    for name in ("archive.SLAB_BYTES", "facts.SLAB_BYTES", "facts.KEPT_BYTES"):
-        monkeypatch.setattr(f"study_lib.{name}", 300)
+    monkeypatch.setattr("study_lib.archive.SLAB_BYTES", 300)
+    monkeypatch.setattr("study_lib.facts.SLAB_BYTES", 300)
+    monkeypatch.setattr("study_lib.facts.KEPT_BYTES", 300)
 
     in_slabs = validate_file(tmp_path / "data.npz")
 

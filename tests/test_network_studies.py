@@ -110,7 +110,7 @@ def test_trust_is_shared_out_in_every_pixel(ensemble, shown):
 
 def test_held_out_counts_refuse_what_a_network_invents(measurement, ensemble, monkeypatch):
     """Structure that is not there makes the counts that see it less likely, and only those."""
-    import study_lib.network_studies as studies
+    from study_lib import network_studies as studies
 
     invented = np.zeros(measurement.object_shape, np.complex64)
     invented[12:20, 12:20] = 0.3

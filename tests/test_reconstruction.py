@@ -420,8 +420,8 @@ def test_the_patterns_are_checked_once(matrix, algorithm, monkeypatch):
         checks.append(arguments)
         return require_solvable(*arguments)
 
-    for module in ("iterative", "solver"):
-        monkeypatch.setattr(f"study_lib.{module}.require_solvable", counted)
+    for module in ("study_lib.iterative", "study_lib.solver"):
+        monkeypatch.setattr(f"{module}.require_solvable", counted)
 
     run_algorithm(algorithm, measurement_of(matrix), matrix[1].iterative, seed=1)
 
