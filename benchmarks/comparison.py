@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import fourier_shift
 
-from study_lib.arms import ARMS, Arm, ArmRequest, ArmResult
-from study_lib.comparison import compare_view
-from study_lib.contract import load_dataset
-from study_lib.generation import generate_dose
-from study_lib.paths import dataset_path
-from study_lib.presets import load_design
-from study_lib.records import peak_memory_mib
+from study_lib.data.contract import load_dataset
+from study_lib.design.presets import load_design
+from study_lib.phases.arms import ARMS, Arm, ArmRequest, ArmResult
+from study_lib.phases.compare import compare_view
+from study_lib.phases.conditions import dataset_path
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.records import peak_memory_mib
 
 DOSE = 1e4
 NOISE = (0.01, 0.05, 0.2)

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from study_lib.contract import validate_file
-from study_lib.generation import generate_dose
-from study_lib.paths import dataset_path
-from study_lib.presets import load_design
-from study_lib.records import peak_memory_mib
+from study_lib.data.contract import validate_file
+from study_lib.design.presets import load_design
+from study_lib.phases.conditions import dataset_path
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.records import peak_memory_mib
 from study_lib.seeding import generator
 
 DOSE = 1e4

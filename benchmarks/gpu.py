@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from training import Steps, config_for, synthetic
 
-from study_lib.bundle import TrainedNetwork, shape_of
-from study_lib.history import History
-from study_lib.inference import reconstruct
-from study_lib.networks import build_network
-from study_lib.solver import reconstruct_measurement
-from study_lib.solver_settings import SolverSettings
+from study_lib.networks.pinn.bundle import TrainedNetwork, shape_of
+from study_lib.networks.pinn.history import History
+from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.registry import build_network
+from study_lib.solvers.solver import reconstruct_measurement
+from study_lib.solvers.solver_settings import SolverSettings
 
 SECONDS = 4.0
 DEVICES = ("cpu", "cuda")

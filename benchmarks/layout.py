@@ -9,10 +9,10 @@ import time
 
 import torch
 
-from study_lib.network import has_fast_bfloat16
-from study_lib.presets import load_design
-from study_lib.thinned_input import MAPS
-from study_lib.thinned_network import MixingNetwork
+from study_lib.design.presets import load_design
+from study_lib.networks.pinn.network import has_fast_bfloat16
+from study_lib.networks.thinned.inputs import MAPS
+from study_lib.networks.thinned.network import MixingNetwork
 
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 CANDIDATES = 9

@@ -19,21 +19,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from study_lib import ptychi_engine
-from study_lib.alignment import align
-from study_lib.design import StudyDesign
+from study_lib.design.models import StudyDesign
+from study_lib.design.presets import load_design
 from study_lib.errors import StudyError
-from study_lib.forward import exit_waves, expected_counts
-from study_lib.measurement import Measurement
-from study_lib.metrics import score
-from study_lib.presets import load_design
-from study_lib.records import peak_memory_mib
-from study_lib.scene import scene_of, split_masks
-from study_lib.scoring import scored_pixels
+from study_lib.phases.records import peak_memory_mib
+from study_lib.phases.scene import scene_of, split_masks
+from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.measurement import Measurement
+from study_lib.physics.simulation import simulate
+from study_lib.scores.alignment import align
+from study_lib.scores.metrics import score
+from study_lib.scores.scoring import scored_pixels
 from study_lib.seeding import generator
-from study_lib.simulation import simulate
-from study_lib.solver import SolverResult, reconstruct_measurement
-from study_lib.solver_settings import SolverSettings
+from study_lib.solvers import ptychi as ptychi_engine
+from study_lib.solvers.solver import SolverResult, reconstruct_measurement
+from study_lib.solvers.solver_settings import SolverSettings
 
 SETTINGS = ("scan.rows=16", "scan.columns=32")  # 512 patterns per split
 HIDDEN_SHARE = 0.05

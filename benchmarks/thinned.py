@@ -22,22 +22,22 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study_lib.comparison import compare_view
-from study_lib.contract import load_dataset
-from study_lib.dataset_exchange import load_measurement
-from study_lib.design import SPLITS, StudyDesign
+from study_lib.data.contract import load_dataset
+from study_lib.data.datasets import load_measurement
+from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.presets import load_design
 from study_lib.files import read_json
-from study_lib.generation import generate_dose
-from study_lib.network_studies import SURE
-from study_lib.overlap_job import write_view
-from study_lib.paths import view_path
-from study_lib.presets import load_design
-from study_lib.reconstruction_job import reconstruct_view
-from study_lib.scoring import scored_pixels, scores_of
-from study_lib.thinned_ensemble import reconstruct_thinned
-from study_lib.thinned_job import train_thinned_view
-from study_lib.thinned_training import train_thinned
-from study_lib.training_job import MANIFEST, train_view
+from study_lib.networks.thinned.ensemble import reconstruct_thinned
+from study_lib.networks.thinned.studies import SURE
+from study_lib.networks.thinned.training import train_thinned
+from study_lib.phases.compare import compare_view
+from study_lib.phases.conditions import view_path
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.overlap import write_view
+from study_lib.phases.reconstruct import reconstruct_view
+from study_lib.phases.train import MANIFEST, train_view
+from study_lib.phases.train_thinned import train_thinned_view
+from study_lib.scores.scoring import scored_pixels, scores_of
 
 SHORT = {"members": 1, "steps": 200}
 COLUMNS = {

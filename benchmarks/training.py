@@ -19,25 +19,25 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from study_lib.alignment import align
-from study_lib.bundle import TrainedNetwork, shape_of
-from study_lib.comparison import scored_pixels
-from study_lib.design import SPLITS, StudyDesign
-from study_lib.history import History
-from study_lib.inference import reconstruct
-from study_lib.losses import half_deviance
-from study_lib.measurement import Measurement
-from study_lib.metrics import phase_pair
-from study_lib.networks import build_network
-from study_lib.presets import load_design
-from study_lib.records import peak_memory_mib
-from study_lib.scene import scene_of, split_masks
+from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.presets import load_design
+from study_lib.networks.pinn.bundle import TrainedNetwork, shape_of
+from study_lib.networks.pinn.config import Machine, TrainingConfig, training_config
+from study_lib.networks.pinn.history import History
+from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.training import train
+from study_lib.networks.pinn.training_data import GroupTensors
+from study_lib.networks.registry import build_network
+from study_lib.overlap.views import view_of
+from study_lib.phases.compare import scored_pixels
+from study_lib.phases.records import peak_memory_mib
+from study_lib.phases.scene import scene_of, split_masks
+from study_lib.physics.likelihood import half_deviance
+from study_lib.physics.measurement import Measurement
+from study_lib.physics.simulation import simulate
+from study_lib.scores.alignment import align
+from study_lib.scores.metrics import phase_pair
 from study_lib.seeding import generator
-from study_lib.simulation import simulate
-from study_lib.training import train
-from study_lib.training_config import Machine, TrainingConfig, training_config
-from study_lib.training_data import GroupTensors
-from study_lib.views import view_of
 
 ONE_CORE = Machine(device="cpu", threads=1, compile=False)
 SECONDS = 3.0

@@ -20,22 +20,22 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from study_lib.contract import load_dataset
-from study_lib.dataset_exchange import load_measurement
-from study_lib.design import StudyDesign
-from study_lib.generation import generate_dose
-from study_lib.measurement import Measurement
-from study_lib.network_studies import SURE, accepted_by, local_gains
-from study_lib.overlap_job import write_view
-from study_lib.paths import view_path
-from study_lib.presets import load_design
-from study_lib.probe import zone_plate_probe
-from study_lib.ring_correlation import fourier_ring_correlation
-from study_lib.scoring import scored_pixels, scores_of
-from study_lib.thinned_design import ThinnedDesign
-from study_lib.thinned_ensemble import ThinnedEnsemble, reconstruct_thinned
-from study_lib.thinned_training import train_thinned
-from study_lib.thinning import at_positions, thinned
+from study_lib.data.contract import load_dataset
+from study_lib.data.datasets import load_measurement
+from study_lib.design.models import StudyDesign
+from study_lib.design.presets import load_design
+from study_lib.design.thinned_design import ThinnedDesign
+from study_lib.networks.thinned.ensemble import ThinnedEnsemble, reconstruct_thinned
+from study_lib.networks.thinned.studies import SURE, accepted_by, local_gains
+from study_lib.networks.thinned.training import train_thinned
+from study_lib.phases.conditions import view_path
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.overlap import write_view
+from study_lib.physics.measurement import Measurement
+from study_lib.physics.probe import zone_plate_probe
+from study_lib.physics.thinning import at_positions, thinned
+from study_lib.scores.frc import fourier_ring_correlation
+from study_lib.scores.scoring import scored_pixels, scores_of
 
 KINDS = ("grains", "cells", "power_law", "siemens_star")
 SEED = 1

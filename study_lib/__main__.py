@@ -1,5 +1,5 @@
 """Run ``python -m study_lib``, the same as the command ``study``."""
 
-from study_lib.cli import main
+from study_lib.cli.main import main
 
 main()

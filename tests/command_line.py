@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from study_lib.cli import main
+from study_lib.cli.main import main
 
 
 class Called(NamedTuple):

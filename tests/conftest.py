@@ -9,15 +9,15 @@ import pytest
 import torch
 from command_line import Called, exit_code
 
-from study_lib.acquisition import Acquisition, Geometry
-from study_lib.contract import save_dataset
-from study_lib.design import StudyDesign
-from study_lib.forward import exit_waves, expected_counts
-from study_lib.generation import generate_dose
-from study_lib.overlap_job import write_view
-from study_lib.paths import phase_root
-from study_lib.presets import load_design
-from study_lib.specimen import grains
+from study_lib.data.contract import save_dataset
+from study_lib.data.formats.acquisition import Acquisition, Geometry
+from study_lib.design.models import StudyDesign
+from study_lib.design.presets import load_design
+from study_lib.phases.conditions import phase_root
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.overlap import write_view
+from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.specimen import grains
 
 OBJECT_SHAPE = (40, 36)
 TINY_SETTINGS = (

@@ -4,10 +4,10 @@ import hashlib
 
 import numpy as np
 
-from study_lib.bundle import TrainedNetwork
-from study_lib.measurement import Measurement
-from study_lib.presets import load_design
-from study_lib.training_config import TrainingConfig
+from study_lib.design.presets import load_design
+from study_lib.networks.pinn.bundle import TrainedNetwork
+from study_lib.networks.pinn.config import TrainingConfig
+from study_lib.physics.measurement import Measurement
 
 SIDE = 16
 SHAPE = (40, 46)

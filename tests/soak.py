@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from killing import command, done_jobs, left_after, working_in
 
-from study_lib.digest import digest_of_run
-from study_lib.evidence import faults_of_run
+from study_lib.runs.digest import digest_of_run
+from study_lib.runs.evidence import faults_of_run
 
 MOST_KILLS = 4
 

@@ -5,12 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from study_lib.acquisition import (
-    Geometry,
-    centred_positions,
-    positions_from_centred,
-)
-from study_lib.dataset_exchange import read_dataset, write_dataset
+from study_lib.data.datasets import read_dataset, write_dataset
+from study_lib.data.formats.acquisition import Geometry, centred_positions, positions_from_centred
 from study_lib.errors import InputError
 
 

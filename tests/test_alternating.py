@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from small_training import measurement_of, true_object
 
-from study_lib.alternating import alternate
-from study_lib.denoiser_choice import LitPart, denoised_where_lit
-from study_lib.measurement import box_of
-from study_lib.residuals import pattern_residuals
-from study_lib.solver import reconstruct_measurement
-from study_lib.thinning import at_positions
+from study_lib.physics.measurement import box_of
+from study_lib.physics.residuals import pattern_residuals
+from study_lib.physics.thinning import at_positions
+from study_lib.solvers.alternating import alternate
+from study_lib.solvers.denoiser_choice import LitPart, denoised_where_lit
+from study_lib.solvers.solver import reconstruct_measurement
 
 
 def phase_error(object_: np.ndarray, box: tuple[slice, slice]) -> float:

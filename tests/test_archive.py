@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hostile import Evil
 
-from study_lib.archive import NpzArchive, open_npz, read_npz
-from study_lib.archive_checks import MEMBERS_MAX, RATIO_MAX
+from study_lib.data.archive import NpzArchive, open_npz, read_npz
+from study_lib.data.archive_checks import MEMBERS_MAX, RATIO_MAX
 from study_lib.errors import InputError
 
 
@@ -85,7 +85,7 @@ def test_any_byte_order_and_memory_order_is_read_as_numpy_reads_it(dtype, order,
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_slabs_are_the_array_in_parts(order, tmp_path, rng, monkeypatch):
-    monkeypatch.setattr("study_lib.archive.SLAB_BYTES", 200)
+    monkeypatch.setattr("study_lib.data.archive.SLAB_BYTES", 200)
     array = np.asarray(rng.random((7, 5, 6)), order=order)
     np.savez(tmp_path / "data.npz", a=array)
 
@@ -365,7 +365,7 @@ def tell():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     print("peak", line.split()[1])
 atexit.register(tell)
-from study_lib.cli import main
+from study_lib.cli.main import main
 main()
 """
 

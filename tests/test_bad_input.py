@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib.archive import read_npz
+from study_lib.data.archive import read_npz
 
 COUNT, SIDE = 9, 16
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import base_reconstruction
-from study_lib.base_check import checked
-from study_lib.base_data import fixed_gauge, r_factor, with_scaled_probe
-from study_lib.base_reconstruction import reconstructed, starting_probe
-from study_lib.dataset_exchange import read_dataset, write_dataset
+from study_lib.data.datasets import read_dataset, write_dataset
+from study_lib.data.formats.raw_scan import ReadChoices
+from study_lib.data.formats.tike import read_tike
 from study_lib.errors import InputError
-from study_lib.raw_scan import ReadChoices
-from study_lib.tike import read_tike
+from study_lib.phases import base_reconstruction
+from study_lib.phases.base_check import checked
+from study_lib.phases.base_data import fixed_gauge, r_factor, with_scaled_probe
+from study_lib.phases.base_reconstruction import reconstructed, starting_probe
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ import torch
 from hostile import Evil
 from small_training import config_of, fingerprint, measurement_of
 
-from study_lib.bundle import load_bundle, save_bundle
 from study_lib.errors import InputError
-from study_lib.inference import reconstruct
-from study_lib.measurement import Measurement
-from study_lib.training import train
+from study_lib.networks.pinn.bundle import load_bundle, save_bundle
+from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.training import train
+from study_lib.physics.measurement import Measurement
 
 
 def trained_on(measurement: Measurement, **changes):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hostile import Evil
 
-from study_lib.checkpoints import (
+from study_lib.errors import InputError, StudyError
+from study_lib.networks.checkpoints import (
     LAST,
     PREVIOUS,
     CheckpointFolder,
@@ -16,7 +17,6 @@ from study_lib.checkpoints import (
     read_checkpoint,
     remove_checkpoints,
 )
-from study_lib.errors import InputError, StudyError
 
 ORIGIN = {"learning_rate": 1e-3, "measurement": "a" * 64}
 MACHINE = {"threads": 1}

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib.cleaning import acquisition_of
+from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.raw_scan import RawScan, ReadChoices, pair_by_index
 from study_lib.errors import InputError
-from study_lib.raw_scan import RawScan, ReadChoices, pair_by_index
 
 FILE = Path("scan.cxi")
 POSITIONS = np.arange(12.0).reshape(6, 2)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib.contract import save_dataset
+from study_lib.data.contract import save_dataset
+from study_lib.design.presets import load_design
 from study_lib.files import write_json
-from study_lib.paths import comparison_folder
-from study_lib.presets import load_design
-from study_lib.runs import create_run
+from study_lib.phases.conditions import comparison_folder
+from study_lib.runs.run import create_run
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_validate_compares_two_splits(patterns_npz, study):
 def test_help_starts_without_torch():
     code = (
         "import sys; sys.argv = ['study', '--help']\n"
-        "from study_lib.cli import main\n"
+        "from study_lib.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'papermill' not in sys.modules"
@@ -282,7 +282,9 @@ def test_no_command_is_one_line(study):
 def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
     changed, message, monkeypatch, tmp_path, study
 ):
-    monkeypatch.setattr("study_lib.runner.execute_notebook", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(
+        "study_lib.runs.notebook.execute_notebook", lambda *_: pytest.fail("started")
+    )
     design = load_design("smoke")
     create_run(tmp_path / "run", design.model_copy(update={"views": design.views[:1]}))
     values = {"run_folder": "run", "dose": "1.0e+4", "view": "baseline"} | changed
@@ -305,7 +307,9 @@ def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
 def test_no_notebook_is_started_to_look_at_what_was_not_compared(
     compared, message, monkeypatch, tmp_path, study
 ):
-    monkeypatch.setattr("study_lib.runner.execute_notebook", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(
+        "study_lib.runs.notebook.execute_notebook", lambda *_: pytest.fail("started")
+    )
     run = create_run(tmp_path / "run", load_design("smoke"))
     if compared:
         folder = comparison_folder(run.root("G"), 1e4, "dense", "test")
@@ -337,7 +341,9 @@ def test_a_notebook_is_started_where_its_run_has_what_it_needs(
 ):
     """The design makes its run, a lesson needs none, and a whole number is a dose."""
     started = []
-    monkeypatch.setattr("study_lib.runner.execute_notebook", lambda name, *_: started.append(name))
+    monkeypatch.setattr(
+        "study_lib.runs.notebook.execute_notebook", lambda name, *_: started.append(name)
+    )
     create_run(tmp_path / "run", load_design("smoke"))
     given = [part for value in values for part in ("-p", value)]
 
@@ -350,7 +356,7 @@ def test_memory_that_runs_out_is_said_in_one_line(monkeypatch, study):
     def exhausted(*_, **__):
         raise MemoryError("8 GiB")
 
-    monkeypatch.setattr("study_lib.presets.load_design", exhausted)
+    monkeypatch.setattr("study_lib.design.presets.load_design", exhausted)
 
     code, _, error = study("design", "--preset", "smoke")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from study_lib import cluster
-from study_lib.cluster import PROFILES, cancel, live_jobs, profile_folder, run_tag
 from study_lib.errors import InputError, StudyError
+from study_lib.runs import cluster
+from study_lib.runs.cluster import PROFILES, cancel, live_jobs, profile_folder, run_tag
 
 
 def put_on_path(folder: Path, monkeypatch, **programs: str) -> None:

@@ -14,29 +14,23 @@ import pytest
 import torch
 from scipy.ndimage import fourier_shift
 
-from study_lib import arms, native_backend, ptychi_engine, solver
-from study_lib.archive import read_npz
-from study_lib.arms import ARMS, ArmRequest, ArmResult, arms_of
-from study_lib.bundle import BUNDLE, load_bundle
-from study_lib.comparison import (
-    compare_view,
-    require_same_patterns,
-    view_overlap,
-)
-from study_lib.comparison_limit import limit_of, limit_row
-from study_lib.contract import load_dataset, save_dataset
-from study_lib.dataset_exchange import load_measurement
-from study_lib.design import SPLITS, StudyDesign
+from study_lib.data.archive import read_npz
+from study_lib.data.contract import load_dataset, save_dataset
+from study_lib.data.datasets import load_measurement
+from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError, StudyError
-from study_lib.figures import colours_of
-from study_lib.figures_comparison import condition_figure
+from study_lib.figures.common import colours_of
+from study_lib.figures.results import condition_figure
 from study_lib.files import sha256_of
-from study_lib.generation import generate_dose
-from study_lib.measurement import Measurement
-from study_lib.metric_table import METRICS, SCORES, metric_facts
-from study_lib.metrics import ms_ssim_scales
-from study_lib.overlap_job import write_view
-from study_lib.paths import (
+from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
+from study_lib.networks.thinned.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.overlap.views import selection_of
+from study_lib.phases import arms, native_backend
+from study_lib.phases.arms import ARMS, ArmRequest, ArmResult, arms_of
+from study_lib.phases.compare import compare_view, require_same_patterns, view_overlap
+from study_lib.phases.comparison_limit import limit_of, limit_row
+from study_lib.phases.conditions import (
     comparison_folder,
     phase_root,
     summary_files,
@@ -44,17 +38,21 @@ from study_lib.paths import (
     training_folder,
     view_path,
 )
-from study_lib.presets import load_design
-from study_lib.reconstruction_job import reconstruct_view
-from study_lib.reconstruction_jobs import RESULT, arm_folder
-from study_lib.registration import without_mean
-from study_lib.ring_correlation import fourier_ring_correlation, ring_sums, window_of
-from study_lib.scoring import scored_pixels
-from study_lib.summary import write_summary
-from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
-from study_lib.thinned_job import train_thinned_view
-from study_lib.training_job import train_view
-from study_lib.views import selection_of
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.overlap import write_view
+from study_lib.phases.reconstruct import reconstruct_view
+from study_lib.phases.reconstruction_jobs import RESULT, arm_folder
+from study_lib.phases.summary import write_summary
+from study_lib.phases.train import train_view
+from study_lib.phases.train_thinned import train_thinned_view
+from study_lib.physics.measurement import Measurement
+from study_lib.scores.frc import fourier_ring_correlation, ring_sums, window_of
+from study_lib.scores.metric_table import METRICS, SCORES, metric_facts
+from study_lib.scores.metrics import ms_ssim_scales
+from study_lib.scores.registration import without_mean
+from study_lib.scores.scoring import scored_pixels
+from study_lib.solvers import ptychi as ptychi_engine
+from study_lib.solvers import solver
 
 pytestmark = pytest.mark.slow
 

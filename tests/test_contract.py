@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.contract import (
+from study_lib.data.contract import (
     check_arrays,
     load_dataset,
     load_object,
@@ -15,11 +15,11 @@ from study_lib.contract import (
     validate_file,
     validate_splits,
 )
-from study_lib.contract_metadata import DETECTOR_SETTINGS
+from study_lib.data.contract_metadata import DETECTOR_SETTINGS
+from study_lib.data.facts import facts_of_array
+from study_lib.design.scene_design import DetectorDesign
 from study_lib.errors import InputError
-from study_lib.facts import facts_of_array
-from study_lib.forward import corners_of, patches_at
-from study_lib.scene_design import DetectorDesign
+from study_lib.physics.forward import corners_of, patches_at
 
 COUNT, SIDE, OBJECT_SHAPE = 6, 8, (30, 26)
 
@@ -436,9 +436,9 @@ def test_a_file_is_validated_without_reading_it_into_memory_at_once(tmp_path, mo
     arrays = good_arrays() | with_value("diffraction", (4, 2, 2), np.nan)
     np.savez(tmp_path / "data.npz", **arrays)
     whole = validate_file(tmp_path / "data.npz")
-    monkeypatch.setattr("study_lib.archive.SLAB_BYTES", 300)
-    monkeypatch.setattr("study_lib.facts.SLAB_BYTES", 300)
-    monkeypatch.setattr("study_lib.facts.KEPT_BYTES", 300)
+    monkeypatch.setattr("study_lib.data.archive.SLAB_BYTES", 300)
+    monkeypatch.setattr("study_lib.data.facts.SLAB_BYTES", 300)
+    monkeypatch.setattr("study_lib.data.facts.KEPT_BYTES", 300)
 
     in_slabs = validate_file(tmp_path / "data.npz")
 

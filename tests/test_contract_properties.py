@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study_lib.contract import check_arrays, load_dataset, save_dataset, validate_file
+from study_lib.data.contract import check_arrays, load_dataset, save_dataset, validate_file
 from study_lib.errors import InputError
 
 Arrays = dict[str, np.ndarray]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from study_lib.count_statistics import count_statistics
 from study_lib.errors import InputError
+from study_lib.physics.count_statistics import count_statistics
 
 PATTERN = np.arange(64, dtype=np.float32).reshape(8, 8)
 SCATTERED = PATTERN < 20

@@ -6,9 +6,17 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib.cxi import DETECTOR, ENTRY, EXTENSION, SOURCE, TRANSLATION, read_cxi, write_cxi
+from study_lib.data.formats.cxi import (
+    DETECTOR,
+    ENTRY,
+    EXTENSION,
+    SOURCE,
+    TRANSLATION,
+    read_cxi,
+    write_cxi,
+)
+from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
-from study_lib.raw_scan import ReadChoices
 
 
 @pytest.fixture

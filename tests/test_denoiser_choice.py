@@ -5,7 +5,11 @@ import pytest
 from scipy.stats import poisson
 from small_training import measurement_of, true_object
 
-from study_lib.denoiser_choice import (
+from study_lib.networks.thinned.inputs import choose, thinned_input
+from study_lib.physics.forward import exit_waves, expected_counts, illumination
+from study_lib.physics.measurement import box_of
+from study_lib.physics.thinning import thinned
+from study_lib.solvers.denoiser_choice import (
     NONE,
     DenoiserChoice,
     LitPart,
@@ -15,11 +19,7 @@ from study_lib.denoiser_choice import (
     light_of,
     likelihood_judge,
 )
-from study_lib.forward import exit_waves, expected_counts, illumination
-from study_lib.measurement import box_of
-from study_lib.solver import reconstruct_measurement
-from study_lib.thinned_input import choose, thinned_input
-from study_lib.thinning import thinned
+from study_lib.solvers.solver import reconstruct_measurement
 
 PATTERNS = 400
 
@@ -135,7 +135,7 @@ def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(m
         passes.append(arguments)
         return illumination(*arguments)
 
-    monkeypatch.setattr("study_lib.denoiser_choice.illumination", counted)
+    monkeypatch.setattr("study_lib.solvers.denoiser_choice.illumination", counted)
 
     choices = choose(solved, part, held_out)
     assert len(passes) == 1

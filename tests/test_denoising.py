@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.denoising import FAMILIES, denoised, noise_level, slow_phasor
+from study_lib.solvers.denoising import FAMILIES, denoised, noise_level, slow_phasor
 
 NOISE = 0.1
 every_family = pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -8,15 +8,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from study_lib.design import BaseData, ViewDesign
-from study_lib.errors import InputError
-from study_lib.presets import (
+from study_lib.design.models import BaseData, ViewDesign
+from study_lib.design.presets import (
     PRESET_FOLDER,
     load_design,
     parse_assignments,
     parse_design,
     preset_names,
 )
+from study_lib.errors import InputError
 
 VIEWS = {
     "sparse": "{name: sparse, gridsize: 2, target_overlap: 0.8}",

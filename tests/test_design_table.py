@@ -8,14 +8,14 @@ import pytest
 from command_line import exit_code
 from jsonschema import ValidationError, validate
 
-from study_lib.contract import load_dataset
-from study_lib.design import StudyDesign
-from study_lib.design_table import derived_matrix, table_text
-from study_lib.generation import generate_dose
-from study_lib.paths import dataset_path, view_path
-from study_lib.plan import plan_jobs
-from study_lib.presets import load_design
-from study_lib.scene import scene_of
+from study_lib.data.contract import load_dataset
+from study_lib.design.models import StudyDesign
+from study_lib.design.presets import load_design
+from study_lib.phases.conditions import dataset_path, view_path
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.scene import scene_of
+from study_lib.runs.forecast import derived_matrix, table_text
+from study_lib.runs.plan import plan_jobs
 
 
 def derived(design: StudyDesign):
@@ -131,7 +131,7 @@ def test_the_schema_accepts_every_preset_and_refuses_a_misspelling(capsys):
 def test_the_command_line_answers_without_torch():
     code = (
         "import sys; sys.argv = ['study', 'design', '--preset', 'fly64']\n"
-        "from study_lib.cli import main\n"
+        "from study_lib.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules"
     )

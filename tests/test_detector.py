@@ -6,21 +6,21 @@ import torch
 from scipy.special import xlogy
 from scipy.stats import chisquare, poisson
 
-from study_lib import ptychi_engine
-from study_lib.contract import load_dataset, validate_file
-from study_lib.dataset_exchange import load_measurement
-from study_lib.design import SPLITS
-from study_lib.detector import bad_pixel_mask, count_photons
-from study_lib.forward import exit_waves, expected_counts, probes_at
-from study_lib.generation import generate_dose
-from study_lib.losses import half_deviance
-from study_lib.overlap_job import write_view
-from study_lib.paths import dataset_path, view_path
-from study_lib.photons import photon_budget
-from study_lib.presets import load_design
-from study_lib.training import train
-from study_lib.training_config import training_config
-from study_lib.training_data import GroupTensors, uniform_object_loss
+from study_lib.data.contract import load_dataset, validate_file
+from study_lib.data.datasets import load_measurement
+from study_lib.design.models import SPLITS
+from study_lib.design.presets import load_design
+from study_lib.networks.pinn.config import training_config
+from study_lib.networks.pinn.training import train
+from study_lib.networks.pinn.training_data import GroupTensors, uniform_object_loss
+from study_lib.phases.conditions import dataset_path, view_path
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.overlap import write_view
+from study_lib.physics.detector import bad_pixel_mask, count_photons
+from study_lib.physics.forward import exit_waves, expected_counts, probes_at
+from study_lib.physics.likelihood import half_deviance
+from study_lib.physics.photons import photon_budget
+from study_lib.solvers import ptychi as ptychi_engine
 
 DOSE = 1e4
 

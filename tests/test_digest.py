@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.archive import read_npz
+from study_lib.data.archive import read_npz
 from study_lib.files import read_json, write_csv, write_json, write_npz
-from study_lib.paths import comparison_folder, dataset_path, reconstruction_folder, training_folder
-from study_lib.plan import plan_jobs
-from study_lib.runs import create_run
+from study_lib.phases.conditions import (
+    comparison_folder,
+    dataset_path,
+    reconstruction_folder,
+    training_folder,
+)
+from study_lib.runs.plan import plan_jobs
+from study_lib.runs.run import create_run
 
 CONDITION = (1e4, "baseline", "test")
 ROW = {

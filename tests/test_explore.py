@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from study_lib.archive import NpzArchive
-from study_lib.dataset_exchange import load_measurement, pattern_count
+from study_lib.data.archive import NpzArchive
+from study_lib.data.datasets import load_measurement, pattern_count
 from study_lib.errors import InputError
-from study_lib.explore import Explorer, phase_along
 from study_lib.files import write_json, write_npz
-from study_lib.measurement import Measurement
-from study_lib.paths import comparison_folder, dataset_path, view_path
-from study_lib.runs import Run
+from study_lib.lab.explorer import Explorer, phase_along
+from study_lib.phases.conditions import comparison_folder, dataset_path, view_path
+from study_lib.physics.measurement import Measurement
+from study_lib.runs.run import Run
 
 CONDITION = (10000.0, "baseline", "test")
 SHAPE = (12, 20)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from study_lib.figures_lessons import (
+from study_lib.figures.lessons import (
     correlations_by_chance,
     patterns,
     phases,

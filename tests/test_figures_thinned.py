@@ -4,9 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from study_lib.arms import ArmResult
-from study_lib.comparison import spread_of
-from study_lib.figures_thinned import (
+from study_lib.figures.figures_thinned import (
     binned_spread,
     gains_by_position,
     likelihood_gains,
@@ -14,6 +12,8 @@ from study_lib.figures_thinned import (
     trust_panels,
     validation_gains,
 )
+from study_lib.phases.arms import ArmResult
+from study_lib.phases.compare import spread_of
 
 SHAPE = (40, 60)
 CROP = (slice(2, 38), slice(3, 57))

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import base_check, cli_files, formats
-from study_lib.base_data import with_scaled_probe
-from study_lib.contract import check_arrays, load_dataset
-from study_lib.dataset_exchange import read_dataset, write_dataset
+from study_lib.cli import files as cli_files
+from study_lib.data.contract import check_arrays, load_dataset
+from study_lib.data.datasets import read_dataset, write_dataset
+from study_lib.data.formats import registry as formats
+from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.forward import exit_waves, expected_counts
-from study_lib.raw_scan import ReadChoices
+from study_lib.phases import base_check
+from study_lib.phases.base_data import with_scaled_probe
+from study_lib.physics.forward import exit_waves, expected_counts
 
 FILES = {
     "ptychopinn": "scan.npz",

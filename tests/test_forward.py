@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.forward import (
+from study_lib.physics.forward import (
     add_patches,
     corners_of,
     exit_waves,
@@ -14,7 +14,7 @@ from study_lib.forward import (
     patches_at,
     probes_at,
 )
-from study_lib.fourier import shift
+from study_lib.physics.fourier import shift
 
 SIDE = 16
 
@@ -132,8 +132,8 @@ def test_light_is_summed_some_patches_at_a_time_and_to_the_same_bits(
         made.append(probes_at(*arguments))
         return made[-1]
 
-    monkeypatch.setattr("study_lib.forward.SUMMED_PIXELS", 2 * SIDE**2 + 1)
-    monkeypatch.setattr("study_lib.forward.probes_at", watched)
+    monkeypatch.setattr("study_lib.physics.forward.SUMMED_PIXELS", 2 * SIDE**2 + 1)
+    monkeypatch.setattr("study_lib.physics.forward.probes_at", watched)
     in_parts = illumination(probe, positions_px, (40, 36))
 
     assert max(map(len, made)) == 2 < len(positions_px)
@@ -141,7 +141,7 @@ def test_light_is_summed_some_patches_at_a_time_and_to_the_same_bits(
 
 
 def test_a_patch_outside_is_named_by_its_place_in_the_whole_scan(probe, monkeypatch):
-    monkeypatch.setattr("study_lib.forward.SUMMED_PIXELS", SIDE**2)
+    monkeypatch.setattr("study_lib.physics.forward.SUMMED_PIXELS", SIDE**2)
     positions_px = torch.tensor([(8.0, 8.0), (32.0, 28.0), (33.0, 8.0)]).double()
 
     with pytest.raises(ValueError, match="scan position 2 of 3 leaves the object"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import fourier_shift
 
-from study_lib.fourier import (
+from study_lib.physics.fourier import (
     centring_wave,
     fourier,
     inverse_fourier,

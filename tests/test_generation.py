@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import fourier_shift
 
-from study_lib import generation, scene, seeding
-from study_lib.contract import load_dataset, validate_file
-from study_lib.design import SPLITS
+from study_lib import seeding
+from study_lib.data.contract import load_dataset, validate_file
+from study_lib.design.models import SPLITS
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
-from study_lib.generation import Stages, canonicalise, generate_dose
-from study_lib.paths import dataset_path
-from study_lib.runs import base_data
-from study_lib.scene import scene_of
-from study_lib.simulation import expected_patterns, simulate
+from study_lib.phases import dataset as generation
+from study_lib.phases import scene
+from study_lib.phases.conditions import dataset_path
+from study_lib.phases.dataset import Stages, canonicalise, generate_dose
+from study_lib.phases.scene import scene_of
+from study_lib.physics.simulation import expected_patterns, simulate
+from study_lib.runs.run import base_data
 
 DOSE = 1e4
 

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib import hdf5_files
-from study_lib.cxi import DETECTOR, SOURCE, TRANSLATION, write_cxi
+from study_lib.data import hdf5 as hdf5_files
+from study_lib.data.formats.cxi import DETECTOR, SOURCE, TRANSLATION, write_cxi
+from study_lib.data.hdf5 import is_hdf5, new_hdf5, open_hdf5
 from study_lib.errors import InputError
-from study_lib.hdf5_files import is_hdf5, new_hdf5, open_hdf5
 
 DATA = f"{DETECTOR}/data"
 

@@ -15,14 +15,14 @@ from small_training import (
     true_object,
 )
 
-from study_lib.bundle import TrainedNetwork
 from study_lib.errors import InputError
-from study_lib.history import History
-from study_lib.inference import reconstruct
-from study_lib.measurement import Measurement
-from study_lib.network import PtychoPinn
-from study_lib.network_input import StandardisedAmplitudes
-from study_lib.training import train
+from study_lib.networks.pinn.bundle import TrainedNetwork
+from study_lib.networks.pinn.history import History
+from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.network import PtychoPinn
+from study_lib.networks.pinn.network_input import StandardisedAmplitudes
+from study_lib.networks.pinn.training import train
+from study_lib.physics.measurement import Measurement
 
 NOTHING = History((), 0.0, 0, stopped_early=False)
 

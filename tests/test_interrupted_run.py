@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from killing import children_of, command, done_jobs, left_after
 
-from study_lib.digest import digest_of_run
-from study_lib.evidence import faults_of_run
+from study_lib.runs.digest import digest_of_run
+from study_lib.runs.evidence import faults_of_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 

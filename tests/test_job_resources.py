@@ -4,17 +4,17 @@ import json
 
 import pytest
 
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.job_costs import job_costs
-from study_lib.job_resources import (
+from study_lib.runs.job_resources import (
     RESOURCES_FILE,
     JobResources,
     read_resources,
     resources_of,
     write_resources,
 )
-from study_lib.plan import plan_jobs
-from study_lib.presets import load_design
+from study_lib.runs.plan import plan_jobs
+from study_lib.runs.resources import job_costs
 
 # Largest kernel [MiB] and longest time [s] of each kind of job in a run of the preset laptop with
 # two jobs at a time on two cores.

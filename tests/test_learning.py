@@ -6,9 +6,9 @@
 import pytest
 
 from benchmarks.training import ONE_CORE, measured, phase_correlation
-from study_lib.inference import reconstruct
-from study_lib.training import train
-from study_lib.training_config import training_config
+from study_lib.networks.pinn.config import training_config
+from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.training import train
 
 
 @pytest.mark.slow

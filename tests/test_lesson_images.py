@@ -3,18 +3,8 @@
 import numpy as np
 import pytest
 
-from study_lib.lesson_images import (
-    blurred,
-    crossings,
-    mean_frc,
-    noisy_pairs,
-    thresholds,
-)
-from study_lib.ring_correlation import (
-    FourierRingCorrelation,
-    fourier_ring_correlation,
-    ring_sums,
-)
+from study_lib.lab.lessons import blurred, crossings, mean_frc, noisy_pairs, thresholds
+from study_lib.scores.frc import FourierRingCorrelation, fourier_ring_correlation, ring_sums
 
 SHAPE = (64, 48)
 MASK = np.ones(SHAPE, bool)

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from study_lib import live
+from study_lib.design.presets import load_design
 from study_lib.files import write_json
-from study_lib.live import losses_by_job, losses_in, watch
-from study_lib.plan import plan_jobs
-from study_lib.presets import load_design
-from study_lib.runs import create_run
+from study_lib.lab import watch as live
+from study_lib.lab.watch import losses_by_job, losses_in, watch
+from study_lib.runs.plan import plan_jobs
+from study_lib.runs.run import create_run
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import poisson
 
-from study_lib.losses import (
+from study_lib.physics.likelihood import (
     amplitude_error,
     group_expected_counts,
     half_deviance,

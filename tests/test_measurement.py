@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_lib.forward import corners_of
-from study_lib.measurement import Measurement, box_of
+from study_lib.physics.forward import corners_of
+from study_lib.physics.measurement import Measurement, box_of
 
 SIDE = 16
 PLACES = st.integers(4 * SIDE, 40 * SIDE).map(lambda quarters: quarters / 4)

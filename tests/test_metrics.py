@@ -7,9 +7,15 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from study_lib.alignment import align
-from study_lib.metric_table import SCORES
-from study_lib.metrics import (
+from study_lib.scores.alignment import align
+from study_lib.scores.frc import (
+    FourierRingCorrelation,
+    fourier_ring_correlation,
+    frc_crossing,
+    half_bit_threshold,
+)
+from study_lib.scores.metric_table import SCORES
+from study_lib.scores.metrics import (
     MS_SSIM_WEIGHTS,
     complex_nrmse,
     mae,
@@ -20,14 +26,8 @@ from study_lib.metrics import (
     score,
     ssim,
 )
-from study_lib.registration import shifted
-from study_lib.ring_correlation import (
-    FourierRingCorrelation,
-    fourier_ring_correlation,
-    frc_crossing,
-    half_bit_threshold,
-)
-from study_lib.torchvision_operators import import_torchvision
+from study_lib.scores.registration import shifted
+from study_lib.solvers.torchvision_operators import import_torchvision
 
 SHAPE = (112, 100)
 MARGIN_PX = 16

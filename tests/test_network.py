@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from study_lib.network import PtychoPinn
-from study_lib.network_input import StandardisedAmplitudes
+from study_lib.networks.pinn.network import PtychoPinn
+from study_lib.networks.pinn.network_input import StandardisedAmplitudes
 
 SIDE = 16
 

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.forward import expected_counts
-from study_lib.network_input import BackPropagation, NetworkInput, StandardisedAmplitudes
-from study_lib.networks import NETWORKS, NetworkShape, build_network
+from study_lib.networks.pinn.network_input import (
+    BackPropagation,
+    NetworkInput,
+    StandardisedAmplitudes,
+)
+from study_lib.networks.registry import NETWORKS, NetworkShape, build_network
+from study_lib.physics.forward import expected_counts
 
 SIDE = 32
 

@@ -6,8 +6,8 @@ import torch
 from small_training import measurement_of, true_object
 from test_thinned_training import DESIGN
 
-from study_lib.measurement import box_of
-from study_lib.network_studies import (
+from study_lib.networks.thinned.inputs import MAPS, thinned_input
+from study_lib.networks.thinned.studies import (
     WITHOUT,
     Part,
     ablated,
@@ -18,8 +18,8 @@ from study_lib.network_studies import (
     trust_map,
     without_alternation,
 )
-from study_lib.thinned_input import MAPS, thinned_input
-from study_lib.thinned_training import train_thinned
+from study_lib.networks.thinned.training import train_thinned
+from study_lib.physics.measurement import box_of
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +110,7 @@ def test_trust_is_shared_out_in_every_pixel(ensemble, shown):
 
 def test_held_out_counts_refuse_what_a_network_invents(measurement, ensemble, monkeypatch):
     """Structure that is not there makes the counts that see it less likely, and only those."""
-    from study_lib import network_studies as studies
+    from study_lib.networks.thinned import studies
 
     invented = np.zeros(measurement.object_shape, np.complex64)
     invented[12:20, 12:20] = 0.3

@@ -15,16 +15,16 @@ import nbformat
 import pytest
 from jupyter_core.utils import run_sync
 
-from study_lib.engine import run_plan
+from study_lib.design.presets import load_design
 from study_lib.errors import StudyError
 from study_lib.files import read_json, write_json
-from study_lib.kernels import SharedKernel
-from study_lib.notebook_outputs import KEPT_BYTES, KEPT_MESSAGES
-from study_lib.plan import PLAN_FILE, PlannedJob, plan_content, plan_jobs
-from study_lib.presets import load_design
-from study_lib.private_values import exposed_values
-from study_lib.runner import run_jobs
-from study_lib.runs import create_run
+from study_lib.runs.engine import run_plan
+from study_lib.runs.kernels import SharedKernel
+from study_lib.runs.notebook import run_jobs
+from study_lib.runs.notebook_outputs import KEPT_BYTES, KEPT_MESSAGES
+from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content, plan_jobs
+from study_lib.runs.private_values import exposed_values
+from study_lib.runs.run import create_run
 
 pytestmark = pytest.mark.slow
 FIGURE = "from IPython.display import Image, display; display(Image(data=b'x', format='png'))"
@@ -50,7 +50,7 @@ def job_that_runs(tmp_path, monkeypatch):
             "language": "python",
         }
         nbformat.write(notebook, place / "00_design.ipynb")
-        monkeypatch.setattr("study_lib.runner.NOTEBOOK_FOLDER", place)
+        monkeypatch.setattr("study_lib.runs.notebook.NOTEBOOK_FOLDER", place)
         (design_job,) = (job for job in plan_jobs(run.design) if job.notebook == "00_design")
         job = replace(design_job, after=(), outputs=(), metrics={}, figures=0)
         write_json(run.folder / PLAN_FILE, plan_content([job]))
@@ -257,7 +257,7 @@ def test_a_truth_value_is_no_number(tmp_path, study):
 def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
     """A job of a run has failed then; a single notebook was a wrong call."""
     folder, job = job_that_runs("1")
-    monkeypatch.setattr("study_lib.kernels.KERNEL", "no-such-kernel")
+    monkeypatch.setattr("study_lib.runs.kernels.KERNEL", "no-such-kernel")
     words = ("-p", "run_folder=r", "-p", "preset=smoke", "-p", "base_npz=null")
 
     for code, called in (

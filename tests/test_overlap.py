@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from study_lib import overlap
 from study_lib.errors import InputError
-from study_lib.overlap import (
+from study_lib.overlap import metrics as overlap
+from study_lib.overlap.metrics import (
     disc_overlap,
     group_overlap,
     group_to_group_overlap,

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from study_lib.design.notebooks import parameters_of
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.notebook_parameters import parameters_of
-from study_lib.parameter_files import parameter_files, write_parameter_files
-from study_lib.plan import plan_jobs
-from study_lib.presets import load_design
+from study_lib.runs.parameter_files import parameter_files, write_parameter_files
+from study_lib.runs.plan import plan_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = ROOT / "parameters"

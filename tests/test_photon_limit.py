@@ -6,11 +6,11 @@ import torch
 from scipy.optimize import minimize
 
 from study_lib.errors import StudyError
-from study_lib.fisher import FisherInformation, solve
-from study_lib.forward import illumination
-from study_lib.phase_spectra import ring_power
-from study_lib.photon_limit import alignment_directions, photon_limit, without
-from study_lib.ring_correlation import fourier_ring_correlation, ring_sums, window_of
+from study_lib.physics.forward import illumination
+from study_lib.scores.fisher import FisherInformation, solve
+from study_lib.scores.frc import fourier_ring_correlation, ring_sums, window_of
+from study_lib.scores.phase_spectra import ring_power
+from study_lib.scores.photon_limit import alignment_directions, photon_limit, without
 
 pytestmark = pytest.mark.slow
 

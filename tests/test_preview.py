@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from study_lib.preview import evenness, photons_per_pixel, sample_patterns
-from study_lib.scan import SCANS
-from study_lib.scene import scene_of
+from study_lib.lab.preview import evenness, photons_per_pixel, sample_patterns
+from study_lib.phases.scene import scene_of
+from study_lib.physics.scan import SCANS
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,13 @@ import pytest
 import torch
 
 from study_lib.errors import InputError
-from study_lib.fourier import fourier
-from study_lib.probe import central_window, probe_diameter_px, probe_fwhm_px, zone_plate_probe
+from study_lib.physics.fourier import fourier
+from study_lib.physics.probe import (
+    central_window,
+    probe_diameter_px,
+    probe_fwhm_px,
+    zone_plate_probe,
+)
 
 SIDE = 128
 APERTURE = 0.2

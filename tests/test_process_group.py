@@ -11,15 +11,15 @@ import pytest
 import torch
 from small_training import config_of, measurement_of
 
-from study_lib.process_group import ProcessGroup
-from study_lib.training import train
+from study_lib.networks.pinn.training import train
+from study_lib.networks.process_group import ProcessGroup
 
 TRAINING = """
 import json, os, sys
 from pathlib import Path
 import torch
 from small_training import config_of, fingerprint, measurement_of
-from study_lib.training import train
+from study_lib.networks.pinn.training import train
 
 measurement = measurement_of(gridsize=2, step_px=8.0)
 config = config_of(measurement, epochs=6, batch_size=3)

@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from study_lib import processes
-from study_lib.processes import INTERRUPTED, PARENT, THREADS, memory_bytes
+from study_lib import system as processes
+from study_lib.system import INTERRUPTED, PARENT, THREADS, memory_bytes
 
 ASK = """
 import signal
-from study_lib.processes import end_with_parent
+from study_lib.system import end_with_parent
 end_with_parent(signal.SIGTERM)
 print("goes on")
 """
 COUNT = """
-from study_lib.processes import use_threads
+from study_lib.system import use_threads
 use_threads(1)
 import torch
 print(torch.get_num_threads())

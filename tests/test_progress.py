@@ -6,17 +6,17 @@ import os
 import pytest
 from filelock import FileLock
 
-from study_lib import seal as seals
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError, StudyError
-from study_lib.evidence import faults_of_run
 from study_lib.files import merge_record, sha256_of, write_json, write_text
-from study_lib.job_lock import only_writer
-from study_lib.leftovers import leftovers_of, remove
-from study_lib.plan import plan_jobs
-from study_lib.presets import load_design
-from study_lib.progress import LOCK_FILE, is_being_run, running_jobs, states_of, status_lines
-from study_lib.runs import create_run
-from study_lib.seal import faults_of_seal, seal
+from study_lib.runs import seal as seals
+from study_lib.runs.evidence import faults_of_run
+from study_lib.runs.job_lock import only_writer
+from study_lib.runs.leftovers import leftovers_of, remove
+from study_lib.runs.plan import plan_jobs
+from study_lib.runs.progress import LOCK_FILE, is_being_run, running_jobs, states_of, status_lines
+from study_lib.runs.run import create_run
+from study_lib.runs.seal import faults_of_seal, seal
 
 
 @pytest.fixture
@@ -206,11 +206,11 @@ def test_a_seal_that_is_not_as_it_was_written_holds_nothing(run):
 
 def test_status_follows_a_run_until_nobody_runs_it(run, study, monkeypatch):
     """It prints again only what has changed."""
-    monkeypatch.setattr("study_lib.cli_runs.FOLLOW_S", 0.0)
+    monkeypatch.setattr("study_lib.cli.runs.FOLLOW_S", 0.0)
     looks = iter([True, True, True, False])
-    monkeypatch.setattr("study_lib.progress.is_being_run", lambda _: next(looks))
+    monkeypatch.setattr("study_lib.runs.progress.is_being_run", lambda _: next(looks))
     told = iter([["0 of 2"], ["0 of 2"], ["1 of 2"], ["2 of 2"]])
-    monkeypatch.setattr("study_lib.progress.status_lines", lambda *_: next(told))
+    monkeypatch.setattr("study_lib.runs.progress.status_lines", lambda *_: next(told))
 
     code, printed, _ = study("status", run.folder, "--follow")
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from skimage.registration import phase_cross_correlation
 
-from study_lib import ptychi_engine
 from study_lib.errors import InputError, StudyError
-from study_lib.forward import exit_waves, expected_counts, illumination
-from study_lib.probe import zone_plate_probe
-from study_lib.ptychi_engine import import_ptychi, reconstruct
-from study_lib.ptychi_options import ENGINES
+from study_lib.physics.forward import exit_waves, expected_counts, illumination
+from study_lib.physics.probe import zone_plate_probe
+from study_lib.solvers import ptychi as ptychi_engine
+from study_lib.solvers.ptychi import import_ptychi, reconstruct
+from study_lib.solvers.ptychi_options import ENGINES
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 32
@@ -329,7 +329,7 @@ def test_a_torchvision_whose_operators_do_not_load_is_mended(tmp_path):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(HALF_LOADED)
     code = (
-        "from study_lib.torchvision_operators import import_torchvision; import_torchvision(); "
+        "from study_lib.solvers.torchvision_operators import import_torchvision; import_torchvision(); "
         "import torchvision; print(torchvision.__file__)"
     )
 
@@ -349,7 +349,7 @@ def test_a_torchvision_whose_operators_do_not_load_is_mended(tmp_path):
 def test_import_of_ptychi_is_lazy_and_leaves_torchmetrics_whole():
     """A torchvision that half loads breaks torchmetrics, which imports it too."""
     code = (
-        "import sys; import study_lib.ptychi_engine as engine; "
+        "import sys; import study_lib.solvers.ptychi as engine; "
         "assert 'ptychi' not in sys.modules; "
         "assert engine.import_ptychi() is engine.import_ptychi(); "
         "import torchmetrics.image; print(torchmetrics.image.PeakSignalNoiseRatio.__name__)"

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import ptychi_engine
+from study_lib.data.formats.ptychi import read_ptychi, write_ptychi
+from study_lib.data.formats.raw_scan import ReadChoices
+from study_lib.data.hdf5 import Hdf5Reader
 from study_lib.errors import InputError
-from study_lib.forward import exit_waves, expected_counts
-from study_lib.hdf5_files import Hdf5Reader
-from study_lib.ptychi_hdf5 import read_ptychi, write_ptychi
-from study_lib.raw_scan import ReadChoices
+from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.solvers import ptychi as ptychi_engine
 
 
 def predicted_by_ptychi(patterns, parameters):

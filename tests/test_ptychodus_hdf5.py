@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
+from study_lib.data.formats.ptychodus import patterns_path, read_ptychodus, write_ptychodus
+from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
-from study_lib.ptychodus_hdf5 import patterns_path, read_ptychodus, write_ptychodus
-from study_lib.raw_scan import ReadChoices
 
 
 @pytest.fixture

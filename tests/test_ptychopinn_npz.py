@@ -5,10 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from study_lib.base_data import with_scaled_probe
+from study_lib.data.formats.ptychopinn import (
+    read_ptychopinn,
+    write_ptychopinn,
+    write_ptychopinn_counts,
+)
+from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
-from study_lib.ptychopinn_npz import read_ptychopinn, write_ptychopinn, write_ptychopinn_counts
-from study_lib.raw_scan import ReadChoices
+from study_lib.phases.base_data import with_scaled_probe
 
 COUNTS = {"scale_contract_version": "ci_intensity_v2", "measurement_domain": "count_intensity"}
 LEGACY = {"scale_contract_version": "legacy_v1", "measurement_domain": "normalized_amplitude"}

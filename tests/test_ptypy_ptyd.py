@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib.acquisition import PLANCK_TIMES_LIGHT_EV_M
+from study_lib.data.formats.acquisition import PLANCK_TIMES_LIGHT_EV_M
+from study_lib.data.formats.ptypy import read_ptyd
+from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
-from study_lib.ptypy_ptyd import read_ptyd
-from study_lib.raw_scan import ReadChoices
 
 PIXEL_M = PLANCK_TIMES_LIGHT_EV_M / 6200 * 7.0 / (16 * 172e-6)
 

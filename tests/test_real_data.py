@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib.contract import load_dataset
+from study_lib.data.contract import load_dataset
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "siemens-star-small.npz.bz2"
 STRIP_HALF_WIDTH_PX = 28

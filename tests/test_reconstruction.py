@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import iterative, reconstruction_job
-from study_lib.archive import read_npz
-from study_lib.contract import load_dataset
-from study_lib.dataset_exchange import load_measurement
+from study_lib.data.archive import read_npz
+from study_lib.data.contract import load_dataset
+from study_lib.data.datasets import load_measurement
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
-from study_lib.forward import exit_waves, expected_counts
-from study_lib.iterative import IterativeResult, run_algorithm
-from study_lib.losses import half_deviance
-from study_lib.measurement import Measurement
-from study_lib.paths import view_path
-from study_lib.reconstruction_job import reconstruct_view, run_reconstruction_job
-from study_lib.reconstruction_jobs import RESULT, build_reconstruction_jobs
-from study_lib.residuals import pattern_residuals
-from study_lib.solver_settings import require_solvable
+from study_lib.phases import reconstruct as reconstruction_job
+from study_lib.phases.conditions import view_path
+from study_lib.phases.reconstruct import reconstruct_view, run_reconstruction_job
+from study_lib.phases.reconstruction_jobs import RESULT, build_reconstruction_jobs
+from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.likelihood import half_deviance
+from study_lib.physics.measurement import Measurement
+from study_lib.physics.residuals import pattern_residuals
+from study_lib.solvers import algorithms as iterative
+from study_lib.solvers.algorithms import IterativeResult, run_algorithm
+from study_lib.solvers.solver_settings import require_solvable
 
 DOSES = (1e3, 1e4, 1e5)
 KEY = "dose_1000/dense/test/solver"
@@ -420,7 +421,7 @@ def test_the_patterns_are_checked_once(matrix, algorithm, monkeypatch):
         checks.append(arguments)
         return require_solvable(*arguments)
 
-    for module in ("study_lib.iterative", "study_lib.solver"):
+    for module in ("study_lib.solvers.algorithms", "study_lib.solvers.solver"):
         monkeypatch.setattr(f"{module}.require_solvable", counted)
 
     run_algorithm(algorithm, measurement_of(matrix), matrix[1].iterative, seed=1)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib import records
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.records import Job, peak_memory_mib, provenance, recorded
+from study_lib.phases import records
+from study_lib.phases.records import Job, peak_memory_mib, provenance, recorded
 
 
 def job_in(folder, **values) -> Job:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib.contract import save_dataset
-from study_lib.evidence import faults_of_records, faults_of_run
+from study_lib.data.contract import save_dataset
+from study_lib.design.presets import load_design
 from study_lib.files import write_json
-from study_lib.paths import replicate_folder
-from study_lib.plan import PLAN_FILE, plan_content, plan_jobs
-from study_lib.presets import load_design
-from study_lib.runs import BASE_FILE, base_data, create_run, open_run, run_name
+from study_lib.phases.conditions import replicate_folder
+from study_lib.runs.evidence import faults_of_records, faults_of_run
+from study_lib.runs.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.runs.run import BASE_FILE, base_data, create_run, open_run, run_name
 from study_lib.seeding import generator
 
 
@@ -73,8 +73,8 @@ def test_each_replicate_is_a_run_of_its_own_with_its_design(design, tmp_path):
 
 
 def test_replicates_share_the_base_data(phase_c, tmp_path):
-    from study_lib.contract import load_dataset
-    from study_lib.paths import dataset_path
+    from study_lib.data.contract import load_dataset
+    from study_lib.phases.conditions import dataset_path
 
     arrays, metadata = load_dataset(dataset_path(phase_c, 1e4, "train"))
     base = tmp_path / "measured.npz"

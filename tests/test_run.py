@@ -15,12 +15,12 @@ import nbformat
 import numpy as np
 import pytest
 
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.evidence import faults_of_run
-from study_lib.inventory import inventory
-from study_lib.plan import plan_jobs, read_plan
-from study_lib.presets import load_design
-from study_lib.seal import SEAL_FILE, sealed_names
+from study_lib.phases.inventory import inventory
+from study_lib.runs.evidence import faults_of_run
+from study_lib.runs.plan import plan_jobs, read_plan
+from study_lib.runs.seal import SEAL_FILE, sealed_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 

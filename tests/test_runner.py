@@ -15,19 +15,20 @@ import pytest
 from filelock import FileLock
 from killing import children_of, command, left_after, working_in
 
-from study_lib import engine, runner
-from study_lib.engine import run_plan
+from study_lib.design.presets import load_design
 from study_lib.errors import DiskFullError, InputError, StudyError
-from study_lib.evidence import faults_of_run
 from study_lib.files import write_json
-from study_lib.job_evidence import check_evidence
-from study_lib.kernels import SharedKernel
-from study_lib.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
-from study_lib.presets import load_design
-from study_lib.progress import LOCK_FILE, last_event
-from study_lib.records import tell
-from study_lib.runner import execute_notebook, run_jobs
-from study_lib.runs import create_run, open_or_create
+from study_lib.phases.records import tell
+from study_lib.runs import engine
+from study_lib.runs import notebook as runner
+from study_lib.runs.engine import run_plan
+from study_lib.runs.evidence import faults_of_run
+from study_lib.runs.job_evidence import check_evidence
+from study_lib.runs.kernels import SharedKernel
+from study_lib.runs.notebook import execute_notebook, run_jobs
+from study_lib.runs.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
+from study_lib.runs.progress import LOCK_FILE, last_event
+from study_lib.runs.run import create_run, open_or_create
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def planned(run, name):
 
 
 def test_wrong_parameters_stop_before_a_kernel_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("study_lib.runner.papermill", None)
+    monkeypatch.setattr("study_lib.runs.notebook.papermill", None)
 
     with pytest.raises(InputError, match="dos: unknown name; known here: dose, run_folder"):
         execute_notebook(
@@ -203,7 +204,7 @@ from pathlib import Path
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.chdir(Path(sys.argv[1]).parent)
 JOB = (
-    "import signal, time; from study_lib.processes import end_on_terminate, end_with_parent; "
+    "import signal, time; from study_lib.system import end_on_terminate, end_with_parent; "
     "end_on_terminate(1.0); end_with_parent(signal.SIGTERM); print(1, flush=True); time.sleep(600)"
 )
 job = subprocess.Popen([sys.executable, "-c", JOB], stdout=subprocess.PIPE)

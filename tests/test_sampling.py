@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from study_lib.errors import InputError
-from study_lib.overlap import image_overlap
-from study_lib.sampling import Kept, keep_for_target, keep_share, selection_order
+from study_lib.overlap.metrics import image_overlap
+from study_lib.overlap.sampling import Kept, keep_for_target, keep_share, selection_order
 
 DIAMETER_PX = 8.0
 SELECTIONS = ("uniform", "blue_noise")

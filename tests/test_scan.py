@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import cumulative_simpson
 from scipy.spatial import cKDTree
 
-from study_lib.scan import SCANS, two_blocks
+from study_lib.physics.scan import SCANS, two_blocks
 
 BLOCKS = {"small": (10, 15), "long": (20, 38), "high": (40, 9)}
 every_kind = pytest.mark.parametrize("kind", SCANS)

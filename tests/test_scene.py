@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from study_lib.contract import load_dataset
+from study_lib.data.contract import load_dataset
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.feasibility import check_feasible
-from study_lib.presets import load_design
-from study_lib.runs import base_data
-from study_lib.scan import SCANS
-from study_lib.scene import scene_of, split_masks
-from study_lib.specimen import SPECIMENS
+from study_lib.phases.scene import scene_of, split_masks
+from study_lib.physics.scan import SCANS
+from study_lib.physics.specimen import SPECIMENS
+from study_lib.runs.feasibility import check_feasible
+from study_lib.runs.run import base_data
 
 NARROW = ("patch_size_px=16", "scan.rows=5", "scan.columns=4")
 
@@ -145,7 +145,7 @@ def test_a_base_object_too_small_for_the_scan_names_both_sizes(base_file):
 
 
 def test_an_object_too_small_is_refused_before_any_file_is_written(tmp_path, base_file):
-    from study_lib.cli import app
+    from study_lib.cli.main import app
 
     path, _ = base_file()
     with pytest.raises(InputError, match=r"lower scan\.rows"):

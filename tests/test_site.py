@@ -8,15 +8,15 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.files import hashes_of, merge_record, write_json, write_text
-from study_lib.notebook_page import notebook_page
-from study_lib.plan import plan_jobs
-from study_lib.presets import load_design
-from study_lib.records import provenance
-from study_lib.runs import create_run
-from study_lib.seal import faults_of_seal, seal
-from study_lib.site import style, write_site
+from study_lib.phases.records import provenance
+from study_lib.runs.notebook_page import notebook_page
+from study_lib.runs.plan import plan_jobs
+from study_lib.runs.report import style, write_site
+from study_lib.runs.run import create_run
+from study_lib.runs.seal import faults_of_seal, seal
 
 
 class Page(HTMLParser):

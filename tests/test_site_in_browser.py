@@ -11,8 +11,8 @@ import debian
 import nbformat
 import pytest
 
-from study_lib.notebook_page import notebook_page
-from study_lib.site import style
+from study_lib.runs.notebook_page import notebook_page
+from study_lib.runs.report import style
 
 UNPACKED = Path(__file__).resolve().parents[1] / ".browser"
 UNPACKED_BROWSER = UNPACKED.joinpath("root", "usr", "lib", "chromium", "chromium-headless-shell")

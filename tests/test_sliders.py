@@ -6,9 +6,9 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import pytest
 
-from study_lib import sliders
 from study_lib.errors import InputError
-from study_lib.sliders import Choice, are_wanted, look
+from study_lib.lab import sliders
+from study_lib.lab.sliders import Choice, are_wanted, look
 
 CHOICES = {"dose": Choice(1e4, options=(1e3, 1e4)), "index": Choice(2, highest=lambda dose: 5)}
 

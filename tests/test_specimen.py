@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, label, map_coordinates
 
-from study_lib.specimen import SPECIMENS
+from study_lib.physics.specimen import SPECIMENS
 
 VALUES: Mapping[str, Mapping[str, float]] = {
     "grains": {"grain_count": 80, "smallest_grain_px": 2.0, "largest_grain_px": 15.0},

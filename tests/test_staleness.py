@@ -8,12 +8,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from study_lib.design.presets import load_design
 from study_lib.files import hashes_of, read_json, write_json
-from study_lib.job_record import inputs_of
-from study_lib.plan import plan_jobs
-from study_lib.presets import load_design
-from study_lib.runs import create_run, run_name
-from study_lib.staleness import code_of, sources_of
+from study_lib.runs.job import inputs_of
+from study_lib.runs.plan import plan_jobs
+from study_lib.runs.run import create_run, run_name
+from study_lib.runs.staleness import code_of, sources_of
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "study_lib"
@@ -85,21 +85,21 @@ def test_nothing_is_done_twice(project):
 
 
 def test_comments_and_docstrings_repeat_nothing(project):
-    append(project, "figures_lessons", "# a remark\n")
-    append(project, "solver", "# another one\n")
-    edit(project, "solver", '"""', '"""Said differently. ')
+    append(project, "figures/lessons", "# a remark\n")
+    append(project, "solvers/solver", "# another one\n")
+    edit(project, "solvers/solver", '"""', '"""Said differently. ')
 
     assert planned(project) == {}
 
 
 def test_a_changed_figure_repeats_only_what_writes_figures(project):
-    append(project, "figures", "\nWIDTH = 3\n")
+    append(project, "figures/common", "\nWIDTH = 3\n")
 
     assert notebooks_of(planned(project)) == {"05_compare", "06_summary"}
 
 
 def test_a_changed_solver_repeats_every_job_that_uses_it_and_no_data_set(project):
-    append(project, "solver", "\nSTEP = 3\n")
+    append(project, "solvers/solver", "\nSTEP = 3\n")
 
     jobs = planned(project)
 
@@ -114,8 +114,8 @@ def test_a_module_in_a_package_counts(project):
     package.mkdir()
     (package / "__init__.py").write_text('"""A package."""\n')
     (package / "deep.py").write_text('"""A module."""\n\nVALUE = 1\n')
-    append(project, "solver", "\nfrom study_lib.inner.deep import VALUE\n")
-    code = "from study_lib.staleness import sources_of; print(*sources_of('04_reconstruct'))"
+    append(project, "solvers/solver", "\nfrom study_lib.inner.deep import VALUE\n")
+    code = "from study_lib.runs.staleness import sources_of; print(*sources_of('04_reconstruct'))"
 
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -182,4 +182,4 @@ def test_every_notebook_reaches_its_imports(notebook):
 
     assert "study_lib" in reached
     assert all(path.is_file() and path.is_relative_to(LIBRARY) for path in reached.values())
-    assert not {"study_lib.cli", "study_lib.engine"} & set(reached)
+    assert not {"study_lib.cli.main", "study_lib.runs.engine"} & set(reached)

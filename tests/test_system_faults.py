@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from study_lib.design.presets import load_design
 from study_lib.errors import DiskFullError
 from study_lib.files import atomic_path, read_json, write_npz
-from study_lib.presets import load_design
-from study_lib.records import Job, recorded
-from study_lib.runs import run_name
+from study_lib.phases.records import Job, recorded
+from study_lib.runs.run import run_name
 
 pytestmark = pytest.mark.slow
 STUDY = (sys.executable, "-m", "study_lib")
@@ -30,7 +30,7 @@ def work(*_, **__):
     print("WORKED", file=sys.stderr)
     raise SystemExit(99)
 setattr(resolve_name(owner), name, work)
-from study_lib.cli import main
+from study_lib.cli.main import main
 main()
 """
 OWN_MOUNTS = ("unshare", "--map-root-user", "--mount")
@@ -131,29 +131,29 @@ NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null 
 @pytest.mark.parametrize(
     ("words", "work"),
     [
-        ("run --preset smoke --reports {place}", "study_lib.engine.run_plan"),
+        ("run --preset smoke --reports {place}", "study_lib.runs.engine.run_plan"),
         (
             "generate --preset smoke --output-root {place}/C",
-            "study_lib.generation.scene_of",
+            "study_lib.phases.dataset.scene_of",
         ),
         (
             "overlap --phase-c-root {matrix}/C --output-root {place}/D --artifact-root {place}/D",
-            "study_lib.overlap_job.view_of",
+            "study_lib.phases.overlap.view_of",
         ),
         (
             f"train {PHASES} --artifact-root {{place}}/E",
-            "study_lib.training_job.execute_training_job",
+            "study_lib.phases.train.execute_training_job",
         ),
         (
             f"train-thinned {PHASES} --artifact-root {{place}}/E",
-            "study_lib.thinned_job.train_thinned",
+            "study_lib.phases.train_thinned.train_thinned",
         ),
         (
             f"reconstruct {PHASES} --split test --artifact-root {{place}}/F",
-            "study_lib.reconstruction_job.run_algorithm",
+            "study_lib.phases.reconstruct.run_algorithm",
         ),
-        (NOTEBOOK, "study_lib.kernels.AsyncKernelManager.start_kernel"),
-        ("params write --folder {place}/p", "study_lib.scene.scene_of"),
+        (NOTEBOOK, "study_lib.runs.kernels.AsyncKernelManager.start_kernel"),
+        ("params write --folder {place}/p", "study_lib.phases.scene.scene_of"),
     ],
 )
 def test_a_read_only_folder_stops_a_command_before_it_works(words, work, tmp_path, matrix):

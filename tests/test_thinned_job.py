@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from command_line import exit_code
 
-from study_lib import records, thinned_job
-from study_lib.arms import ArmRequest, arms_of
-from study_lib.dataset_exchange import load_measurement
-from study_lib.denoised_arm import DENOISER, read_denoiser
-from study_lib.denoiser_choice import LitPart
+from study_lib.data.datasets import load_measurement
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
-from study_lib.paths import thinned_folder, view_path
-from study_lib.reconstruction_job import reconstruct_view
-from study_lib.reconstruction_jobs import arm_folder
-from study_lib.thinned_bundle import ENSEMBLE, load_ensemble
-from study_lib.thinned_ensemble import reconstruct_thinned
-from study_lib.thinned_job import build_thinned_jobs, required, run_thinned_job
-from study_lib.thinned_training import ThinnedRecord
+from study_lib.networks.thinned.ensemble import reconstruct_thinned
+from study_lib.networks.thinned.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.networks.thinned.training import ThinnedRecord
+from study_lib.phases import records
+from study_lib.phases import train_thinned as thinned_job
+from study_lib.phases.arms import ArmRequest, arms_of
+from study_lib.phases.conditions import thinned_folder, view_path
+from study_lib.phases.denoised_arm import DENOISER, read_denoiser
+from study_lib.phases.reconstruct import reconstruct_view
+from study_lib.phases.reconstruction_jobs import arm_folder
+from study_lib.phases.train_thinned import build_thinned_jobs, required, run_thinned_job
+from study_lib.solvers.denoiser_choice import LitPart
 
 pytestmark = pytest.mark.slow
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from study_lib.thinned_input import MAPS, ThinnedInput
-from study_lib.thinned_network import MixingNetwork
+from study_lib.networks.thinned.inputs import MAPS, ThinnedInput
+from study_lib.networks.thinned.network import MixingNetwork
 
 CANDIDATES, BASE = 5, 2
 SHAPE = (27, 38)  # multiples of nothing

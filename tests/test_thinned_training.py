@@ -8,18 +8,13 @@ import pytest
 import torch
 from small_training import measurement_of, true_object
 
-from study_lib import thinned_training
-from study_lib.checkpoints import LAST, read_checkpoint
-from study_lib.computing import TrainingStopped
-from study_lib.data_consistency import FIRST_STEP
-from study_lib.denoiser_choice import light_of
+from study_lib.design.thinned_design import ThinnedDesign
 from study_lib.errors import InputError
-from study_lib.forward import exit_waves, expected_counts
-from study_lib.measurement import box_of
-from study_lib.solver import reconstruct_measurement
-from study_lib.thinned_bundle import load_ensemble, save_ensemble
-from study_lib.thinned_design import ThinnedDesign
-from study_lib.thinned_ensemble import (
+from study_lib.networks.checkpoints import LAST, read_checkpoint
+from study_lib.networks.machine import TrainingStopped
+from study_lib.networks.thinned import training as thinned_training
+from study_lib.networks.thinned.data_consistency import FIRST_STEP
+from study_lib.networks.thinned.ensemble import (
     Smoothing,
     Trust,
     mean_object,
@@ -28,10 +23,15 @@ from study_lib.thinned_ensemble import (
     reconstruct_thinned,
     trust_of,
 )
-from study_lib.thinned_input import choose
-from study_lib.thinned_sets import Scene, thinned_set
-from study_lib.thinned_training import train_thinned
-from study_lib.thinning import at_positions, thinned
+from study_lib.networks.thinned.inputs import choose
+from study_lib.networks.thinned.thinned_bundle import load_ensemble, save_ensemble
+from study_lib.networks.thinned.thinned_sets import Scene, thinned_set
+from study_lib.networks.thinned.training import train_thinned
+from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.measurement import box_of
+from study_lib.physics.thinning import at_positions, thinned
+from study_lib.solvers.denoiser_choice import light_of
+from study_lib.solvers.solver import reconstruct_measurement
 
 pytestmark = pytest.mark.slow
 
@@ -220,7 +220,7 @@ def test_progress_is_told_over_the_base_whatever_was_drawn(measurement):
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     measurement, trained, tmp_path, interrupted_at, monkeypatch
 ):
-    monkeypatch.setattr("study_lib.thinned_training.CHECKPOINT_INTERVAL_S", 0.0)
+    monkeypatch.setattr("study_lib.networks.thinned.training.CHECKPOINT_INTERVAL_S", 0.0)
 
     def interrupt(what, done, total, loss):
         if (what, done) == ("train", interrupted_at):
@@ -312,14 +312,16 @@ def test_too_few_patterns_are_refused_with_the_remedy(measurement):
 
 def test_a_large_object_is_learned_window_by_window(measurement, monkeypatch):
     """A window holds whole patches of 16 pixels; the object of the others is not computed."""
-    monkeypatch.setattr("study_lib.thinned_member.TILE_PX", 1)  # two patches wide, at least
+    monkeypatch.setattr(
+        "study_lib.networks.thinned.thinned_member.TILE_PX", 1
+    )  # two patches wide, at least
     seen = []
 
     def watch(self, shown, *view):
         seen.append(tuple(shown.phasor.shape))
         return original(self, shown, *view)
 
-    from study_lib.thinned_network import MixingNetwork
+    from study_lib.networks.thinned.network import MixingNetwork
 
     original = MixingNetwork.object_of
     monkeypatch.setattr(MixingNetwork, "object_of", watch)
@@ -353,7 +355,7 @@ def test_without_trust_the_arm_is_its_base(measurement, trained):
 
 def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
     """A made-up residual of a tenth of the transmission is refused by the held-out counts."""
-    from study_lib.thinned_network import MixingNetwork
+    from study_lib.networks.thinned.network import MixingNetwork
 
     box = box_of(measurement)
     whole = thinned_set(

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib import tike
+from study_lib.data.formats import tike
+from study_lib.data.formats.raw_scan import ReadChoices
+from study_lib.data.formats.tike import read_tike, write_tike
 from study_lib.errors import InputError
-from study_lib.raw_scan import ReadChoices
-from study_lib.tike import read_tike, write_tike
 
 SIDE = 16
 

@@ -20,13 +20,13 @@ from small_training import (
     measurement_of,
 )
 
-from study_lib import networks
-from study_lib.bundle import TrainedNetwork
 from study_lib.errors import InputError, StudyError
-from study_lib.history import History
-from study_lib.measurement import Measurement
-from study_lib.network import PtychoPinn
-from study_lib.training import train
+from study_lib.networks import registry as networks
+from study_lib.networks.pinn.bundle import TrainedNetwork
+from study_lib.networks.pinn.history import History
+from study_lib.networks.pinn.network import PtychoPinn
+from study_lib.networks.pinn.training import train
+from study_lib.physics.measurement import Measurement
 
 pytestmark = pytest.mark.slow
 
@@ -286,7 +286,7 @@ def test_history_is_written_as_one_ascii_line_per_epoch(tmp_path):
 COMPILED = """
 import json, torch
 from small_training import config_of, measurement_of
-from study_lib.training import train
+from study_lib.networks.pinn.training import train
 torch.set_num_threads(1)
 measurement = measurement_of(gridsize=2)
 config = config_of(measurement)

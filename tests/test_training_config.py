@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from study_lib.design.presets import load_design, preset_names
 from study_lib.errors import InputError
-from study_lib.presets import load_design, preset_names
-from study_lib.training_config import Machine, TrainingConfig, training_config
+from study_lib.networks.pinn.config import Machine, TrainingConfig, training_config
 
 
 @pytest.mark.parametrize("view", ["baseline", "dense", "sparse"])

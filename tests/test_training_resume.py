@@ -13,15 +13,16 @@ import torch
 from killing import command
 from small_training import config_of, fingerprint, measurement_of
 
-from study_lib import networks, training_loop
-from study_lib.checkpoints import LAST, PREVIOUS, read_checkpoint
-from study_lib.computing import TrainingStopped
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
-from study_lib.generation import generate_dose
-from study_lib.network import PtychoPinn
-from study_lib.network_input import BackPropagation
-from study_lib.training import train
+from study_lib.networks import registry as networks
+from study_lib.networks.checkpoints import LAST, PREVIOUS, read_checkpoint
+from study_lib.networks.machine import TrainingStopped
+from study_lib.networks.pinn import training_loop
+from study_lib.networks.pinn.network import PtychoPinn
+from study_lib.networks.pinn.network_input import BackPropagation
+from study_lib.networks.pinn.training import train
+from study_lib.phases.dataset import generate_dose
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ SLOW_TRAINING = """
 import sys, time
 from pathlib import Path
 from small_training import config_of, fingerprint, measurement_of
-from study_lib.training import train
+from study_lib.networks.pinn.training import train
 
 def progress(record, epochs):
     print("epoch", record.epoch, flush=True)

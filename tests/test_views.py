@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 from command_line import exit_code
 
-from study_lib.contract import load_dataset
-from study_lib.design import SPLITS
+from study_lib.data.contract import load_dataset
+from study_lib.design.models import SPLITS
+from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
-from study_lib.generation import generate_dose
-from study_lib.overlap import disc_overlap, image_overlap
-from study_lib.overlap_job import write_view
-from study_lib.paths import dataset_path, view_folder, view_path
-from study_lib.presets import load_design, parse_design
-from study_lib.probe import probe_diameter_px, probe_fwhm_px
-from study_lib.scene import scene_of, split_masks
-from study_lib.views import (
+from study_lib.overlap.metrics import disc_overlap, image_overlap
+from study_lib.overlap.views import (
     SELECTION_STEP,
     TARGET_TOLERANCE,
     overlap_sentence,
     selection_of,
     view_of,
 )
+from study_lib.phases.conditions import dataset_path, view_folder, view_path
+from study_lib.phases.dataset import generate_dose
+from study_lib.phases.overlap import write_view
+from study_lib.phases.scene import scene_of, split_masks
+from study_lib.physics.probe import probe_diameter_px, probe_fwhm_px
 
 DOSE = 1e4
 

@@ -17,23 +17,23 @@ import torch
 from small_training import config_of, measurement_of
 
 from fuzzing.mutations import BLIND, TEXT, mutated, mutated_archive
-from study_lib.acquisition import Acquisition, Geometry
-from study_lib.bundle import load_bundle, save_bundle
-from study_lib.checkpoints import TITLE, CheckpointFolder, read_checkpoint
-from study_lib.contract import load_dataset, save_dataset, validate_file
-from study_lib.cxi import write_cxi
+from study_lib.data.contract import load_dataset, save_dataset, validate_file
+from study_lib.data.formats.acquisition import Acquisition, Geometry
+from study_lib.data.formats.cxi import write_cxi
+from study_lib.data.formats.ptychi import write_ptychi
+from study_lib.data.formats.ptychodus import patterns_path, write_ptychodus
+from study_lib.data.formats.registry import ReadChoices, read_file
+from study_lib.design.presets import PRESET_FOLDER, load_design
 from study_lib.errors import InputError
-from study_lib.evidence import faults_of_run
-from study_lib.formats import ReadChoices, read_file
-from study_lib.job_resources import read_resources
-from study_lib.plan import plan_content, plan_jobs, read_plan
-from study_lib.presets import PRESET_FOLDER, load_design
-from study_lib.progress import last_event, status_lines
-from study_lib.ptychi_hdf5 import write_ptychi
-from study_lib.ptychodus_hdf5 import patterns_path, write_ptychodus
-from study_lib.runs import create_run, open_run
-from study_lib.seal import faults_of_seal
-from study_lib.training import train
+from study_lib.networks.checkpoints import TITLE, CheckpointFolder, read_checkpoint
+from study_lib.networks.pinn.bundle import load_bundle, save_bundle
+from study_lib.networks.pinn.training import train
+from study_lib.runs.evidence import faults_of_run
+from study_lib.runs.job_resources import read_resources
+from study_lib.runs.plan import plan_content, plan_jobs, read_plan
+from study_lib.runs.progress import last_event, status_lines
+from study_lib.runs.run import create_run, open_run
+from study_lib.runs.seal import faults_of_seal
 
 NAMES = {
     "_npz": ("contract", "ptychopinn"),

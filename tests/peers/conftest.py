@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study_lib import formats
+from study_lib.data.formats import registry as formats
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {

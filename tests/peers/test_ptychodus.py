@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.acquisition import centred_positions
-from study_lib.formats import read_file
-from study_lib.forward import exit_waves, expected_counts
-from study_lib.raw_scan import ReadChoices
+from study_lib.data.formats.acquisition import centred_positions
+from study_lib.data.formats.raw_scan import ReadChoices
+from study_lib.data.formats.registry import read_file
+from study_lib.physics.forward import exit_waves, expected_counts
 
 pytestmark = pytest.mark.peer
 

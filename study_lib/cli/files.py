@@ -1,0 +1,242 @@
+"""The commands that bring data in and take them out."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+import typer
+
+from study_lib.data.formats.acquisition import Acquisition
+from study_lib.errors import InputError
+
+FormatName = Literal[
+    "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi", "ptyd"
+]
+WrittenName = Literal[
+    "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi"
+]
+Algorithm = Literal["solver", "LSQML"]
+
+
+class Reconstruction(TypedDict):
+    """How object and probe are found where a file has none."""
+
+    algorithm: Algorithm
+    epochs: int
+    seed: int
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("import")(import_)
+    app.command("export")(export)
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="Measured data.")],
+    target: Annotated[Path, typer.Argument(help="The NPZ to write: a data set and base data.")],
+    format_name: Annotated[
+        FormatName | None,
+        typer.Option("--format", help="Format of the source; default: recognised by its content."),
+    ] = None,
+    domain: Annotated[
+        Literal["amplitude", "counts"] | None,
+        typer.Option(help="What the patterns are, where the file does not say."),
+    ] = None,
+    axes: Annotated[
+        Literal["nhw", "hwn"] | None,
+        typer.Option(help="Scan first or last, where the shape leaves it open (PtychoPINN)."),
+    ] = None,
+    zero_frequency: Annotated[
+        Literal["centre", "corner"] | None,
+        typer.Option(help="Where it lies in the patterns, if not where the format says."),
+    ] = None,
+    flip_y: Annotated[bool, typer.Option("--flip-y", help="Turn the sign of y.")] = False,
+    flip_x: Annotated[bool, typer.Option("--flip-x", help="Turn the sign of x.")] = False,
+    drop_bad_frames: Annotated[
+        bool,
+        typer.Option(
+            "--drop-bad-frames",
+            help="Leave out frames with NaN, infinite, negative or no counts, or no position.",
+        ),
+    ] = False,
+    patterns: Annotated[
+        Path | None, typer.Option(help="Diffraction file of a Ptychodus product.")
+    ] = None,
+    algorithm: Annotated[
+        Algorithm | None,
+        typer.Option(help="Finds object and probe, where the source lacks one; default: solver."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of it; the solver stops where it has converged; default: 60."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Order of the batches; default: 1011.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also by the other algorithm and from half the data.")
+    ] = False,
+) -> None:
+    """Convert measured data; reconstruct object and probe if the source lacks one of them.
+
+    --check tells what the patterns support: both algorithms, and each half of the patterns,
+    reconstruct the object; R-factors and correlations by frequency go to a .check.json beside the
+    target.
+    """
+    from study_lib.data.datasets import write_dataset
+    from study_lib.data.formats.raw_scan import ReadChoices
+    from study_lib.data.formats.registry import read_file
+
+    _check_target(source, target)
+    choices = ReadChoices(
+        domain=domain,
+        axes=axes,
+        zero_frequency=zero_frequency,
+        flip_y=flip_y,
+        flip_x=flip_x,
+        drop_bad_frames=drop_bad_frames,
+    )
+    acquisition, name = read_file(source, choices, format_name, patterns)
+    _warn(source, acquisition.remarks)
+    measured = acquisition
+    if check and (measured.amplitudes is None or measured.is_normalized):
+        raise InputError(
+            f"{source}: --check reconstructs from counts, and it has none; leave --check out"
+        )
+    how: Reconstruction = {
+        "algorithm": algorithm or "solver",
+        "epochs": epochs or 60,
+        "seed": 1011 if seed is None else seed,
+    }
+    if acquisition.object_ is None or acquisition.probe is None:
+        if acquisition.object_ is not None:
+            _warn(source, ["without a probe its object is not used"])
+        acquisition = _reconstructed(measured, how)
+    else:
+        from study_lib.phases.base_data import with_scaled_probe
+
+        if not check and (algorithm, epochs, seed) != (None, None, None):
+            remark = "it has object and probe: --algorithm, --epochs and --seed change nothing"
+            _warn(source, [remark])
+        known = len(acquisition.remarks)
+        acquisition = with_scaled_probe(acquisition)
+        _warn(source, acquisition.remarks[known:])
+    write_dataset(target, acquisition, name)
+    probe, object_ = acquisition.require("probe", "object_")
+    print(
+        f"{target}: from {name}: object {object_.shape[0]} x {object_.shape[1]}, probe "
+        f"{probe.shape[0]} x {probe.shape[0]}, {len(acquisition.positions_px)} positions"
+        f"{'' if acquisition.amplitudes is not None else ', no patterns'}"
+    )
+    if check:  # last: whatever happens to it, the data set is there
+        _check(measured, target, how)
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="A data set or base data, as DATA-001 has it.")],
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    format_name: Annotated[WrittenName, typer.Option("--format", help="Format to write.")],
+    energy_ev: Annotated[float | None, typer.Option(help="Photon energy.")] = None,
+    distance_m: Annotated[float | None, typer.Option(help="Object to detector.")] = None,
+    detector_pixel_um: Annotated[float | None, typer.Option(help="Its pixel.")] = None,
+    object_pixel_nm: Annotated[
+        float | None, typer.Option(help="Its pixel, if not from the other three.")
+    ] = None,
+) -> None:
+    """Write a data set in the format of another program; lengths come from the file or the flags.
+
+    ptychopinn has amplitudes, ptychopinn-counts and slac have counts; ptychi is a pair of files,
+    NAME_dp.hdf5 and NAME_para.hdf5; ptychodus is a product and NAME_diffraction.h5.
+    """
+    from study_lib.data.datasets import read_dataset
+    from study_lib.data.formats.lengths import plausible
+    from study_lib.data.formats.registry import lost, writer_for
+
+    write = writer_for(format_name, target, source)
+    acquisition = read_dataset(source)
+    given = {
+        "photon_energy_ev": plausible(target, "--energy-ev", energy_ev, "photon_energy_ev"),
+        "detector_distance_m": plausible(target, "--distance-m", distance_m, "detector_distance_m"),
+        "detector_pixel_m": plausible(
+            target, "--detector-pixel-um", detector_pixel_um, "detector_pixel_m", factor=1e-6
+        ),
+        "object_pixel_m": plausible(
+            target, "--object-pixel-nm", object_pixel_nm, "object_pixel_m", factor=1e-9
+        ),
+    }
+    lengths = {name: value for name, value in given.items() if value is not None}
+    acquisition = replace(acquisition, geometry=replace(acquisition.geometry, **lengths))
+    try:
+        write(target, acquisition)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    left_out = lost(format_name, acquisition)
+    if left_out:
+        zeros = "; bad pixels are zeros there" if "bad pixels" in left_out else ""
+        remark = f"format {format_name} has no place for {', '.join(left_out)}{zeros}"
+        _warn(target, [f"{remark}; keep {source}"])
+    print(f"{target}: {len(acquisition.positions_px)} positions, format {format_name}")
+
+
+def _warn(source: Path, remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        print(f"study: warning: {source}: {remark}", file=sys.stderr)
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.suffix != ".npz" or target.resolve() == source.resolve():
+        raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
+    if not target.resolve().parent.is_dir():
+        raise InputError(f"{target}: its folder does not exist; make it first")
+
+
+def _reconstructed(acquisition: Acquisition, how: Reconstruction) -> Acquisition:
+    """Return the acquisition with object and probe, behind a progress bar."""
+    from study_lib.phases.base_reconstruction import reconstructed
+
+    with _bar() as progress:
+        return reconstructed(acquisition, **how, progress=progress)
+
+
+def _check(acquisition: Acquisition, target: Path, how: Reconstruction) -> None:
+    """Print and write how far another algorithm and two halves of the patterns agree."""
+    from study_lib.files import write_json
+    from study_lib.phases.base_check import checked
+
+    with _bar() as progress:
+        report = checked(acquisition, **how, progress=progress)
+    write_json(target.with_suffix(".check.json"), report)
+    for name, found in report["algorithms"].items():
+        print(f"{name}: R-factor {found['r_factor']:.4f}, {found['cpu_s']:.0f} CPU s")
+    for name, crossing in (("between_algorithms", "half"), ("between_halves", "seventh")):
+        at = report[name][f"crossing_{crossing}"]
+        said = "nowhere" if at is None else f"at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
+        told = name.replace("_", " ")
+        level = {"half": "1/2", "seventh": "1/7"}[crossing]
+        print(f"ring correlation {told} falls below {level} {said}")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int, float], None]]:
+    """Give a block a progress bar for each algorithm that it runs, one after the other."""
+    from tqdm import tqdm
+
+    bars: list[Any] = []
+
+    def progress(name: str, epoch: int, epochs: int, loss: float) -> None:
+        if epoch == 1 or not bars:
+            for ended in bars:
+                ended.close()
+            bars.append(tqdm(total=epochs, desc=name, unit="epoch", mininterval=1))
+        bars[-1].set_postfix_str(f"loss {loss:.4g}", refresh=False)
+        bars[-1].update(epoch - bars[-1].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars:
+            bar.close()

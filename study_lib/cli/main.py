@@ -1,0 +1,131 @@
+"""The command ``study``: whole runs, each phase by itself, files, and single notebooks."""
+
+import errno
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study_lib.cli import files as cli_files
+from study_lib.cli import phases as cli_phases
+from study_lib.cli import runs as cli_runs
+from study_lib.errors import DISK_FULL, StudyError
+from study_lib.system import (
+    INTERRUPTED,
+    end_on_terminate,
+    end_with_parent,
+    use_private_folders,
+    use_threads,
+)
+
+WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+WRONG_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+
+app = typer.Typer(
+    name="study",
+    help="Dose and overlap study of ptychography: networks and iterations on the same patterns.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cli_runs.register(app)
+cli_files.register(app)
+cli_phases.register(app)
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help="A notebook of the study, like 01_dataset.")],
+    output: Annotated[Path, typer.Argument(help="Where the executed notebook goes.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="name=value, like dose=1.0e+4; repeat it."),
+    ] = None,
+) -> None:
+    """Execute one notebook with checked parameters (paths relative to this folder)."""
+    from study_lib.design.notebooks import parameters_of
+    from study_lib.design.presets import parse_assignments
+    from study_lib.runs.kernels import SharedKernel
+    from study_lib.runs.notebook import execute_notebook
+    from study_lib.runs.run import require_condition
+
+    values = parse_assignments(parameter or [])
+    require_condition(parameters_of(name, values))
+    with SharedKernel() as kernel:
+        execute_notebook(name, output, values, Path.cwd(), kernel)
+    print(output)
+
+
+@app.command(hidden=True)
+def job(run_folder: Path, names: list[str], attempt: int = 1, threads: int = 1) -> None:
+    """Execute jobs of a run's plan, one after the other; the engine calls this, wherever it is."""
+    end_with_parent(signal.SIGTERM)
+    use_threads(threads)
+    from study_lib.runs.job import is_done, job_of
+    from study_lib.runs.plan import PLAN_FILE, read_plan
+
+    folder = run_folder.resolve()
+    jobs = read_plan(folder / PLAN_FILE)
+    done = [name for name in names if is_done(folder, job_of(jobs, name, folder), jobs)]
+    for name in done:
+        print(f"{name}: already done")
+    if len(done) == len(names):
+        return
+    from study_lib.runs.notebook import run_jobs
+
+    run_jobs(folder, [name for name in names if name not in done], attempt)
+
+
+def _remedy(error: OSError) -> str:
+    """Return what to do about a path that the system refuses."""
+    if error.errno in DISK_FULL:
+        return "free some space, then the same command goes on"
+    if error.errno == errno.EROFS:
+        return "choose a folder that can be written"
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter path"
+    return "check the path and its permissions"
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one message and an exit code."""
+    use_private_folders()
+    end_on_terminate()
+    # jsonschema compiles a grammar of web addresses when it finds this package, for some seconds in
+    # every job and report; notebooks are checked without it.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how Python marks "not to be imported"
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if not arguments:
+        print("study: no command given; `study --help` lists them", file=sys.stderr)
+        sys.exit(2)
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except StudyError as error:
+        if debug:
+            raise
+        print(f"study: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except MemoryError as error:
+        if debug:
+            raise
+        remedy = "use less data, run fewer jobs at a time, or give it more"
+        print(f"study: memory ran out ({error}); {remedy}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if debug:
+            raise
+        wrong_place = isinstance(error, WRONG_PLACE) or error.errno in WRONG_PLACE_NUMBERS
+        print(f"study: {error}; {_remedy(error)}", file=sys.stderr)
+        sys.exit(2 if wrong_place else 1)
+    except typer.exceptions.TyperException as error:
+        message = " ".join(error.format_message().split())
+        print(f"study: {message}; see `study --help`", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+        print("study: stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)

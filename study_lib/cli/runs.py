@@ -1,0 +1,334 @@
+"""Commands on whole runs: plan, run, resume, status, report, verify, digest, clean."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from study_lib.errors import InputError, StudyError
+
+if TYPE_CHECKING:
+    from study_lib.design.models import StudyDesign
+    from study_lib.runs.plan import PlannedJob
+
+FOLLOW_S = 2.0
+CORES = 2
+
+Preset = Annotated[
+    str, typer.Option(help="Preset (smoke, laptop, fly64) or the path of a YAML file.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value of the design, like training.epochs=5."),
+]
+BaseNpz = Annotated[
+    Path | None, typer.Option(help="Base data from `study import`; default: the synthetic object.")
+]
+Replicates = Annotated[
+    int | None,
+    typer.Option(help="Repetitions with other noise, choice of patterns and training."),
+]
+Reports = Annotated[Path, typer.Option(help="Where runs are kept.")]
+Cores = Annotated[int, typer.Option(min=1, help="Jobs at the same time.")]
+CoresOrProfile = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help=f"Jobs at the same time; default: {CORES}, or what the profile says.",
+        show_default=False,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="Run the jobs on a cluster: slurm, pbs, or a folder with your own profile."),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Times a job is tried again that was ended from outside or ran out of memory."
+    ),
+]
+RunFolder = Annotated[
+    Path | None, typer.Argument(help="A run's folder; default: the newest below reports/.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (run, plan, resume, status, report, verify, digest, clean):
+        app.command()(command)
+    parameters = typer.Typer(help="Parameters of every notebook as files for papermill.")
+    parameters.callback()(lambda: None)
+    parameters.command("write")(write_parameters)
+    app.add_typer(parameters, name="params")
+
+
+def run(
+    preset: Preset = "laptop",
+    base_npz: BaseNpz = None,
+    settings: Settings = None,
+    replicates: Replicates = None,
+    reports: Reports = Path("reports"),
+    cores: CoresOrProfile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="The same as `study plan`.")
+    ] = False,
+    profile: Profile = None,
+    retries: Retries = 1,
+) -> None:
+    """Run the whole study; a second call on the same day runs only what is missing."""
+    if dry_run:
+        plan(preset, base_npz, settings, replicates, reports, cores or CORES)
+        return
+    from study_lib.runs import cluster, job_resources
+    from study_lib.runs import run as runs
+
+    profile_folder = cluster.profile_folder(profile) if profile else None
+    design, jobs, derived = _planned(preset, base_npz, settings, replicates)
+    folder = reports / runs.run_name(design)
+    runs.create_run(folder, design, base_npz)
+    if not (folder / job_resources.RESOURCES_FILE).exists():
+        job_resources.write_resources(folder, derived["job_resources"])
+    print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
+    _execute(folder, jobs, cores, profile_folder, retries)
+
+
+def plan(
+    preset: Preset = "laptop",
+    base_npz: BaseNpz = None,
+    settings: Settings = None,
+    replicates: Replicates = None,
+    reports: Reports = Path("reports"),
+    cores: Cores = CORES,
+) -> None:
+    """List the jobs that `study run` would execute, with reasons and a rough time."""
+    from study_lib.runs import job as job_record
+    from study_lib.runs import run as runs
+
+    design, jobs, derived = _planned(preset, base_npz, settings, replicates)
+    costs_s = derived["estimated_job_cpu_s"]
+    folder = reports / runs.run_name(design)
+    reasons = job_record.jobs_to_do(folder, jobs)
+    for name, reason in reasons.items():
+        print(f"{name}\n    because {reason}")
+    cpu_s = sum(costs_s[name] for name in reasons)
+    longest_s = max((costs_s[name] for name in reasons), default=0.0)
+    minutes = max(cpu_s / cores, longest_s) / 60
+    print(
+        f"{len(reasons)} of {len(jobs)} jobs in {folder}, about {minutes:.0f} minutes with {cores} "
+        "at the same time (good to a factor of two); nothing was written"
+    )
+
+
+def resume(
+    folder: RunFolder = None,
+    cores: CoresOrProfile = None,
+    profile: Profile = None,
+    retries: Retries = 1,
+    cancel: Annotated[
+        bool,
+        typer.Option("--cancel", help="End jobs that still live on a cluster; default: wait."),
+    ] = False,
+) -> None:
+    """Go on with a run that was stopped, on whatever day it began."""
+    from study_lib.runs import cluster
+    from study_lib.runs import plan as plans
+    from study_lib.runs import run as runs
+
+    profile_folder = cluster.profile_folder(profile) if profile else None
+    folder = folder or _newest()
+    design = runs.open_run(folder).design
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
+    _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
+
+
+def status(
+    folder: RunFolder = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run stops.")
+    ] = False,
+) -> None:
+    """Say how far a run is, what runs now, and what failed and why."""
+    from study_lib.runs import plan as plans
+    from study_lib.runs import progress
+    from study_lib.runs import run as runs
+
+    folder = folder or _newest()
+    design = runs.open_run(folder).design
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    last = None
+    while True:
+        lines = progress.status_lines(folder, jobs)
+        if lines != last:
+            print("\n".join(lines), flush=True)
+        last = lines
+        if not follow or not progress.is_being_run(folder):
+            return
+        time.sleep(FOLLOW_S)
+
+
+def report(folder: RunFolder = None) -> None:
+    """Write the report of a run again: index.html, a page per notebook, RO-Crate metadata."""
+    from study_lib.runs import evidence, progress
+    from study_lib.runs import plan as plans
+    from study_lib.runs import report as site
+    from study_lib.runs import run as runs
+
+    folder = folder or _newest()
+    design = runs.open_run(folder).design
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    if progress.is_being_run(folder):
+        raise InputError(f"{folder} is being run; its report is written at the end")
+    print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
+    print(site.write_site(folder, jobs))
+    _warn_of_secrets(folder)
+    if all(state == "done" for state in progress.states_of(folder, jobs).values()):
+        evidence.finish(folder)
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run below reports/.")],
+) -> None:
+    """Check that every job of a run is done and every file is there, unchanged, and no other."""
+    from study_lib.runs.evidence import faults_of_run
+
+    faults = faults_of_run(folder)
+    if faults:
+        raise StudyError("\n".join(faults))
+    print(f"{folder}: complete, every hash holds")
+
+
+def digest(
+    folder: RunFolder = None,
+    items: Annotated[
+        bool, typer.Option("--items", help="First one line for each value, for `diff`.")
+    ] = False,
+) -> None:
+    """Print one SHA-256 over a run's arrays, weights, positions, scores and choices.
+
+    Equal results have equal digests, whatever the date, place, name and duration of the run. With
+    --items it is the SHA-256 of the lines before it.
+    """
+    from study_lib.runs.digest import digest_of_run
+
+    value, lines = digest_of_run(folder or _newest())
+    for line in lines if items else ():
+        print(line)
+    print(value)
+
+
+def clean(
+    folder: RunFolder = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="List the files; remove nothing.")
+    ] = False,
+) -> None:
+    """Remove what is no evidence: notebooks of failed tries, notebook checkpoints, locks."""
+    from study_lib.runs.leftovers import leftovers_of, remove
+
+    folder = folder or _newest()
+    found = leftovers_of(folder)
+    for path in found:
+        print(path)
+    if dry_run:
+        print(f"{len(found)} leftovers; nothing was removed")
+        return
+    print(f"{len(found)} leftovers removed, {remove(found) / 2**20:.1f} MiB")
+
+
+def write_parameters(
+    preset: Preset = "laptop",
+    settings: Settings = None,
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = Path("parameters"),
+    run_folder: Annotated[
+        str | None,
+        typer.Option(help="The run's folder in each file; default: reports/ and the preset."),
+    ] = None,
+) -> None:
+    """Write one file per job, like parameters/train/dose1000_baseline.yaml, for papermill -f."""
+    from study_lib.design import presets
+    from study_lib.runs import parameter_files
+    from study_lib.runs.feasibility import check_network
+
+    design = presets.load_design(preset, settings or ())
+    check_network(design)
+    place = run_folder or f"reports/{design.preset}"
+    written = parameter_files.write_parameter_files(folder, design, place)
+    print(f"{len(written)} files below {folder}")
+
+
+def _planned(
+    preset: str,
+    base_npz: Path | None,
+    settings: list[str] | None,
+    replicates: int | None,
+) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, Any]]":
+    """Return a design that can be carried out, its jobs, and what follows from it."""
+    from study_lib.design import presets
+    from study_lib.phases.scene import scene_of
+    from study_lib.runs import plan as plans
+    from study_lib.runs import run as runs
+    from study_lib.runs.feasibility import check_feasible
+    from study_lib.runs.forecast import derived_matrix
+
+    base = runs.base_data(base_npz) if base_npz else None
+    changes = [*(settings or ()), *([] if replicates is None else [f"replicates={replicates}"])]
+    design = presets.load_design(preset, changes, base)
+    scene = scene_of(design, base_npz)
+    check_feasible(design, scene)
+    jobs = plans.plan_jobs(design, runs.BASE_FILE if base else None)
+    return design, jobs, derived_matrix(design, scene)
+
+
+def _execute(
+    folder: Path,
+    jobs: "list[PlannedJob]",
+    cores: int | None,
+    profile: Path | None,
+    retries: int,
+    *,
+    cancel: bool = False,
+) -> None:
+    from study_lib.phases import conditions as paths
+    from study_lib.runs import engine, evidence
+    from study_lib.runs import report as site
+
+    engine.run_plan(
+        folder,
+        jobs,
+        cores if cores or profile else CORES,
+        partial(print, flush=True),
+        profile=profile,
+        retries=retries,
+        cancel=cancel,
+    )
+    print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
+    index = site.write_site(folder, jobs)
+    evidence.finish(folder)
+    _warn_of_secrets(folder)
+    summary = paths.phase_root(folder, "H") / "summary.md"
+    print(summary.read_text(encoding="utf-8"))
+    print(f"executed notebooks: {folder / 'notebooks'}")
+    print(f"summary:            {summary}")
+    print(f"report:             {index}")
+
+
+def _warn_of_secrets(folder: Path) -> None:
+    from study_lib.runs.private_values import exposed_values
+
+    for line in exposed_values(folder, os.environ):
+        print(f"warning: {folder}: {line}; do not publish it", file=sys.stderr)
+
+
+def _newest() -> Path:
+    """Return the run below reports/ whose design was written last."""
+    found = sorted(Path("reports").glob("*/design.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError("reports: no run here; give the folder of one, or begin with `study run`")
+    return found[-1].parent

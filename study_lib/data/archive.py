@@ -1,0 +1,219 @@
+"""NPZ archives read with suspicion: nothing is unpickled, no header is believed.
+
+An NPZ file is a ZIP of NPY members. What the directory and the headers declare is compared with
+each other and with the file before any array is allocated, and arrays can be read in slabs, so
+that a file larger than memory can still be judged.
+"""
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study_lib.data.archive_checks import (
+    DAMAGE,
+    Member,
+    check_directory,
+    checked_member,
+    opened,
+    read_header,
+    refused,
+)
+from study_lib.errors import InputError
+from study_lib.system import memory_bytes
+
+METADATA = "_metadata"
+METADATA_MAX_BYTES = 2**26
+SLAB_BYTES = 2**23
+
+
+class NpzArchive:
+    """An opened archive whose directory and headers have been checked."""
+
+    def __init__(self, path: Path, file: zipfile.ZipFile, members: Mapping[str, Member]) -> None:
+        self.path = path
+        self.members = dict(members)
+        self._file = file
+
+    def read(self, name: str) -> np.ndarray:
+        """Return one array in native byte order and C order.
+
+        Raises
+        ------
+        InputError
+            If the member is damaged, or larger than this machine's memory.
+        """
+        member = self.members[name]
+        self.require_memory([name])
+        flat = np.empty(math.prod(member.shape), member.dtype)
+        with self._damage_reported(name), self._data_of(member) as stream:
+            _fill(stream, flat)
+            if stream.read(1):
+                raise ValueError("more data than the header declares")
+        array = flat.reshape(member.shape, order="F" if member.fortran else "C")
+        native = member.dtype.newbyteorder("=")
+        result: np.ndarray = np.ascontiguousarray(array, dtype=native).reshape(member.shape)
+        return result
+
+    def require_memory(self, names: Collection[str]) -> None:
+        """Refuse to read members that together take more than this machine's memory.
+
+        Raises
+        ------
+        InputError
+            If they do; nothing has been allocated then.
+        """
+        needed = sum(self.members[name].size_bytes for name in names)
+        memory = memory_bytes()
+        if needed > memory:
+            raise InputError(
+                f"{self.path}: {', '.join(names)}: {needed / 2**30:.1f} GiB, this process may use "
+                f"{memory / 2**30:.1f} GiB; use a smaller file or a larger machine"
+            )
+
+    def slabs(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield an array in parts of about 8 MiB: the slice of its slowest axis, and the part.
+
+        The slowest axis is the first one, or the last in column-major order.
+
+        Raises
+        ------
+        InputError
+            If the member is damaged.
+        """
+        member = self.members[name]
+        order = member.shape[::-1] if member.fortran else member.shape
+        length, rest = (order[0], order[1:]) if order else (1, ())
+        row_bytes = max(1, math.prod(rest) * member.dtype.itemsize)
+        step = max(1, SLAB_BYTES // row_bytes)
+        with self._damage_reported(name), self._data_of(member) as stream:
+            for start in range(0, length, step):
+                part = slice(start, min(start + step, length))
+                slab = np.empty((part.stop - part.start, *rest), member.dtype)
+                _fill(stream, slab.reshape(-1))
+                native = slab.astype(member.dtype.newbyteorder("="), copy=False)
+                yield part, native.T if member.fortran else native
+            if stream.read(1):  # the checksum is compared when the end is reached
+                raise ValueError("more data than the header declares")
+
+    @contextmanager
+    def _data_of(self, member: Member) -> Iterator[io.BufferedIOBase]:
+        with opened(self._file, member.info) as stream:
+            read_header(stream)
+            yield stream
+
+    @contextmanager
+    def _damage_reported(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except DAMAGE as error:
+            raise refused(self.path, f"{name} is damaged ({error})", "write it again") from None
+
+
+@contextmanager
+def open_npz(path: Path, *, ignore: Collection[str] = ()) -> Iterator[NpzArchive]:
+    """Open an archive after checking its directory and every header.
+
+    Parameters
+    ----------
+    path
+        The NPZ file.
+    ignore
+        Members that are left out unread, whatever they are.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, no NPZ file, or declares what it cannot hold.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an NPZ file")
+    try:
+        file = zipfile.ZipFile(path)
+    except DAMAGE as error:
+        raise refused(path, f"damaged or not an NPZ file ({error})", "write it again") from None
+    with file:
+        infos = file.infolist()
+        check_directory(path, infos)
+        members = {}
+        for info in infos:
+            name = info.filename.removesuffix(".npy")
+            if name not in ignore:
+                members[name] = checked_member(path, file, info, name)
+        yield NpzArchive(path, file, members)
+
+
+def read_npz(
+    path: Path, *, ignore: Collection[str] = (), only: Collection[str] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the metadata of an NPZ file.
+
+    Parameters
+    ----------
+    path
+        The NPZ file.
+    ignore
+        Members that are left out unread, whatever they are.
+    only
+        The members to read; default: all. Those that are missing are left out.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, not an NPZ, or holds pickled objects.
+    """
+    with open_npz(path, ignore=ignore) as archive:
+        metadata = metadata_of(archive)
+        names = [name for name in archive.members if name != METADATA]
+        wanted = names if only is None else [name for name in names if name in only]
+        archive.require_memory(wanted)
+        return {name: archive.read(name) for name in wanted}, metadata
+
+
+def metadata_of(archive: NpzArchive) -> dict[str, Any]:
+    """Return the JSON object under ``_metadata``; empty where there is none (DATA-002).
+
+    Raises
+    ------
+    InputError
+        If it is not a text that holds a JSON object.
+    """
+    member = archive.members.get(METADATA)
+    if member is None:
+        return {}
+    if member.dtype.kind != "U" or member.shape != () or member.size_bytes > METADATA_MAX_BYTES:
+        found = f"{METADATA} is {member.dtype} of shape {member.shape}"
+        raise refused(archive.path, found, "save a 0-d unicode array with JSON text")
+    try:
+        content = json.loads(str(archive.read(METADATA)), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        found = f"{METADATA} is not JSON ({error})"
+        raise refused(archive.path, found, "write it again") from None
+    if not isinstance(content, dict):
+        found = f"{METADATA} is a JSON {type(content).__name__}"
+        raise refused(archive.path, found, "save an object of names and values")
+    return content
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _fill(stream: io.BufferedIOBase, flat: np.ndarray) -> None:
+    """Read exactly as many bytes as ``flat`` holds."""
+    view = flat.view(np.uint8).data if flat.size else memoryview(b"")
+    done = 0
+    while done < len(view):
+        chunk = stream.read(min(SLAB_BYTES, len(view) - done))
+        if not chunk:
+            raise EOFError(f"ends after {done} of {len(view)} bytes")
+        view[done : done + len(chunk)] = chunk
+        done += len(chunk)

@@ -1,0 +1,272 @@
+"""The NPZ contract DATA-001: what a dataset holds, checked with every violation at once.
+
+=============  ============  =========  =========================================================
+key            shape         dtype      meaning
+=============  ============  =========  =========================================================
+diffraction    (n, N, N)     float32    amplitude, sqrt(counts), zero frequency at pixel N // 2
+probeGuess     (N, N)        complex64  probe scaled so that the model predicts counts
+objectGuess    (oy, ox)      complex64  object; the truth in simulated data
+xcoords        (n,)          float64    column of the patch centre in object pixels
+ycoords        (n,)          float64    row of the patch centre in object pixels
+scan_index     (n,)          int64      position in the whole scan (optional)
+groups         (g, C)        int64      patterns of each group (optional)
+bad_pixels     (N, N)        bool       True where the detector counts nothing valid (optional)
+Y              (n, N, N)     complex64  object patches at the positions (optional)
+_metadata      ()            unicode    JSON (DATA-002)
+=============  ============  =========  =========================================================
+
+A base file gives probe, object and positions; patterns in it are kept but not asked for. Counts
+keep their scale: the largest amplitude is not bounded, as it is for normalised data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from study_lib.data.archive import METADATA, metadata_of, open_npz, read_npz
+from study_lib.data.contract_metadata import check_metadata
+from study_lib.data.facts import ArrayFacts, facts_of_array, facts_of_header, facts_of_member
+from study_lib.data.rules import Violation, check_splits, check_together
+from study_lib.errors import InputError
+from study_lib.files import write_npz
+
+
+class Key(NamedTuple):
+    """What the contract asks of one array."""
+
+    rank: int
+    dtype: np.dtype[Any]
+
+
+REQUIRED = {
+    "diffraction": Key(3, np.dtype(np.float32)),
+    "probeGuess": Key(2, np.dtype(np.complex64)),
+    "objectGuess": Key(2, np.dtype(np.complex64)),
+    "xcoords": Key(1, np.dtype(np.float64)),
+    "ycoords": Key(1, np.dtype(np.float64)),
+}
+OPTIONAL = {
+    "scan_index": Key(1, np.dtype(np.int64)),
+    "groups": Key(2, np.dtype(np.int64)),
+    "bad_pixels": Key(2, np.dtype(np.bool_)),
+    "Y": Key(3, np.dtype(np.complex64)),
+}
+KNOWN = REQUIRED | OPTIONAL
+WHOLE_IN_DOUBLE = 2.0**53
+LARGEST_INDEX = 2.0**63
+READ = tuple(key for key in KNOWN if key != "Y")
+HINTS = {
+    "diffraction": "rename diff3d to diffraction, or let `study import` do it",
+    "probeGuess": "add the probe",
+    "objectGuess": "add the object, or let `study import` reconstruct it",
+    "xcoords": "add the columns of the patch centres",
+    "ycoords": "add the rows of the patch centres",
+}
+
+
+@dataclass(frozen=True)
+class ContractReport:
+    """Every violation of one file, or of two splits; true if there is none.
+
+    Violations that are not ``serious`` break the letter of the contract and lose nothing: an array
+    that can be converted exactly, a blank pattern, metadata that are missing.
+    """
+
+    violations: tuple[Violation, ...]
+
+    def __bool__(self) -> bool:
+        return not self.violations
+
+    @property
+    def serious(self) -> tuple[Violation, ...]:
+        """The violations without which nothing can be computed, or not what the file claims."""
+        return tuple(entry for entry in self.violations if entry.serious)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "ok": bool(self),
+            "usable": not self.serious,
+            "violations": [asdict(entry) for entry in self.violations],
+        }
+
+
+def check_arrays(
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    base: bool = False,
+) -> ContractReport:
+    """Return every violation of DATA-001 in a set of arrays.
+
+    Parameters
+    ----------
+    arrays
+        By key.
+    metadata
+        What is under ``_metadata``; None leaves it unchecked.
+    base
+        True for a base file, of which no patterns are asked.
+    """
+    facts = {key: facts_of_array(array) for key, array in arrays.items()}
+    return _report(facts, metadata, base=base)
+
+
+def validate_file(path: Path, *, base: bool = False) -> ContractReport:
+    """Return every violation of DATA-001 in a file, in bounded memory whatever its size.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, hostile or no NPZ file.
+    """
+    with open_npz(path) as archive:
+        names = [name for name in archive.members if name != METADATA]
+        facts = {
+            name: (facts_of_member if name in KNOWN else facts_of_header)(archive, name)
+            for name in names
+        }
+        return _report(facts, metadata_of(archive), base=base)
+
+
+def validate_splits(train: Path, test: Path) -> ContractReport:
+    """Return every violation between the two splits of one dose: shared patterns or object rows.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or breaks the contract by itself.
+    """
+    needed = ("probeGuess", "objectGuess", "ycoords", "scan_index")
+    parts = []
+    for path in (train, test):
+        _require_sound(path, validate_file(path))
+        parts.append(_converted(read_npz(path, only=needed)[0]))
+    return ContractReport(tuple(check_splits(*parts)))
+
+
+def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return arrays and metadata of a file that holds DATA-001, but for what converts exactly.
+
+    The arrays have the types of the contract. ``Y`` and unknown members are not read, and of a
+    base file no patterns either.
+
+    Raises
+    ------
+    InputError
+        One line per serious violation.
+    """
+    wanted = [key for key in READ if not (base and key == "diffraction")]
+    arrays, metadata = read_npz(path, only=wanted)
+    _require_sound(path, check_arrays(arrays, metadata, base=base))
+    return _converted(arrays), metadata
+
+
+def load_object(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the object (oy, ox) in a file and the file's metadata; nothing else is read.
+
+    For a file whose other arrays have been loaded: what holds between arrays is not looked at.
+
+    Raises
+    ------
+    InputError
+        One line per serious violation of the object.
+    """
+    arrays, metadata = read_npz(path, only=["objectGuess"])
+    found = check_arrays(arrays).violations
+    own = tuple(entry for entry in found if entry.key == "objectGuess")
+    _require_sound(path, ContractReport(own))
+    return _converted(arrays)["objectGuess"], metadata
+
+
+def save_dataset(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, base: bool = False
+) -> None:
+    """Write a file that holds DATA-001, converting types where that is exact.
+
+    Raises
+    ------
+    ValueError
+        If the arrays break the contract: the caller is at fault, nothing is written.
+    """
+    unknown = arrays.keys() - KNOWN.keys()
+    if unknown:
+        raise ValueError(f"{path.name}: {', '.join(sorted(unknown))} are no keys of DATA-001")
+    serious = check_arrays(arrays, metadata, base=base).serious
+    if serious:
+        raise ValueError(f"{path.name}: {'; '.join(str(entry) for entry in serious)}")
+    write_npz(path, _converted(arrays), metadata)
+
+
+def _require_sound(path: Path, report: ContractReport) -> None:
+    if report.serious:
+        lines = "\n".join(f"  {violation}" for violation in report.serious)
+        raise InputError(f"{path} breaks the data contract DATA-001:\n{lines}")
+
+
+def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays in the types of the contract; those that have them are not copied."""
+    return {key: array.astype(KNOWN[key].dtype, copy=False) for key, array in arrays.items()}
+
+
+def _report(
+    facts: Mapping[str, ArrayFacts], metadata: Mapping[str, Any] | None, *, base: bool
+) -> ContractReport:
+    required = [key for key in REQUIRED if not (base and key == "diffraction")]
+    violations = [
+        Violation(key, "nothing", f"{REQUIRED[key].rank}-D {REQUIRED[key].dtype}", HINTS[key])
+        for key in required
+        if key not in facts
+    ]
+    for key, found in facts.items():
+        if key in KNOWN:
+            violations += _check_key(key, found)
+        else:
+            remedy = f"leave it out; known: {', '.join(KNOWN)}"
+            violations.append(Violation(key, "an unknown array", "known keys", remedy, False))
+    sound = {key: found for key, found in facts.items() if key in KNOWN and _is_sound(key, found)}
+    if all(key in sound for key in required):
+        stated = (metadata or {}).get("domain") == "amplitude"
+        violations += check_together(sound, stated_amplitude=stated)
+    if metadata is not None:
+        violations += check_metadata(metadata, sound.get("diffraction"))
+    return ContractReport(tuple(violations))
+
+
+def _check_key(key: str, found: ArrayFacts) -> list[Violation]:
+    rank, dtype = KNOWN[key]
+    violations = []
+    if found.ndim != rank:
+        remedy = "remove or add axes"
+        violations.append(Violation(key, f"shape {found.shape}", f"{rank} axes", remedy))
+    if found.dtype != dtype:
+        exact = _converts_exactly(found, dtype)
+        remedy = "convert it" if exact or key != "diffraction" else "store sqrt(counts) as float32"
+        violations.append(Violation(key, str(found.dtype), str(dtype), remedy, not exact))
+    if found.size == 0:
+        violations.append(Violation(key, f"shape {found.shape}", "at least one value", "fill it"))
+    if found.faulty_count:
+        where = ", ".join(str(index) for index in found.faulty)
+        message = f"{found.faulty_count} NaN or infinite, first at index {where}"
+        violations.append(Violation(key, message, "finite values", "drop or mend them"))
+    if dtype in (np.float32, np.complex64) and found.largest > float(np.finfo(np.float32).max):
+        message = f"values up to {found.largest:.3g}"
+        violations.append(Violation(key, message, f"values that fit {dtype}", "rescale it"))
+    return violations
+
+
+def _converts_exactly(found: ArrayFacts, dtype: np.dtype[Any]) -> bool:
+    """Return whether nothing but precision beyond the contract's is lost in conversion."""
+    if dtype == np.float64 and found.dtype.kind in "iu":
+        return found.largest <= WHOLE_IN_DOUBLE
+    if dtype == np.int64 and found.dtype.kind in "iu":
+        return found.largest < LARGEST_INDEX
+    return found.dtype.kind == dtype.kind
+
+
+def _is_sound(key: str, found: ArrayFacts) -> bool:
+    """Return whether the relations between arrays can be looked at."""
+    return found.ndim == KNOWN[key].rank and found.size > 0 and found.dtype.kind in "biufc"

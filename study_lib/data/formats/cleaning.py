@@ -1,0 +1,228 @@
+"""From what a file says to an acquisition: the checks and conversions every format shares.
+
+A reader only finds its arrays and says what they are. What they are worth is judged here: amplitude
+or counts, frames that cannot be used, modes of the probe, squares, single precision. Nothing is
+guessed: what a file leaves open is refused or asked for, and what is done is recorded.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from study_lib.data.formats.acquisition import Acquisition, step
+from study_lib.data.formats.frames import frames_that_count
+from study_lib.data.formats.raw_scan import (
+    WHOLE_SHARE,
+    Domain,
+    RawScan,
+    ReadChoices,
+    check_shapes,
+    whole_share,
+)
+from study_lib.errors import InputError
+
+MODE_SHARE_MAX = 0.05
+CENTRAL_SHARE_MIN = 0.25
+
+
+def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisition:
+    """Return the acquisition in a file.
+
+    Parameters
+    ----------
+    path
+        The file, for messages; only its name is kept.
+    raw
+        What its reader found.
+    choices
+        What the user says.
+
+    Raises
+    ------
+    InputError
+        If something does not fit together or cannot be used.
+    """
+    _check_shapes(path, raw)
+    raw = frames_that_count(path, _flipped(path, raw, choices), choices)
+    raw = _square(path, _centred(raw, choices))
+    probe, mode_steps, mode_remarks = _strongest_mode(path, raw.probe)
+    object_ = _single_slice(path, raw.object_)
+    amplitudes, pattern_steps, pattern_remarks = _amplitudes(path, raw)
+    bad = raw.bad_pixels
+    return Acquisition(
+        positions_px=raw.positions_px.astype(np.float64),
+        amplitudes=amplitudes,
+        probe=probe,
+        object_=object_,
+        bad_pixels=None if bad is None or not bad.any() else bad.astype(bool),
+        scan_index=None if raw.scan_index is None else raw.scan_index.astype(np.int64),
+        is_normalized=raw.is_normalized,
+        geometry=raw.geometry,
+        transformations=(*raw.steps, *mode_steps, *pattern_steps, *_type_changes(raw)),
+        remarks=(*raw.remarks, *mode_remarks, *pattern_remarks),
+        metadata={"source": path.name, **(raw.metadata or {})},
+    )
+
+
+def _type_changes(raw: RawScan) -> list[dict[str, Any]]:
+    wanted = {
+        "diffraction": (raw.patterns, np.float32),
+        "probeGuess": (raw.probe, np.complex64),
+        "objectGuess": (raw.object_, np.complex64),
+    }
+    return [
+        step("convert type", array=key, from_type=str(array.dtype), to_type=np.dtype(dtype).name)
+        for key, (array, dtype) in wanted.items()
+        if array is not None and array.dtype != dtype
+    ]
+
+
+def _flipped(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
+    signs = np.where([choices.flip_y, choices.flip_x], -1.0, 1.0)
+    if (signs > 0).all():
+        return raw
+    if raw.object_ is not None:
+        raise InputError(
+            f"{path}: the object in this file fixes the signs of the positions; "
+            "leave out --flip-y and --flip-x"
+        )
+    record = step("flip signs of positions", y=choices.flip_y, x=choices.flip_x)
+    return replace(raw, positions_px=raw.positions_px * signs, steps=(*raw.steps, record))
+
+
+def _check_shapes(path: Path, raw: RawScan) -> None:
+    arrays = {
+        "positions": raw.positions_px,
+        "patterns": raw.patterns,
+        "bad_pixels": raw.bad_pixels,
+        "scan_index": raw.scan_index,
+        "probe": raw.probe,
+    }
+    shapes = {name: array.shape for name, array in arrays.items() if array is not None}
+    check_shapes(path, **shapes)
+    if raw.patterns is not None and raw.patterns.dtype.kind not in "fiu":
+        raise InputError(f"{path}: patterns: found {raw.patterns.dtype}; expected real numbers")
+
+
+def _square(path: Path, raw: RawScan) -> RawScan:
+    """Crop patterns that are not square about their zero frequency."""
+    if raw.patterns is None or raw.patterns.shape[1] == raw.patterns.shape[2]:
+        return raw
+    frame = raw.patterns.shape[1:]
+    if raw.probe is not None:
+        raise InputError(
+            f"{path}: patterns are {frame[0]} x {frame[1]} and there is a probe of that shape; "
+            "the study needs squares, and a probe cannot be cropped with its pattern"
+        )
+    side = min(frame)
+    starts = [length // 2 - side // 2 for length in frame]
+    window = np.s_[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
+    return replace(
+        raw,
+        patterns=raw.patterns[:, window[0], window[1]],
+        bad_pixels=None if raw.bad_pixels is None else raw.bad_pixels[window],
+        steps=(*raw.steps, step("crop to a square", from_px=list(frame), to_px=side)),
+    )
+
+
+def _strongest_mode(
+    path: Path, probe: np.ndarray | None
+) -> tuple[Complex[np.ndarray, "n n"] | None, list[dict[str, Any]], list[str]]:
+    if probe is None:
+        return None, [], []
+    if probe.ndim == 3 and probe.shape[2] == 1:
+        probe = probe[:, :, 0]
+    if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or not probe.size:
+        raise InputError(
+            f"{path}: probe: found shape {probe.shape}; expected (n, n), with axes for modes "
+            "before it; crop or pad it to a square"
+        )
+    if probe.dtype.kind not in "fc" or not np.isfinite(probe).all():
+        raise InputError(
+            f"{path}: probe: found {probe.dtype} that is not complex and finite; write it again"
+        )
+    modes = probe.reshape(-1, *probe.shape[-2:])
+    powers = (np.abs(modes.astype(np.complex128)) ** 2).sum(axis=(1, 2))
+    if not powers.any():
+        raise InputError(f"{path}: probe: all zero; give a probe with some power")
+    best = int(np.argmax(powers))
+    chosen: np.ndarray = modes[best].astype(np.complex64)
+    if len(modes) == 1:
+        return chosen, [], []
+    dropped = float(1 - powers[best] / powers.sum())
+    record = step("take the strongest probe mode", mode=best, of=len(modes), share_dropped=dropped)
+    remark = (
+        f"the probe has {len(modes)} modes; mode {best} was taken, and {dropped:.1%} of the power "
+        "is in those left out: the model will not explain it"
+    )
+    return chosen, [record], [remark] if dropped > MODE_SHARE_MAX else []
+
+
+def _single_slice(path: Path, object_: np.ndarray | None) -> Complex[np.ndarray, "oy ox"] | None:
+    if object_ is None:
+        return None
+    if object_.ndim < 2 or set(object_.shape[:-2]) - {1} or not object_.size:
+        raise InputError(
+            f"{path}: object: found shape {object_.shape}; expected one slice of (rows, columns); "
+            "an object of several slices is not a thin specimen, export one of them"
+        )
+    if object_.dtype.kind not in "fc" or not np.isfinite(object_).all():
+        raise InputError(
+            f"{path}: object: found {object_.dtype} that is not complex and finite; write it again"
+        )
+    flat: np.ndarray = object_.reshape(object_.shape[-2:]).astype(np.complex64)
+    return flat
+
+
+def _centred(raw: RawScan, choices: ReadChoices) -> RawScan:
+    if raw.patterns is None or (choices.zero_frequency or raw.zero_frequency) == "centre":
+        return raw
+    bad = raw.bad_pixels
+    return replace(
+        raw,
+        patterns=np.fft.fftshift(raw.patterns, axes=(-2, -1)),
+        bad_pixels=None if bad is None else np.fft.fftshift(bad),
+        steps=(*raw.steps, step("move the zero frequency from the corner to the centre")),
+    )
+
+
+def _amplitudes(
+    path: Path, raw: RawScan
+) -> tuple[Float[np.ndarray, "scan n n"] | None, list[dict[str, Any]], list[str]]:
+    """Return sqrt(counts) with bad pixels at zero."""
+    if raw.patterns is None:
+        return None, [], []
+    steps, remarks = [], []
+    # Whole numbers of 16 bits would overflow in every sum and square: NORMALIZE-DATA-UINT16-001.
+    values = raw.patterns.astype(np.float32)
+    if raw.bad_pixels is not None and raw.bad_pixels.any():
+        values[:, raw.bad_pixels.astype(bool)] = 0
+        steps.append(step("set bad pixels to zero", pixels=int(raw.bad_pixels.sum())))
+    whole = whole_share(values)
+    if raw.domain == "counts" and whole < WHOLE_SHARE:
+        remarks.append(f"taken as counts, but {1 - whole:.0%} of the values are not whole numbers")
+    if raw.domain == "amplitude" and whole >= WHOLE_SHARE and values.max() > 1:
+        remarks.append("taken as amplitude, but all values are whole numbers, as counts are")
+    if _central_share(values, raw.domain) < CENTRAL_SHARE_MIN:
+        remarks.append(
+            "most of the light is away from the middle of the patterns; if the zero frequency is "
+            "not where the format has it, say --zero-frequency corner or centre"
+        )
+    if raw.domain == "counts":
+        values = np.sqrt(values)
+        steps.append(step("take the square root of counts"))
+    return values, steps, remarks
+
+
+def _central_share(values: np.ndarray, domain: Domain | None) -> float:
+    """Return how much of the mean pattern lies in the central half of the detector, each way.
+
+    Of amplitudes the square of the mean is taken for the light; near enough for a warning.
+    """
+    mean = (values.mean(axis=0, dtype=np.float64)) ** (1 if domain == "counts" else 2)
+    rows, columns = mean.shape
+    middle = mean[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
+    return float(middle.sum() / mean.sum()) if mean.sum() else 1.0

@@ -1,0 +1,237 @@
+"""CXI 1.6, the exchange format of the Coherent X-ray Imaging Data Bank, in SI units.
+
+Counts, mask and lengths are in ``/entry_1/instrument_1/detector_1``, the energy (J) in
+``source_1``, the translations (scan, 3) as x, y, z (m) in ``/entry_1/sample_1/geometry_1``.
+
+Translations are those of the sample. Looked at along the beam, y points up and x to the left, while
+rows run down and columns to the right: ``basis_vectors`` says so, (0, -p, 0) for a row and
+(-p, 0, 0) for a column. Moving the sample up therefore moves the probe down on it, to a higher row:
+with these basis vectors row and column grow with y and x. Probe and object are ``image_1`` and
+``image_2``, as Ptychodus keeps them, which also names where it expects pixel sizes and indices.
+
+References
+----------
+Maia, Nature Methods 9, 854 (2012), doi:10.1038/nmeth.2110
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+
+from study_lib.data.formats.acquisition import (
+    Acquisition,
+    Geometry,
+    centred_positions,
+    positions_from_centred,
+    step,
+)
+from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.lengths import plausible
+from study_lib.data.formats.raw_scan import RawScan, ReadChoices, check_shapes, require_domain
+from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+
+ELEMENTARY_CHARGE_C = 1.602176634e-19
+VERSION = 160
+SIGNAL_ABOVE_BACKGROUND = 0x1000
+BAD = 1
+PIXEL_TOLERANCE = 1e-6
+ENTRY = "/entry_1"
+DETECTOR = f"{ENTRY}/instrument_1/detector_1"
+SOURCE = f"{ENTRY}/instrument_1/source_1"
+TRANSLATION = f"{ENTRY}/sample_1/geometry_1/translation"
+PROBE, OBJECT = f"{ENTRY}/image_1/data", f"{ENTRY}/image_2/data"
+EXTENSION = f"{ENTRY}/ptychodus"
+INDEXES = f"{EXTENSION}/probe_position_indexes"
+CLASSES = {
+    ENTRY: "NXentry",
+    f"{ENTRY}/instrument_1": "NXinstrument",
+    DETECTOR: "NXdetector",
+    SOURCE: "NXsource",
+    f"{ENTRY}/sample_1": "NXsample",
+    f"{ENTRY}/sample_1/geometry_1": "NXtransformations",
+    f"{ENTRY}/data_1": "NXdata",
+}
+
+
+def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
+    """Return the acquisition in a CXI file, which may have no patterns but probe and object.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, not laid out as above, or lacks a length that the
+        conversion to pixels needs.
+    """
+    require_domain(path, "counts", choices)
+    with open_hdf5(path) as file:
+        counts_name, translation_name = _names(file)
+        side = _check_headers(file, counts_name, translation_name)
+        translation = file.array(translation_name)
+        mask = file.optional_array(f"{DETECTOR}/mask", "iub")
+        probe, object_ = file.optional_array(PROBE, "c"), file.optional_array(OBJECT, "c")
+        names = file.optional_array(INDEXES, "iu")
+        centre = [file.number(f"{EXTENSION}/object_center_{axis}_m") or 0.0 for axis in "yx"]
+        geometry, directions = _geometry(file), _directions(file)
+        pixel_m = geometry.pixel_of_object_m(side)
+        if pixel_m is None:
+            raise file.refused(
+                DETECTOR,
+                "energy, distance and pixel size are not all there, so metres cannot become pixels",
+                "add source_1/energy (J), distance and x_pixel_size (m)",
+            )
+        patterns = file.optional_array(counts_name)
+    # The centre is in the frame of the translations: it turns with them.
+    origin_m = np.zeros(3) if object_ is None else np.array([centre[1], centre[0], 0.0])
+    vectors = -((translation.astype(np.float64) - origin_m) @ directions.T) / pixel_m
+    steps = [step("positions from metres to pixels", object_pixel_m=pixel_m)]
+    if object_ is not None:
+        vectors = positions_from_centred(vectors, side, (object_.shape[-2], object_.shape[-1]))
+        steps.append(step("shift origin of positions", to="first pixel of the object"))
+    raw = RawScan(
+        positions_px=vectors,
+        patterns=patterns,
+        domain=None if patterns is None else "counts",
+        probe=probe,
+        object_=object_,
+        bad_pixels=None if mask is None else (mask != 0) & (mask != SIGNAL_ABOVE_BACKGROUND),
+        scan_index=names,
+        geometry=geometry,
+        steps=tuple(steps),
+    )
+    return acquisition_of(path, raw, choices)
+
+
+def write_cxi(path: Path, acquisition: Acquisition) -> None:
+    """Write patterns, positions and lengths, and probe and object where there are any.
+
+    Parameters
+    ----------
+    path
+        The file.
+    acquisition
+        With patterns, energy, distance and detector pixel.
+
+    Raises
+    ------
+    InputError
+        If something is missing.
+    """
+    counts, side = acquisition.counts(), acquisition.side_px()
+    energy_ev, distance_m, detector_pixel_m, pixel_m = acquisition.require_geometry(
+        "photon_energy_ev", "detector_distance_m", "detector_pixel_m", "object_pixel_m"
+    )
+    vectors = acquisition.positions_px
+    if acquisition.object_ is not None:
+        vectors = centred_positions(vectors, side, acquisition.object_.shape)
+    basis = np.array([[0.0, -detector_pixel_m], [-detector_pixel_m, 0.0], [0.0, 0.0]])
+    corner = np.array([0.0, 0.0, distance_m]) - basis.sum(axis=1) * (side // 2)
+    with new_hdf5(path) as file:
+        file["cxi_version"], file["number_of_entries"] = VERSION, 1
+        for name, nexus_class in CLASSES.items():
+            file.require_group(name).attrs["NX_class"] = nexus_class
+        file[f"{SOURCE}/energy"] = energy_ev * ELEMENTARY_CHARGE_C
+        file[f"{SOURCE}/wavelength"] = acquisition.geometry.wavelength_m
+        file[f"{DETECTOR}/distance"] = distance_m
+        file[f"{DETECTOR}/x_pixel_size"] = file[f"{DETECTOR}/y_pixel_size"] = detector_pixel_m
+        file[f"{DETECTOR}/basis_vectors"] = basis
+        file[f"{DETECTOR}/corner_position"] = corner
+        file.create_dataset(f"{DETECTOR}/data", data=counts, compression="gzip", shuffle=True)
+        file[f"{DETECTOR}/data"].attrs["axes"] = "translation:y:x"
+        if acquisition.bad_pixels is not None:
+            file[f"{DETECTOR}/mask"] = np.where(acquisition.bad_pixels, BAD, 0).astype(np.uint32)
+        file[TRANSLATION] = np.stack([vectors[:, 1], vectors[:, 0], 0 * vectors[:, 0]], 1) * pixel_m
+        for place in (f"{DETECTOR}/translation", f"{ENTRY}/data_1/translation"):
+            file[place] = h5py.SoftLink(TRANSLATION)
+        file[f"{ENTRY}/data_1/data"] = h5py.SoftLink(f"{DETECTOR}/data")
+        file[INDEXES] = acquisition.names.astype(np.int64)
+        _write_images(file, acquisition, pixel_m)
+
+
+def _write_images(file: h5py.File, acquisition: Acquisition, pixel_m: float) -> None:
+    if acquisition.probe is not None:
+        file[PROBE] = acquisition.probe[None, None]
+        file[PROBE].attrs["axes"] = "coherent:incoherent:y:x"
+        file[f"{SOURCE}/illumination"] = h5py.SoftLink(PROBE)
+    if acquisition.object_ is not None:
+        file[OBJECT] = acquisition.object_[None]
+        file[OBJECT].attrs["axes"] = "layer:y:x"
+    for image, name in ((acquisition.probe, "probe"), (acquisition.object_, "object")):
+        for length in ("width", "height") if image is not None else ():
+            file[f"{EXTENSION}/{name}_pixel_{length}_m"] = pixel_m
+    if acquisition.object_ is not None:
+        file[f"{EXTENSION}/object_center_x_m"] = file[f"{EXTENSION}/object_center_y_m"] = 0.0
+
+
+def _names(file: Hdf5Reader) -> tuple[str, str]:
+    """Return where counts and translations are; both may be in one of two places."""
+    counts = f"{ENTRY}/data_1/data"
+    return (
+        counts if counts in file else f"{DETECTOR}/data",
+        TRANSLATION if TRANSLATION in file else f"{ENTRY}/data_1/translation",
+    )
+
+
+def _check_headers(file: Hdf5Reader, counts_name: str, translation_name: str) -> int:
+    """Return the side of the patterns or the probe after checking all shapes; no array is read."""
+    counts = file.optional_shape(counts_name, ranks=[3])
+    translation = file.shape(translation_name)
+    if len(translation) != 2 or translation[1] != 3:
+        raise file.refused(translation_name, f"found shape {translation}", "give (scan, 3)")
+    probe = file.optional_shape(PROBE, "c", IMAGE_RANKS)
+    file.optional_shape(OBJECT, "c", IMAGE_RANKS)
+    frame = counts or probe
+    if frame is None:
+        raise file.missing(f"{ENTRY}/data_1/data")
+    check_shapes(
+        file.path,
+        positions=(translation[0], 2),
+        patterns=counts,
+        bad_pixels=file.optional_shape(f"{DETECTOR}/mask", "iub"),
+        scan_index=file.optional_shape(INDEXES, "iu"),
+        probe=probe,
+    )
+    return min(frame[-2:])
+
+
+def _geometry(file: Hdf5Reader) -> Geometry:
+    energy_ev = plausible(
+        file.path,
+        f"{SOURCE}/energy",
+        file.number(f"{SOURCE}/energy"),
+        "photon_energy_ev",
+        factor=1 / ELEMENTARY_CHARGE_C,
+        remedy="CXI keeps energy in joule; convert it",
+    )
+    sizes = [file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "yx"]
+    known = [size for size in sizes if size is not None]
+    if known and (min(known) <= 0 or max(known) - min(known) > PIXEL_TOLERANCE * max(known)):
+        raise file.refused(
+            DETECTOR,
+            f"found pixels of {' x '.join(f'{size:g}' for size in known)} m",
+            "the study needs square pixels of a positive size; resample the patterns",
+        )
+    lengths = {
+        "detector_distance_m": (f"{DETECTOR}/distance", file.number(f"{DETECTOR}/distance")),
+        "detector_pixel_m": (f"{DETECTOR}/y_pixel_size", known[0] if known else None),
+    }
+    if not known:
+        name = f"{EXTENSION}/object_pixel_height_m"
+        lengths["object_pixel_m"] = (name, file.number(name))
+    checked = {field: plausible(file.path, *found, field) for field, found in lengths.items()}
+    return Geometry(photon_energy_ev=energy_ev, **checked)
+
+
+def _directions(file: Hdf5Reader) -> Float[np.ndarray, "2 3"]:
+    """Return the unit vectors (x, y, z) along which rows and columns of the detector grow."""
+    basis = file.optional_array(f"{DETECTOR}/basis_vectors", "f")
+    if basis is None:
+        return np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+    rows = basis if basis.shape == (2, 3) else basis.T
+    if rows.shape != (2, 3) or not np.isfinite(rows).all() or not rows.any(axis=1).all():
+        raise file.refused(
+            f"{DETECTOR}/basis_vectors", f"found shape {basis.shape}", "give two vectors, (3, 2)"
+        )
+    directions: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return directions.astype(np.float64)

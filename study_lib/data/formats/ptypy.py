@@ -1,0 +1,137 @@
+"""Prepared data of ptypy (``.ptyd``), read only.
+
+``meta`` has energy (keV), distance (m), detector pixel (m, one or two numbers) and shape;
+``chunks/<k>`` has ``data`` (frames, n, n) counts with the zero frequency in the centre,
+``indices``, ``positions`` (frames, 2) as (y, x) in metres, and ``weights``, which are zero for bad
+pixels and may be empty or missing: then ``meta/weight2d`` stands for every frame.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from study_lib.data.formats.acquisition import Acquisition, Geometry, step
+from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.lengths import plausible
+from study_lib.data.formats.raw_scan import RawScan, ReadChoices, require_domain
+from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
+from study_lib.errors import InputError
+
+SQUARE_TOLERANCE = 1e-6
+
+
+class _Chunk(NamedTuple):
+    """Frames that were prepared together."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    positions: np.ndarray
+    weights: np.ndarray | None
+
+
+def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
+    """Return the acquisition in prepared data: patterns and positions, no probe and no object.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or not laid out as above.
+    """
+    require_domain(path, "counts", choices)
+    with open_hdf5(path) as file:
+        chunks = sorted(file.names("chunks"), key=lambda name: (len(name), name))
+        if not chunks:
+            raise file.missing("chunks")
+        frames = {_check_chunk(file, f"chunks/{name}") for name in chunks}
+        if len(frames) > 1:
+            raise file.refused("chunks", f"patterns of several shapes, {frames}", "prepare alike")
+        parts = [_chunk(file, f"chunks/{name}") for name in chunks]
+        shared = file.optional_array("meta/weight2d", "fiub")
+        geometry = _geometry(file)
+    patterns = np.concatenate([part.data for part in parts])
+    names = np.concatenate([part.indices for part in parts]).astype(np.int64)
+    if len(np.unique(names)) != len(names):
+        raise InputError(f"{path}: chunks: an index occurs twice; prepare the data again")
+    pixel_m = geometry.pixel_of_object_m(min(patterns.shape[1:]))
+    if pixel_m is None:
+        raise InputError(
+            f"{path}: meta: energy, distance and psize are not all there, so metres cannot become "
+            "pixels; prepare the data with them"
+        )
+    weights = [part.weights for part in parts if part.weights is not None]
+    order = np.argsort(names, kind="stable")
+    raw = RawScan(
+        positions_px=np.concatenate([part.positions for part in parts])[order] / pixel_m,
+        patterns=patterns[order],
+        domain="counts",
+        bad_pixels=_bad_pixels(weights, shared),
+        scan_index=names[order],
+        geometry=geometry,
+        steps=(step("positions from metres to pixels", object_pixel_m=pixel_m),),
+    )
+    return acquisition_of(path, raw, choices)
+
+
+def _check_chunk(file: Hdf5Reader, group: str) -> tuple[int, ...]:
+    """Return the shape of the frames after checking all headers; no array is read."""
+    data, indices = file.shape(f"{group}/data"), file.shape(f"{group}/indices")
+    positions = file.shape(f"{group}/positions")
+    if len(data) != 3 or 0 in data or indices != data[:1] or positions != (data[0], 2):
+        raise file.refused(
+            group,
+            f"data {data}, indices {indices} and positions {positions} do not belong together",
+            "give (frames, n, n), (frames,) and (frames, 2)",
+        )
+    file.optional_shape(f"{group}/weights", "fiub")
+    file.optional_shape("meta/weight2d", "fiub")
+    return data[1:]
+
+
+def _chunk(file: Hdf5Reader, group: str) -> _Chunk:
+    data, indices = file.array(f"{group}/data"), file.array(f"{group}/indices")
+    positions = file.array(f"{group}/positions").astype(np.float64)
+    weights = file.optional_array(f"{group}/weights", "fiub")
+    fits = weights is not None and weights.size and weights.shape[-2:] == data.shape[1:]
+    flat = weights.reshape(-1, *data.shape[1:]) if fits and weights is not None else None
+    return _Chunk(data, indices, positions, flat)
+
+
+def _bad_pixels(weights: list[np.ndarray], shared: np.ndarray | None) -> np.ndarray | None:
+    """Return the pixels that some frame gives no weight: the study has one mask for all of them."""
+    if weights:
+        bad: np.ndarray = np.any([(part <= 0).any(axis=0) for part in weights], axis=0)
+        return bad
+    return None if shared is None else shared <= 0
+
+
+def _geometry(file: Hdf5Reader) -> Geometry:
+    energy_kev = file.number("meta/energy")
+    sizes = file.optional_array("meta/psize")
+    if sizes is not None and (
+        not sizes.size
+        or not np.isfinite(sizes).all()
+        or sizes.min() <= 0
+        or np.ptp(sizes) > SQUARE_TOLERANCE * sizes.max()
+    ):
+        raise file.refused(
+            "meta/psize",
+            f"found pixels of {' x '.join(f'{size:g}' for size in np.ravel(sizes))} m",
+            "the study needs square pixels of a positive size; prepare the data so",
+        )
+    pixel_m = None if sizes is None else float(np.ravel(sizes)[0])
+    distance_m = file.number("meta/distance")
+    return Geometry(
+        photon_energy_ev=plausible(
+            file.path,
+            "meta/energy",
+            energy_kev,
+            "photon_energy_ev",
+            factor=1000.0,
+            remedy="ptypy keeps energy in keV; prepare the data again",
+        ),
+        detector_distance_m=plausible(
+            file.path, "meta/distance", distance_m, "detector_distance_m"
+        ),
+        detector_pixel_m=plausible(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
+    )

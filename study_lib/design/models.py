@@ -1,0 +1,313 @@
+"""The design of a study: every number that decides a result, in one frozen model."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from study_lib.design.iterative_design import IterativeDesign
+from study_lib.design.scene_design import DetectorDesign, ProbeDesign, ScanDesign, SpecimenDesign
+from study_lib.design.settings import Frozen
+from study_lib.design.thinned_design import ThinnedDesign
+from study_lib.errors import InputError
+
+ViewName = Literal["baseline", "dense", "sparse"]
+SplitName = Literal["train", "test"]
+SelectionName = Literal["uniform", "blue_noise"]
+SPLITS: tuple[SplitName, ...] = ("train", "test")
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Dose = Annotated[float, Field(gt=0, le=1e12)]
+
+
+class ViewDesign(Frozen):
+    """Which patterns of a split are used, and how they are grouped."""
+
+    name: ViewName
+    gridsize: Literal[1, 2]
+    target_overlap: float | None = Field(
+        gt=0, lt=1, default=None, description="metric 2 to reach by leaving positions out"
+    )
+    s_img: float | None = Field(
+        gt=0, le=1, default=None, description="share of positions to keep, instead of a target"
+    )
+    selection: SelectionName = Field(
+        default="uniform",
+        description="which positions are kept: random ones, or evenly spread (default of sparse)",
+    )
+    n_groups: int | None = Field(
+        ge=1, default=None, description="null: groups_per_pattern for each pattern"
+    )
+    oversampling: bool = Field(default=False, description="allow n_groups above the patterns")
+    groups_per_pattern: int = Field(
+        ge=1, default=1, description="groups that each pattern leads, on average"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def choose_selection(cls, given: Any) -> Any:
+        """Let the sparse view keep evenly spread positions, unless it says otherwise."""
+        if isinstance(given, dict) and given.get("name") == "sparse":
+            return {"selection": "blue_noise"} | given
+        return given
+
+    @model_validator(mode="after")
+    def check_choice(self) -> "ViewDesign":
+        """Check what is kept and grouped, and that the view has the gridsize it is named for."""
+        if self.target_overlap is not None and self.s_img is not None:
+            raise ValueError(
+                f"target_overlap {self.target_overlap} and s_img {self.s_img} both say what is "
+                "kept; set one of them to null"
+            )
+        plain = ViewDesign.model_construct(name="baseline", gridsize=1, selection=self.selection)
+        if self.name == "baseline" and self != plain:
+            raise ValueError(
+                "baseline is every pattern by itself; set gridsize 1, leave out target_overlap, "
+                "s_img, n_groups, oversampling and groups_per_pattern"
+            )
+        if self.n_groups is not None and self.groups_per_pattern > 1:
+            raise ValueError(
+                f"n_groups {self.n_groups} and groups_per_pattern {self.groups_per_pattern} both "
+                "say how many groups; leave one of them out"
+            )
+        if self.name != "baseline" and self.gridsize != 2:
+            raise ValueError(f"{self.name}: gridsize {self.gridsize}; set it to 2")
+        return self
+
+
+class SeedDesign(Frozen):
+    """Seeds, one per kind of random choice."""
+
+    simulation: Seed
+    grouping: Seed
+    subsampling: Seed
+    training: Seed
+    iterative: Seed
+
+
+class SplitDesign(Frozen):
+    """How positions are divided into train and test."""
+
+    axis: Literal["y"] = "y"
+    guard_band_px: int | None = Field(
+        ge=1, default=None, description="rows without positions; null: as few as share no row"
+    )
+
+
+class TrainingDesign(Frozen):
+    """Physics-informed network; original values of the study in the comments of the presets."""
+
+    epochs: int = Field(ge=1)
+    steps_min: int = Field(ge=0, description="small views get more epochs, up to this many steps")
+    batch_size: int = Field(ge=1, description="groups per step")
+    learning_rate: float = Field(gt=0)
+    learning_rate_min: float = Field(gt=0)
+    schedule: Literal["cosine", "plateau"] = Field(
+        description="the rate falls along half a cosine to learning_rate_min, or by half whenever "
+        "the validation loss stops falling"
+    )
+    plateau_patience: int = Field(
+        ge=0, description="epochs without progress before halving (plateau only)"
+    )
+    early_stopping_patience: int | None = Field(
+        ge=1, description="epochs without progress before training ends; null: it never does"
+    )
+    final_weights: Literal["last", "best"] = Field(
+        description="of the last epoch, or of the one with the smallest validation loss"
+    )
+    gradient_clip_norm: float | None = Field(
+        gt=0, description="longest gradient of a step; null: gradients are left alone"
+    )
+    loss: Literal["poisson", "amplitude"] = Field(
+        description="likelihood of the counts, or squared error of their roots"
+    )
+    network: str = Field(pattern="^[a-z0-9_-]+$", description="a registered network")
+    filters_scale: int = Field(ge=1, description="width multiplier of the autoencoder")
+    validation_share: float = Field(gt=0, lt=0.5)
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        description="of the convolutions; auto: bfloat16 where the processor has it"
+    )
+
+    @model_validator(mode="after")
+    def check_rates(self) -> "TrainingDesign":
+        """Check that the learning rate falls."""
+        if self.learning_rate_min > self.learning_rate:
+            raise ValueError(
+                f"learning_rate_min {self.learning_rate_min} > learning_rate "
+                f"{self.learning_rate}; swap them"
+            )
+        return self
+
+
+class MetricsDesign(Frozen):
+    """How a reconstruction is compared with the truth."""
+
+    registration_limit_px: float = Field(gt=0)
+    illumination_threshold: float = Field(
+        gt=0, lt=1, description="share of the median illumination that a scored pixel needs"
+    )
+    frc_threshold: float = Field(gt=0, lt=1)
+    photon_limit_solves: int = Field(
+        ge=0,
+        default=4,
+        description="random solves behind each photon limit, at least 2; 0: no photon limit",
+    )
+
+    @model_validator(mode="after")
+    def check_solves(self) -> "MetricsDesign":
+        """Check that a limit, if there is one, has a spread."""
+        if self.photon_limit_solves == 1:
+            raise ValueError("photon_limit_solves = 1 has no spread; set 2 or more, or 0 for none")
+        return self
+
+
+class BaseData(Frozen):
+    """A base NPZ that gives object, probe and scan positions instead of the synthetic ones."""
+
+    name: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    probe_side_px: int = Field(ge=16)
+
+
+class StudyDesign(Frozen):
+    """One study: doses x overlap views, for every arm."""
+
+    preset: str = Field(pattern="^[a-z0-9_-]+$")
+    patch_size_px: int = Field(ge=16, le=1024, description="detector and patch side N")
+    doses: tuple[Dose, ...] = Field(min_length=1, description="mean photons per pattern")
+    specimen: SpecimenDesign
+    probe: ProbeDesign
+    scan: ScanDesign
+    detector: DetectorDesign = DetectorDesign()
+    views: tuple[ViewDesign, ...] = Field(min_length=1)
+    neighbor_count: int = Field(ge=1, description="K nearest neighbours")
+    probe_power_share: float = Field(
+        gt=0, lt=1, description="power inside the area that defines the probe diameter"
+    )
+    seeds: SeedDesign
+    training: TrainingDesign
+    iterative: IterativeDesign
+    thinned: ThinnedDesign | None = Field(
+        default=None, description="the network that learns from thinned counts; null: none"
+    )
+    metrics: MetricsDesign
+    split: SplitDesign = SplitDesign()
+    object_patches: bool = Field(
+        default=False, description="write the true patches Y too: three times the disk space"
+    )
+    replicate: int = Field(
+        ge=0, default=0, description="repetition: another noise, training and choice of patterns"
+    )
+    replicates: int = Field(
+        ge=1, le=1000, default=1, description="repetitions of a run, counted from `replicate` on"
+    )
+    base: BaseData | None = None
+
+    @model_validator(mode="after")
+    def check_rules(self) -> "StudyDesign":
+        """Check what concerns several fields at once."""
+        side = self.patch_size_px
+        if side & (side - 1):
+            raise ValueError(
+                f"patch_size_px = {side}: the autoencoder halves the patch down to 8 pixels; "
+                "use 16, 32, 64, 128, ..."
+            )
+        if any(dose != round(dose) for dose in self.doses):
+            raise ValueError(f"doses = {list(self.doses)}: use whole photons; they name folders")
+        if len(set(self.doses)) < len(self.doses):
+            raise ValueError(f"doses = {list(self.doses)}: leave out the repeated dose")
+        names = [view.name for view in self.views]
+        if len(set(names)) < len(names):
+            raise ValueError(f"views = {names}: leave out the repeated view")
+        for view in self.views:
+            if self.neighbor_count < view.gridsize**2:
+                raise ValueError(
+                    f"neighbor_count = {self.neighbor_count} < {view.gridsize**2} patterns per "
+                    f"group of view {view.name} (OVERSAMPLING-001); raise neighbor_count"
+                )
+        targets = {view.name: view.target_overlap for view in self.views}
+        dense, sparse = targets.get("dense"), targets.get("sparse")
+        if dense is not None and sparse is not None and dense < sparse:
+            raise ValueError(f"views: target of dense {dense} < that of sparse {sparse}; swap them")
+        radius = self.detector.beamstop_radius_px
+        if radius >= side / 2:
+            raise ValueError(
+                f"detector.beamstop_radius_px = {radius} hides the whole detector; set it well "
+                f"below {side // 2}"
+            )
+        band = self.split.guard_band_px
+        if band is not None and band <= side:
+            raise ValueError(
+                f"split.guard_band_px = {band}: both splits would light the same object rows; set "
+                f"at least {side + 1} for patch_size_px = {side}, or null"
+            )
+        if self.scan.kind == "measured" and self.base is None:
+            raise ValueError(
+                "scan.kind = measured: there are no measured positions without base data; give "
+                "--base-npz or choose raster, spiral, fermat or uniform"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """First eight hexadecimal digits of the SHA-256 of every value of the design."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def guard_band_px(self) -> int:
+        """Rows between the patch centres of the two splits; one more than N, for the rounding."""
+        return self.split.guard_band_px or self.patch_size_px + 1
+
+    @property
+    def noise_seeds(self) -> SeedDesign:
+        """The seeds of this replicate; object, scan and detector keep those of the design."""
+        if self.replicate == 0:
+            return self.seeds
+        return SeedDesign(
+            **{
+                name: int(np.random.SeedSequence([seed, self.replicate]).generate_state(1)[0])
+                for name, seed in self.seeds.model_dump().items()
+            }
+        )
+
+    @property
+    def repetitions(self) -> tuple["StudyDesign", ...]:
+        """The designs of a run's replicates; the first is this one."""
+        others = (
+            self.model_copy(update={"replicate": self.replicate + step, "replicates": 1})
+            for step in range(1, self.replicates)
+        )
+        return (self, *others)
+
+    def view(self, name: str) -> ViewDesign:
+        """Return a view by name.
+
+        Raises
+        ------
+        InputError
+            If the design has no such view.
+        """
+        for view in self.views:
+            if view.name == name:
+                return view
+        raise InputError(
+            f"view {name!r} is not in the design; choose one of "
+            f"{', '.join(view.name for view in self.views)}"
+        )
+
+    def require_dose(self, dose: float) -> float:
+        """Return ``dose`` if the design has it.
+
+        Raises
+        ------
+        InputError
+            If it has not.
+        """
+        if dose in self.doses:
+            return dose
+        raise InputError(
+            f"dose {dose:g} is not in the design; choose one of "
+            f"{', '.join(f'{dose:g}' for dose in self.doses)}"
+        )

@@ -1,0 +1,216 @@
+"""The parameters of each notebook: checked before a kernel starts, and again inside it."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from study_lib.design.models import SplitName, ViewName
+from study_lib.design.settings import Frozen, describe_faults
+from study_lib.errors import InputError
+
+
+class NotebookParameters(Frozen):
+    """What a notebook is told."""
+
+    notebook: ClassVar[str]
+
+    @classmethod
+    def from_notebook(cls, names: Mapping[str, Any]) -> "NotebookParameters":
+        """Return the parameters among a notebook's globals.
+
+        Raises
+        ------
+        InputError
+            If a value is missing or wrong.
+        """
+        return cls.check({name: names[name] for name in cls.model_fields if name in names})
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> "NotebookParameters":
+        """Return validated parameters.
+
+        Raises
+        ------
+        InputError
+            One line per unknown, missing or wrong value.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InputError(describe_faults(error, cls.notebook, cls)) from None
+
+
+class PhaseParameters(NotebookParameters):
+    """What every notebook that is a phase of the study is told."""
+
+    run_folder: str = Field(min_length=1, description="folder of the run")
+
+
+class DesignParameters(PhaseParameters):
+    """Notebook 00."""
+
+    notebook = "00_design"
+    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    base_npz: str | None = Field(description="base data, or None for the synthetic object")
+
+
+class DatasetParameters(PhaseParameters):
+    """Notebook 01."""
+
+    notebook = "01_dataset"
+    dose: float = Field(gt=0, description="mean photons per pattern")
+
+
+class OverlapParameters(DatasetParameters):
+    """Notebook 02."""
+
+    notebook = "02_overlap"
+    view: ViewName
+
+
+class TrainParameters(OverlapParameters):
+    """Notebook 03."""
+
+    notebook = "03_train"
+
+
+class TrainThinnedParameters(OverlapParameters):
+    """Notebook 03 of the network that learns from thinned counts."""
+
+    notebook = "03_train_thinned"
+
+
+class ReconstructParameters(OverlapParameters):
+    """Notebook 04."""
+
+    notebook = "04_reconstruct"
+    split: SplitName
+
+
+class CompareParameters(ReconstructParameters):
+    """Notebook 05."""
+
+    notebook = "05_compare"
+
+
+class SummaryParameters(PhaseParameters):
+    """Notebook 06."""
+
+    notebook = "06_summary"
+
+
+class ExploreObjectsParameters(NotebookParameters):
+    """A notebook beside the phases: it needs no run and writes nothing."""
+
+    notebook = "explore_objects"
+    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    settings: list[str] = Field(description="changes of the design, for every object and scan")
+    specimens: dict[str, list[str]] = Field(
+        min_length=1, description="further changes that give each object, by its title"
+    )
+    scans: list[Literal["raster", "spiral", "fermat", "uniform"]] = Field(min_length=1)
+
+
+class ExploreRunParameters(CompareParameters):
+    """A notebook beside the phases: a finished run to look around in."""
+
+    notebook = "explore_run"
+    arm: str = Field(min_length=1, description="arm beside the truth, as in aligned.npz")
+    pattern: int = Field(ge=0, description="index of the pattern that is shown first")
+    row_share: float = Field(ge=0, le=1, description="where the cut lies, as a share of the rows")
+    sliders: Literal["auto", "always", "never"] = Field(
+        description="auto: where somebody can move them"
+    )
+
+
+class ExploreNetworkParameters(OverlapParameters):
+    """A notebook beside the phases: what pinn-thinned of a run owes to each of its parts."""
+
+    notebook = "explore_network"
+    pattern: int = Field(ge=0, description="index of the pattern that is shown thinned")
+    members: int = Field(ge=1, description="networks of each training without a part")
+    steps: int = Field(ge=1, description="of each of them")
+
+
+class WatchRunParameters(PhaseParameters):
+    """A notebook beside the phases: a run while it goes on."""
+
+    notebook = "watch_run"
+    every_s: float = Field(gt=0, description="seconds between two looks")
+    sliders: Literal["auto", "always", "never"] = Field(
+        description="auto: again where somebody looks on"
+    )
+
+
+class LessonParameters(NotebookParameters):
+    """What every lesson is told: it needs no run and writes nothing."""
+
+    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    settings: list[str] = Field(description="changes of the design")
+
+
+class LessonForwardModelParameters(LessonParameters):
+    """The lesson: what does the detector record."""
+
+    notebook = "lesson_forward_model"
+    dose: float = Field(gt=0, description="photons on the specimen at each position")
+    position: int = Field(ge=0, description="index of the position that is shown")
+    ramp_px: int = Field(description="detector columns by which a ramp moves the pattern")
+    defocus_radii_px: list[float] = Field(min_length=1, description="defocus of each probe")
+
+
+class LessonDoseAndOverlapParameters(LessonParameters):
+    """The lesson: what do dose and overlap change in the data."""
+
+    notebook = "lesson_dose_and_overlap"
+    doses: list[float] = Field(min_length=1, description="mean photons per pattern")
+    targets: list[float] = Field(min_length=1, description="mean overlap with the K nearest")
+    draws: int = Field(ge=2, description="repetitions of the noise of one pattern")
+
+
+class LessonResolutionParameters(LessonParameters):
+    """The lesson: what does an FRC number mean."""
+
+    notebook = "lesson_resolution"
+    other_seed: int = Field(ge=0, description="simulation seed of the unrelated object")
+    noise_levels: list[float] = Field(
+        min_length=1, description="root mean square of each image's complex noise"
+    )
+    blur_px: float = Field(gt=0, description="standard deviation of the Gaussian blur")
+    pairs: int = Field(ge=2, description="pairs of images behind a mean")
+
+
+NOTEBOOKS: dict[str, type[NotebookParameters]] = {
+    model.notebook: model
+    for model in (
+        DesignParameters,
+        DatasetParameters,
+        OverlapParameters,
+        TrainParameters,
+        TrainThinnedParameters,
+        ReconstructParameters,
+        CompareParameters,
+        SummaryParameters,
+        ExploreObjectsParameters,
+        ExploreRunParameters,
+        ExploreNetworkParameters,
+        WatchRunParameters,
+        LessonForwardModelParameters,
+        LessonDoseAndOverlapParameters,
+        LessonResolutionParameters,
+    )
+}
+
+
+def parameters_of(notebook: str, values: Mapping[str, Any]) -> NotebookParameters:
+    """Return the validated parameters of a notebook by name.
+
+    Raises
+    ------
+    InputError
+        If there is no such notebook, or a value is wrong.
+    """
+    if notebook not in NOTEBOOKS:
+        raise InputError(f"notebook {notebook!r} not found; choose one of {', '.join(NOTEBOOKS)}")
+    return NOTEBOOKS[notebook].check(values)

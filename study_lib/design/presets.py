@@ -1,0 +1,176 @@
+"""Designs from presets, files and single settings."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from study_lib.design.models import BaseData, StudyDesign
+from study_lib.design.settings import describe_faults
+from study_lib.errors import InputError
+from study_lib.system import PROJECT
+
+PRESET_FOLDER = PROJECT / "parameters" / "presets"
+DEEPEST = 64  # tables and lists within one another; a design has four
+
+
+def preset_names() -> list[str]:
+    """Return the presets that come with the study."""
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+
+
+def load_design(
+    preset: str, settings: Sequence[str] = (), base: BaseData | None = None
+) -> StudyDesign:
+    """Return the design of a preset.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset, or path of a YAML file that sets every field.
+    settings
+        Changes such as ``training.epochs=5``, applied in order.
+    base
+        The base data, if the object, probe and positions come from a file; then the patch is as
+        large as its probe (the next smaller power of two) unless a setting says otherwise.
+
+    Raises
+    ------
+    InputError
+        If the preset is unknown, a name is misspelt or a value has the wrong type or size.
+    """
+    is_file = preset.endswith((".yaml", ".yml"))
+    path = Path(preset) if is_file else PRESET_FOLDER / f"{preset}.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"preset {preset!r} not found; choose one of {', '.join(preset_names())}, "
+            "or give the path of a YAML file"
+        )
+    content = parse_yaml(path.read_bytes(), str(path))
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a table of names and values; start from a preset")
+    content.setdefault("preset", re.sub("[^a-z0-9_-]+", "-", path.stem.lower()))
+    if base:
+        content["patch_size_px"] = 2 ** (base.probe_side_px.bit_length() - 1)
+        _apply(content, "scan.kind=measured")
+    for setting in settings:
+        _apply(content, setting)
+    if content.get("base") is not None:
+        raise InputError(f"{path}: base is set by --base-npz alone; leave it out")
+    content["base"] = base.model_dump() if base else None
+    return parse_design(content, str(path), settings)
+
+
+def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> StudyDesign:
+    """Validate plain data as a design.
+
+    Parameters
+    ----------
+    content
+        Tables, lists, texts and numbers.
+    source
+        Where they come from, for messages.
+    settings
+        Settings that changed them; a fault in one of these is told as that setting's.
+
+    Raises
+    ------
+    InputError
+        One line per fault: where, what was found, and what to do.
+    """
+    try:
+        return StudyDesign.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise InputError(describe_faults(error, source, StudyDesign, settings)) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{source}: {error}; use numbers, texts, lists and tables only") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader, but a name that occurs twice in one table is an error, and so is an alias.
+
+    A few lines of aliases of aliases stand for more values than fit into memory, and the time of
+    nested tables grows with the square of their depth.
+    """
+
+    def fetch_more_tokens(self) -> None:
+        """Read on, or refuse a text that is nested too deep."""
+        if self.flow_level + len(self.indents) > DEEPEST:
+            raise yaml.scanner.ScannerError(
+                None, None, f"nested more than {DEEPEST} deep", self.get_mark()
+            )
+        super().fetch_more_tokens()
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return what a part of the text says, or refuse it."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML types its loaders, not what they inherit
+            raise yaml.composer.ComposerError(
+                None, None, f"alias *{event.anchor}: write the value itself", event.start_mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a table, or refuse it."""
+        seen = set()
+        names = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key in names:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is set twice", node.start_mark
+                )
+            seen.add(key.value)
+        table: dict[Any, Any] = super().construct_mapping(node, deep)
+        return table
+
+
+def parse_yaml(text: str | bytes, source: str) -> Any:
+    """Return what a YAML text says.
+
+    Raises
+    ------
+    InputError
+        If it is no YAML, sets a name twice, has an alias or is nested too deep.
+    """
+    try:
+        return yaml.load(text, _PlainLoader)  # noqa: S506  # a safe loader, without double names
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not readable as YAML ({error})") from None
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the names and YAML values of texts such as ``dose=1.0e+4``.
+
+    Raises
+    ------
+    InputError
+        If a text is not an assignment.
+    """
+    values = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise InputError(f"{assignment!r}: write it as name=value, like dose=1.0e+4")
+        values[name] = parse_yaml(text, assignment)
+    return values
+
+
+def _apply(content: dict[str, Any], setting: str) -> None:
+    """Set one value of nested tables, ``name.name=value``."""
+    ((name, value),) = parse_assignments([setting]).items()
+    *tables, last = name.split(".")
+    node = content
+    for table in tables:
+        child = node.get(table)
+        if not isinstance(child, dict):
+            known = ", ".join(sorted(key for key in node if isinstance(node[key], dict)))
+            raise InputError(f"setting {setting!r}: no table {table!r} here; known: {known}")
+        node = child
+    if name == "specimen.kind" and node.get("kind") != value:
+        node.clear()  # the fields of one kind mean nothing to another, which has defaults
+    node[last] = value

@@ -1,0 +1,193 @@
+"""Figures of the lessons: waves, patterns, scans, ring correlations. Arrays in, Figure out."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Complex, Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from study_lib.figures.common import draw_pattern
+
+DARK_SHARE = 0.05
+THRESHOLD_STYLES = ("--", "-.", ":")
+
+
+def waves(panels: Mapping[str, Complex[np.ndarray, "n n"]]) -> Figure:
+    """Show the amplitude and the phase of waves on the same pixels, each under its title.
+
+    The phase is blank where the amplitude is below 5 % of the largest.
+    """
+    figure, axes = plt.subplots(
+        2,
+        len(panels),
+        figsize=(2.7 * len(panels) + 0.6, 4.7),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    for (upper, lower), (title, wave) in zip(axes.T, panels.items(), strict=True):
+        amplitude = np.abs(wave)
+        shown = upper.imshow(amplitude, cmap="gray", vmin=0, interpolation="nearest")
+        figure.colorbar(shown, ax=upper, label="amplitude", shrink=0.75)
+        phase_rad = np.where(amplitude > DARK_SHARE * amplitude.max(), np.angle(wave), np.nan)
+        turned = lower.imshow(
+            phase_rad, cmap="twilight", vmin=-np.pi, vmax=np.pi, interpolation="nearest"
+        )
+        figure.colorbar(turned, ax=lower, label="phase [rad]", shrink=0.75, ticks=(-2, 0, 2))
+        upper.set_title(title, fontsize="medium")
+        lower.set_xlabel("column [px]")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("row [px]")
+    return figure
+
+
+def phases(panels: Mapping[str, Complex[np.ndarray, "y x"]]) -> Figure:
+    """Show the phase of images of one size with the limits of the first."""
+    rows_px, columns_px = next(iter(panels.values())).shape
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(2.5 * len(panels) + 0.9, 2.5 * rows_px / columns_px + 0.5),
+        layout="constrained",
+        squeeze=False,
+    )
+    first = np.angle(next(iter(panels.values())))
+    for axis, (title, image) in zip(axes[0], panels.items(), strict=True):
+        shown = axis.imshow(
+            np.angle(image),
+            cmap="gray",
+            vmin=float(first.min()),
+            vmax=float(first.max()),
+            interpolation="nearest",
+        )
+        axis.set_title(title, fontsize="medium")
+        axis.set(xticks=[], yticks=[])
+    figure.colorbar(shown, ax=axes, label="phase [rad]", shrink=0.8)
+    return figure
+
+
+def patterns(
+    panels: Mapping[str, Float[np.ndarray, "n n"]], bright_field_per_px: float, smallest: float
+) -> Figure:
+    """Show patterns under their titles on one logarithmic scale, from `smallest` photons on.
+
+    Rows and columns are labelled with the frequency in the object that they hold. The dotted circle
+    is the edge of the bright field, the frequency where the pupil ends.
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(2.7 * len(panels) + 0.9, 2.9),
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
+    )
+    scale = LogNorm(smallest, max(float(pattern.max()) for pattern in panels.values()))
+    for axis, (title, pattern) in zip(axes[0], panels.items(), strict=True):
+        edge = Circle((0, 0), bright_field_per_px, fill=False, ls=":", color="cyan", lw=1.2)
+        shown = draw_pattern(axis, pattern, scale, edge)
+        axis.set_title(title, fontsize="medium")
+        axis.set_xlabel("column frequency [1/px]")
+    axes[0, 0].set_ylabel("row frequency [1/px]")
+    figure.colorbar(shown, ax=axes, label="photons", shrink=0.8)
+    return figure
+
+
+def scans(
+    places: Mapping[str, Float[np.ndarray, "scan 2"]],
+    photons: Mapping[str, Float[np.ndarray, "oy ox"]],
+    diameter_px: float,
+    *,
+    title: str,
+) -> Figure:
+    """Show scans of one object: positions with one probe disc above, photons per pixel below."""
+    count = len(places)
+    figure, axes = plt.subplots(
+        2,
+        count,
+        figsize=(2.4 * count + 1, 5.4),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    largest = max(float(image.max()) for image in photons.values())
+    for (upper, lower), (name, scan) in zip(axes.T, places.items(), strict=True):
+        middle = np.linalg.norm(scan - scan.mean(axis=0), axis=1).argmin()
+        row, column = scan[middle].tolist()
+        upper.scatter(scan[:, 1], scan[:, 0], s=5, color="tab:orange", lw=0)
+        upper.add_patch(Circle((column, row), diameter_px / 2, fill=False, color="black", lw=1.2))
+        upper.set_aspect("equal")
+        upper.set_title(f"{name}: {len(scan)} patterns", fontsize="medium")
+        shown = lower.imshow(
+            photons[name], cmap="viridis", vmin=0, vmax=largest, interpolation="nearest"
+        )
+        lower.set_xlabel("column [px]")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("row [px]")
+    figure.colorbar(shown, ax=axes, label="photons per object pixel", shrink=0.7)
+    figure.suptitle(title)
+    return figure
+
+
+def ring_correlations(
+    frequency: Float[np.ndarray, " ring"],
+    curves: Mapping[str, Float[np.ndarray, " ring"]],
+    thresholds: Mapping[str, Float[np.ndarray, " ring"]],
+    *,
+    title: str,
+) -> Figure:
+    """Show correlations against frequency in fractions of Nyquist, with thresholds in grey."""
+    figure, axis = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
+    for label, correlation in curves.items():
+        axis.plot(frequency, correlation, label=label, lw=1.4)
+    lowest = min(float(correlation.min()) for correlation in curves.values())
+    _thresholds(axis, frequency, thresholds)
+    axis.set(
+        xlabel="frequency / Nyquist",
+        ylabel="Fourier ring correlation",
+        title=title,
+        xlim=(0, 1),
+        ylim=(min(lowest, 0) - 0.05, 1.05),
+    )
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    return figure
+
+
+def correlations_by_chance(
+    frequency: Float[np.ndarray, " ring"],
+    correlations: Float[np.ndarray, "pair ring"],
+    deviation: Float[np.ndarray, " ring"],
+    thresholds: Mapping[str, Float[np.ndarray, " ring"]],
+) -> Figure:
+    """Show the correlations of unrelated pairs as dots, and twice the deviation to expect."""
+    figure, axis = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
+    every = np.broadcast_to(frequency, correlations.shape)
+    axis.scatter(every, correlations, s=7, color="tab:blue", alpha=0.35, lw=0, label="a pair")
+    for sign in (-1, 1):
+        label = "twice the expected deviation" if sign > 0 else None
+        axis.plot(frequency, 2 * sign * deviation, color="tab:orange", lw=1.2, label=label)
+    _thresholds(axis, frequency, thresholds)
+    axis.set(
+        xlabel="frequency / Nyquist",
+        ylabel="Fourier ring correlation",
+        title=f"FRC of unrelated noise, {len(correlations)} pairs",
+        xlim=(0, 1),
+        ylim=(-1.05, 1.05),
+    )
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", markerscale=2)
+    return figure
+
+
+def _thresholds(
+    axis: Axes,
+    frequency: Float[np.ndarray, " ring"],
+    thresholds: Mapping[str, Float[np.ndarray, " ring"]],
+) -> None:
+    for style, (name, level) in zip(THRESHOLD_STYLES, thresholds.items(), strict=False):
+        axis.plot(frequency, level, color="0.45", ls=style, lw=1, label=f"threshold {name}")

@@ -1,0 +1,151 @@
+"""Figures of what is studied: objects, probe, scans, coverage. Arrays in, Figure out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Complex, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
+
+from study_lib.figures.common import SPLIT_COLOURS, draw_pattern
+
+DARK_SHARE = 0.05
+
+
+def objects_and_probe(
+    objects: Mapping[str, Complex[np.ndarray, "oy ox"]], probe: Complex[np.ndarray, "n n"]
+) -> Figure:
+    """Show phase and amplitude of objects under their titles, and of the probe beside them.
+
+    The probe's phase is blank where its amplitude is below 5 % of the largest.
+    """
+    count = len(objects) + 1
+    figure, axes = plt.subplots(2, count, figsize=(2.1 * count, 6.8), layout="constrained")
+    for (upper, lower), (title, object_) in zip(axes.T, objects.items(), strict=False):
+        limit = float(np.abs(np.angle(object_)).max())
+        _picture(upper, np.angle(object_), "phase [rad]", cmap="RdBu_r", vmin=-limit, vmax=limit)
+        _picture(lower, np.abs(object_), "amplitude", cmap="gray")
+        upper.set_title(title, fontsize="small")
+    upper, lower = axes[:, -1]
+    amplitude = np.abs(probe) / np.abs(probe).max()
+    phase = np.where(amplitude > DARK_SHARE, np.angle(probe), np.nan)
+    _picture(upper, phase, "phase [rad]", cmap="twilight", vmin=-np.pi, vmax=np.pi)
+    _picture(lower, amplitude, "amplitude / largest", cmap="gray")
+    upper.set_title(f"probe, {len(probe)} x {len(probe)} pixels", fontsize="small")
+    return figure
+
+
+def patterns_by_dose(
+    counts: Mapping[str, Int[np.ndarray, "dose n n"]],
+    doses: Sequence[float],
+    bright_field_per_px: float,
+) -> Figure:
+    """Show patterns, a row per object and a column per dose, all on one logarithmic scale.
+
+    Rows and columns of the detector are labelled with the frequency in the object that they hold.
+    The dotted circle is the edge of the bright field, the frequency where the pupil ends.
+    """
+    figure, axes = plt.subplots(
+        len(counts),
+        len(doses),
+        figsize=(2.3 * len(doses) + 1.2, 2.3 * len(counts)),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    scale = LogNorm(0.3, max(float(pattern.max()) for pattern in counts.values()))
+    for line, (name, patterns) in zip(axes, counts.items(), strict=True):
+        for axis, pattern in zip(line, patterns, strict=True):
+            edge = Circle((0, 0), bright_field_per_px, fill=False, ls=":", color="white", lw=0.8)
+            shown = draw_pattern(axis, pattern, scale, edge)
+        line[0].set_ylabel(f"{name}\nrow frequency [1/px]")
+    for upper, lower, dose in zip(axes[0], axes[-1], doses, strict=True):
+        upper.set_title(f"{dose:,.0f} photons per pattern", fontsize="small")
+        lower.set_xlabel("column frequency [1/px]")
+    figure.colorbar(shown, ax=axes, label="counts; black: none", shrink=0.6)
+    return figure
+
+
+def coverage(
+    photons: Float[np.ndarray, "oy ox"],
+    patterns: Int[np.ndarray, "oy ox"],
+    splits: Mapping[str, Float[np.ndarray, "scan 2"]],
+    diameter_px: float,
+    *,
+    title: str,
+) -> Figure:
+    """Show photons and patterns per object pixel, with every position and one disc per split."""
+    figure, axes = plt.subplots(1, 2, figsize=(7.6, 6), layout="constrained")
+    _picture(axes[0], photons, "photons per object pixel", cmap="gray", vmin=0)
+    _picture(axes[1], patterns, "probe discs over each pixel", cmap="gray", vmin=0)
+    for axis in axes:
+        _scatter(axis, splits, diameter_px, size=6)
+    axes[0].legend(loc="upper right", fontsize="small", markerscale=2)
+    figure.suptitle(title)
+    return figure
+
+
+def scans(
+    splits: Mapping[str, Mapping[str, Float[np.ndarray, "scan 2"]]],
+    photons: Mapping[str, Float[np.ndarray, "oy ox"]],
+    diameter_px: float,
+    *,
+    title: str,
+) -> Figure:
+    """Show kinds of scan side by side: positions above, photons per object pixel below."""
+    figure, axes = plt.subplots(
+        2,
+        len(splits),
+        figsize=(2.4 * len(splits) + 1, 7.2),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    largest = max(float(image.max()) for image in photons.values())
+    for (upper, lower), (name, places) in zip(axes.T, splits.items(), strict=True):
+        upper.set_facecolor("0.15")
+        upper.set_aspect("equal")
+        _scatter(upper, places, diameter_px, size=6)
+        counts = ", ".join(f"{split} {len(block)}" for split, block in places.items())
+        upper.set_title(f"{name}: {counts}", fontsize="small")
+        shown = lower.imshow(
+            photons[name], cmap="viridis", vmin=0, vmax=largest, interpolation="nearest"
+        )
+        lower.set_facecolor(plt.get_cmap("viridis")(0.0))
+        lower.set_xlabel("column [px]")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("row [px]")
+    figure.colorbar(shown, ax=axes, label="photons per object pixel", shrink=0.5)
+    figure.suptitle(title)
+    return figure
+
+
+def _scatter(
+    axis: Axes,
+    splits: Mapping[str, Float[np.ndarray, "scan 2"]],
+    diameter_px: float,
+    *,
+    size: float,
+) -> None:
+    """Draw positions in the colour of their split, and the disc of the middle one of each."""
+    for name, places in splits.items():
+        colour = SPLIT_COLOURS[name]
+        axis.scatter(places[:, 1], places[:, 0], s=size, color=colour, lw=0, label=name)
+        middle = np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()
+        row, column = places[middle].tolist()
+        axis.add_patch(Circle((column, row), diameter_px / 2, fill=False, color=colour, lw=1.5))
+
+
+def _picture(axis: Axes, image: np.ndarray, label: str, **colours: Any) -> None:
+    """Draw an image on axes in pixels with its own labelled scale."""
+    shown = axis.imshow(image, interpolation="nearest", **colours)
+    axis.set(xlabel="column [px]", ylabel="row [px]")
+    bar = axis.figure.colorbar(shown, ax=axis, label=label, orientation="horizontal", shrink=0.9)
+    bar.locator = MaxNLocator(4)

@@ -1,0 +1,306 @@
+"""A trained `pinn-thinned`: its members, what they are to be trusted with, and their object."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from study_lib.design.thinned_design import ThinnedDesign
+from study_lib.errors import InputError
+from study_lib.networks.thinned.inputs import ThinnedChoices, ThinnedInput, thinned_input
+from study_lib.networks.thinned.network import MixingNetwork
+from study_lib.networks.thinned.thinned_sets import Scene, ThinnedSet
+from study_lib.physics.measurement import Box, Measurement, box_of
+from study_lib.physics.thinning import thinned
+from study_lib.solvers.denoiser_choice import (
+    NONE,
+    STRENGTHS,
+    Candidate,
+    DenoiserChoice,
+    chosen,
+    light_of,
+    likelihood_judge,
+)
+from study_lib.solvers.denoising import denoised
+
+Seen = Callable[[ThinnedInput], ThinnedInput]
+SMOOTHED_BY = ("total_variation", "non_local_means")
+
+
+def as_it_is(shown: ThinnedInput) -> ThinnedInput:
+    """Return an input unchanged."""
+    return shown
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """What is left to smooth of the network's object: likelihood hardly sees faint texture."""
+
+    family: str
+    strength: float
+    tried: tuple[Candidate, ...]
+
+    def applied(
+        self, object_: Complex[np.ndarray, "y x"], noise: float
+    ) -> Complex[np.ndarray, "y x"]:
+        """Return a smoothed object; ``noise`` as for :func:`study_lib.solvers.denoising.denoised`."""
+        return denoised(object_, self.family, self.strength, noise)
+
+    @classmethod
+    def none(cls) -> "Smoothing":
+        """Return no smoothing."""
+        return cls(NONE, 0.0, ())
+
+    @classmethod
+    def chosen(
+        cls,
+        members: Sequence[MixingNetwork],
+        shown: ThinnedInput,
+        measurement: Measurement,
+        held_out: Measurement,
+        box: Box,
+    ) -> "Smoothing":
+        """Return the strongest smoothing that held-out counts do not refuse.
+
+        Parameters
+        ----------
+        members
+            Trained networks.
+        shown
+            Input made of `measurement`.
+        measurement, held_out
+            Two independent parts of the same counts.
+        box
+            Where the input lies.
+        """
+        judge = likelihood_judge(held_out)
+        mixed = mean_object(members, shown)
+        whole: np.ndarray = np.ones(measurement.object_shape, np.complex64)
+
+        def losses(family: str, strength: float) -> Float[np.ndarray, " scan"]:
+            whole[box] = denoised(mixed, family, strength, shown.noise)
+            return judge(whole)
+
+        plain = losses(NONE, 0.0)
+        tried = {
+            (family, strength): losses(family, strength)
+            for family in SMOOTHED_BY
+            for strength in STRENGTHS[family]
+        }
+        best: DenoiserChoice = chosen(plain, tried, least=True)
+        return cls(best.family, best.strength, best.tried)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether held-out counts of the validation strip are likelier than under the base.
+
+    By more than a standard error of the paired difference, per pattern.
+    """
+
+    gain_nats: float
+    standard_error_nats: float
+
+    @property
+    def given(self) -> bool:
+        """Whether the network is used; else its base is."""
+        return self.gain_nats > self.standard_error_nats
+
+
+@dataclass(frozen=True)
+class ThinnedEnsemble:
+    """Everything learned from a train split.
+
+    ``seen_as`` changes every input before the networks see it; it is not part of a bundle.
+    """
+
+    members: tuple[MixingNetwork, ...]
+    choices: ThinnedChoices
+    smoothing: Smoothing
+    trust: Trust
+    design: ThinnedDesign
+    seed: int
+    side_px: int
+    half_precision: bool
+    training_cpu_s: float
+    measurement_sha256: str = ""
+    seen_as: Seen = as_it_is
+
+
+@dataclass(frozen=True)
+class ThinnedResult:
+    """What an ensemble makes of a measurement.
+
+    ``object_`` and ``base`` (oy, ox) in the frame of the positions, one where no light falls;
+    ``members_rad`` (oy, ox) is the standard deviation of the phase over the members, zero where no
+    light falls.
+    """
+
+    object_: Complex[np.ndarray, "oy ox"]
+    base: Complex[np.ndarray, "oy ox"]
+    members_rad: Float[np.ndarray, "oy ox"]
+
+
+def mean_object(
+    members: Sequence[MixingNetwork], shown: ThinnedInput
+) -> Complex[np.ndarray, "y x"]:
+    """Return the mean object of the members in the box of an input."""
+    with torch.no_grad():
+        objects = torch.stack([member.object_of(shown) for member in members])
+    mean: np.ndarray = objects.mean(dim=0).numpy()
+    return mean
+
+
+def trust_of(
+    members: Sequence[MixingNetwork],
+    smoothing: Smoothing,
+    sets: Sequence[ThinnedSet],
+    scene: Scene,
+    index: Int[Tensor, " patterns"],
+) -> Trust:
+    """Return how much likelier patterns are under the members than under the base.
+
+    Parameters
+    ----------
+    members
+        Networks that have never learned from these patterns.
+    smoothing
+        Of their mean.
+    sets
+        Thinnings; a pattern's gain is its mean over them.
+    scene, index
+        Which patterns.
+    """
+    gains = []
+    with torch.no_grad():
+        for one in sets:
+            mixed = smoothing.applied(mean_object(members, one.shown), one.shown.noise)
+            gains.append(
+                one.deviance_nats(one.shown.base_object, scene, index)
+                - one.deviance_nats(torch.from_numpy(mixed), scene, index)
+            )
+    mean = torch.stack(gains).mean(dim=0).double()
+    error = float(mean.std()) / len(mean) ** 0.5
+    return Trust(float(mean.mean()), error)
+
+
+def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedResult:
+    """Return the object that an ensemble makes of a measurement: the base, if it is not trusted.
+
+    Parameters
+    ----------
+    ensemble
+        Learned from another measurement with the same probe.
+    measurement
+        Patterns, positions, probe.
+
+    Raises
+    ------
+    InputError
+        If the patterns are of another size than those learned from.
+    """
+    shown = _shown(ensemble, measurement)
+    base = shown.base_object.numpy()
+    each = _objects_of_members(ensemble, shown)
+    mean = _object_of(ensemble, shown, each)
+    spread: np.ndarray = np.zeros(base.shape, np.float32)
+    if each:
+        smooth = ensemble.smoothing.applied
+        spread = phase_std([smooth(one, shown.noise) for one in each], mean)
+    return ThinnedResult(*_pasted(measurement, (mean, 1.0), (base, 1.0), (spread, 0.0)))
+
+
+def photon_spread(
+    ensemble: ThinnedEnsemble, measurement: Measurement, random: np.random.Generator
+) -> Float[np.ndarray, "oy ox"]:
+    """Return the standard deviation of the phase over what the photons happened to be, in radians.
+
+    From the spread over thinnings of the measurement. An estimate that is nearly linear in the
+    counts, made from a share s of given photons, scatters by ``(1 - s) / s`` of the variance that
+    all of them leave in it.
+
+    Parameters
+    ----------
+    ensemble, measurement
+        As for :func:`reconstruct_thinned`.
+    random
+        Draws the thinnings.
+    """
+    share = ensemble.design.judged_share
+    objects = []
+    for _ in range(ensemble.design.thinnings):
+        part, _ = thinned(measurement, share, random)
+        shown = _shown(ensemble, part)
+        object_ = _object_of(ensemble, shown, _objects_of_members(ensemble, shown))
+        objects += _pasted(part, (object_, 1.0))
+    lit = light_of(measurement) > 0
+    spread = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
+    scaled: np.ndarray = spread * np.float32((share / (1 - share)) ** 0.5)
+    return scaled
+
+
+def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
+    """Return what the networks see of a measurement, in its box."""
+    side = measurement.probe.shape[-1]
+    if side != ensemble.side_px:
+        raise InputError(
+            f"patterns of {side} pixels, but pinn-thinned was trained on {ensemble.side_px}; use "
+            "the ensemble of their own view"
+        )
+    box, with_data = box_of(measurement), ensemble.design.data_steps > 0
+    return ensemble.seen_as(thinned_input(measurement, ensemble.choices, box, with_data=with_data))
+
+
+def _objects_of_members(
+    ensemble: ThinnedEnsemble, shown: ThinnedInput
+) -> list[Complex[np.ndarray, "y x"]]:
+    """Return the object of every member, not smoothed; none, if they are not trusted."""
+    if not ensemble.trust.given:
+        return []
+    with torch.no_grad():
+        return [member.object_of(shown).numpy() for member in ensemble.members]
+
+
+def _object_of(
+    ensemble: ThinnedEnsemble, shown: ThinnedInput, each: Sequence[Complex[np.ndarray, "y x"]]
+) -> Complex[np.ndarray, "y x"]:
+    """Return the smoothed mean of the members' objects, or the base where there are none."""
+    if not each:
+        base: np.ndarray = shown.base_object.numpy()
+        return base
+    return ensemble.smoothing.applied(np.mean(each, axis=0), shown.noise)
+
+
+def _pasted(measurement: Measurement, *parts: tuple[np.ndarray, float]) -> list[np.ndarray]:
+    """Return parts in the frame of the positions, each with its value where no light falls."""
+    box = box_of(measurement)
+    lit = light_of(measurement)[box] > 0
+    wholes = []
+    for part, beyond in parts:
+        whole: np.ndarray = np.full(measurement.object_shape, beyond, part.dtype)
+        whole[box] = np.where(lit, part, beyond)
+        wholes.append(whole)
+    return wholes
+
+
+def phase_std(
+    objects: Sequence[Complex[np.ndarray, "y x"]], mean: Complex[np.ndarray, "y x"]
+) -> Float[np.ndarray, "y x"]:
+    """Return the standard deviation of the phase, apart from each object's global phase.
+
+    Parameters
+    ----------
+    objects
+        Two or more; of a single one the spread is zero.
+    mean : (y, x)
+        Their mean.
+    """
+    phases = []
+    for object_ in objects:
+        ratio = object_ * mean.conj()
+        phases.append(np.angle(ratio * np.exp(-1j * np.angle(ratio.sum()))))
+    spread: np.ndarray = np.std(phases, axis=0, ddof=1 if len(phases) > 1 else 0)
+    return spread.astype(np.float32)

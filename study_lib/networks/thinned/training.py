@@ -1,0 +1,321 @@
+"""Training `pinn-thinned`: no truth, only counts that its input was not made from."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from study_lib.design.thinned_design import ThinnedDesign
+from study_lib.errors import InputError, StudyError
+from study_lib.networks.checkpoints import CheckpointFolder, Note
+from study_lib.networks.machine import StopRequest, TrainingStopped, borrowed_process, stop_requests
+from study_lib.networks.pinn.network import has_fast_bfloat16
+from study_lib.networks.thinned.ensemble import (
+    Seen,
+    Smoothing,
+    ThinnedEnsemble,
+    Trust,
+    as_it_is,
+    trust_of,
+)
+from study_lib.networks.thinned.inputs import choose, thinned_input
+from study_lib.networks.thinned.network import MixingNetwork
+from study_lib.networks.thinned.thinned_member import Member
+from study_lib.networks.thinned.thinned_sets import Scene, thinned_sets
+from study_lib.physics.measurement import Measurement, box_of, measurement_digest
+from study_lib.physics.thinning import thinned
+from study_lib.seeding import generator, torch_seed
+from study_lib.solvers.solver import reconstruct_measurement
+
+DEVICE = torch.device("cpu")
+REPORTS = 10  # of a member's training
+CHECKPOINT_INTERVAL_S = 20.0
+FEWEST_PATTERNS = 8
+Progress = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class ThinnedRecord:
+    """Some steps of one member.
+
+    ``loss`` in nats per pattern is the mean over the steps; ``validation_gain_nats`` how much
+    likelier the counts of the validation strip are than under the base, per pattern.
+    """
+
+    member: int
+    step: int
+    loss: float
+    validation_gain_nats: float
+    validation_error_nats: float
+    seconds: float
+
+
+def train_thinned(
+    measurement: Measurement,
+    design: ThinnedDesign,
+    *,
+    seed: int,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+    seen_as: Seen = as_it_is,
+) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
+    """Return an ensemble that improves the solver's object, and how it came about.
+
+    Every choice is made by counts of this measurement that the judged object was not made from.
+
+    Parameters
+    ----------
+    measurement
+        The patterns of the train split.
+    design
+        Every knob.
+    seed
+        Of thinnings, weights and order.
+    checkpoints
+        Folder in which an interrupted training is found and goes on.
+    progress
+        Called with what is done, steps done, steps in all, and the loss over that of the base for
+        the same photons, which tells more than the loss: thinnings differ by far more than an
+        object improves.
+    note
+        Told of damaged checkpoints and of a change of machine.
+    seen_as
+        Changes every input before the networks see it, to learn what an input is good for.
+
+    Raises
+    ------
+    InputError
+        If there are too few patterns.
+    StudyError
+        If the loss is no longer a number.
+    TrainingStopped
+        If SIGTERM or Ctrl-C came, with ``checkpoints``; the last step, if any, is kept.
+    """
+    scan = len(measurement.positions_px)
+    if scan < FEWEST_PATTERNS:
+        raise InputError(
+            f"{scan} patterns: pinn-thinned learns from {FEWEST_PATTERNS} or more; use a view with "
+            "more, or set thinned to null"
+        )
+    tell = progress or _silent
+    with (
+        stop_requests(watched=checkpoints is not None) as stop,
+        borrowed_process(DEVICE, None, torch_seed(seed, "thinned weights")),
+    ):
+        training = _Training(measurement, design, seed, stop, checkpoints, tell, note, seen_as)
+        return training.to_the_end()
+
+
+class _Training:
+    """What all members share, and which of them is at work."""
+
+    def __init__(
+        self,
+        measurement: Measurement,
+        design: ThinnedDesign,
+        seed: int,
+        stop: StopRequest,
+        checkpoints: Path | None,
+        tell: Progress,
+        note: Note | None,
+        seen_as: Seen,
+    ) -> None:
+        self.measurement, self.design, self.seed = measurement, design, seed
+        self.stop, self.tell, self.seen_as = stop, tell, seen_as
+        self.started_s, self.saved_s = time.process_time(), time.monotonic()
+        self.cpu_s_before = 0.0  # of a training that was interrupted
+        self.box = box_of(measurement)
+        self.half_precision = has_fast_bfloat16()
+        self.validation, self.learned = _strip(measurement, design.validation_share)
+        self.records: list[ThinnedRecord] = []
+        self.losses: list[float] = []  # since the last record
+        self.finished: list[MixingNetwork] = []
+        self.checkpoints = None
+        if checkpoints is not None:
+            self.checkpoints = CheckpointFolder(
+                checkpoints,
+                {
+                    **design.model_dump(mode="json"),
+                    "seed": seed,
+                    "measurement": measurement_digest(measurement),
+                },
+                {"threads": torch.get_num_threads(), "torch": str(torch.__version__)},
+                note or (lambda text: None),
+            )
+
+    def to_the_end(self) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
+        """Choose, thin, train every member, and decide whether they are to be trusted."""
+        design = self.design
+        total = design.members * design.steps
+        state = self.checkpoints.load() if self.checkpoints else None
+        part, held_out = thinned(
+            self.measurement, design.judged_share, generator(self.seed, "thinned choice")
+        )
+        self.scene = Scene.of(part, self.box)
+        solved = reconstruct_measurement(
+            part, progress=lambda done, count, loss: self._end_if_asked()
+        ).object_
+        self.choices = choose(solved, part, held_out)
+        self.tell("choose", 1, 1, math.nan)
+        self._end_if_asked()
+        sets = thinned_sets(
+            part,  # what was kept back for the choices teaches nothing
+            self.choices,
+            self.box,
+            count=design.sets,
+            photon_shares=design.photon_shares,
+            kept_positions=design.kept_positions,
+            random=generator(self.seed, "thinned sets"),
+            progress=self._thinned,
+            with_data=design.data_steps > 0,
+        )
+        self.sets = [replace(one, shown=self.seen_as(one.shown)) for one in sets]
+        self.bases_nats = [
+            one.base_deviance_nats(self.scene, patterns_at_a_time=design.patterns_per_step)
+            for one in self.sets
+        ]
+        member = self._restored(state) if state else self._fresh_member(0)
+        while True:
+            self._train(member, total)
+            is_last = len(self.finished) == design.members - 1
+            if is_last:
+                self._save(member)  # a fault in what follows must not cost the training
+            self.finished.append(member.average)
+            if is_last:
+                break
+            member = self._fresh_member(len(self.finished))
+            self._save(member)
+        shown = self.seen_as(
+            thinned_input(
+                part, self.choices, self.box, solved, with_data=self.design.data_steps > 0
+            )
+        )
+        smoothing = Smoothing.chosen(self.finished, shown, part, held_out, self.box)
+        trust = self._trust(smoothing)
+        ensemble = ThinnedEnsemble(
+            members=tuple(self.finished),
+            choices=self.choices,
+            smoothing=smoothing,
+            trust=trust,
+            design=design,
+            seed=self.seed,
+            side_px=self.measurement.probe.shape[-1],
+            half_precision=self.half_precision,
+            training_cpu_s=self._cpu_s(),
+            seen_as=self.seen_as,
+        )
+        return ensemble, self.records
+
+    def _thinned(self, done: int, count: int) -> None:
+        self.tell("thin", done, count, math.nan)
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """End before the steps of this session; those of an earlier one are kept as they are."""
+        if self.stop.made:
+            raise TrainingStopped(
+                "asked to end while the training was prepared; it starts from what is kept"
+            )
+
+    def _trust(self, smoothing: Smoothing) -> Trust:
+        whole = [one for one in self.sets if one.is_whole]
+        return trust_of(self.finished, smoothing, whole, self.scene, self.validation)
+
+    def _fresh_member(self, index: int) -> Member:
+        return Member(
+            self.sets[0].shown,
+            self.design,
+            seed=self.seed,
+            index=index,
+            half_precision=self.half_precision,
+        )
+
+    def _train(self, member: Member, total: int) -> None:
+        design, started = self.design, time.perf_counter()
+        before = len(self.finished) * design.steps
+        while member.step < design.steps:
+            if self.stop.made:
+                self._save(member)
+                raise TrainingStopped("asked to end; the training is kept up to this step")
+            loss, base = member.learn(self.sets, self.bases_nats, self.scene, self.learned)
+            if not math.isfinite(loss):
+                raise StudyError(
+                    f"pinn-thinned: the loss is {loss} in step {member.step} of member "
+                    f"{len(self.finished) + 1}; lower thinned.learning_rate "
+                    f"({design.learning_rate:g})"
+                )
+            self.losses.append(loss)
+            self.tell("train", before + member.step, total, loss / base)
+            if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
+                gain, error = self._validation_gain(member.average)
+                self.records.append(
+                    ThinnedRecord(
+                        member=len(self.finished) + 1,
+                        step=member.step,
+                        loss=float(np.mean(self.losses)),
+                        validation_gain_nats=gain,
+                        validation_error_nats=error,
+                        seconds=time.perf_counter() - started,
+                    )
+                )
+                self.losses, started = [], time.perf_counter()
+            if time.monotonic() - self.saved_s > CHECKPOINT_INTERVAL_S:
+                self._save(member)
+
+    def _validation_gain(self, network: MixingNetwork) -> tuple[float, float]:
+        whole = [one for one in self.sets if one.is_whole]
+        trust = trust_of([network], Smoothing.none(), whole, self.scene, self.validation)
+        return trust.gain_nats, trust.standard_error_nats
+
+    def _cpu_s(self) -> float:
+        return self.cpu_s_before + time.process_time() - self.started_s
+
+    def _save(self, member: Member) -> None:
+        self.saved_s = time.monotonic()
+        if self.checkpoints is None:
+            return
+        self.checkpoints.save(
+            {
+                "finished": [network.state_dict() for network in self.finished],
+                "member": member.state(),
+                "losses": self.losses,
+                "records": [vars(record) for record in self.records],
+                "cpu_s": self._cpu_s(),
+            }
+        )
+
+    def _restored(self, state: dict[str, Any]) -> Member:
+        """Return the member at work when the state was saved; those before it are finished."""
+        for index, weights in enumerate(state["finished"]):
+            done = self._fresh_member(index).average
+            done.load_state_dict(weights)
+            self.finished.append(done)
+        member = self._fresh_member(len(self.finished))
+        member.restore(state["member"])
+        self.losses = list(state["losses"])
+        self.records = [ThinnedRecord(**record) for record in state["records"]]
+        self.cpu_s_before = state["cpu_s"]
+        return member
+
+
+def _strip(
+    measurement: Measurement, share: float
+) -> tuple[Int[Tensor, " held"], Int[Tensor, " learned"]]:
+    """Return the patterns at the end of the longer side of the scan, and the others."""
+    positions = measurement.positions_px
+    along = positions[:, int(np.argmax(np.ptp(positions, axis=0)))]
+    order = torch.from_numpy(np.argsort(along, kind="stable"))
+    count = max(2, round(share * len(order)))
+    return order[-count:].sort().values, order[:-count].sort().values
+
+
+def _silent(what: str, done: int, total: int, loss: float) -> None:
+    """Tell nobody."""

@@ -1,0 +1,152 @@
+"""Which scan positions a view keeps: the first of an order, cut where the overlap fits."""
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
+
+from study_lib.design.models import SelectionName
+from study_lib.errors import InputError
+from study_lib.overlap.metrics import check_positions, image_overlap
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The positions that are kept, and what metric 2 the same order could have reached.
+
+    ``indices`` (kept,) are sorted. ``densest`` is metric 2 of the whole scan, ``sparsest`` that of
+    the fewest positions that have K neighbours.
+    """
+
+    indices: Int[np.ndarray, " kept"]
+    densest: float
+    sparsest: float
+
+
+def selection_order(
+    positions_px: Float[np.ndarray, "scan 2"],
+    selection: SelectionName,
+    random: np.random.Generator,
+) -> Int[np.ndarray, " scan"]:
+    """Return all positions in the order in which they are kept: any share is its first part.
+
+    ``uniform`` is a random order. ``blue_noise`` starts at a random position and goes on with the
+    one farthest from all before: the first m lie evenly, no two of them nearer to each other than
+    any other position is to the nearest of them.
+
+    References
+    ----------
+    Eldar et al., The farthest point strategy for progressive image sampling,
+    IEEE Trans. Image Process. 6, 1305 (1997), doi:10.1109/83.623193
+    """
+    shuffled: np.ndarray = random.permutation(len(positions_px))
+    if selection == "uniform":
+        return shuffled
+    # The shuffle decides which is first, and between equally far ones.
+    evenly: np.ndarray = shuffled[_farthest_first(positions_px[shuffled])]
+    return evenly
+
+
+def keep_for_target(
+    positions_px: Float[np.ndarray, "scan 2"],
+    *,
+    target_overlap: float,
+    selection: SelectionName,
+    neighbor_count: int,
+    diameter_px: float,
+    random: np.random.Generator,
+) -> Kept:
+    """Return the positions whose metric 2 comes nearest to a target, found by bisection.
+
+    A target denser than the whole scan keeps every position, one sparser than the fewest positions
+    with K neighbours keeps those.
+
+    Raises
+    ------
+    InputError
+        If there are no K neighbours even in the whole scan.
+    """
+    _require_neighbors(len(positions_px), neighbor_count)
+    order = selection_order(positions_px, selection, random)
+
+    def overlap_of(kept: int) -> float:
+        return image_overlap(positions_px[order[:kept]], neighbor_count, diameter_px)
+
+    low, high = neighbor_count + 1, len(order)
+    sparsest, densest = overlap_of(low), overlap_of(high)
+    if densest <= target_overlap:
+        low = high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if overlap_of(middle) > target_overlap else (middle, high)
+    best = min((low, high), key=lambda kept: abs(overlap_of(kept) - target_overlap))
+    return Kept(np.sort(order[:best]), densest, sparsest)
+
+
+def keep_share(
+    positions_px: Float[np.ndarray, "scan 2"],
+    *,
+    s_img: float,
+    selection: SelectionName,
+    neighbor_count: int,
+    diameter_px: float,
+    random: np.random.Generator,
+) -> Kept:
+    """Return a share of the positions, rounded to the nearest whole number of them.
+
+    Raises
+    ------
+    InputError
+        If the share is not in (0, 1], or so few are left that there are no K neighbours.
+    """
+    if not 0 < s_img <= 1:
+        raise InputError(f"s_img = {s_img:g}: the share of positions to keep is above 0 and to 1")
+    _require_neighbors(len(positions_px), neighbor_count)
+    order = selection_order(positions_px, selection, random)
+    kept = round(s_img * len(order))
+    if kept <= neighbor_count:
+        raise InputError(
+            f"s_img = {s_img:g} leaves {kept} of {len(order)} positions; {neighbor_count + 1} are "
+            f"needed for K = {neighbor_count} neighbours; raise s_img or lower neighbor_count"
+        )
+    ends = [
+        image_overlap(positions_px[order[:count]], neighbor_count, diameter_px)
+        for count in (neighbor_count + 1, len(order))
+    ]
+    return Kept(np.sort(order[:kept]), densest=ends[1], sparsest=ends[0])
+
+
+def _require_neighbors(count: int, neighbor_count: int) -> None:
+    if count <= neighbor_count:
+        raise InputError(
+            f"{count} patterns; {neighbor_count + 1} are needed for K = {neighbor_count} "
+            "neighbours; enlarge the scan or lower neighbor_count"
+        )
+
+
+def _farthest_first(positions_px: Float[np.ndarray, "scan 2"]) -> Int[np.ndarray, " scan"]:
+    """Return the positions from the first on, each the farthest from all before it.
+
+    A new one can only come nearer to positions within the distance it had itself, so each step
+    looks at few; the heap may hold distances that have since shrunk, which are put back.
+    """
+    check_positions(positions_px)
+    tree = cKDTree(positions_px)
+    distances_px = np.linalg.norm(positions_px - positions_px[0], axis=1)
+    heap = [(-distance, index) for index, distance in enumerate(distances_px.tolist())][1:]
+    heapq.heapify(heap)
+    order = [0]
+    while heap:
+        stored, index = heap[0]
+        current = float(distances_px[index])
+        if current < -stored:
+            heapq.heapreplace(heap, (-current, index))
+            continue
+        heapq.heappop(heap)
+        order.append(index)
+        near = np.asarray(tree.query_ball_point(positions_px[index], current), dtype=np.int64)
+        to_new_px = np.linalg.norm(positions_px[near] - positions_px[index], axis=1)
+        distances_px[near] = np.minimum(distances_px[near], to_new_px)
+    return np.array(order)

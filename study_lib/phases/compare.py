@@ -1,0 +1,275 @@
+"""Phase G: every arm of one dose, view and split, scored by one code on one mask."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from study_lib.data.contract import load_object
+from study_lib.data.datasets import load_measurement
+from study_lib.design.models import StudyDesign
+from study_lib.errors import InputError, StudyError
+from study_lib.figures.common import save_figure
+from study_lib.figures.results import condition_figure
+from study_lib.files import write_csv, write_json, write_npz
+from study_lib.overlap.metrics import image_overlap
+from study_lib.overlap.views import Selection, selection_of
+from study_lib.phases.arms import ArmRequest, ArmResult, MissingResultError, arms_of
+from study_lib.phases.comparison_limit import limit_arrays, limit_of, limit_row
+from study_lib.phases.conditions import COMPARED, comparison_folder, view_path
+from study_lib.phases.records import Job, recorded
+from study_lib.physics.held_out import HeldOutCounts
+from study_lib.physics.measurement import Measurement
+from study_lib.physics.photons import photon_budget
+from study_lib.physics.probe import probe_diameter_px
+from study_lib.scores.frc import fourier_ring_correlation
+from study_lib.scores.metric_table import metric_facts
+from study_lib.scores.scoring import scored_pixels, scores_of
+from study_lib.seeding import generator
+
+
+def compare_view(
+    design: StudyDesign,
+    dose: float,
+    view_name: str,
+    split: str,
+    *,
+    phase_c_root: Path,
+    phase_d_root: Path,
+    phase_e_root: Path,
+    phase_f_root: Path,
+    artifact_root: Path,
+) -> list[dict[str, Any]]:
+    """Align and score every arm; write metrics, aligned objects, truth, mask; return the rows.
+
+    An arm without a result has no row, and its reason is in ``missing_arms.json``.
+
+    Raises
+    ------
+    InputError
+        If dose or view are not in the design, a file of an earlier phase is missing or broken, or
+        no arm has a result.
+    StudyError
+        If the arms did not see the same patterns.
+    """
+    design.require_dose(dose)
+    view = design.view(view_name)
+    folder = comparison_folder(artifact_root, dose, view.name, split)
+    source = view_path(phase_c_root, phase_d_root, dose, view.name, split)
+    train_source = view_path(phase_c_root, phase_d_root, dose, view.name, "train")
+    job = Job(
+        manifest=artifact_root / "comparison_manifest.json",
+        key=folder.relative_to(artifact_root).as_posix(),
+        folder=folder,
+        parameters={
+            "dose": dose,
+            "view": view.name,
+            "split": split,
+            "design": design.digest,
+            **design.metrics.model_dump(),
+        },
+        inputs=sorted({source, train_source}),
+    )
+    with recorded(job):
+        measurement = load_measurement(source)
+        truth, metadata = load_object(source)
+        crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
+        request = ArmRequest(
+            dose=dose,
+            view=view.name,
+            gridsize=view.gridsize,
+            split=split,
+            measurement=measurement,
+            sha256=job.sha256_of_input(source),
+            train_sha256=job.sha256_of_input(train_source),
+            phase_e_root=phase_e_root,
+            phase_f_root=phase_f_root,
+        )
+        budget = photon_budget(measurement.amplitudes)
+        conditions = {
+            "dose": dose,
+            "photons_measured": budget["photons_per_pattern_measured"],
+            "view": view.name,
+            **view_overlap(measurement, selection_of(metadata, str(source)), design),
+            "split": split,
+            "replicate": design.replicate,
+        }
+        found, arrays, missing = _score_arms(request, truth, crop, mask, design, job)
+        rows = [conditions | row for row in found]
+        write_csv(folder / "metrics.csv", rows)
+        write_json(folder / "metrics.json", rows)
+        origin = [int(crop[0].start), int(crop[1].start)]
+        write_npz(folder / "aligned.npz", arrays, {"origin_px": origin, **job.parameters})
+        write_json(folder / "missing_arms.json", missing)
+        save_figure(comparison_figure(arrays, rows, design), folder / "comparison.png")
+        job.outputs += [folder / name for name in COMPARED]
+        job.results |= {
+            "arms": rows,
+            "missing_arms": missing,
+            "metrics": metric_facts(),
+            "scored_pixels": int(mask.sum()),
+            "origin_px": origin,
+        }
+    return rows
+
+
+def _score_arms(
+    request: ArmRequest,
+    truth: np.ndarray,
+    crop: tuple[slice, slice],
+    mask: np.ndarray,
+    design: StudyDesign,
+    job: Job,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, str]]:
+    """Return a row for each arm, the crop of every object and map, and why arms are missing."""
+    measurement = request.measurement
+    held_out = held_out_counts(measurement, truth, design, request.dose, request.split)
+    limit = limit_of(measurement, truth, crop, mask, design)
+    arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
+    rows: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    registered = arms_of(design)
+    for step, (name, arm) in enumerate(registered.items(), start=1):
+        try:
+            result = arm(request)
+        except MissingResultError as error:
+            missing[name] = str(error)
+            continue
+        require_same_patterns(result, measurement)
+        row, aligned = _score_arm(result, truth, crop, mask, design)
+        row["held_out_excess_nats"] = held_out.excess_nats(result.object_)
+        told, row_of_spread = spread_of(result, aligned, truth[crop], crop, mask)
+        row |= row_of_spread
+        arrays |= {f"{name}_phase_std_rad": told} if told is not None else {}
+        rows.append({"arm": name} | row | limit_row(limit, row))
+        arrays[name] = aligned
+        job.add_inputs(result.sources)
+        job.used(result.device)
+        job.progress("compare", step, len(registered))
+    if not rows:
+        raise InputError("no arm has a result: " + "; ".join(missing.values()))
+    return rows, arrays, missing
+
+
+def spread_of(
+    result: ArmResult,
+    aligned: np.ndarray,
+    truth: np.ndarray,
+    crop: tuple[slice, slice],
+    mask: np.ndarray,
+) -> tuple[np.ndarray | None, dict[str, float | None]]:
+    """Return the crop of an arm's own standard deviation of the phase, and how true it is.
+
+    Root mean square of it over the scored pixels, and the shares of them whose error is within one
+    and two of them: .68 and .95 of normal errors. None of an arm that tells none.
+    """
+    columns = ("phase_std_rad", "phase_within_1_std", "phase_within_2_std")
+    if result.phase_std_rad is None:
+        return None, dict.fromkeys(columns)
+    told: np.ndarray = np.where(mask, result.phase_std_rad[crop], 0).astype(np.float32)
+    errors = np.abs(np.angle(aligned * truth.conj()))[mask]
+    values = (
+        float(np.sqrt((told[mask].astype(float) ** 2).mean())),
+        *(float((errors <= factor * told[mask]).mean()) for factor in (1, 2)),
+    )
+    return told, dict(zip(columns, values, strict=True))
+
+
+def held_out_counts(
+    measurement: Measurement, truth: np.ndarray, design: StudyDesign, dose: float, split: str
+) -> HeldOutCounts:
+    """Return counts of the view's positions that no arm has seen: a second draw of the noise."""
+    return HeldOutCounts(
+        truth=truth,
+        probe=measurement.probe,
+        positions_px=measurement.positions_px,
+        random=generator(design.noise_seeds.simulation, "held out", int(dose), split),
+        background=design.detector.dark_counts,
+        bad_pixels=measurement.bad_pixels,
+    )
+
+
+def comparison_figure(
+    arrays: Mapping[str, np.ndarray], rows: list[dict[str, Any]], design: StudyDesign
+) -> Figure:
+    """Return the picture of one condition, from what is in its ``aligned.npz``."""
+    truth, mask = arrays["truth"], arrays["mask"]
+    objects = {row["label"]: arrays[row["arm"]] for row in rows}
+    rings = {
+        label: fourier_ring_correlation(object_, truth, mask) for label, object_ in objects.items()
+    }
+    first = rows[0]
+    return condition_figure(
+        truth,
+        objects,
+        mask,
+        {label: (ring.frequency, ring.correlation) for label, ring in rings.items()},
+        threshold=design.metrics.frc_threshold,
+        ceiling=arrays["photon_limit_frc"],
+        title=f"{first['view']}, {first['split']} split, {first['dose']:g} photons per pattern, "
+        f"replicate {first['replicate']}",
+    )
+
+
+def view_overlap(
+    measurement: Measurement, made: Selection | None, design: StudyDesign
+) -> dict[str, float | None]:
+    """Return metric 2 of the patterns that the arms used, and its target when they were chosen.
+
+    With the neighbours and the probe diameter that the file was chosen with, which need not be
+    those of the design; those of the design if nothing was left out.
+    """
+    if made:
+        neighbor_count, diameter_px = made.neighbor_count, made.probe_diameter_px
+    else:
+        neighbor_count = design.neighbor_count
+        diameter_px = probe_diameter_px(measurement.probe, design.probe_power_share)
+    return {
+        "overlap": image_overlap(measurement.positions_px, neighbor_count, diameter_px),
+        "overlap_target": made.target_overlap if made else None,
+    }
+
+
+def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:
+    """Check that an arm used exactly the patterns of the view.
+
+    Raises
+    ------
+    StudyError
+        If it used others.
+    """
+    if np.array_equal(result.scan_index, measurement.scan_index):
+        return
+    differing = np.setxor1d(result.scan_index, measurement.scan_index)
+    raise StudyError(
+        f"{result.label} was made from {len(result.scan_index)} patterns, the view has "
+        f"{len(measurement.scan_index)}; {len(differing)} differ; run this view's phases again"
+    )
+
+
+def _score_arm(
+    result: ArmResult,
+    truth: np.ndarray,
+    crop: tuple[slice, slice],
+    mask: np.ndarray,
+    design: StudyDesign,
+) -> tuple[dict[str, Any], np.ndarray]:
+    scores, aligned = scores_of(
+        result.object_,
+        truth,
+        crop,
+        mask,
+        registration_limit_px=design.metrics.registration_limit_px,
+        frc_threshold=design.metrics.frc_threshold,
+    )
+    row = {
+        "label": result.label,
+        "knows": result.knows,
+        "patterns": len(result.scan_index),
+        **scores,
+        "cpu_s": result.cpu_s,
+        "training_cpu_s": result.training_cpu_s,
+    }
+    return row, aligned

@@ -1,0 +1,204 @@
+"""Phase C: simulate the patterns of one dose and split them (DATA-001 files).
+
+The stages are those of the original study (simulate, canonicalise, patches, split, validate), as
+functions of arrays; the split comes first, since positions in the guard band need no patterns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.data.contract import save_dataset
+from study_lib.data.rules import Violation, check_splits
+from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.presets import parse_design
+from study_lib.errors import InputError, StudyError
+from study_lib.files import read_json, write_json
+from study_lib.phases.conditions import dataset_path, dose_name
+from study_lib.phases.records import Job, recorded
+from study_lib.phases.scene import Scene, scene_of, split_masks
+from study_lib.physics.detector import bad_pixel_mask
+from study_lib.physics.photons import photon_budget
+from study_lib.physics.simulation import SimulatedScan, object_patches, simulate
+from study_lib.seeding import generator
+
+Arrays = dict[str, np.ndarray]
+
+
+def canonicalise(
+    *,
+    amplitudes: Float[np.ndarray, "scan n n"],
+    object_: Complex[np.ndarray, "oy ox"],
+    probe: Complex[np.ndarray, "n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+    scan_index: np.ndarray,
+    bad_pixels: Bool[np.ndarray, "n n"] | None,
+) -> Arrays:
+    """Return the arrays of one split under the names and in the types of DATA-001."""
+    arrays = {
+        "diffraction": amplitudes,
+        "probeGuess": probe,
+        "objectGuess": object_,
+        "xcoords": positions_px[:, 1].copy(),
+        "ycoords": positions_px[:, 0].copy(),
+        "scan_index": scan_index.astype(np.int64),
+    }
+    return arrays if bad_pixels is None else arrays | {"bad_pixels": bad_pixels}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of generation; any of them can be replaced, which the tests do."""
+
+    split: Callable[..., dict[str, np.ndarray]] = split_masks
+    simulate: Callable[..., SimulatedScan] = simulate
+    canonicalise: Callable[..., Arrays] = canonicalise
+    patches: Callable[..., np.ndarray] = object_patches
+    validate: Callable[..., list[Violation]] = check_splits
+
+
+def generate_dose(
+    design: StudyDesign,
+    dose: float,
+    output_root: Path,
+    base_npz: Path | None = None,
+    stages: Stages = Stages(),
+) -> dict[str, Any]:
+    """Write the train and test patterns of one dose and return what was measured on them.
+
+    The probe is scaled so that the mean over all patterns of both splits is ``dose`` photons; the
+    counts are Poisson, from one seeded stream per dose and split.
+
+    Raises
+    ------
+    InputError
+        If the dose is not in the design, or the base file is not usable.
+    StudyError
+        If the two splits share patterns or object rows.
+    """
+    design.require_dose(dose)
+    _claim_root(output_root, design)
+    job = Job(
+        manifest=output_root / "run_manifest.json",
+        key=dose_name(dose),
+        folder=output_root / dose_name(dose),
+        parameters={"dose": dose, "design": design.digest},
+        seeds={"simulation": design.noise_seeds.simulation},
+        inputs=[base_npz] if base_npz else [],
+    )
+    with recorded(job):
+        scene = scene_of(design, base_npz)
+        masks = stages.split(scene.positions_px, design.guard_band_px)
+        bad_pixels = _bad_pixels(design)
+        simulated = stages.simulate(
+            object_=scene.object_,
+            probe=scene.probe,
+            positions_px={split: scene.positions_px[masks[split]] for split in SPLITS},
+            dose=dose,
+            dark_counts=design.detector.dark_counts,
+            saturation_counts=design.detector.saturation_counts,
+            bad_pixels=bad_pixels,
+            random={
+                split: generator(design.noise_seeds.simulation, "noise", split, int(dose))
+                for split in SPLITS
+            },
+        )
+        parts = {
+            split: stages.canonicalise(
+                amplitudes=simulated.amplitudes[split],
+                object_=scene.object_,
+                probe=simulated.probe,
+                positions_px=scene.positions_px[masks[split]],
+                scan_index=np.flatnonzero(masks[split]),
+                bad_pixels=bad_pixels,
+            )
+            for split in SPLITS
+        }
+        shared = stages.validate(parts["train"], parts["test"])
+        if shared:
+            raise StudyError("; ".join(str(violation) for violation in shared))
+        for step, split in enumerate(SPLITS, start=1):
+            arrays = parts[split]
+            if design.object_patches:
+                positions = scene.positions_px[masks[split]]
+                patches = stages.patches(scene.object_, positions, design.patch_size_px)
+                arrays = arrays | {"Y": patches}
+            limit = design.detector.saturation_counts
+            photons = photon_budget(arrays["diffraction"], limit)
+            job.results[split] = photons | {"photons_per_pattern_requested": dose}
+            path = dataset_path(output_root, dose, split)
+            metadata = job.results[split] | _history(design, dose, split, scene, simulated)
+            save_dataset(path, arrays, metadata)
+            job.outputs.append(path)
+            job.progress("generate", step, len(SPLITS))
+        job.results["scene"] = dict(scene.record)
+        job.results["positions_in_guard_band"] = int((~(masks["train"] | masks["test"])).sum())
+    return job.results
+
+
+def _bad_pixels(design: StudyDesign) -> Bool[np.ndarray, "n n"] | None:
+    """Return the mask of the detector, the same for every dose; None if every pixel is good."""
+    detector = design.detector
+    if not (detector.beamstop_radius_px or detector.bad_pixel_share):
+        return None
+    return bad_pixel_mask(
+        side_px=design.patch_size_px,
+        beamstop_radius_px=detector.beamstop_radius_px,
+        bad_pixel_share=detector.bad_pixel_share,
+        random=generator(design.seeds.simulation, "detector"),
+    )
+
+
+def _history(
+    design: StudyDesign, dose: float, split: str, scene: Scene, simulated: SimulatedScan
+) -> dict[str, Any]:
+    """Return what was done to get the arrays of a split, for its metadata."""
+    detector = design.detector.model_dump(exclude_defaults=True)
+    history: dict[str, Any] = {
+        "domain": "amplitude",
+        "design": design.digest,
+        **scene.record,
+        "transformations": [
+            {
+                "operation": "split",
+                "parameters": {
+                    "part": split,
+                    "axis": "y",
+                    "guard_band_px": design.guard_band_px,
+                },
+            },
+            {
+                "operation": "simulate",
+                "parameters": {
+                    "dose": dose,
+                    "seed": design.noise_seeds.simulation,
+                    "stream": ["noise", split, int(dose)],
+                    **design.detector.model_dump(),
+                },
+            },
+            {"operation": "canonicalise", "parameters": {"object_patches": design.object_patches}},
+        ],
+    }
+    if detector:
+        history["detector"] = detector
+    if design.detector.saturation_counts is None:
+        history["photons_per_pattern_expected"] = simulated.photons_expected[split]
+    return history
+
+
+def _claim_root(output_root: Path, design: StudyDesign) -> None:
+    """Write the design beside its data sets; data of two designs never share a folder."""
+    path = output_root / "design.json"
+    if not path.exists():
+        write_json(path, design.model_dump(mode="json"))
+        return
+    found = parse_design(read_json(path), str(path))
+    if found != design:
+        raise InputError(
+            f"{output_root} holds data of design {found.digest} ({found.preset}), not "
+            f"{design.digest} ({design.preset}); choose another folder or remove it"
+        )

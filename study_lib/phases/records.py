@@ -1,0 +1,205 @@
+"""What happened in a job: parameters, seeds, hashes, versions, time, memory, progress."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from study_lib.errors import InputError
+from study_lib.files import merge_record, require_writable, sha256_of
+from study_lib.system import PROJECT
+
+PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
+EVENT_INTERVAL_S = 1.0
+
+
+@dataclass
+class Job:
+    """One piece of work that leaves a record in its phase's manifest.
+
+    ``folder`` receives ``events.jsonl``; paths in the record are relative to the manifest.
+    ``inputs`` have the hashes that they had before the work read them.
+    """
+
+    manifest: Path
+    key: str
+    folder: Path
+    parameters: Mapping[str, Any]
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    inputs: Sequence[Path] = ()
+    outputs: list[Path] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    _input_hashes: dict[Path, str] = field(default_factory=dict)
+    _devices: list[str] = field(default_factory=list)
+    _threads: int | None = None
+    _last_event_s: float = 0.0
+
+    def add_inputs(self, paths: Iterable[Path]) -> None:
+        """Name files that the work reads beside ``inputs``, with the hashes that they have now."""
+        new = (path for path in paths if path not in self._input_hashes)
+        self._input_hashes |= {path: sha256_of(path) for path in new if path.is_file()}
+
+    def sha256_of_input(self, path: Path) -> str:
+        """Return the hash that an input had when it was named.
+
+        Raises
+        ------
+        InputError
+            If there was no such file.
+        """
+        if path not in self._input_hashes:
+            raise InputError(f"{path}: no such file; run the phase that writes it first")
+        return self._input_hashes[path]
+
+    def used(self, device: str, threads: int | None = None) -> None:
+        """Tell a device that the work is computed on, and threads if they are not the process's."""
+        if device not in self._devices:
+            self._devices.append(device)
+        self._threads = threads or self._threads
+
+    @property
+    def machine(self) -> dict[str, str | None]:
+        """Devices and threads that were told; no device if the job has none to choose."""
+        told = {} if self._threads is None else {"threads": str(self._threads)}
+        return {"device": ", ".join(self._devices) or None, **told}
+
+    def progress(self, phase: str, step: int, total: int, **values: float) -> None:
+        """Append one line to ``events.jsonl``, at most one a second except for the last step."""
+        now = time.monotonic()
+        if step < total and now - self._last_event_s < EVENT_INTERVAL_S:
+            return
+        self._last_event_s = now
+        tell(self.folder, phase, step, total, **values)
+
+
+def tell(folder: Path, phase: str, step: int, total: int, **values: float) -> None:
+    """Append one line to the ``events.jsonl`` of a job's folder, which is made if need be."""
+    event = {"time": utc_now(), "phase": phase, "step": step, "total": total, **values}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event, ensure_ascii=True) + "\n")
+
+
+@contextmanager
+def recorded(job: Job) -> Iterator[Job]:
+    """Run a block and write its record, whether it ends well or not.
+
+    A folder that cannot be written is met before the block. The inputs are hashed first: who
+    changes a file meanwhile must not have it vouched for.
+    """
+    require_writable(job.folder)
+    started, wall_s, cpu_s = utc_now(), time.perf_counter(), time.process_time()
+    status: Literal["done", "failed"] = "failed"
+    error: str | None = None
+    try:
+        job.add_inputs(job.inputs)
+        yield job
+        status = "done"
+    except BaseException as fault:
+        error = "".join(traceback.format_exception_only(fault)).strip()
+        raise
+    finally:
+        origin = provenance()
+        root = job.manifest.parent
+        written = [path for path in job.outputs if path.is_file()] if status == "done" else []
+        outputs = {path: sha256_of(path) for path in written}
+        record = {
+            "status": status,
+            "error": error,
+            "parameters": dict(job.parameters),
+            "seeds": dict(job.seeds),
+            "inputs": _relative_to(root, job._input_hashes),
+            "outputs": _relative_to(root, outputs),
+            "results": job.results,
+            "started": started,
+            "wall_s": round(time.perf_counter() - wall_s, 3),
+            "cpu_s": round(time.process_time() - cpu_s, 3),
+            "peak_memory_mib": round(peak_memory_mib(), 1),
+            **origin,
+            "machine": origin["machine"] | job.machine,
+        }
+        merge_record(job.manifest, job.key, record)
+
+
+def manifests_of(run_folder: Path) -> list[Path]:
+    """Return the manifest of every phase of a run and of its replicates."""
+    places = ("phase_*/*_manifest.json", "replicate_*/phase_*/*_manifest.json")
+    return sorted(path for place in places for path in run_folder.glob(place))
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def peak_memory_mib() -> float:
+    """Return the largest resident size this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
+
+
+@cache
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout: recorded as none
+        return None
+    return result.stdout.strip()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, commit, machine and threads of this process."""
+    status = _git("status", "--porcelain")
+    return {
+        "versions": _versions(),
+        "git": {
+            "commit": _git("rev-parse", "HEAD"),
+            "dirty": None if status is None else bool(status),
+        },
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": _threads(),
+        },
+    }
+
+
+def _threads() -> str:
+    """Return how many threads torch has if it is loaded, otherwise how many it would have."""
+    torch = sys.modules.get("torch")  # importing it takes seconds
+    if torch is not None:
+        return str(torch.get_num_threads())
+    return os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+
+
+def _relative_to(root: Path, hashes: Mapping[Path, str]) -> dict[str, str]:
+    return {Path(os.path.relpath(path, root)).as_posix(): hashes[path] for path in sorted(hashes)}

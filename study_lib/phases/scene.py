@@ -1,0 +1,149 @@
+"""The scene of a study before any photon is counted: object, probe, positions, splits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.data.contract import load_dataset
+from study_lib.design.models import StudyDesign
+from study_lib.errors import InputError
+from study_lib.physics.probe import central_window, zone_plate_probe
+from study_lib.physics.scan import two_blocks
+from study_lib.physics.specimen import SPECIMENS
+from study_lib.seeding import generator
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Object, probe and scan positions before any photon is counted."""
+
+    object_: Complex[np.ndarray, "oy ox"]
+    probe: Complex[np.ndarray, "n n"]
+    positions_px: Float[np.ndarray, "scan 2"]
+    record: Mapping[str, Any]
+
+
+def scene_of(design: StudyDesign, base_npz: Path | None = None) -> Scene:
+    """Return the scene of a design: the synthetic one, or that of a base NPZ.
+
+    A base file gives object and probe; the positions are the measured ones, or a synthetic scan
+    in the middle of the object, as the design says.
+
+    Raises
+    ------
+    InputError
+        If measured positions are asked for without a base file, the base file breaks the contract,
+        its probe does not fit the patch size, or its object is too small for the synthetic scan.
+    """
+    if base_npz:
+        return _scene_of_base(design, base_npz)
+    if design.scan.kind == "measured":
+        raise InputError(
+            "scan.kind = measured, but no base file was given; give --base-npz, or set scan.kind "
+            "to raster, spiral, fermat or uniform"
+        )
+    return _synthetic_scene(design)
+
+
+def split_masks(
+    positions_px: Float[np.ndarray, "scan 2"], guard_band_px: int
+) -> dict[str, Bool[np.ndarray, " scan"]]:
+    """Return which positions belong to the train and the test split.
+
+    The range of rows is halved; positions in a guard band in the middle belong to neither, so that
+    no object row is lit by both splits if the band is wider than a patch.
+
+    Raises
+    ------
+    InputError
+        If a split is left without positions.
+    """
+    rows = positions_px[:, 0]
+    middle = (rows.min() + rows.max()) / 2
+    half_band = guard_band_px / 2
+    masks = {"train": rows <= middle - half_band, "test": rows >= middle + half_band}
+    for name, mask in masks.items():
+        if not mask.any():
+            raise InputError(
+                f"the scan spans {np.ptp(rows):.0f} rows; the guard band of {guard_band_px} rows "
+                f"leaves no position for the {name} split; enlarge the scan or lower patch_size_px"
+            )
+    return masks
+
+
+def _synthetic_scene(design: StudyDesign) -> Scene:
+    side, seed = design.patch_size_px, design.seeds.simulation
+    positions = _synthetic_positions(design)
+    rows, columns = (np.ceil(positions.max(axis=0)) + side // 2 + 1).astype(int).tolist()
+    object_ = SPECIMENS[design.specimen.kind](
+        shape_px=(rows, columns),
+        random=generator(seed, "specimen"),
+        **design.specimen.model_dump(exclude={"kind"}),
+    )
+    probe = zone_plate_probe(
+        side_px=side,
+        aperture_per_px=design.probe.aperture_per_px,
+        stop_ratio=design.probe.stop_ratio,
+        defocus_radius_px=design.probe.defocus_radius_px,
+    )
+    return Scene(object_, probe, positions, {"source": "synthetic"})
+
+
+def _scene_of_base(design: StudyDesign, base_npz: Path) -> Scene:
+    arrays, _ = load_dataset(base_npz, base=True)
+    probe, share = central_window(arrays["probeGuess"], design.patch_size_px)
+    object_ = arrays["objectGuess"]
+    if design.scan.kind == "measured":
+        positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+    else:
+        positions = _positions_amid(design, object_.shape, base_npz.name)
+    # A transmission is at most 1; any common factor belongs to the probe, which is scaled anyway.
+    factor = max(1.0, float(np.abs(object_).max()))
+    record = {
+        "source": base_npz.name,
+        "object_divided_by": factor,
+        "probe_window_px": design.patch_size_px,
+        "probe_power_kept": share,
+    }
+    return Scene((object_ / factor).astype(np.complex64), probe, positions, record)
+
+
+def _synthetic_positions(design: StudyDesign) -> Float[np.ndarray, "scan 2"]:
+    """Return the positions of both splits, patches reaching from row and column 0 on."""
+    side, scan = design.patch_size_px, design.scan
+    return two_blocks(
+        kind=scan.kind,
+        rows=scan.rows,
+        columns=scan.columns,
+        step_px=scan.step_px,
+        jitter_px=scan.jitter_px,
+        gap_px=design.guard_band_px + 2 * scan.jitter_px,
+        margin_px=side / 2,
+        random=generator(design.seeds.simulation, "scan"),
+    )
+
+
+def _positions_amid(
+    design: StudyDesign, shape_px: tuple[int, ...], name: str
+) -> Float[np.ndarray, "scan 2"]:
+    """Return the positions of both splits in the middle of an object that must hold them."""
+    side, scan = design.patch_size_px, design.scan
+    positions = _synthetic_positions(design)
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    positions += np.array(shape_px) / 2 - (low + high) / 2
+    first = np.round(positions.min(axis=0)) - side // 2
+    last = np.round(positions.max(axis=0)) - side // 2 + side
+    if (first < 0).any() or (last > shape_px).any():
+        needed = np.ceil(high - low).astype(int) + side + 1
+        raise InputError(
+            f"two {scan.kind} blocks of {scan.rows} x {scan.columns} steps of {scan.step_px:g} "
+            f"pixels, with patches of {side} and the guard band between them, need "
+            f"{needed[0]} x {needed[1]} pixels, but the object of {name} has {shape_px[0]} x "
+            f"{shape_px[1]}; lower scan.rows, scan.columns, scan.step_px or patch_size_px, or set "
+            "scan.kind to measured"
+        )
+    return positions

@@ -1,0 +1,203 @@
+"""Phase H: every comparison in one study table, with figures, findings and inventory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from study_lib.data.archive import read_npz
+from study_lib.design.presets import parse_design
+from study_lib.errors import InputError
+from study_lib.figures.common import masked, phase_grid, save_figure
+from study_lib.figures.figures_summary import heat_maps, phase_error_by_dose, quality_by_cost
+from study_lib.files import read_json, write_csv, write_json, write_text
+from study_lib.phases.conditions import SUMMARY_FIGURES, comparison_folder, dose_name, figure_files
+from study_lib.phases.inventory import inventory
+from study_lib.phases.records import Job, recorded
+from study_lib.scores.findings import findings
+from study_lib.scores.metric_table import metric_facts
+from study_lib.scores.study_table import VIEW_ORDER, Row, phase_deltas, study_table
+from study_lib.scores.summary_text import markdown
+
+DOSE_HELD = "per pattern"
+SPLITS_TOLD = ("test", "train")  # what generalises first
+
+
+def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any]]:
+    """Write tables, figures, findings and inventory; return the study table.
+
+    ``study_table.csv`` has one row per condition and arm, ``table.csv`` (test split) and
+    ``table_train.csv`` one per replicate too, ``highlights.csv`` signed differences in phase,
+    ``inventory.csv`` every recorded file; ``summary.md`` and ``summary.json`` hold all of it for
+    people and programs.
+
+    Raises
+    ------
+    InputError
+        If there is no comparison to summarise.
+    """
+    rows = collect_rows(phase_g_root)
+    job = Job(
+        manifest=artifact_root / "summary_manifest.json",
+        key="summary",
+        folder=artifact_root,
+        parameters={"replicates": len({row["replicate"] for row in rows})},
+        inputs=[
+            path
+            for root in comparison_roots(phase_g_root)
+            for path in sorted(root.glob("dose_*/*/*/metrics.json"))
+        ],
+    )
+    with recorded(job):
+        table, deltas = study_table(rows), phase_deltas(rows)
+        files = inventory(phase_g_root.parent)
+        tables: dict[str, Sequence[Row]] = {
+            "study_table.csv": table,
+            "table.csv": [row for row in rows if row["split"] == "test"],
+            "table_train.csv": [row for row in rows if row["split"] == "train"],
+            "highlights.csv": deltas,
+            "inventory.csv": files,
+        }
+        for name, lines in tables.items():
+            write_csv(artifact_root / name, lines)
+            job.outputs.append(artifact_root / name)
+        figures = summary_figures(phase_g_root, rows, table)
+        for step, (name, figure) in enumerate(figures.items(), start=1):
+            paths = figure_files(artifact_root, name)
+            save_figure(figure, *paths)
+            job.outputs += paths
+            job.progress("figures", step, len(figures))
+        told = {
+            split: findings(*(_of_split(part, split) for part in (table, deltas)))
+            for split in SPLITS_TOLD
+            if _of_split(table, split)
+        }
+        summary = {
+            "origin": _origin(phase_g_root),
+            "dose_held_fixed": DOSE_HELD,
+            "findings": told,
+            "study_table": table,
+            "highlights": deltas,
+            "missing": _missing(phase_g_root),
+            "metrics": metric_facts(),
+            "figures": {
+                name: [path.relative_to(artifact_root).as_posix() for path in paths]
+                for name in figures
+                for paths in [figure_files(artifact_root, name)]
+            },
+        }
+        write_json(artifact_root / "summary.json", summary)
+        write_text(artifact_root / "summary.md", markdown(summary, files))
+        job.outputs += [artifact_root / "summary.json", artifact_root / "summary.md"]
+    return table
+
+
+def comparison_roots(phase_g_root: Path) -> list[Path]:
+    """Return the comparisons of a run, then those of its other replicates."""
+    others = phase_g_root.parent.glob(f"replicate_*/{phase_g_root.name}")
+    return [phase_g_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+
+
+def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
+    """Return one row per (split, dose, view, arm, replicate), ordered.
+
+    Raises
+    ------
+    InputError
+        If no comparison is found.
+    """
+    paths = [
+        path
+        for root in comparison_roots(phase_g_root)
+        for path in sorted(root.glob("dose_*/*/*/metrics.json"))
+    ]
+    if not paths:
+        raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
+    rows: list[dict[str, Any]] = [row for path in paths for row in read_json(path)]
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["split"],
+            row["dose"],
+            VIEW_ORDER.index(row["view"]),
+            row["label"],
+            row["replicate"],
+        ),
+    )
+
+
+def summary_figures(
+    phase_g_root: Path, rows: Sequence[Row], table: Sequence[Row]
+) -> dict[str, Figure]:
+    """Return the figures of the test split by name; of the train split if there is no other."""
+    split = next(split for split in SPLITS_TOLD if _of_split(table, split))
+    part = _of_split(table, split)
+    title = f"{split} split"
+    metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}
+    drawn = (
+        heat_maps(part, **metric),
+        phase_error_by_dose(part, title=title),
+        quality_by_cost(part, **metric),
+    )
+    figures = dict(zip(SUMMARY_FIGURES, drawn, strict=True))
+    first = min(row["replicate"] for row in rows)
+    for dose in sorted({row["dose"] for row in part}):
+        chosen = [
+            row
+            for row in _of_split(rows, split)
+            if row["dose"] == dose and row["replicate"] == first
+        ]
+        figures[f"phase_{dose_name(dose)}"] = dose_figure(phase_g_root, chosen)
+    return figures
+
+
+def dose_figure(phase_g_root: Path, rows: Sequence[Row]) -> Figure:
+    """Return the object phase of the truth and of every arm, one row of panels per view."""
+    lines = []
+    for view in VIEW_ORDER:
+        chosen = [row for row in rows if row["view"] == view]
+        if not chosen:
+            continue
+        folder = comparison_folder(phase_g_root, chosen[0]["dose"], view, chosen[0]["split"])
+        arrays, _ = read_npz(folder / "aligned.npz")
+        panels = {f"truth, {view}": arrays["truth"]}
+        for row in chosen:
+            score = row["phase_ms_ssim"]
+            doubt = "" if row["registration"] == "ok" else f", registration {row['registration']}"
+            panels[f"{row['label']}, MS-SSIM {score:.3f}{doubt}"] = arrays[row["arm"]]
+        lines.append(masked(panels, arrays["mask"]))
+    dose, split = rows[0]["dose"], rows[0]["split"]
+    return phase_grid(
+        lines,
+        title=f"object phase [rad], {dose:g} photons per pattern, {split} split (blue: not scored)",
+    )
+
+
+def _of_split(rows: Sequence[Row], split: str) -> list[Row]:
+    return [row for row in rows if row["split"] == split]
+
+
+def _origin(phase_g_root: Path) -> Mapping[str, Any]:
+    """Return which run this is, if the comparisons lie in one."""
+    path = phase_g_root.parent / "design.json"
+    if not path.is_file():
+        return {}
+    design = parse_design(read_json(path), str(path))
+    return {
+        "preset": design.preset,
+        "design": design.digest,
+        "object": design.base.name if design.base else design.specimen.kind,
+        "patch_size_px": design.patch_size_px,
+        "replicates": [one.replicate for one in design.repetitions],
+    }
+
+
+def _missing(phase_g_root: Path) -> list[str]:
+    """Return one line for each arm that has no row, with its condition and the reason."""
+    return [
+        f"{path.parent.relative_to(phase_g_root.parent).as_posix()}: {reason}"
+        for root in comparison_roots(phase_g_root)
+        for path in sorted(root.glob("dose_*/*/*/missing_arms.json"))
+        for reason in read_json(path).values()
+    ]

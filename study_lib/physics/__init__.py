@@ -1,0 +1,6 @@
+"""The experiment: arrays in, arrays out.
+
+What light does on its way through probe, object and detector belongs here, and the likelihood of
+the counts that it leaves. Files, designs and the choices of an algorithm do not. It may import
+only the ground: errors, seeding, system.
+"""

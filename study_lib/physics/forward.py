@@ -1,0 +1,163 @@
+"""The experiment: probe and object to exit waves to diffraction, with the adjoints.
+
+Positions are (row, column) in object pixels and name the centre of a patch, pixel ``N // 2`` along
+each axis. Their whole part picks the patch; the rest shifts the probe, so that the object stays on
+its grid and patches are read and added without interpolation.
+"""
+
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from study_lib.physics.fourier import power_spectrum, shift
+
+SUMMED_PIXELS = 2**23  # of shifted probes at once: some 300 MB in single precision
+
+
+def corners_of(positions_px: Float[Tensor, "scan 2"], side: int) -> Int[Tensor, "scan 2"]:
+    """Return the (row, column) of the first pixel of each patch of ``side`` pixels."""
+    return torch.round(positions_px).to(torch.int64) - side // 2
+
+
+def probes_at(
+    probe: Complex[Tensor, "n n"], positions_px: Float[Tensor, "scan 2"]
+) -> Complex[Tensor, "scan n n"]:
+    """Return the probe shifted by the sub-pixel part of each position."""
+    fractions = positions_px - torch.round(positions_px)
+    return shift(probe, fractions.to(probe.real.dtype))
+
+
+def require_inside(
+    corners_px: Int[Tensor, "scan 2"], side: int, object_shape: tuple[int, int]
+) -> None:
+    """Check that every patch of ``side`` pixels lies in the object.
+
+    Raises
+    ------
+    ValueError
+        If one does not; names the first such scan position.
+    """
+    limits = torch.tensor(object_shape, device=corners_px.device) - side
+    outside = ((corners_px < 0) | (corners_px > limits)).any(dim=1)
+    if outside.any():
+        index = int(outside.nonzero()[0, 0])
+        row, column = corners_px[index].tolist()
+        raise ValueError(
+            f"scan position {index} of {len(corners_px)} leaves the object: its patch covers rows "
+            f"{row}..{row + side - 1} and columns {column}..{column + side - 1}, but the object is "
+            f"{object_shape[0]} x {object_shape[1]} pixels; enlarge the object or shrink the scan"
+        )
+
+
+def pixel_indices(
+    corners_px: Int[Tensor, "scan 2"], side: int, object_shape: tuple[int, int]
+) -> Int[Tensor, "scan pixels"]:
+    """Return the indices of each patch's pixels in the flattened object.
+
+    Raises
+    ------
+    ValueError
+        If a patch leaves the object; names the first such scan position.
+    """
+    require_inside(corners_px, side, object_shape)
+    offsets = torch.arange(side, device=corners_px.device)
+    rows = corners_px[:, 0, None] + offsets
+    columns = corners_px[:, 1, None] + offsets
+    return (rows[:, :, None] * object_shape[1] + columns[:, None, :]).flatten(1)
+
+
+def patches_at(
+    object_: Complex[Tensor, "oy ox"] | Float[Tensor, "oy ox"],
+    corners_px: Int[Tensor, "scan 2"],
+    side: int,
+) -> Tensor:
+    """Return the object patch under each scan position, (scan, side, side)."""
+    indices = pixel_indices(corners_px, side, (object_.shape[0], object_.shape[1]))
+    return object_.reshape(-1)[indices].reshape(-1, side, side)
+
+
+def add_patches(
+    patches: Complex[Tensor, "scan n n"] | Float[Tensor, "scan n n"],
+    corners_px: Int[Tensor, "scan 2"],
+    object_shape: tuple[int, int],
+) -> Tensor:
+    """Return the sum of all patches at their places, (oy, ox): the adjoint of `patches_at`."""
+    indices = pixel_indices(corners_px, patches.shape[-1], object_shape)
+    canvas = patches.new_zeros(object_shape[0] * object_shape[1])
+    return canvas.index_add(0, indices.flatten(), patches.flatten()).reshape(object_shape)
+
+
+def exit_waves(
+    probe: Complex[Tensor, "n n"],
+    object_: Complex[Tensor, "oy ox"],
+    positions_px: Float[Tensor, "scan 2"],
+) -> Complex[Tensor, "scan n n"]:
+    """Return probe times object patch at every scan position (thin specimen).
+
+    Parameters
+    ----------
+    probe : (n, n)
+        Illumination in sqrt(photons) per pixel.
+    object_ : (oy, ox)
+        Complex transmission.
+    positions_px : (scan, 2)
+        (row, column) of the patch centres in object pixels.
+
+    References
+    ----------
+    Rodenburg and Faulkner, Appl. Phys. Lett. 85, 4795 (2004), doi:10.1063/1.1823034
+    """
+    side = probe.shape[-1]
+    patches = patches_at(object_, corners_of(positions_px, side), side)
+    return probes_at(probe, positions_px) * patches
+
+
+def exit_waves_adjoint(
+    waves: Complex[Tensor, "scan n n"],
+    probe: Complex[Tensor, "n n"],
+    positions_px: Float[Tensor, "scan 2"],
+    object_shape: tuple[int, int],
+) -> Complex[Tensor, "oy ox"]:
+    """Return the adjoint of `exit_waves` in the object: conjugate probe times wave, summed."""
+    products = probes_at(probe, positions_px).conj() * waves
+    return add_patches(products, corners_of(positions_px, probe.shape[-1]), object_shape)
+
+
+def expected_counts(waves: Complex[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """Return the expected photons per detector pixel, zero frequency in the centre.
+
+    The transform is unitary: a pattern's sum is its exit wave's.
+    """
+    return power_spectrum(waves)
+
+
+def illumination(
+    probe: Complex[Tensor, "n n"],
+    positions_px: Float[Tensor, "scan 2"],
+    object_shape: tuple[int, int],
+) -> Float[Tensor, "oy ox"]:
+    """Return the photons that land on each object pixel over the whole scan.
+
+    Patches are added in the order of the scan, some at a time, so that memory stays bounded.
+
+    Raises
+    ------
+    ValueError
+        If a patch leaves the object; names the first such scan position.
+
+    References
+    ----------
+    It sets the photon limit of every pixel: Wei et al., Phys. Rev. A 102, 043516 (2020),
+    doi:10.1103/PhysRevA.102.043516
+    """
+    side = probe.shape[-1]
+    corners = corners_of(positions_px, side)
+    require_inside(corners, side, object_shape)
+    light = probe.real.new_zeros(object_shape[0] * object_shape[1])
+    count = max(1, SUMMED_PIXELS // side**2)
+    for start in range(0, len(corners), count):
+        part = slice(start, start + count)
+        powers = probes_at(probe, positions_px[part]).abs() ** 2
+        indices = pixel_indices(corners[part], side, object_shape)
+        light.index_add_(0, indices.flatten(), powers.flatten())
+    return light.reshape(object_shape)

@@ -1,0 +1,247 @@
+"""Run the plan of a run with Snakemake, and say every few seconds how far it is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from study_lib.errors import InputError, StudyError
+from study_lib.files import write_json
+from study_lib.runs.cluster import cancel as cancel_jobs
+from study_lib.runs.cluster import executor_of, live_jobs, run_tag
+from study_lib.runs.job import is_current, read_record
+from study_lib.runs.job_lock import this_process, writer_of
+from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content
+from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
+from study_lib.system import PROJECT, THREADS
+
+SNAKEFILE = PROJECT / "workflow" / "Snakefile"
+LOG_FILE = "engine.log"
+POLL_S = 0.5
+REPORT_S = 8.0
+WAIT_S = 2.0
+STOP_S = 5.0  # that an engine on this machine is given; its jobs end with it
+CANCEL_S = 300.0  # that one on a cluster is given, whose scheduler may be slow to answer
+RETRIES = 1
+SILENT_END = "ended without saying why; it was killed, or ran out of memory or time"
+TAG = "STUDY_RUN_TAG"
+# Snakemake would outlive `study run` if that were killed. Asked to terminate, it waits for its
+# jobs, on a cluster for hours; interrupted, it cancels them. In the background of a shell without
+# job control it would ignore Ctrl-C's signal, so it takes another for it.
+INTERRUPT = signal.SIGUSR1
+ENGINE = (
+    "import signal, sys; from study_lib.system import end_with_parent; "
+    "signal.signal(signal.SIGUSR1, signal.default_int_handler); "
+    "end_with_parent(signal.SIGKILL); from snakemake.cli import main; main(sys.argv[1:])"
+)
+Say = Callable[[str], None]
+
+
+def run_plan(
+    run_folder: Path,
+    jobs: Sequence[PlannedJob],
+    cores: int | None,
+    say: Say,
+    *,
+    profile: Path | None = None,
+    retries: int = RETRIES,
+    cancel: bool = False,
+) -> None:
+    """Execute what is not done yet; a job that fails does not stop those that do not need it.
+
+    Jobs that an earlier engine left behind, on a cluster or here, are waited for first.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    jobs
+        Its plan.
+    cores
+        Jobs at the same time; None leaves it to the profile.
+    say
+        What takes the lines to print.
+    profile
+        Folder of a profile, for a cluster; None runs everything on this machine.
+    retries
+        How often a job is tried again that was ended from outside or met a fault that may pass.
+    cancel
+        End the jobs of an earlier engine on its cluster instead of waiting for them.
+
+    Raises
+    ------
+    InputError
+        If another process runs this folder.
+    StudyError
+        If a job failed; names the jobs and their notebooks.
+    """
+    with _only_engine_of(run_folder):
+        _let_earlier_jobs_end(run_folder, jobs, say, on_cluster=bool(profile), cancel=cancel)
+        write_json(run_folder / PLAN_FILE, plan_content(jobs))
+        _settle(run_folder, jobs)
+        told = _last_told(run_folder, jobs)
+        log_path = run_folder / LOG_FILE
+        with log_path.open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [
+                    *_command(run_folder, cores, profile),
+                    *("--keep-going", "--keep-incomplete", "--rerun-incomplete", "--nolock"),
+                    *("--retries", str(retries)),
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment() | {TAG: run_tag(run_folder)},
+            )
+            try:
+                _report_until_end(process, run_folder, jobs, say)
+            finally:
+                _end(process, on_cluster=bool(profile))
+    failed = [job for job in jobs if not (run_folder / job.done).is_file()]
+    if process.returncode or failed:
+        begun = [name for name, when in _last_told(run_folder, jobs).items() if when != told[name]]
+        raise StudyError(_describe_failure(run_folder, failed, begun))
+
+
+def _last_told(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, int]:
+    """Return when each job last wrote an event, by its name; zero for one that never has."""
+    newest = {job.name: newest_events(run_folder / job.folder) for job in jobs}
+    return {name: path.stat().st_mtime_ns if path else 0 for name, path in newest.items()}
+
+
+def _let_earlier_jobs_end(
+    run_folder: Path, jobs: Sequence[PlannedJob], say: Say, *, on_cluster: bool, cancel: bool
+) -> None:
+    """Wait until no job of an earlier engine lives: a second one would write the same files."""
+    told = ""
+    while live := live_jobs(run_folder, jobs, must_answer=on_cluster):
+        text = "; ".join(job.text for job in live)
+        if text != told:
+            say(f"jobs of an earlier `study run` still live, waiting for them: {text}")
+        if not told and cancel:
+            cancel_jobs(live)
+        elif not told and any(job.number for job in live):
+            say("to end them instead, stop this and give `study resume --cancel`")
+        told = text
+        time.sleep(WAIT_S)
+
+
+def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
+    """Let the records of the jobs alone decide what is done, whatever the engine remembers.
+
+    An engine that was killed after a job had ended, and before it noticed, takes it for cut off.
+    And of such a job it does not know with which parameters and code it ran.
+    """
+    for job in jobs:
+        (run_folder / job.failed).unlink(missing_ok=True)
+        record = read_record(run_folder / job.done)
+        if record and not is_current(record, job):
+            (run_folder / job.done).unlink()
+    for mark in (run_folder / ".snakemake" / "incomplete").glob("**/*"):
+        if mark.is_file():
+            mark.unlink()
+
+
+def _command(folder: Path, cores: int | None, profile: Path | None = None) -> list[str]:
+    limits = ["--cores", str(cores)]
+    if profile:
+        limits = ["--profile", str(profile), *(["--jobs", str(cores)] if cores else [])]
+        if executor_of(profile) == "slurm":
+            limits += ["--slurm-jobname-prefix", run_tag(folder)]
+    return [
+        sys.executable,
+        "-c",
+        ENGINE,
+        "--snakefile",
+        str(SNAKEFILE),
+        "--directory",
+        str(folder),
+        *limits,
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the engine: one thread per job."""
+    return os.environ | dict.fromkeys(THREADS, "1")
+
+
+@contextmanager
+def _only_engine_of(run_folder: Path) -> Iterator[None]:
+    """Hold the run's lock; the system frees it when the process ends, however it ends."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{run_folder} is being run by {writer_of(run_folder / ENGINE_FILE)}; wait for it, or "
+            "stop it first"
+        ) from None
+    try:
+        write_json(run_folder / ENGINE_FILE, this_process())
+        yield
+    finally:
+        (run_folder / ENGINE_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def _report_until_end(
+    process: subprocess.Popen[bytes], run_folder: Path, jobs: Sequence[PlannedJob], say: Say
+) -> None:
+    """Print a line whenever a job ends, and at least every few seconds."""
+    started = time.monotonic()
+    last_report, last_count = started, -1
+    while True:
+        ended = process.poll() is not None
+        done = sum((run_folder / job.done).is_file() for job in jobs)
+        now = time.monotonic()
+        if done != last_count or now - last_report > REPORT_S or ended:
+            running = [] if ended else running_jobs(run_folder, jobs)
+            minutes, seconds = divmod(int(now - started), 60)
+            clock = f"{minutes:02d}:{seconds:02d}"
+            text = "; ".join(running)
+            say(f"{clock}  {done}/{len(jobs)} jobs done  {text}")
+            last_report, last_count = now, done
+        if ended:
+            return
+        time.sleep(POLL_S)
+
+
+def _end(process: subprocess.Popen[bytes], *, on_cluster: bool) -> None:
+    """Ask the engine to end its jobs and itself; end it if it does not, and its jobs with it.
+
+    Snakemake's handler of a signal takes a lock that the code it interrupts may hold. Then it
+    waits for itself, for ever: most often when the signal came to all processes of a group.
+    """
+    if process.poll() is not None:
+        return
+    process.send_signal(INTERRUPT if on_cluster else signal.SIGTERM)
+    try:
+        process.wait(CANCEL_S if on_cluster else STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _describe_failure(
+    run_folder: Path, failed: Sequence[PlannedJob], begun: Collection[str]
+) -> str:
+    """Return one line per job that failed by itself, and how many waited for those in vain.
+
+    One that had begun and left no record was ended from outside.
+    """
+    causes = []
+    for job in failed:
+        if (run_folder / job.failed).is_file():
+            record = read_record(run_folder / job.failed)
+            causes.append(f"{job.name}: {record.get('error', 'its record is damaged')}")
+        elif job.name in begun:
+            causes.append(f"{job.name}: {SILENT_END}")
+    waiting = len(failed) - len(causes)
+    lines = [f"{len(causes)} jobs failed, {waiting} were not run; the same command tries again"]
+    return "\n  ".join([*lines, *causes, f"the whole log: {run_folder / LOG_FILE}"])

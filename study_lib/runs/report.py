@@ -1,0 +1,172 @@
+"""The report of a run as pages for a browser: nothing in them runs, nothing is fetched."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from study_lib.files import inside, manifest_jobs, read_json, write_json, write_text
+from study_lib.phases.conditions import SUMMARY_FIGURES, phase_root
+from study_lib.phases.records import manifests_of
+from study_lib.runs.job import read_record
+from study_lib.runs.job_places import job_owning, owned_places
+from study_lib.runs.notebook_page import notebook_page, template
+from study_lib.runs.plan import PlannedJob
+from study_lib.runs.research_object import CRATE, research_object
+from study_lib.scores.summary_text import COLUMNS, NOTES, cell_text, origin_text
+
+INDEX = "index.html"
+PAGES = "html"
+Record = Mapping[str, Any]
+CAPTIONS = {
+    "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm.",
+    "phase_error": "Phase error against dose, with what the photons allow.",
+    "cost": "Quality against processor time; open marks bear the training too.",
+}
+
+
+def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
+    """Write ``index.html``, a page for each executed notebook and the RO-Crate; return the index.
+
+    A run that is not finished gets a page too, with what there is.
+
+    Raises
+    ------
+    InputError
+        If a link would lead a page out of the run's folder, or a record of the run is broken.
+    """
+    records = {job.name: read_record(run_folder / job.done) for job in jobs}
+    records = {name: record for name, record in records.items() if record}
+    work = _work(run_folder, jobs)
+    pages = {}
+    for job in jobs:
+        source = run_folder / job.executed
+        if job.name in records and source.is_file():
+            page = f"{PAGES}/{job.name}.html"
+            write_text(inside(run_folder, page), notebook_page(source, job.executed, style()))
+            pages[job.name.replace("__", " ")] = page
+    summary_root = phase_root(run_folder, "H")
+    path = summary_root / "summary.json"
+    summary = read_json(path) if path.is_file() else None
+    content = {
+        "title": "Ptychography: dose and overlap",
+        "origin": origin_text(summary["origin"]) if summary else run_folder.name,
+        "css": style(),
+        "summary": summary,
+        "summary_folder": summary_root.name,
+        "columns": list(COLUMNS.values()),
+        "tables": _tables(summary) if summary else {},
+        "figures": _figures(summary) if summary else {},
+        "captions": CAPTIONS,
+        "notes": NOTES,
+        "pages": pages,
+        "times": _times(jobs, records, work),
+        "provenance": _provenance(records, work),
+        "done": len(records),
+        "total": len(jobs),
+    }
+    write_text(inside(run_folder, INDEX), template("index.html.j2").render(content))
+    # The pages first: the crate names every file, and the seal has the hash of the crate.
+    write_json(inside(run_folder, CRATE), research_object(run_folder, jobs, records))
+    return run_folder / INDEX
+
+
+def style() -> str:
+    """Return the style sheet of every page."""
+    return (
+        resources.files("study_lib.runs").joinpath("templates/page.css").read_text(encoding="utf-8")
+    )
+
+
+def _tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    return {
+        split: [
+            [cell_text(row, key) for key in COLUMNS]
+            for row in summary["study_table"]
+            if row["split"] == split
+        ]
+        for split in summary["findings"]
+    }
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the files of each figure, overviews first, then doses as they grow."""
+    found: dict[str, list[str]] = summary["figures"]
+    names = sorted(found.keys() - set(SUMMARY_FIGURES), key=lambda name: (len(name), name))
+    overviews = [name for name in SUMMARY_FIGURES if name in found]
+    return {name: found[name] for name in (*overviews, *names)}
+
+
+def _work(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, list[Record]]:
+    """Return what the manifests tell of work that was done, by the notebook that did it."""
+    work: dict[str, list[Record]] = {}
+    owned = owned_places(jobs)
+    for manifest in manifests_of(run_folder):
+        phase = manifest.parent.relative_to(run_folder).as_posix()
+        for key, record in manifest_jobs(manifest).items():
+            job = job_owning(f"{phase}/{key}", owned)
+            if job and record.get("status") == "done":
+                work.setdefault(job.notebook, []).append(record)
+    return work
+
+
+def _times(
+    jobs: Sequence[PlannedJob],
+    records: Mapping[str, Record],
+    work: Mapping[str, Sequence[Record]],
+) -> list[list[str]]:
+    """Return, per notebook: jobs, seconds, seconds of the phase's own work, longest, memory."""
+    rows = []
+    for notebook in dict.fromkeys(job.notebook for job in jobs):
+        part = [
+            records[job.name] for job in jobs if job.notebook == notebook and job.name in records
+        ]
+        if not part:
+            continue
+        seconds = [one["wall_s"] for one in part]
+        own = work.get(notebook, [])
+        work_s = f"{sum(one['wall_s'] for one in own):.1f}" if own else "-"
+        memory = max(one["kernel_peak_memory_mib"] for one in part)
+        rows.append(
+            [
+                notebook,
+                str(len(part)),
+                f"{sum(seconds):.1f}",
+                work_s,
+                f"{max(seconds):.1f}",
+                f"{memory:.0f}",
+            ]
+        )
+    return rows
+
+
+def _provenance(
+    records: Mapping[str, Record], work: Mapping[str, Sequence[Record]]
+) -> dict[str, str]:
+    """Return where and with what the jobs ran; several values where they differ."""
+    told: dict[str, list[str]] = {}
+    for record in records.values():
+        git, machine = record["git"], record["machine"]
+        dirty = " with changes that are not committed" if git["dirty"] else ""
+        facts = {
+            "commit": f"{git['commit']}{dirty}",
+            "machine": f"{machine['system']}, {machine['cores']} cores",
+            "threads per job": machine["threads"],
+            **{f"version of {name}": version for name, version in record["versions"].items()},
+        }
+        _tell(told, facts)
+    for record in (one for part in work.values() for one in part):
+        machine = record["machine"]
+        facts = {"device": machine["device"], "threads per job": machine["threads"]}
+        _tell(told, {name: value for name, value in facts.items() if value is not None})
+    started = sorted(record["started"] for record in records.values())
+    times = {"first job": started[0], "last job": started[-1]} if started else {}
+    return times | {name: "; ".join(values) for name, values in told.items()}
+
+
+def _tell(told: dict[str, list[str]], facts: Mapping[str, Any]) -> None:
+    """Add values to those that have been told of a fact, once each."""
+    for name, value in facts.items():
+        values = told.setdefault(name, [])
+        if str(value) not in values:
+            values.append(str(value))

@@ -1,0 +1,185 @@
+"""A run's folder: its design, its base data, where its phases keep their files."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from study_lib.data.contract import load_dataset
+from study_lib.design.models import BaseData, StudyDesign
+from study_lib.design.notebooks import (
+    DatasetParameters,
+    DesignParameters,
+    ExploreRunParameters,
+    NotebookParameters,
+    OverlapParameters,
+    PhaseParameters,
+)
+from study_lib.design.presets import load_design, parse_design
+from study_lib.errors import InputError
+from study_lib.files import atomic_path, read_json, sha256_of, write_json
+from study_lib.phases.conditions import comparison_folder, phase_root, replicate_folder
+
+DESIGN_FILE = "design.json"
+BASE_FILE = "base.npz"
+SMALLEST_PATCH_PX = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder with everything a run reads and writes."""
+
+    folder: Path
+    design: StudyDesign
+
+    @property
+    def base_npz(self) -> Path | None:
+        """The run's own copy of the base data, if it has any; replicates share one."""
+        if not self.design.base:
+            return None
+        own = self.folder / BASE_FILE
+        shared = self.folder.resolve().parent / BASE_FILE
+        is_nested = self.folder.resolve().name == replicate_folder(self.design.replicate).name
+        return shared if is_nested and not own.exists() else own
+
+    def root(self, phase: str) -> Path:
+        """Return the root folder of a phase, ``"C"`` to ``"H"``."""
+        return phase_root(self.folder, phase)
+
+
+def base_data(base_npz: Path) -> BaseData:
+    """Return name and hash of a base file that holds the contract.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, broken or breaks the contract.
+    """
+    arrays, _ = load_dataset(base_npz, base=True)
+    side = arrays["probeGuess"].shape[0]
+    if side < SMALLEST_PATCH_PX:
+        raise InputError(
+            f"{base_npz}: the probe has {side} pixels a side; give one with at least "
+            f"{SMALLEST_PATCH_PX}"
+        )
+    return BaseData(name=base_npz.name, sha256=sha256_of(base_npz), probe_side_px=side)
+
+
+def run_name(design: StudyDesign) -> str:
+    """Return ``<UTC date>_<preset>_<design hash>``."""
+    return f"{datetime.now(UTC):%Y-%m-%d}_{design.preset}_{design.digest}"
+
+
+def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) -> Run:
+    """Return the run of a folder, which is made if it does not exist yet.
+
+    Raises
+    ------
+    InputError
+        If the folder already belongs to another design.
+    """
+    path = folder / DESIGN_FILE
+    if path.exists():
+        found = open_run(folder)
+        if found.design != design:
+            raise InputError(
+                f"{folder} holds a run of design {found.design.digest} ({found.design.preset}), "
+                f"not {design.digest} ({design.preset}); choose another folder or remove it"
+            )
+        return found
+    if base_npz:
+        with atomic_path(folder / BASE_FILE) as temporary:
+            shutil.copyfile(base_npz, temporary)
+    first, *others = design.repetitions
+    for other in others:
+        nested = folder / replicate_folder(other.replicate) / DESIGN_FILE
+        write_json(nested, other.model_dump(mode="json"))
+    write_json(path, first.model_dump(mode="json"))
+    return Run(folder, design)
+
+
+def open_run(folder: Path) -> Run:
+    """Return the run of an existing folder.
+
+    Raises
+    ------
+    InputError
+        If there is no readable design in it.
+    """
+    path = folder / DESIGN_FILE
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no {DESIGN_FILE} here; run notebook 00_design or `study run` first, "
+            "or correct run_folder"
+        )
+    run = Run(folder, parse_design(read_json(path), str(path)))
+    base_npz = run.base_npz
+    if not base_npz or not run.design.base:
+        return run
+    if not base_npz.is_file() or sha256_of(base_npz) != run.design.base.sha256:
+        raise InputError(
+            f"{base_npz} is missing or not the file that this run began with; put "
+            f"{run.design.base.name} back there, or start another run"
+        )
+    return run
+
+
+def require_condition(parameters: NotebookParameters) -> None:
+    """Check that the run of a notebook exists, and that it has the dose, the view and the arm.
+
+    Only notebook 00 may make its run; lessons have none.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, its design does not have them, or no arm of the name was compared.
+    """
+    if not isinstance(parameters, PhaseParameters):
+        return
+    folder = Path(parameters.run_folder)
+    if isinstance(parameters, DesignParameters) and not (folder / DESIGN_FILE).is_file():
+        return
+    run = open_run(folder)
+    if isinstance(parameters, DatasetParameters):
+        run.design.require_dose(parameters.dose)
+    if isinstance(parameters, OverlapParameters):
+        run.design.view(parameters.view)
+    if isinstance(parameters, ExploreRunParameters):
+        _require_arm(run, parameters)
+
+
+def _require_arm(run: Run, parameters: ExploreRunParameters) -> None:
+    """Check that an arm was compared; without its comparison there is nothing to look at."""
+    folder = comparison_folder(run.root("G"), parameters.dose, parameters.view, parameters.split)
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run 05_compare for this condition first")
+    arms = [row["arm"] for row in read_json(path)]
+    if parameters.arm not in arms:
+        raise InputError(
+            f"arm {parameters.arm!r}: this condition has {', '.join(arms)}; choose one"
+        )
+
+
+def open_or_create(folder: Path, preset: str, base_npz: Path | None = None) -> Run:
+    """Return the run of a folder, made from a preset if the folder is new.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run of another preset or another base file.
+    """
+    if not (folder / DESIGN_FILE).exists():
+        base = base_data(base_npz) if base_npz else None
+        return create_run(folder, load_design(preset, base=base), base_npz)
+    run = open_run(folder)
+    if run.design.preset != preset:
+        raise InputError(
+            f"{folder} holds a run of preset {run.design.preset}, not {preset}; "
+            "choose another run_folder or remove it"
+        )
+    if base_npz and (not run.design.base or run.design.base.sha256 != sha256_of(base_npz)):
+        raise InputError(
+            f"{folder} holds a run that does not start from {base_npz}; choose another run_folder"
+        )
+    return run

@@ -1,0 +1,159 @@
+"""Fourier ring correlation of complex images: up to which frequency two of them agree."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.scores.registration import (
+    WINDOW_EDGE,
+    require_comparable,
+    soft_window,
+    tied_by,
+    without_mean,
+)
+
+SEVENTH = 1 / 7
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class FourierRingCorrelation:
+    """Correlation, -1 to 1, against frequency in fractions of Nyquist; one value per ring.
+
+    ``samples`` is how many independent complex frequencies a ring holds: those on it, divided by
+    how many the window ties together, never less than one: an estimate on the low side.
+    """
+
+    frequency: Float[np.ndarray, " ring"]
+    correlation: Float[np.ndarray, " ring"]
+    samples: Float[np.ndarray, " ring"]
+
+
+def fourier_ring_correlation(
+    object_: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+) -> FourierRingCorrelation:
+    """Return ``Re sum F conj(G) / sqrt(sum |F|^2 sum |G|^2)`` over rings of spatial frequency.
+
+    The complex images are taken under a soft window, less their means. A ring is one frequency
+    sample of the longer side wide; those from the first to Nyquist count. A ring where either
+    image has no power carries no information and has correlation 0.
+
+    van Heel and Schatz, J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the mask is empty, or an image is zero under the mask or not finite.
+    """
+    require_comparable(object_, truth, mask)
+    window = window_of(mask)
+
+    def spectrum_and_power(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        spectrum = np.fft.fft2(without_mean(image, window))
+        power = ring_sums(np.abs(spectrum) ** 2)
+        rounding = ROUNDING**2 * image.size * (np.abs(window * image) ** 2).sum()
+        return spectrum, np.where(power > rounding, power, 0)
+
+    spectrum, power = spectrum_and_power(object_)
+    truth_spectrum, truth_power = spectrum_and_power(truth)
+    cross = ring_sums((spectrum * truth_spectrum.conj()).real)
+    norm = np.sqrt(power * truth_power)
+    correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
+    samples = np.maximum(ring_sums(np.ones(mask.shape)) / tied_by(window), 1)
+    return FourierRingCorrelation(ring_frequencies(mask.shape), correlation, samples)
+
+
+def ring_sums(
+    values: Float[np.ndarray, "y x"], *, corners: bool = False
+) -> Float[np.ndarray, " ring"]:
+    """Return the sum over each ring, from the first to Nyquist, of an image of frequencies.
+
+    Zero frequency first, as of :func:`numpy.fft.fft2`; a ring is one sample of the longer side.
+    With corners, the rings go on until every frequency but zero is on one.
+    """
+    side = max(values.shape)
+    frequencies = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, values.shape), indexing="ij"))
+    rings = np.rint(frequencies * side).astype(int).ravel()
+    sums: np.ndarray = np.bincount(rings, weights=values.ravel())[1:]
+    return sums if corners else sums[: side // 2]
+
+
+def ring_frequencies(
+    shape: tuple[int, ...], *, corners: bool = False
+) -> Float[np.ndarray, " ring"]:
+    """Return the middle of each ring of :func:`ring_sums` as a fraction of Nyquist."""
+    side = max(shape)
+    rings = len(ring_sums(np.zeros(shape), corners=True)) if corners else side // 2
+    middles: np.ndarray = np.arange(1, rings + 1) / (side / 2)
+    return middles
+
+
+def spectral_snr(
+    object_: Complex[np.ndarray, "y x"],
+    truth: Complex[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"],
+) -> Float[np.ndarray, " ring"]:
+    """Return the truth's power over the power of the error, on the rings of the FRC.
+
+    Infinite where there is no error. Unlike the FRC it sees a wrong scale.
+
+    Unser et al., Ultramicroscopy 23, 39 (1987), doi:10.1016/0304-3991(87)90225-7
+
+    Raises
+    ------
+    ValueError
+        As :func:`fourier_ring_correlation`.
+    """
+    require_comparable(object_, truth, mask)
+    window = window_of(mask)
+    signal, error = (
+        ring_sums(np.abs(np.fft.fft2(without_mean(image, window))) ** 2)
+        for image in (truth, object_ - truth)
+    )
+    ratio: np.ndarray = np.divide(signal, error, out=np.full_like(error, np.inf), where=error > 0)
+    return ratio
+
+
+def window_of(mask: Bool[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+    """Return the soft window under which images are correlated."""
+    return soft_window(mask, edge_px=WINDOW_EDGE * min(mask.shape))
+
+
+def half_bit_threshold(frc: FourierRingCorrelation) -> Float[np.ndarray, " ring"]:
+    """Return the correlation of two noisy images that carry half a bit a sample, ring by ring.
+
+    ``(0.2071 + 1.9102 / sqrt(n)) / (1.2071 + 0.9102 / sqrt(n))`` for n independent samples: higher
+    on small rings, where correlation by chance is. It was made for two halves of the data; the
+    truth has no noise, so against it the same correlation stands for more noise.
+
+    van Heel and Schatz, J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009
+    """
+    root = np.sqrt(frc.samples)
+    threshold: np.ndarray = (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+    return threshold
+
+
+def frc_crossing(
+    frc: FourierRingCorrelation, threshold: float | Float[np.ndarray, " ring"]
+) -> float | None:
+    """Return the frequency, as a fraction of Nyquist, where the FRC first falls below a threshold.
+
+    Linear between rings; the first ring's frequency if that is already below, None if none is.
+    """
+    return first_below(frc.frequency, frc.correlation - threshold)
+
+
+def first_below(
+    frequency: Float[np.ndarray, " ring"], excess: Float[np.ndarray, " ring"]
+) -> float | None:
+    """Return where values first fall below zero, linear between rings; None if none does."""
+    below = np.flatnonzero(excess < 0)
+    if not len(below):
+        return None
+    if below[0] == 0:
+        return float(frequency[0])
+    pair = [below[0], below[0] - 1]
+    return float(np.interp(0.0, excess[pair], frequency[pair]))

@@ -1,0 +1,96 @@
+"""Where and how an object is held against the truth: one mask for every arm, one alignment."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.physics.forward import illumination
+from study_lib.physics.measurement import Measurement
+from study_lib.scores.alignment import align
+from study_lib.scores.metrics import score
+from study_lib.scores.registration import Registration
+
+
+def scored_pixels(
+    measurement: Measurement, illumination_threshold: float
+) -> tuple[tuple[slice, slice], Bool[np.ndarray, "y x"]]:
+    """Return the crop and, in it, the mask of pixels on which every arm is scored.
+
+    The crop is the box of the scan positions; the mask leaves out pixels that receive less than a
+    share of the median illumination there. Neither depends on any arm.
+    """
+    positions = measurement.positions_px
+    first = np.ceil(positions.min(axis=0)).astype(int)
+    last = np.floor(positions.max(axis=0)).astype(int) + 1
+    crop = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
+    photons: Float[np.ndarray, "oy ox"] = illumination(
+        torch.from_numpy(measurement.probe),
+        torch.from_numpy(positions),
+        measurement.object_shape,
+    ).numpy()[crop]
+    mask: np.ndarray = photons > illumination_threshold * np.median(photons)
+    return crop, mask
+
+
+def scores_of(
+    object_: Complex[np.ndarray, "oy ox"],
+    truth: Complex[np.ndarray, "oy ox"],
+    crop: tuple[slice, slice],
+    mask: Bool[np.ndarray, "y x"],
+    *,
+    registration_limit_px: float,
+    frc_threshold: float,
+) -> tuple[dict[str, Any], Complex[np.ndarray, "y x"]]:
+    """Return the scores of an object in the frame of the truth, and its aligned crop.
+
+    Parameters
+    ----------
+    object_, truth : (oy, ox)
+        Reconstruction and truth.
+    crop, mask : (y, x)
+        From :func:`scored_pixels`.
+    registration_limit_px, frc_threshold
+        As in :class:`study_lib.design.models.MetricsDesign`.
+    """
+    # A moved image is not known at its edge: align on a wider crop, score on the crop.
+    wide, inner = _widened(crop, math.ceil(registration_limit_px), truth.shape)
+    wide_mask = np.zeros(object_[wide].shape, dtype=bool)
+    wide_mask[inner] = mask
+    alignment = align(
+        object_[wide], truth[wide], wide_mask, registration_limit_px=registration_limit_px
+    )
+    aligned = alignment.object_[inner]
+    registration = alignment.registration
+    scores = {
+        **score(aligned, truth[crop], mask, frc_threshold=frc_threshold),
+        "shift_row_px": float(registration.shift_px[0]),
+        "shift_column_px": float(registration.shift_px[1]),
+        "registration": describe_registration(registration),
+        "phase_spread_rad": float(np.angle(aligned[mask]).std()),
+    }
+    return scores, aligned.astype(np.complex64)
+
+
+def describe_registration(registration: Registration) -> str:
+    """Return ``ok``, or why a score should not be trusted."""
+    if not registration.confident:
+        return "uncertain"
+    return "at limit" if registration.at_limit else "ok"
+
+
+def _widened(
+    crop: tuple[slice, slice], margin: int, shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return a crop wider by a margin where the object allows, and where the old one lies in it."""
+    wide = tuple(
+        slice(max(part.start - margin, 0), min(part.stop + margin, side))
+        for part, side in zip(crop, shape, strict=True)
+    )
+    inner = tuple(
+        slice(part.start - outer.start, part.stop - outer.start)
+        for part, outer in zip(crop, wide, strict=True)
+    )
+    return (wide[0], wide[1]), (inner[0], inner[1])

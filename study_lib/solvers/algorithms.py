@@ -1,0 +1,173 @@
+"""The iterative algorithms of the study by name, each told the same: patterns, positions, probe."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+
+from study_lib.design.iterative_design import IterativeDesign
+from study_lib.errors import StudyError
+from study_lib.physics.measurement import Measurement
+from study_lib.physics.residuals import pattern_residuals
+from study_lib.solvers import ptychi as ptychi_engine
+from study_lib.solvers import solver
+from study_lib.solvers.checks import lonely_remarks
+from study_lib.solvers.solver_settings import SolverSettings, require_solvable
+
+SOLVER = "solver"
+DEVICE = "cpu"  # of every algorithm; pty-chi has it in its options
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class IterativeResult:
+    """What an algorithm found.
+
+    ``object_`` (oy, ox) is in the frame of the object of the dataset, one where no pattern falls;
+    ``losses`` and ``wall_s`` (epochs,) are the algorithm's own loss and the time since its start
+    after each epoch; ``residuals`` (scan,) are half deviances per pixel, the same measure for all;
+    ``stop`` says what ended the run, ``remarks`` what makes the result doubtful.
+    """
+
+    object_: Complex[np.ndarray, "oy ox"]
+    probe: Complex[np.ndarray, "n n"]
+    losses: Float[np.ndarray, " epochs"]
+    wall_s: Float[np.ndarray, " epochs"]
+    residuals: Float[np.ndarray, " scan"]
+    cpu_s: float
+    stop: str
+    remarks: tuple[str, ...]
+    options: dict[str, Any]
+
+
+def run_algorithm(
+    algorithm: str,
+    measurement: Measurement,
+    design: IterativeDesign,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> IterativeResult:
+    """Reconstruct every pattern of a measurement from a uniform object.
+
+    Parameters
+    ----------
+    algorithm
+        ``solver``, or an engine of pty-chi.
+    measurement
+        All that the algorithm is told.
+    design
+        Epochs, batches, noise model, whether the probe is known.
+    seed
+        Order of batches, or held-out pixels.
+    progress
+        Called after each epoch with (epochs done, epochs at most, loss).
+
+    Raises
+    ------
+    InputError
+        If there is nothing to reconstruct, a patch leaves the object, or the algorithm cannot do
+        what is asked.
+    StudyError
+        If pty-chi is absent, or the numbers do not stay finite.
+    """
+    run = _solver if algorithm == SOLVER else partial(_engine, algorithm)
+    found = run(measurement, design, seed, progress)
+    if not (np.isfinite(found.object_).all() and np.isfinite(found.probe).all()):
+        raise StudyError(f"{algorithm}: object or probe are not finite; nothing was written")
+    return found
+
+
+def _solver(
+    measurement: Measurement, design: IterativeDesign, seed: int, progress: Progress | None
+) -> IterativeResult:
+    settings = SolverSettings(
+        **design.solver.model_dump(),
+        seed=seed,
+        refine_probe=design.probe == "refine",
+        device=DEVICE,
+    )
+    started = time.process_time()
+    found = solver.reconstruct_measurement(measurement, settings, progress=progress)
+    cpu_s = time.process_time() - started
+    residuals = pattern_residuals(measurement, found.object_, found.probe)
+    return IterativeResult(
+        object_=found.object_,
+        probe=found.probe,
+        losses=found.losses,
+        wall_s=found.wall_s.cumsum(),
+        residuals=residuals,
+        cpu_s=cpu_s,
+        stop=found.stop,
+        remarks=(*found.remarks, *_doubts(residuals, measurement)),
+        options=found.settings,
+    )
+
+
+def _engine(
+    algorithm: str,
+    measurement: Measurement,
+    design: IterativeDesign,
+    seed: int,
+    progress: Progress | None,
+) -> IterativeResult:
+    require_solvable(
+        measurement.amplitudes,
+        measurement.positions_px,
+        measurement.probe,
+        measurement.object_shape,
+        measurement.bad_pixels,
+    )
+    lsqml = algorithm == "LSQML"
+    found = ptychi_engine.reconstruct(
+        algorithm=algorithm,
+        amplitudes=measurement.amplitudes,
+        positions_px=measurement.positions_px,
+        probe=measurement.probe,
+        object_shape=measurement.object_shape,
+        bad_pixels=measurement.bad_pixels,
+        epochs=design.epochs,
+        batch_size=design.batch_size,
+        noise_model=design.noise_model if lsqml else "gaussian",
+        momentum=design.momentum if lsqml else 0.0,
+        seed=seed,
+        refine_probe=design.probe == "refine",
+        progress=progress,
+    )
+    residuals = pattern_residuals(measurement, found.object_, found.probe)
+    return IterativeResult(
+        object_=found.object_,
+        probe=found.probe,
+        losses=found.losses,
+        wall_s=found.wall_s,
+        residuals=residuals,
+        cpu_s=found.cpu_s,
+        stop="epochs used up",
+        remarks=(*_lonely(measurement), *_doubts(residuals, measurement)),
+        options=found.options,
+    )
+
+
+def _lonely(measurement: Measurement) -> tuple[str, ...]:
+    probe, positions = measurement.probe, measurement.positions_px
+    return lonely_remarks(
+        torch.from_numpy(probe), torch.from_numpy(positions), measurement.object_shape
+    )
+
+
+def _doubts(residuals: Float[np.ndarray, " scan"], measurement: Measurement) -> tuple[str, ...]:
+    """Return whether an object explains the counts no better than one without features."""
+    uniform = pattern_residuals(
+        measurement, np.ones(measurement.object_shape, np.complex64), measurement.probe
+    )
+    if residuals.mean() < uniform.mean():
+        return ()
+    return (
+        f"it explains the counts no better than an object of ones ({residuals.mean():.3g} half "
+        f"deviance per pixel, ones {uniform.mean():.3g}): it did not converge",
+    )

@@ -1,0 +1,294 @@
+"""Iterative reconstruction by the engines of pty-chi, LSQML first of all.
+
+Where pty-chi 2.2 departs from this project, and what is done about it:
+
+* A patch starts at ``round(position) + origin - (n - 1) / 2``. The origin is therefore set to
+  ``(n - 1) / 2 - n // 2`` less the first pixel of the buffer, so that positions stay in the frame
+  of the object and are rounded as in :mod:`study_lib.physics.forward`; the rest shifts the probe there too.
+* Its Fourier transform is not unitary: the probe is divided by ``n`` on the way in.
+* ``random_seed`` does not reach the order of the batches, whose generator always starts alike; that
+  generator is seeded here.
+* It asks for a pixel of margin around the patches; the buffer has it, the result does not.
+* LSQML's object and probe steps stay solved together, its default, even where the probe is fixed:
+  alone, the object's step carries a further factor of one half and takes some 1.5 times the epochs.
+* Two fifths of its time go into the phase ramps of its sub-pixel shift, made pixel by pixel; while
+  it runs it is lent the same shift with a ramp along rows times one along columns.
+* RAAR of 2.2.0 leaves the solution again after some twenty epochs of a known probe, and DM stays
+  away from it: losses, residuals and remarks of a result say so.
+"""
+
+import importlib
+import logging
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Complex, Float
+
+from study_lib.errors import StudyError
+from study_lib.physics.forward import corners_of, require_inside
+from study_lib.physics.fourier import shift
+from study_lib.solvers.ptychi_options import EngineSettings, options_of, record_of
+from study_lib.solvers.torchvision_operators import import_torchvision
+
+MARGIN = 2
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What an engine found.
+
+    ``object_`` (oy, ox) is in the frame of the object that was asked for, one where no patch falls;
+    ``probe`` (n, n) predicts counts; ``losses`` (epochs,) are the mean squared differences of the
+    measured and the predicted amplitudes, in photons per detector pixel, over each epoch while it
+    ran (with DM and RAAR, how far an epoch moved the exit waves); ``wall_s`` (epochs,) is the time
+    since the start; ``options`` are plain data for JSON; ``cpu_s`` is processor time.
+    """
+
+    object_: Complex[np.ndarray, "oy ox"]
+    probe: Complex[np.ndarray, "n n"]
+    losses: Float[np.ndarray, " epochs"]
+    wall_s: Float[np.ndarray, " epochs"]
+    options: dict[str, Any]
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class _View:
+    """The part of the object under the patches: ``lit`` is in the frame of the object."""
+
+    positions_px: Float[np.ndarray, "scan 2"]
+    first_px: tuple[int, int]
+    shape_px: tuple[int, int]
+    lit: Bool[np.ndarray, "oy ox"]
+
+
+def import_ptychi() -> ModuleType:
+    """Return the package pty-chi with its ``api`` and ``api.task`` imported.
+
+    Raises
+    ------
+    StudyError
+        If pty-chi or something it needs is absent.
+    """
+    try:
+        import_torchvision()
+        importlib.import_module("ptychi.api.task")
+        importlib.import_module("ptychi.image_proc")
+        return importlib.import_module("ptychi")
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(
+            f"this algorithm needs pty-chi, which does not import ({reason}); "
+            "install it beside torch with: pip install ptychi==2.2.0"
+        ) from error
+
+
+def reconstruct(
+    *,
+    amplitudes: Float[np.ndarray, "scan n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+    probe: Complex[np.ndarray, "n n"],
+    object_shape: tuple[int, int],
+    epochs: int,
+    batch_size: int,
+    noise_model: str,
+    seed: int,
+    algorithm: str = "LSQML",
+    momentum: float = 0.0,
+    bad_pixels: Bool[np.ndarray, "n n"] | None = None,
+    refine_probe: bool = False,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> EngineResult:
+    """Return the object that explains the patterns, from a uniform start.
+
+    Positions are never refined, and nothing rescales the probe or moves power between probe and
+    object; a known probe stays as given. The same seed gives the same bytes on one thread.
+
+    Parameters
+    ----------
+    amplitudes : (scan, n, n)
+        Square roots of the counts, zero frequency in the centre.
+    positions_px : (scan, 2)
+        (row, column) of the patch centres in object pixels.
+    probe : (n, n)
+        Illumination in sqrt(photons) per pixel.
+    object_shape
+        (rows, columns) of the object, lit or not.
+    epochs, batch_size, noise_model, seed, algorithm, momentum, refine_probe
+        As in :class:`study_lib.solvers.ptychi_options.EngineSettings`.
+    bad_pixels : (n, n)
+        True where no count is valid; the wave there is left as the model has it. The losses that
+        pty-chi reports count these pixels all the same.
+    progress
+        Called after each epoch with (epochs done, epochs, loss).
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit together, or a patch leaves the object.
+    StudyError
+        If pty-chi is absent, or the engine does not stay finite.
+
+    References
+    ----------
+    LSQML: Odstrcil, Menzel and Guizar-Sicairos, Opt. Express 26, 3108 (2018),
+    doi:10.1364/OE.26.003108. The PIE family: Maiden, Johnson and Li, Optica 4, 736 (2017),
+    doi:10.1364/OPTICA.4.000736. RAAR: Marchesini et al., J. Appl. Cryst. 49, 1245 (2016),
+    doi:10.1107/S1600576716008074.
+    """
+    _check_together(amplitudes, positions_px, probe)
+    settings = EngineSettings(
+        algorithm, epochs, batch_size, noise_model, momentum, seed, refine_probe
+    )
+    ptychi = import_ptychi()
+    side = probe.shape[0]
+    view = _view_of(positions_px, side, object_shape)
+    first_y, first_x = ((side - 1) / 2 - side // 2 - first for first in view.first_px)
+    start = time.process_time()
+    with _borrowed_globals(), _separable_shift(ptychi.image_proc):
+        options = options_of(ptychi.api, settings, (first_y, first_x))
+        task = ptychi.api.task.PtychographyTask(
+            options,
+            diffraction_data=np.round(amplitudes.astype(np.float64) ** 2).astype(np.float32),
+            object_data=np.ones((1, *view.shape_px), np.complex64),
+            probe_data=(probe / side).astype(np.complex64)[None, None],
+            probe_position_y_px=view.positions_px[:, 0],
+            probe_position_x_px=view.positions_px[:, 1],
+            opr_mode_weights_data=np.ones(1, np.float32),
+            valid_pixel_mask=None if bad_pixels is None else ~bad_pixels,
+        )
+        task.reconstructor.dataloader.generator.manual_seed(seed)
+        losses, wall_s = _run(task, settings, progress)
+        patch = task.get_data_to_cpu("object", as_numpy=True)[0]
+        refined = task.get_data_to_cpu("probe", as_numpy=True)[0, 0] * side
+    _check_finite(patch, losses, algorithm)
+    return EngineResult(
+        object_=_pasted(patch, view),
+        probe=refined.astype(np.complex64) if refine_probe else probe.astype(np.complex64),
+        losses=losses,
+        wall_s=wall_s,
+        options={"ptychi": ptychi.__version__, **record_of(options, settings)},
+        cpu_s=time.process_time() - start,
+    )
+
+
+def _check_together(amplitudes: np.ndarray, positions_px: np.ndarray, probe: np.ndarray) -> None:
+    side = probe.shape[0]
+    expected = (len(amplitudes), side, side)
+    if probe.shape != (side, side) or amplitudes.shape != expected or not len(amplitudes):
+        raise ValueError(
+            f"amplitudes have shape {amplitudes.shape} and the probe {probe.shape}; "
+            "give at least one pattern, as (scan, n, n) with the probe's (n, n)"
+        )
+    if positions_px.shape != (len(amplitudes), 2):
+        raise ValueError(
+            f"positions_px have shape {positions_px.shape} for {len(amplitudes)} patterns; "
+            "give one (row, column) per pattern"
+        )
+
+
+def _check_finite(patch: np.ndarray, losses: np.ndarray, algorithm: str) -> None:
+    wrong = int((~np.isfinite(patch)).sum())
+    if wrong or not np.isfinite(losses).all():
+        raise StudyError(
+            f"{algorithm} diverged: {wrong} of {patch.size} object pixels are not finite, the last "
+            f"loss is {losses[-1]}; use more patterns per batch or check the scale of the probe"
+        )
+
+
+def _view_of(positions_px: np.ndarray, side: int, object_shape: tuple[int, int]) -> _View:
+    """Return the bounding box of the patches with pty-chi's margin around it."""
+    positions = positions_px.astype(np.float32)
+    corners = corners_of(torch.from_numpy(positions), side)
+    require_inside(corners, side, object_shape)
+    lit = np.zeros(object_shape, dtype=bool)
+    for row, column in corners.tolist():
+        lit[row : row + side, column : column + side] = True
+    first = (corners.amin(dim=0) - MARGIN).tolist()
+    shape = (corners.amax(dim=0) - corners.amin(dim=0) + side + 2 * MARGIN).tolist()
+    return _View(positions, (first[0], first[1]), (shape[0], shape[1]), lit)
+
+
+def _run(
+    task: Any, settings: EngineSettings, progress: Callable[[int, int, float], None] | None
+) -> tuple[Float[np.ndarray, " epochs"], Float[np.ndarray, " epochs"]]:
+    """Run epoch by epoch, as the state of the task carries over; return losses and times."""
+    epochs = settings.epochs
+    losses, wall_s = np.empty(epochs), np.empty(epochs)
+    started = time.perf_counter()
+    for epoch in range(epochs):
+        try:
+            task.run(n_epochs=1, reset_timer_globals=False)
+        except RuntimeError as error:
+            raise StudyError(
+                f"{settings.algorithm} stopped in epoch {epoch + 1} of {epochs} ({error}); "
+                "use more patterns per batch or check the scale of the probe"
+            ) from error
+        losses[epoch] = task.reconstructor.loss_tracker.table["loss"].iloc[-1]
+        wall_s[epoch] = time.perf_counter() - started
+        if progress:
+            progress(epoch + 1, epochs, float(losses[epoch]))
+    return losses, wall_s
+
+
+def _pasted(patch: Complex[np.ndarray, "by bx"], view: _View) -> Complex[np.ndarray, "oy ox"]:
+    """Return the object in its own frame, one where no patch falls."""
+    object_: np.ndarray = np.ones(view.lit.shape, np.complex64)
+    rows, columns = np.nonzero(view.lit)
+    object_[rows, columns] = patch[rows - view.first_px[0], columns - view.first_px[1]]
+    return object_
+
+
+@contextmanager
+def _separable_shift(image_proc: Any) -> Iterator[None]:
+    """Have pty-chi shift complex images by :func:`study_lib.physics.fourier.shift`."""
+    own = image_proc.fourier_shift
+
+    def fourier_shift(
+        images: torch.Tensor, shifts: torch.Tensor, strictly_preserve_zeros: bool = False
+    ) -> torch.Tensor:
+        if strictly_preserve_zeros or not images.is_complex():
+            kept: torch.Tensor = own(images, shifts, strictly_preserve_zeros)
+            return kept
+        return shift(images, shifts)
+
+    image_proc.fourier_shift = fourier_shift
+    try:
+        yield
+    finally:
+        image_proc.fourier_shift = own
+
+
+@contextmanager
+def _borrowed_globals() -> Iterator[None]:
+    """Put back what pty-chi sets for the whole process; keep its log to warnings.
+
+    It seeds three global generators, sets torch's default device and type, and its calls of
+    ``logging.info`` give the root logger a handler. Torch's remark on pty-chi's bounds check is
+    left out: it is about gradients, which the projection engines do not use.
+    """
+    root, logger = logging.getLogger(), logging.getLogger("ptychi")
+    handlers, level = root.handlers[:], logger.level
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    logger.setLevel(logging.WARNING)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # pty-chi does so in every epoch, where the gradient is not wanted.
+            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad")
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None if device.type == "cpu" else device)
+        logger.setLevel(level)
+        root.handlers[:] = handlers
