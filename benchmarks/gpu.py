@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from training import Steps, config_for, synthetic
 
-from study_lib.networks.pinn.bundle import TrainedNetwork, shape_of
-from study_lib.networks.pinn.history import History
+from study_lib.networks.pinn.bundle import History, TrainedNetwork, shape_of
 from study_lib.networks.pinn.inference import reconstruct
 from study_lib.networks.registry import build_network
 from study_lib.solvers.solver import reconstruct_measurement

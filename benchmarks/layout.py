@@ -10,7 +10,7 @@ import time
 import torch
 
 from study_lib.design.presets import load_design
-from study_lib.networks.pinn.network import has_fast_bfloat16
+from study_lib.networks.machine import has_fast_bfloat16
 from study_lib.networks.thinned.inputs import MAPS
 from study_lib.networks.thinned.network import MixingNetwork
 

@@ -21,12 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.presets import load_design
-from study_lib.networks.pinn.bundle import TrainedNetwork, shape_of
+from study_lib.networks.pinn.bundle import History, TrainedNetwork, shape_of
 from study_lib.networks.pinn.config import Machine, TrainingConfig, training_config
-from study_lib.networks.pinn.history import History
 from study_lib.networks.pinn.inference import reconstruct
-from study_lib.networks.pinn.training import train
-from study_lib.networks.pinn.training_data import GroupTensors
+from study_lib.networks.pinn.training import GroupTensors, train
 from study_lib.networks.registry import build_network
 from study_lib.overlap.views import view_of
 from study_lib.phases.compare import scored_pixels

@@ -24,7 +24,7 @@ from study_lib.figures.common import colours_of
 from study_lib.figures.results import condition_figure
 from study_lib.files import sha256_of
 from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
-from study_lib.networks.thinned.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble
 from study_lib.overlap.views import selection_of
 from study_lib.phases import arms, native_backend
 from study_lib.phases.arms import ARMS, ArmRequest, ArmResult, arms_of

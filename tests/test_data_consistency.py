@@ -5,7 +5,8 @@ import pytest
 import torch
 from small_training import measurement_of, true_object
 
-from study_lib.networks.thinned.data_consistency import DAMPING, CountsInBox, LearnedSteps
+from study_lib.networks.thinned.inputs import DAMPING, CountsInBox
+from study_lib.networks.thinned.network import LearnedSteps
 from study_lib.physics.forward import corners_of, expected_counts, patches_at, probes_at
 from study_lib.physics.measurement import box_of
 from study_lib.solvers.denoiser_choice import light_of

@@ -11,8 +11,7 @@ from study_lib.data.datasets import load_measurement
 from study_lib.design.models import SPLITS
 from study_lib.design.presets import load_design
 from study_lib.networks.pinn.config import training_config
-from study_lib.networks.pinn.training import train
-from study_lib.networks.pinn.training_data import GroupTensors, uniform_object_loss
+from study_lib.networks.pinn.training import GroupTensors, train, uniform_object_loss
 from study_lib.phases.conditions import dataset_path, view_path
 from study_lib.phases.dataset import generate_dose
 from study_lib.phases.overlap import write_view

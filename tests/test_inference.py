@@ -16,11 +16,9 @@ from small_training import (
 )
 
 from study_lib.errors import InputError
-from study_lib.networks.pinn.bundle import TrainedNetwork
-from study_lib.networks.pinn.history import History
+from study_lib.networks.pinn.bundle import History, TrainedNetwork
 from study_lib.networks.pinn.inference import reconstruct
-from study_lib.networks.pinn.network import PtychoPinn
-from study_lib.networks.pinn.network_input import StandardisedAmplitudes
+from study_lib.networks.pinn.network import PtychoPinn, StandardisedAmplitudes
 from study_lib.networks.pinn.training import train
 from study_lib.physics.measurement import Measurement
 

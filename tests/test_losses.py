@@ -5,13 +5,8 @@ import pytest
 import torch
 from scipy.stats import poisson
 
-from study_lib.physics.likelihood import (
-    amplitude_error,
-    group_expected_counts,
-    half_deviance,
-    merge_groups,
-    merge_weights,
-)
+from study_lib.networks.pinn.training import group_expected_counts, merge_groups, merge_weights
+from study_lib.physics.likelihood import amplitude_error, half_deviance
 
 SIDE = 16
 # A group of four patches, none of which lies square to another.

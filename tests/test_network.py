@@ -5,8 +5,7 @@ import itertools
 import pytest
 import torch
 
-from study_lib.networks.pinn.network import PtychoPinn
-from study_lib.networks.pinn.network_input import StandardisedAmplitudes
+from study_lib.networks.pinn.network import PtychoPinn, StandardisedAmplitudes
 
 SIDE = 16
 

@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.networks.pinn.network_input import (
-    BackPropagation,
-    NetworkInput,
-    StandardisedAmplitudes,
-)
+from study_lib.networks.pinn.network import BackPropagation, NetworkInput, StandardisedAmplitudes
 from study_lib.networks.registry import NETWORKS, NetworkShape, build_network
 from study_lib.physics.forward import expected_counts
 

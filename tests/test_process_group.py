@@ -11,8 +11,8 @@ import pytest
 import torch
 from small_training import config_of, measurement_of
 
+from study_lib.networks.machine import ProcessGroup
 from study_lib.networks.pinn.training import train
-from study_lib.networks.process_group import ProcessGroup
 
 TRAINING = """
 import json, os, sys

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.networks.pinn.stitching import stitch
+from study_lib.networks.pinn.inference import stitch
 
 SIDE = 12
 SHAPE = (48, 44)

@@ -13,8 +13,7 @@ from command_line import exit_code
 from study_lib.data.datasets import load_measurement
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
-from study_lib.networks.thinned.ensemble import reconstruct_thinned
-from study_lib.networks.thinned.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble, reconstruct_thinned
 from study_lib.networks.thinned.training import ThinnedRecord
 from study_lib.phases import records
 from study_lib.phases import train_thinned as thinned_job

@@ -13,19 +13,19 @@ from study_lib.errors import InputError
 from study_lib.networks.checkpoints import LAST, read_checkpoint
 from study_lib.networks.machine import TrainingStopped
 from study_lib.networks.thinned import training as thinned_training
-from study_lib.networks.thinned.data_consistency import FIRST_STEP
 from study_lib.networks.thinned.ensemble import (
     Smoothing,
     Trust,
+    load_ensemble,
     mean_object,
     phase_std,
     photon_spread,
     reconstruct_thinned,
+    save_ensemble,
     trust_of,
 )
-from study_lib.networks.thinned.inputs import choose
-from study_lib.networks.thinned.thinned_bundle import load_ensemble, save_ensemble
-from study_lib.networks.thinned.thinned_sets import Scene, thinned_set
+from study_lib.networks.thinned.inputs import Scene, choose, thinned_set
+from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import box_of
@@ -313,7 +313,7 @@ def test_too_few_patterns_are_refused_with_the_remedy(measurement):
 def test_a_large_object_is_learned_window_by_window(measurement, monkeypatch):
     """A window holds whole patches of 16 pixels; the object of the others is not computed."""
     monkeypatch.setattr(
-        "study_lib.networks.thinned.thinned_member.TILE_PX", 1
+        "study_lib.networks.thinned.training.TILE_PX", 1
     )  # two patches wide, at least
     seen = []
 

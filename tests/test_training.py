@@ -22,8 +22,7 @@ from small_training import (
 
 from study_lib.errors import InputError, StudyError
 from study_lib.networks import registry as networks
-from study_lib.networks.pinn.bundle import TrainedNetwork
-from study_lib.networks.pinn.history import History
+from study_lib.networks.pinn.bundle import History, TrainedNetwork
 from study_lib.networks.pinn.network import PtychoPinn
 from study_lib.networks.pinn.training import train
 from study_lib.physics.measurement import Measurement

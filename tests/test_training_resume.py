@@ -18,9 +18,8 @@ from study_lib.files import read_json
 from study_lib.networks import registry as networks
 from study_lib.networks.checkpoints import LAST, PREVIOUS, read_checkpoint
 from study_lib.networks.machine import TrainingStopped
-from study_lib.networks.pinn import training_loop
-from study_lib.networks.pinn.network import PtychoPinn
-from study_lib.networks.pinn.network_input import BackPropagation
+from study_lib.networks.pinn import training as training_loop
+from study_lib.networks.pinn.network import BackPropagation, PtychoPinn
 from study_lib.networks.pinn.training import train
 from study_lib.phases.dataset import generate_dose
 

@@ -1,18 +1,97 @@
-"""What a training borrows from its process, and gives back: device, threads, random state."""
+"""What a training borrows from its machine: device, threads, layout, random state, processes."""
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+from torch import Tensor, distributed, nn
 
 from study_lib.errors import InputError
-from study_lib.networks.pinn.network import has_fast_bfloat16
+
+# --- Several processes that train one network, started together by torchrun
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """Which of the processes that share the work this one is; alone it is number 0 of 1."""
+
+    number: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.number == 0
+
+    def share(self, rows: Tensor) -> Tensor:
+        """Return this process's part of some rows."""
+        return rows[self.number :: self.count]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, the same in each."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def told_by_leader(self, make: Callable[[], Value]) -> Value:
+        """Return what the leading process makes; the others do not make it themselves."""
+        values: list[Any] = [make() if self.leads else None]
+        if self.count > 1:
+            distributed.broadcast_object_list(values)
+        value: Value = values[0]
+        return value
+
+    def any(self, value: bool, device: torch.device) -> bool:
+        """Return whether it is true in any process, the same in each."""
+        if self.count == 1:
+            return value
+        return bool(self.sum(torch.tensor([float(value)], device=device)) > 0)
+
+
+@contextmanager
+def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun started with this one, for a block."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ProcessGroup()
+        return
+    started_here = not distributed.is_initialized()
+    if started_here:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        if started_here:
+            distributed.destroy_process_group()
+
+
+# --- Memory layout and half precision
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def in_layout(network: Module, layout: torch.memory_format) -> Module:
+    """Return the network itself, its weights in this layout of memory."""
+    arranged: Module = network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's types lack it
+    return arranged
+
+
+def has_fast_bfloat16() -> bool:
+    """Return whether this processor multiplies bfloat16 numbers itself."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+
+
+# --- What is borrowed from the process, and given back
 
 Precision = Literal["float32", "bfloat16", "auto"]
 

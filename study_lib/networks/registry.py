@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from study_lib.errors import InputError
 
 if TYPE_CHECKING:  # a name is checked without torch, a network is built with it
-    from study_lib.networks.pinn.network import PatchNetwork, PtychoPinn
-    from study_lib.networks.pinn.network_input import NetworkInput
+    from study_lib.networks.pinn.network import NetworkInput, PatchNetwork, PtychoPinn
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,14 @@ NetworkBuilder = Callable[[NetworkShape], "PatchNetwork"]
 
 def pinn(shape: NetworkShape) -> "PatchNetwork":
     """Return a PtychoPINN that is shown the back-propagated counts; weights from torch's state."""
-    from study_lib.networks.pinn.network_input import BackPropagation
+    from study_lib.networks.pinn.network import BackPropagation
 
     return _ptychopinn(shape, BackPropagation(shape.side_px))
 
 
 def pinn_amplitudes(shape: NetworkShape) -> "PatchNetwork":
     """Return a PtychoPINN that is shown the amplitudes themselves, as the published one is."""
-    from study_lib.networks.pinn.network_input import StandardisedAmplitudes
+    from study_lib.networks.pinn.network import StandardisedAmplitudes
 
     return _ptychopinn(shape, StandardisedAmplitudes(shape.side_px))
 

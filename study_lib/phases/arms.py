@@ -16,8 +16,12 @@ from study_lib.files import manifest_jobs
 from study_lib.networks.machine import device_of
 from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
 from study_lib.networks.pinn.inference import reconstruct
-from study_lib.networks.thinned.ensemble import photon_spread, reconstruct_thinned
-from study_lib.networks.thinned.thinned_bundle import ENSEMBLE, load_ensemble
+from study_lib.networks.thinned.ensemble import (
+    ENSEMBLE,
+    load_ensemble,
+    photon_spread,
+    reconstruct_thinned,
+)
 from study_lib.phases.conditions import thinned_folder, training_folder
 from study_lib.phases.denoised_arm import DENOISER, read_denoiser
 from study_lib.phases.reconstruction_jobs import RECONSTRUCTIONS, RESULT, arm_folder, arm_of

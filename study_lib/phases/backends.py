@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from study_lib.design.models import StudyDesign
+from study_lib.networks.pinn.bundle import EpochRecord
 from study_lib.networks.pinn.config import TrainingConfig
-from study_lib.networks.pinn.history import EpochRecord
 from study_lib.phases.training_jobs import TrainingJob
 from study_lib.physics.measurement import Measurement
 

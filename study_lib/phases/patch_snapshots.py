@@ -8,7 +8,7 @@ from jaxtyping import Complex
 
 from study_lib.files import write_npz
 from study_lib.networks.pinn.network import PatchNetwork
-from study_lib.networks.pinn.training_data import GroupTensors
+from study_lib.networks.pinn.training import GroupTensors
 from study_lib.physics.forward import corners_of, patches_at
 from study_lib.physics.measurement import Measurement
 

@@ -10,8 +10,8 @@ from study_lib.data.datasets import load_measurement
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.networks.checkpoints import CHECKPOINTS, remove_checkpoints
+from study_lib.networks.pinn.bundle import EpochRecord
 from study_lib.networks.pinn.config import ANY_MACHINE, Machine, training_config
-from study_lib.networks.pinn.history import EpochRecord
 from study_lib.overlap.views import Selection, selection_of
 from study_lib.phases.backends import Backend, TrainingRequest, TrainingResult
 from study_lib.phases.job_log import logged, printed_output_kept

@@ -15,8 +15,12 @@ from study_lib.design.thinned_design import ThinnedDesign
 from study_lib.errors import InputError
 from study_lib.files import sha256_of, write_csv, write_json
 from study_lib.networks.checkpoints import CHECKPOINTS, remove_checkpoints
-from study_lib.networks.thinned.ensemble import ThinnedEnsemble, reconstruct_thinned
-from study_lib.networks.thinned.thinned_bundle import ENSEMBLE, save_ensemble
+from study_lib.networks.thinned.ensemble import (
+    ENSEMBLE,
+    ThinnedEnsemble,
+    reconstruct_thinned,
+    save_ensemble,
+)
 from study_lib.networks.thinned.training import DEVICE, ThinnedRecord, train_thinned
 from study_lib.phases.conditions import thinned_folder
 from study_lib.phases.job_log import logged, printed_output_kept, somebody_watches

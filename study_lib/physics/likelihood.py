@@ -8,52 +8,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from study_lib.physics.forward import expected_counts
-
-MERGE_FLOOR = 1e-3
 COUNT_FLOOR = 1e-6  # photons per pixel below which nothing is told apart; keeps gradients finite
-
-
-def merge_groups(
-    patches: Complex[Tensor, "batch c n n"],
-    corners_px: Int[Tensor, "batch c 2"],
-    weights: Float[Tensor, "n n"],
-) -> Complex[Tensor, "batch c n n"]:
-    """Return the patches cut anew from the region that each group shares.
-
-    The region is the weighted mean of the patches where they lie. A single patch is its own region.
-
-    Parameters
-    ----------
-    patches : (batch, c, n, n)
-    corners_px : (batch, c, 2)
-        (row, column) of each patch's first pixel.
-    weights : (n, n)
-        Positive weight of each patch pixel, :func:`merge_weights`.
-    """
-    batch, channels, side, _ = patches.shape
-    if channels == 1:
-        return patches
-    local = corners_px - corners_px.amin(dim=1, keepdim=True)
-    region = side + int(local.max())
-    offsets = torch.arange(side, device=patches.device)
-    rows, columns = local[..., 0, None] + offsets, local[..., 1, None] + offsets
-    first = torch.arange(batch, device=patches.device)[:, None, None, None] * region**2
-    indices = (first + rows[..., :, None] * region + columns[..., None, :]).flatten()
-    zeros = patches.new_zeros(batch * region**2)
-    total = zeros.index_add(0, indices, (patches * weights).flatten())
-    spread = weights.expand(patches.shape).flatten()
-    weight = zeros.real.index_add(0, indices, spread)
-    return (total[indices] / weight[indices]).reshape(patches.shape)
-
-
-def merge_weights(probe: Complex[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """Return the probe's intensity with a small floor: how well each patch pixel is known."""
-    power = probe.abs() ** 2
-    return power + MERGE_FLOOR * power.max()
 
 
 def half_deviance(
@@ -91,16 +49,6 @@ def _mean_of_good(
     if bad_pixels is None:
         return terms.mean()
     return terms.masked_fill(bad_pixels, 0).mean() / (~bad_pixels).float().mean()
-
-
-def group_expected_counts(
-    patches: Complex[Tensor, "batch c n n"],
-    probes: Complex[Tensor, "batch c n n"],
-    corners_px: Int[Tensor, "batch c 2"],
-    weights: Float[Tensor, "n n"],
-) -> Float[Tensor, "batch c n n"]:
-    """Return the photons that the regions of the groups predict, through probe and FFT."""
-    return expected_counts(probes * merge_groups(patches, corners_px, weights))
 
 
 Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]

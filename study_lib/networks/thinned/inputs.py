@@ -1,19 +1,25 @@
-"""What the network of `pinn-thinned` is shown: the object as classical ways see it.
+"""What the network of `pinn-thinned` is shown, what it learns from, and what judges it."""
 
-All of it is made from the counts of a measurement and where they were taken, nothing from a truth.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float, Int, Shaped
 from torch import Tensor
 
-from study_lib.networks.thinned.data_consistency import CountsInBox
+from study_lib.physics.forward import (
+    add_patches,
+    corners_of,
+    expected_counts,
+    patches_at,
+    probes_at,
+)
+from study_lib.physics.fourier import fourier, inverse_fourier
+from study_lib.physics.likelihood import half_deviance
 from study_lib.physics.measurement import Box, Measurement
+from study_lib.physics.thinning import at_positions, thinned
 from study_lib.solvers.alternating import alternate
 from study_lib.solvers.denoiser_choice import (
     NONE,
@@ -25,6 +31,74 @@ from study_lib.solvers.denoiser_choice import (
 )
 from study_lib.solvers.denoising import denoised, slow_phasor
 from study_lib.solvers.solver import reconstruct_measurement
+
+# --- How counts would have an object changed: the likelihood's gradient
+
+OFFSET = 0.02  # photons per pixel that bound the gradient, as the solver's
+
+DAMPING = 0.05  # share of the brightest pixel's light in that of every pixel
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class CountsInBox:
+    """The counts of a measurement, and where they lie in a box of the object.
+
+    ``counts`` (scan, n, n), ``positions_px`` (scan, 2) in the frame of the box, ``probe`` and
+    ``bad_pixels`` (n, n), ``light`` (y, x) in photons.
+    """
+
+    counts: Shaped[Tensor, "scan n n"]
+    positions_px: Float[Tensor, "scan 2"]
+    probe: Complex[Tensor, "n n"]
+    light: Float[Tensor, "y x"]
+    bad_pixels: Bool[Tensor, "n n"] | None
+
+    @classmethod
+    def of(
+        cls, measurement: Measurement, box: Box, light: Float[np.ndarray, "oy ox"]
+    ) -> "CountsInBox":
+        """Return the counts of a measurement whose patches all lie in a box.
+
+        ``light`` (oy, ox) are its photons on each object pixel, of :class:`LitPart`.
+        """
+        counts, bad = measurement.counts, measurement.bad_pixels
+        first = np.array([box[0].start, box[1].start])
+        return cls(
+            counts=torch.from_numpy(counts.astype(np.min_scalar_type(int(counts.max())))),
+            positions_px=torch.from_numpy(measurement.positions_px - first),
+            probe=torch.from_numpy(measurement.probe.astype(np.complex64)),
+            light=torch.from_numpy(light[box]),
+            bad_pixels=None if bad is None else torch.from_numpy(bad),
+        )
+
+    def change(self, object_: Complex[Tensor, "y x"]) -> Complex[Tensor, "y x"]:
+        """Return minus the gradient of the Poisson likelihood, over the light of every pixel.
+
+        Of the size of the change that the counts ask for; can be differentiated.
+        """
+        side, shape = self.probe.shape[-1], (object_.shape[0], object_.shape[1])
+        total = torch.zeros_like(object_)
+        for start in range(0, len(self.counts), CHUNK):
+            part = slice(start, start + CHUNK)
+            positions, counts = self.positions_px[part], self.counts[part].float()
+            probes, corners = probes_at(self.probe, positions), corners_of(positions, side)
+            spectra = fourier(probes * patches_at(object_, corners, side))
+            expected = spectra.real.square() + spectra.imag.square()
+            residual = 1 - (counts + OFFSET * counts.sign()) / (expected + OFFSET)
+            if self.bad_pixels is not None:
+                residual = residual.masked_fill(self.bad_pixels, 0)
+            waves = probes.conj() * inverse_fourier(spectra * residual)
+            total = total + add_patches(waves, corners, shape)
+        change: Tensor = -total / (self.light + DAMPING * self.light.max())
+        return change
+
+
+# --- What it is shown: the object as classical ways see it
+#
+# All of it is made from the counts of a measurement and where they were taken, nothing from a
+# truth.
 
 # Strengths of the alternating steps, in those that suit one denoising: every step denoises again.
 ALTERNATING_SHARES = (0.25, 0.5, 1.0)
@@ -184,3 +258,155 @@ def thinned_input(
         names=tuple(images),
         data=data if with_data else None,
     )
+
+
+# --- What it learns from: one measurement thinned in many ways
+
+FEWEST_POSITIONS = 4  # that an input is made from, however sparse the scan
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all thinnings of a measurement share, as tensors in a box of the object.
+
+    ``probe`` (n, n); ``positions_px`` (scan, 2) in the frame of the box; ``bad_pixels`` (n, n).
+    """
+
+    probe: Complex[Tensor, "n n"]
+    positions_px: Float[Tensor, "scan 2"]
+    bad_pixels: Bool[Tensor, "n n"] | None
+
+    @classmethod
+    def of(cls, measurement: Measurement, box: Box) -> "Scene":
+        """Return the scene of a measurement."""
+        bad = measurement.bad_pixels
+        first = np.array([box[0].start, box[1].start])
+        return cls(
+            torch.from_numpy(measurement.probe.astype(np.complex64)),
+            torch.from_numpy(measurement.positions_px - first),
+            None if bad is None else torch.from_numpy(bad),
+        )
+
+
+@dataclass(frozen=True)
+class ThinnedSet:
+    """One thinning: what the network is shown, and the counts that it was not made from.
+
+    ``counts`` (scan, n, n) are of the probe times ``probe_scale`` (scan,): the other photons of a
+    position that the input has, all photons of one that was left out. ``is_whole``: none was.
+    """
+
+    shown: ThinnedInput
+    counts: Shaped[Tensor, "scan n n"]
+    probe_scale: Float[Tensor, " scan"]
+    is_whole: bool
+
+    def deviance_nats(
+        self, object_: Complex[Tensor, "y x"], scene: Scene, index: Int[Tensor, " patterns"]
+    ) -> Float[Tensor, " patterns"]:
+        """Return the negative log-likelihood of some patterns above that of a perfect model.
+
+        Parameters
+        ----------
+        object_ : (y, x)
+            In the box.
+        scene
+            Probe and positions.
+        index
+            Which patterns.
+        """
+        side = scene.probe.shape[-1]
+        positions = scene.positions_px[index]
+        probes = probes_at(scene.probe, positions) * self.probe_scale[index, None, None]
+        expected = expected_counts(probes * patches_at(object_, corners_of(positions, side), side))
+        counts = self.counts[index].to(expected.dtype)
+        bad = scene.bad_pixels
+        pixels = side**2 if bad is None else int((~bad).sum())
+        each: Tensor = torch.vmap(lambda rate, count: half_deviance(rate, count, bad))(
+            expected, counts
+        )
+        return pixels * each
+
+    def base_deviance_nats(
+        self, scene: Scene, *, patterns_at_a_time: int
+    ) -> Float[Tensor, " scan"]:
+        """Return :meth:`deviance_nats` of the base, for every pattern."""
+        parts = torch.arange(len(self.counts)).split(patterns_at_a_time)
+        with torch.no_grad():
+            base = self.shown.base_object
+            return torch.cat([self.deviance_nats(base, scene, part) for part in parts])
+
+
+def thinned_set(
+    measurement: Measurement,
+    choices: ThinnedChoices,
+    box: Box,
+    *,
+    photon_share: float,
+    kept_share: float,
+    random: np.random.Generator,
+    with_data: bool = False,
+) -> ThinnedSet:
+    """Return one thinning of a measurement.
+
+    Parameters
+    ----------
+    measurement
+        Patterns, positions, probe.
+    choices
+        Strengths of everything classical in the input.
+    box
+        Part of the object that is shown.
+    photon_share
+        Of each kept pattern that the input is made from.
+    kept_share
+        Share of the scan positions that the input is made from.
+    random
+        Draws photons and positions.
+    with_data
+        Whether the input holds its counts.
+    """
+    scan = len(measurement.positions_px)
+    count = min(scan, max(FEWEST_POSITIONS, round(kept_share * scan)))
+    kept = np.sort(random.permutation(scan)[:count])
+    part, rest = thinned(measurement, photon_share, random)
+    counts = measurement.counts
+    counts[kept] = rest.counts[kept]
+    scale: np.ndarray = np.ones(scan, np.float32)
+    scale[kept] = np.sqrt(1 - photon_share)
+    return ThinnedSet(
+        shown=thinned_input(at_positions(part, kept), choices, box, with_data=with_data),
+        counts=torch.from_numpy(counts.astype(np.min_scalar_type(int(counts.max())))),
+        probe_scale=torch.from_numpy(scale),
+        is_whole=count == scan,
+    )
+
+
+def thinned_sets(
+    measurement: Measurement,
+    choices: ThinnedChoices,
+    box: Box,
+    *,
+    count: int,
+    photon_shares: tuple[float, float],
+    kept_positions: Sequence[float],
+    random: np.random.Generator,
+    progress: Callable[[int, int], None],
+    with_data: bool = False,
+) -> list[ThinnedSet]:
+    """Return many thinnings: photon shares evenly drawn, shares of kept positions in turn."""
+    sets = []
+    for index in range(count):
+        sets.append(
+            thinned_set(
+                measurement,
+                choices,
+                box,
+                photon_share=float(random.uniform(*photon_shares)),
+                kept_share=kept_positions[index % len(kept_positions)],
+                random=random,
+                with_data=with_data,
+            )
+        )
+        progress(index + 1, count)
+    return sets

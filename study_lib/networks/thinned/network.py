@@ -4,9 +4,89 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from study_lib.networks.pinn.network import in_layout
-from study_lib.networks.thinned.data_consistency import LearnedSteps
-from study_lib.networks.thinned.inputs import ThinnedInput
+from study_lib.networks.machine import in_layout
+from study_lib.networks.thinned.inputs import CountsInBox, ThinnedInput
+
+# --- Learned steps towards the counts
+
+FIRST_STEP = 0.3  # before training
+COARSE_TO_FINE = (4, 2, 1)  # pixels behind one of a stage, in turn
+
+
+def _stage(inputs: int, width: int) -> nn.Sequential:
+    """Return a small network that adds nothing before training."""
+    layers = [
+        *(nn.Conv2d(inputs, width, 3, padding=1), nn.GELU()),
+        *(nn.Conv2d(width, width, 3, padding=1), nn.GELU()),
+    ]
+    last = nn.Conv2d(width, 2, 1)
+    for weights in last.parameters():
+        nn.init.zeros_(weights)
+    return nn.Sequential(*layers, last)
+
+
+class LearnedSteps(nn.Module):
+    """Steps of data consistency with momentum, each followed by a small convolutional stage.
+
+    The stages look at coarse images first, where the low frequencies lie that diffraction tells
+    worst, then at finer ones. Before training a stage adds nothing.
+
+    Parameters
+    ----------
+    steps
+        How many.
+    maps
+        Images beside the object, its change and its start.
+    width
+        Channels of a stage.
+    """
+
+    def __init__(self, steps: int, *, maps: int, width: int) -> None:
+        super().__init__()
+        self.lengths = nn.Parameter(torch.full((steps,), FIRST_STEP))
+        self.momenta = nn.Parameter(torch.zeros(steps))
+        self.stages = nn.ModuleList(_stage(6 + maps, width) for _ in range(steps))
+
+    def forward(
+        self,
+        start: Complex[Tensor, "y x"],
+        phasor: Complex[Tensor, "y x"],
+        maps: Float[Tensor, "maps y x"],
+        data: CountsInBox,
+        residual_scale: float,
+    ) -> Complex[Tensor, "y x"]:
+        """Return the object after all steps.
+
+        Parameters
+        ----------
+        start, phasor : (y, x)
+            Object over its slow phase, and that phase.
+        maps : (maps, y, x)
+            Images that help.
+        data
+            Counts that the object has to explain.
+        residual_scale
+            Of the transmission that one unit of a stage adds.
+        """
+        current = previous = start
+        for index, stage in enumerate(self.stages):
+            point = current + self.momenta[index] * (current - previous)
+            change = phasor.conj() * data.change(phasor * point)
+            point = point + self.lengths[index] * change
+            seen = [point - 1, change, start - 1]
+            images = torch.cat(
+                [torch.stack([part for one in seen for part in (one.real, one.imag)]), maps]
+            )[None]
+            factor = min(COARSE_TO_FINE[index % len(COARSE_TO_FINE)], *images.shape[-2:])
+            coarse = nn.functional.avg_pool2d(images, factor, ceil_mode=True)
+            added = nn.functional.interpolate(
+                stage(coarse), size=images.shape[-2:], mode="bilinear"
+            )[0]
+            previous, current = current, point + residual_scale * torch.complex(*added)
+        return current
+
+
+# --- The mixing network
 
 TRUST_IN_BASE = 3.0  # its lead over the other candidates before training, in units of the softmax
 COARSEST = 4  # pixels of the input behind one of the coarsest stage
