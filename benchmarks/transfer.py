@@ -31,9 +31,8 @@ from study_lib.networks.thinned.training import train_thinned
 from study_lib.phases.conditions import view_path
 from study_lib.phases.dataset import generate_dose
 from study_lib.phases.overlap import write_view
-from study_lib.physics.measurement import Measurement
+from study_lib.physics.measurement import Measurement, at_positions, thinned
 from study_lib.physics.probe import zone_plate_probe
-from study_lib.physics.thinning import at_positions, thinned
 from study_lib.scores.frc import fourier_ring_correlation
 from study_lib.scores.scoring import scored_pixels, scores_of
 

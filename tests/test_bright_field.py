@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from study_lib.errors import InputError
-from study_lib.physics.bright_field import bright_field
-from study_lib.physics.probe import zone_plate_probe
+from study_lib.physics.probe import bright_field, zone_plate_probe
 
 APERTURE_PER_PX = 0.2
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from study_lib.errors import InputError
-from study_lib.physics.count_statistics import count_statistics
+from study_lib.physics.simulation import count_statistics
 
 PATTERN = np.arange(64, dtype=np.float32).reshape(8, 8)
 SCATTERED = PATTERN < 20

@@ -7,8 +7,8 @@ from small_training import measurement_of, true_object
 
 from study_lib.networks.thinned.inputs import choose, thinned_input
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
-from study_lib.physics.measurement import box_of
-from study_lib.physics.thinning import thinned
+from study_lib.physics.likelihood import likelihood_judge
+from study_lib.physics.measurement import box_of, thinned
 from study_lib.solvers.denoiser_choice import (
     NONE,
     DenoiserChoice,
@@ -17,7 +17,6 @@ from study_lib.solvers.denoiser_choice import (
     chosen,
     denoised_where_lit,
     light_of,
-    likelihood_judge,
 )
 from study_lib.solvers.solver import reconstruct_measurement
 

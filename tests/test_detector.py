@@ -15,10 +15,10 @@ from study_lib.networks.pinn.training import GroupTensors, train, uniform_object
 from study_lib.phases.conditions import dataset_path, view_path
 from study_lib.phases.dataset import generate_dose
 from study_lib.phases.overlap import write_view
-from study_lib.physics.detector import bad_pixel_mask, count_photons
 from study_lib.physics.forward import exit_waves, expected_counts, probes_at
 from study_lib.physics.likelihood import half_deviance
-from study_lib.physics.photons import photon_budget
+from study_lib.physics.measurement import photon_budget
+from study_lib.physics.simulation import bad_pixel_mask, count_photons
 from study_lib.solvers import ptychi as ptychi_engine
 
 DOSE = 1e4

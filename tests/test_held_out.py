@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.physics.held_out import MOST_PATTERNS, HeldOutCounts
+from study_lib.physics.likelihood import MOST_PATTERNS, HeldOutCounts
 
 SIDE = 16
 

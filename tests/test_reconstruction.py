@@ -20,9 +20,8 @@ from study_lib.phases.conditions import view_path
 from study_lib.phases.reconstruct import reconstruct_view, run_reconstruction_job
 from study_lib.phases.reconstruction_jobs import RESULT, build_reconstruction_jobs
 from study_lib.physics.forward import exit_waves, expected_counts
-from study_lib.physics.likelihood import half_deviance
+from study_lib.physics.likelihood import half_deviance, pattern_residuals
 from study_lib.physics.measurement import Measurement
-from study_lib.physics.residuals import pattern_residuals
 from study_lib.solvers import algorithms as iterative
 from study_lib.solvers.algorithms import IterativeResult, run_algorithm
 from study_lib.solvers.solver_settings import require_solvable

@@ -28,8 +28,7 @@ from study_lib.networks.thinned.inputs import Scene, choose, thinned_set
 from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.forward import exit_waves, expected_counts
-from study_lib.physics.measurement import box_of
-from study_lib.physics.thinning import at_positions, thinned
+from study_lib.physics.measurement import at_positions, box_of, thinned
 from study_lib.solvers.denoiser_choice import light_of
 from study_lib.solvers.solver import reconstruct_measurement
 

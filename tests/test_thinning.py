@@ -7,7 +7,7 @@ from small_training import measurement_of
 
 from study_lib.errors import InputError
 from study_lib.physics.forward import exit_waves, expected_counts
-from study_lib.physics.thinning import at_positions, split_counts, thinned
+from study_lib.physics.measurement import at_positions, split_counts, thinned
 
 DRAWS = 200_000
 

@@ -11,8 +11,7 @@ from study_lib.data.formats.acquisition import Acquisition, Geometry
 from study_lib.data.formats.lengths import SPANS, plausible
 from study_lib.errors import InputError
 from study_lib.files import write_npz
-from study_lib.physics.measurement import Measurement
-from study_lib.physics.photons import photon_budget
+from study_lib.physics.measurement import Measurement, photon_budget
 
 
 def pattern_count(path: Path) -> int:

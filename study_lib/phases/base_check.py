@@ -8,8 +8,7 @@ from jaxtyping import Complex
 from study_lib.data.formats.acquisition import Acquisition
 from study_lib.phases.base_data import r_factor
 from study_lib.phases.base_reconstruction import Algorithm, Progress, solve, task_of
-from study_lib.physics.measurement import Measurement
-from study_lib.physics.thinning import at_positions
+from study_lib.physics.measurement import Measurement, at_positions
 from study_lib.scores.alignment import align
 from study_lib.scores.frc import SEVENTH, fourier_ring_correlation, frc_crossing
 from study_lib.scores.scoring import scored_pixels

@@ -20,9 +20,8 @@ from study_lib.phases.arms import ArmRequest, ArmResult, MissingResultError, arm
 from study_lib.phases.comparison_limit import limit_arrays, limit_of, limit_row
 from study_lib.phases.conditions import COMPARED, comparison_folder, view_path
 from study_lib.phases.records import Job, recorded
-from study_lib.physics.held_out import HeldOutCounts
-from study_lib.physics.measurement import Measurement
-from study_lib.physics.photons import photon_budget
+from study_lib.physics.likelihood import HeldOutCounts
+from study_lib.physics.measurement import Measurement, photon_budget
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import fourier_ring_correlation
 from study_lib.scores.metric_table import metric_facts

@@ -21,9 +21,8 @@ from study_lib.files import read_json, write_json
 from study_lib.phases.conditions import dataset_path, dose_name
 from study_lib.phases.records import Job, recorded
 from study_lib.phases.scene import Scene, scene_of, split_masks
-from study_lib.physics.detector import bad_pixel_mask
-from study_lib.physics.photons import photon_budget
-from study_lib.physics.simulation import SimulatedScan, object_patches, simulate
+from study_lib.physics.measurement import photon_budget
+from study_lib.physics.simulation import SimulatedScan, bad_pixel_mask, object_patches, simulate
 from study_lib.seeding import generator
 
 Arrays = dict[str, np.ndarray]

@@ -7,8 +7,7 @@ from typing import Any
 from study_lib.design.iterative_design import IterativeDesign
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.physics.measurement import Measurement
-from study_lib.physics.thinning import thinned
+from study_lib.physics.measurement import Measurement, thinned
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import run_algorithm
 from study_lib.solvers.denoiser_choice import DenoiserChoice, LitPart, choose_denoiser

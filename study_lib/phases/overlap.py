@@ -16,7 +16,7 @@ from study_lib.overlap.spacing import legacy_spacing_px, nearest_px, spacing_rep
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
 from study_lib.phases.conditions import dataset_path, view_folder, view_path
 from study_lib.phases.records import Job, recorded
-from study_lib.physics.photons import photon_budget
+from study_lib.physics.measurement import photon_budget
 
 PER_SCAN = ("diffraction", "xcoords", "ycoords", "scan_index")
 

@@ -1,15 +1,23 @@
-"""How badly object patches explain counts: one region per group, probe, FFT, and a measure.
-
-The patches of a group are merged into the one region they share; every pattern of the group has to
-be explained by it. Both measures are 1/2 per pixel where noise alone is left and photons are many.
-"""
+"""The only likelihood: how well an object explains counts, seen and unseen."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
+
+from study_lib.physics.forward import (
+    corners_of,
+    exit_waves,
+    expected_counts,
+    patches_at,
+    probes_at,
+)
+from study_lib.physics.measurement import Measurement
+
+# --- The measures: 1/2 per pixel where noise alone is left and photons are many
 
 COUNT_FLOOR = 1e-6  # photons per pixel below which nothing is told apart; keeps gradients finite
 
@@ -55,3 +63,137 @@ Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {"poisson": half_deviance, "amplitude": amplitude_error}
 )
+
+# --- Pattern by pattern: one measure for every way an object was found
+
+PIXELS_AT_A_TIME = 2**21
+
+
+def pattern_residuals(
+    measurement: Measurement,
+    object_: Complex[np.ndarray, "oy ox"],
+    probe: Complex[np.ndarray, "n n"],
+) -> Float[np.ndarray, " scan"]:
+    """Return half the Poisson deviance per good detector pixel, pattern by pattern.
+
+    About 1/2 where the object explains a pattern up to noise and photons are many, less where
+    pixels are mostly dark.
+
+    Parameters
+    ----------
+    measurement
+        Patterns, positions and bad pixels.
+    object_ : (oy, ox)
+        In the frame of the positions.
+    probe : (n, n)
+        In sqrt(photons) per pixel.
+    """
+    side = probe.shape[-1]
+    light, transmission = torch.from_numpy(probe), torch.from_numpy(object_)
+    bad = measurement.bad_pixels
+    mask = None if bad is None else torch.from_numpy(bad)
+    found = np.empty(len(measurement.amplitudes))
+    step = max(1, PIXELS_AT_A_TIME // side**2)
+    for start in range(0, len(found), step):
+        part = slice(start, start + step)
+        positions = torch.from_numpy(measurement.positions_px[part])
+        expected = expected_counts(exit_waves(light, transmission, positions))
+        counts = torch.from_numpy(measurement.amplitudes[part]).square()
+        found[part] = torch.vmap(lambda a, b: half_deviance(a, b, mask))(expected, counts).numpy()
+    return found
+
+
+# --- Counts that no arm has seen: a second draw of the same experiment
+
+MOST_PATTERNS = 1000
+CHUNK = 128
+
+
+class HeldOutCounts:
+    """Fresh Poisson counts from the true object, at the view's own positions.
+
+    At most `MOST_PATTERNS` positions, evenly spread over the scan order.
+
+    Parameters
+    ----------
+    truth : (oy, ox)
+        The true object.
+    probe : (n, n)
+        In sqrt(photons) per pixel.
+    positions_px : (scan, 2)
+        (row, column) patch centres in object pixels.
+    random
+        Draws the counts.
+    background
+        Photons per detector pixel that do not come from the object.
+    bad_pixels : (n, n), optional
+        Detector pixels without a count.
+    """
+
+    def __init__(
+        self,
+        *,
+        truth: Complex[np.ndarray, "oy ox"],
+        probe: Complex[np.ndarray, "n n"],
+        positions_px: Float[np.ndarray, "scan 2"],
+        random: np.random.Generator,
+        background: float = 0.0,
+        bad_pixels: Bool[np.ndarray, "n n"] | None = None,
+    ) -> None:
+        step = -(-len(positions_px) // MOST_PATTERNS)
+        self._positions = torch.from_numpy(positions_px[::step]).to(torch.float64)
+        self._probe = torch.from_numpy(probe).to(torch.complex64)
+        self._background = background
+        self._bad = None if bad_pixels is None else torch.from_numpy(bad_pixels)
+        rates = self._expected(truth)
+        self._counts = [
+            torch.from_numpy(random.poisson(part.double().numpy()).astype(np.float32))
+            for part in rates
+        ]
+        self._of_truth = self._deviance(rates)
+
+    def excess_nats(self, object_: Complex[np.ndarray, "oy ox"]) -> float:
+        """Return the negative log-likelihood per pattern above that of the true object.
+
+        The object as the arm gave it: a ramp or a scale that alignment would remove does change
+        the counts. 0 for the truth; on average the Kullback-Leibler divergence of the predicted
+        counts, which is never negative.
+        """
+        return self._deviance(self._expected(object_)) - self._of_truth
+
+    def _expected(self, object_: Complex[np.ndarray, "oy ox"]) -> list[Tensor]:
+        grid, side = torch.from_numpy(object_).to(torch.complex64), self._probe.shape[-1]
+        return [
+            expected_counts(
+                probes_at(self._probe, part) * patches_at(grid, corners_of(part, side), side)
+            )
+            + self._background
+            for part in self._positions.split(CHUNK)
+        ]
+
+    def _deviance(self, expected: list[Tensor]) -> float:
+        pixels = self._probe.numel() if self._bad is None else int((~self._bad).sum())
+        total = sum(
+            float(half_deviance(rates, counts, self._bad)) * len(counts)
+            for rates, counts in zip(expected, self._counts, strict=True)
+        )
+        return pixels * total / len(self._positions)
+
+
+# --- Counts held out of a measurement
+
+Judge = Callable[[Complex[np.ndarray, "oy ox"]], Float[np.ndarray, " scan"]]
+
+
+def likelihood_judge(held_out: Measurement) -> Judge:
+    """Return what gives the negative log-likelihood of held-out counts, in nats per pattern.
+
+    Above that of a perfect model; the object has to be made from other counts.
+    """
+    bad = held_out.bad_pixels
+    pixels = held_out.probe.size if bad is None else int((~bad).sum())
+
+    def judge(object_: Complex[np.ndarray, "oy ox"]) -> Float[np.ndarray, " scan"]:
+        return pixels * pattern_residuals(held_out, object_, held_out.probe)
+
+    return judge

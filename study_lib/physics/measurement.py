@@ -1,10 +1,13 @@
 """What an arm of the study may know: patterns, positions, probe, groups. Never the object."""
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
+
+from study_lib.errors import InputError
 
 Box = tuple[slice, slice]
 
@@ -57,3 +60,102 @@ def measurement_digest(measurement: Measurement) -> str:
         if value.dtype != object:  # no mask of bad pixels
             digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
+
+
+# --- Two independent measurements of one: each photon is given to one of two detectors
+#
+# If the counts of a pixel are Poisson of rate I, those kept with probability s are Poisson of rate
+# s I, the others of rate (1 - s) I, and both are independent: what is made from the first part can
+# be judged, or taught, by the second, without any truth.
+
+
+def split_counts(
+    counts: Float[np.ndarray, "*shape"], share: float, random: np.random.Generator
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Return the photons that are kept, each with probability `share`, and the others.
+
+    Their sum is the counts, exactly.
+
+    Parameters
+    ----------
+    counts
+        Whole photons per detector pixel.
+    share
+        Between 0 and 1, both left out.
+    random
+        Draws.
+
+    Raises
+    ------
+    InputError
+        If the share is not between 0 and 1.
+
+    References
+    ----------
+    Splitting of a Poisson process: Kingman, Poisson Processes (1993), section 5.1. To judge without
+    truth: Leiner et al., J. Am. Stat. Assoc. 120, 135 (2025), doi:10.1080/01621459.2023.2270748. To
+    teach: Lehtinen et al., ICML 2018, arXiv:1803.04189
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share {share} of the photons; choose one between 0 and 1")
+    kept = np.zeros_like(counts)
+    lit = counts > 0  # most pixels are dark
+    kept[lit] = random.binomial(counts[lit].astype(np.int64), share)
+    return kept, counts - kept
+
+
+def thinned(
+    measurement: Measurement, share: float, random: np.random.Generator
+) -> tuple[Measurement, Measurement]:
+    """Return the measurement as a share of its photons tells it, and as the others do.
+
+    Each has the probe that belongs to its photons, so that the object is the same.
+    """
+    kept, rest = split_counts(measurement.counts, share, random)
+    return _weaker(measurement, kept, share), _weaker(measurement, rest, 1 - share)
+
+
+def at_positions(measurement: Measurement, index: Int[np.ndarray, " kept"]) -> Measurement:
+    """Return the patterns of some scan positions, each a group by itself."""
+    return replace(
+        measurement,
+        amplitudes=measurement.amplitudes[index],
+        positions_px=measurement.positions_px[index],
+        scan_index=measurement.scan_index[index],
+        groups=np.arange(len(index), dtype=np.int64)[:, None],
+    )
+
+
+def _weaker(measurement: Measurement, counts: np.ndarray, share: float) -> Measurement:
+    probe = (measurement.probe * np.sqrt(share)).astype(measurement.probe.dtype)
+    return replace(measurement, amplitudes=np.sqrt(counts), probe=probe)
+
+
+# --- Photons: what a dose label is held against (SYNTH-POISSON-DOSE-001)
+
+
+def photon_budget(
+    amplitudes: Float[np.ndarray, "scan n n"], saturation_counts: int | None = None
+) -> dict[str, Any]:
+    """Return the photons of a set of patterns.
+
+    Parameters
+    ----------
+    amplitudes : (scan, n, n)
+        sqrt(counts).
+    saturation_counts
+        The most a pixel can count; if given, the pixels that reached it are counted too.
+    """
+    flat = amplitudes.reshape(len(amplitudes), -1)
+    totals = np.vecdot(flat, flat).astype(np.float64)
+    limit = np.inf if saturation_counts is None else np.sqrt(np.float32(saturation_counts))
+    saturated = (
+        {} if saturation_counts is None else {"saturated_pixels": int((flat >= limit).sum())}
+    )
+    return {
+        "patterns": len(amplitudes),
+        "photons_per_pattern_measured": float(totals.mean()),
+        "photons_per_pixel_measured": float(totals.mean() / flat.shape[1]),
+        "largest_count": round(float(flat.max()) ** 2),
+        **saturated,
+    }

@@ -1,9 +1,11 @@
-"""The probe: a defocused zone plate, its diameter, its window."""
+"""The probe: a defocused zone plate, its diameter, its window, its bright field."""
 
 import numpy as np
-from jaxtyping import Complex
+from jaxtyping import Bool, Complex
 
 from study_lib.errors import InputError
+
+# --- Zone plate, diameter, window
 
 KEPT_POWER_MIN = 0.9
 
@@ -84,3 +86,34 @@ def probe_fwhm_px(probe: Complex[np.ndarray, "n n"]) -> float:
     """Return the diameter of the disc as large as the pixels of at least half the top intensity."""
     power = np.abs(probe) ** 2
     return float(2 * np.sqrt((power >= power.max() / 2).sum() / np.pi))
+
+
+# --- Bright field: what the pupil lights directly; beyond lies what was scattered
+
+
+def bright_field(side_px: int, aperture_per_px: float) -> Bool[np.ndarray, "n n"]:
+    """Return which detector pixels lie in the bright field, the central stop's shadow included.
+
+    Its edge is half a detector pixel outside the pupil's, whose rim is one pixel soft.
+
+    Parameters
+    ----------
+    side_px
+        Side N of the detector; the beam hits pixel ``N // 2``.
+    aperture_per_px
+        Pupil radius in cycles per object pixel.
+
+    Raises
+    ------
+    InputError
+        If the pupil is not within the detector.
+    """
+    if not 0 < aperture_per_px < 0.5:
+        raise InputError(
+            f"aperture_per_px = {aperture_per_px:g}: a detector holds frequencies up to 0.5 per "
+            "object pixel; give a radius above zero and below that"
+        )
+    frequency_per_px = (np.arange(side_px) - side_px // 2) / side_px
+    radius_per_px = np.hypot(frequency_per_px[:, None], frequency_per_px)
+    inside: np.ndarray = radius_per_px < aperture_per_px + 0.5 / side_px
+    return inside

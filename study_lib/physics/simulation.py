@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from numpy.lib.stride_tricks import sliding_window_view
 
-from study_lib.physics.detector import count_photons
+from study_lib.errors import InputError
 from study_lib.physics.forward import (
     corners_of,
     expected_counts,
@@ -17,7 +17,104 @@ from study_lib.physics.forward import (
     require_inside,
 )
 
-CHUNK = 32  # patterns whose waves fit the processor's cache
+# --- The detector: counts, dark counts, saturation, dead pixels
+
+PATTERNS_AT_A_TIME = 16  # patterns that fit the processor's cache
+DARK_BELOW = 0.3  # photons; fastest between 0.15 and 0.5
+
+
+def bad_pixel_mask(
+    *,
+    side_px: int,
+    beamstop_radius_px: float,
+    bad_pixel_share: float,
+    random: np.random.Generator,
+) -> Bool[np.ndarray, "n n"]:
+    """Return which pixels give no valid count: a disc behind a beamstop, and dead ones.
+
+    Parameters
+    ----------
+    side_px
+        Side N of the detector; the beam hits pixel ``N // 2``.
+    beamstop_radius_px
+        Pixels whose centre is nearer than this are hidden.
+    bad_pixel_share
+        Chance of every pixel to be dead.
+    random
+        Which ones.
+    """
+    distance_px = np.arange(side_px) - side_px // 2
+    hidden = np.hypot(distance_px[:, None], distance_px) < beamstop_radius_px
+    dead = random.random((side_px, side_px)) < bad_pixel_share
+    mask: np.ndarray = hidden | dead
+    return mask
+
+
+def count_photons(
+    expected: Float[np.ndarray, "scan n n"],
+    *,
+    dark_counts: float = 0.0,
+    saturation_counts: int | None = None,
+    bad_pixels: Bool[np.ndarray, "n n"] | None = None,
+    random: np.random.Generator,
+) -> None:
+    """Replace expected photons by amplitudes, the square roots of what is counted, in place.
+
+    Photons and dark counts are independent Poisson numbers, so their sum is one; a pixel counts
+    no further than its limit, and bad pixels hold zero.
+
+    Parameters
+    ----------
+    expected : (scan, n, n)
+        Mean photons per pixel, contiguous in C order; overwritten by sqrt(counts).
+    dark_counts
+        Mean dark counts per pixel.
+    saturation_counts
+        The most a pixel can count.
+    bad_pixels : (n, n)
+        True where no count is valid.
+    random
+        Source of the counts.
+
+    Raises
+    ------
+    ValueError
+        If ``expected`` cannot be flattened without a copy.
+    """
+    for start in range(0, len(expected), PATTERNS_AT_A_TIME):
+        part = expected[start : start + PATTERNS_AT_A_TIME]
+        part += np.float32(dark_counts)
+        _draw(part, random)
+        if bad_pixels is not None:
+            part[:, bad_pixels] = 0
+        if saturation_counts is not None:
+            np.minimum(part, saturation_counts, out=part)
+        np.sqrt(part, out=part)
+
+
+def _draw(rates: Float[np.ndarray, "scan n n"], random: np.random.Generator) -> None:
+    """Replace rates by independent Poisson numbers; dark pixels, which are most, cost little.
+
+    The rates are contiguous in memory, so that what is drawn goes into them and not into a copy.
+    All dark pixels together count one Poisson number of photons, each of which falls on a pixel
+    with a chance proportional to its rate: exactly the law of independent pixels (splitting of a
+    Poisson process; Kingman, Poisson Processes, Oxford 1993, section 5.1).
+    """
+    flat = np.reshape(rates, -1, copy=False)
+    bright = np.flatnonzero(flat >= DARK_BELOW)
+    bright_counts = random.poisson(flat[bright])
+    flat[bright] = 0
+    ladder = np.cumsum(flat, dtype=np.float64)
+    photons = random.poisson(ladder[-1])
+    # A height in (0, total] always ends on a pixel with a rate above zero; sorted, for the cache.
+    heights = np.sort((1 - random.random(photons)) * ladder[-1])
+    flat[...] = np.bincount(np.searchsorted(ladder, heights), minlength=flat.size)
+    flat[bright] = bright_counts
+
+
+# --- The scan: from object, probe and positions to counted patterns
+
+WAVES_AT_A_TIME = 32  # patterns whose waves fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -63,8 +160,8 @@ def expected_patterns(
     # A view of every patch of the object; picking from it copies whole rows of pixels.
     windows = sliding_window_view(object_.astype(np.complex64, copy=False), (side, side))
     patterns = np.empty((len(positions_px), side, side), np.float32)
-    for start in range(0, len(positions_px), CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, len(positions_px), WAVES_AT_A_TIME):
+        part = slice(start, start + WAVES_AT_A_TIME)
         positions = torch.from_numpy(positions_px[part])
         rows, columns = corners[part].numpy().T
         waves = probes_at(wave, positions) * torch.from_numpy(windows[rows, columns])
@@ -99,7 +196,7 @@ def simulate(
     dose
         Mean photons per pattern.
     dark_counts, saturation_counts, bad_pixels
-        As in :func:`study_lib.physics.detector.count_photons`.
+        As in :func:`count_photons`.
     random
         One generator for each split.
     """
@@ -137,3 +234,54 @@ def object_patches(
     corners = corners_of(torch.from_numpy(positions_px), side_px)
     patches: np.ndarray = patches_at(torch.from_numpy(object_), corners, side_px).numpy()
     return patches
+
+
+# --- How counts of one pattern spread when it is measured again and again
+
+
+def count_statistics(
+    pattern: Float[np.ndarray, "n n"],
+    dose: float,
+    *,
+    scattered: Bool[np.ndarray, "n n"],
+    draws: int,
+    random: np.random.Generator,
+) -> dict[str, float]:
+    """Return what repeated measurements of one pattern have in common, and how they spread.
+
+    Parameters
+    ----------
+    pattern : (n, n)
+        Expected photons, of any scale.
+    dose
+        Expected photons of the whole pattern.
+    scattered : (n, n)
+        True outside the bright field.
+    draws
+        Number of measurements, at least 2.
+    random
+        Source of their Poisson noise.
+
+    Returns
+    -------
+    Relative standard deviation of the photons per measurement, and what the square root of the dose
+    predicts for it; mean percentage of pixels with a photon; mean photons outside the bright field.
+
+    Raises
+    ------
+    InputError
+        If the pattern holds no light, or there are fewer than 2 draws.
+    """
+    if not pattern.sum() > 0:
+        raise InputError("the pattern holds no light; choose a position that the probe reaches")
+    if draws < 2:
+        raise InputError(f"draws = {draws}: one measurement has no spread; draw at least 2")
+    share = pattern.astype(np.float64) / pattern.sum(dtype=np.float64)
+    counts = random.poisson(dose * share, (draws, *pattern.shape))
+    photons = counts.sum(axis=(1, 2))
+    return {
+        "relative deviation": float(photons.std(ddof=1) / photons.mean()) if photons.any() else 0.0,
+        "1 / sqrt(dose)": float(1 / np.sqrt(dose)),
+        "pixels with a photon [%]": float(100 * (counts > 0).mean()),
+        "photons outside the bright field": float(counts[:, scattered].sum(axis=1).mean()),
+    }

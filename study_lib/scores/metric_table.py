@@ -46,7 +46,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         **SCORES,
         "held_out_excess_nats": Metric(
             "lower",
-            "study_lib.physics.held_out: likelihood of a second draw, truth less arm, a pattern",
+            "study_lib.physics.likelihood: likelihood of a second draw, truth less arm, a pattern",
         ),
         "phase_error_over_limit": Metric("lower", _LIMIT),
         "phase_error_over_shrinking": Metric(

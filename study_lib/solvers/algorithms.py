@@ -12,8 +12,8 @@ from jaxtyping import Complex, Float
 
 from study_lib.design.iterative_design import IterativeDesign
 from study_lib.errors import StudyError
+from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import Measurement
-from study_lib.physics.residuals import pattern_residuals
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver
 from study_lib.solvers.checks import lonely_remarks

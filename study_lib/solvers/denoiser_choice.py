@@ -1,6 +1,6 @@
 """Which denoiser, and how strong, by counts that the object was not made from; never by a truth."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Complex, Float
 
 from study_lib.physics.forward import illumination
+from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of
-from study_lib.physics.residuals import pattern_residuals
 from study_lib.solvers.denoising import denoised, noise_level
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -22,7 +22,6 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 NONE = "none"
-Judge = Callable[[Complex[np.ndarray, "oy ox"]], Float[np.ndarray, " scan"]]
 
 
 @dataclass(frozen=True)
@@ -103,20 +102,6 @@ def denoised_where_lit(
     return result
 
 
-def likelihood_judge(held_out: Measurement) -> Judge:
-    """Return what gives the negative log-likelihood of held-out counts, in nats per pattern.
-
-    Above that of a perfect model; the object has to be made from other counts.
-    """
-    bad = held_out.bad_pixels
-    pixels = held_out.probe.size if bad is None else int((~bad).sum())
-
-    def judge(object_: Complex[np.ndarray, "oy ox"]) -> Float[np.ndarray, " scan"]:
-        return pixels * pattern_residuals(held_out, object_, held_out.probe)
-
-    return judge
-
-
 def choose_denoiser(
     object_: Complex[np.ndarray, "oy ox"], lit: LitPart, held_out: Measurement
 ) -> DenoiserChoice:
@@ -125,7 +110,7 @@ def choose_denoiser(
     Parameters
     ----------
     object_ : (oy, ox)
-        Made from one part of the counts, :func:`study_lib.physics.thinning.thinned`.
+        Made from one part of the counts, :func:`study_lib.physics.measurement.thinned`.
     lit
         What that part lights.
     held_out

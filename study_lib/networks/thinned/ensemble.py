@@ -24,8 +24,8 @@ from study_lib.networks.thinned.inputs import (
     thinned_input,
 )
 from study_lib.networks.thinned.network import MixingNetwork
-from study_lib.physics.measurement import Box, Measurement, box_of
-from study_lib.physics.thinning import thinned
+from study_lib.physics.likelihood import likelihood_judge
+from study_lib.physics.measurement import Box, Measurement, box_of, thinned
 from study_lib.solvers.denoiser_choice import (
     NONE,
     STRENGTHS,
@@ -33,7 +33,6 @@ from study_lib.solvers.denoiser_choice import (
     DenoiserChoice,
     chosen,
     light_of,
-    likelihood_judge,
 )
 from study_lib.solvers.denoising import denoised
 

@@ -17,18 +17,10 @@ from study_lib.physics.forward import (
     probes_at,
 )
 from study_lib.physics.fourier import fourier, inverse_fourier
-from study_lib.physics.likelihood import half_deviance
-from study_lib.physics.measurement import Box, Measurement
-from study_lib.physics.thinning import at_positions, thinned
+from study_lib.physics.likelihood import half_deviance, likelihood_judge
+from study_lib.physics.measurement import Box, Measurement, at_positions, thinned
 from study_lib.solvers.alternating import alternate
-from study_lib.solvers.denoiser_choice import (
-    NONE,
-    DenoiserChoice,
-    LitPart,
-    choose_denoiser,
-    chosen,
-    likelihood_judge,
-)
+from study_lib.solvers.denoiser_choice import NONE, DenoiserChoice, LitPart, choose_denoiser, chosen
 from study_lib.solvers.denoising import denoised, slow_phasor
 from study_lib.solvers.solver import reconstruct_measurement
 

@@ -20,9 +20,8 @@ from study_lib.networks.thinned.ensemble import (
 )
 from study_lib.networks.thinned.inputs import ALTERNATING_FAMILIES, ThinnedInput
 from study_lib.networks.thinned.training import train_thinned
-from study_lib.physics.measurement import Measurement
-from study_lib.physics.thinning import thinned
-from study_lib.solvers.denoiser_choice import likelihood_judge
+from study_lib.physics.likelihood import likelihood_judge
+from study_lib.physics.measurement import Measurement, thinned
 
 GRADIENT_MAPS, LIGHT_MAPS = (0, 1), (2, 3)
 SURE = Trust(gain_nats=1.0, standard_error_nats=0.0)

@@ -42,8 +42,7 @@ from study_lib.networks.thinned.inputs import (
 )
 from study_lib.networks.thinned.network import MixingNetwork
 from study_lib.physics.forward import corners_of
-from study_lib.physics.measurement import Box, Measurement, box_of, measurement_digest
-from study_lib.physics.thinning import thinned
+from study_lib.physics.measurement import Box, Measurement, box_of, measurement_digest, thinned
 from study_lib.seeding import generator, torch_seed
 from study_lib.solvers.solver import reconstruct_measurement
 
