@@ -22,9 +22,8 @@ from tqdm import tqdm
 
 from study_lib.data.contract import load_dataset
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import StudyDesign
+from study_lib.design.models import StudyDesign, ThinnedDesign
 from study_lib.design.presets import load_design
-from study_lib.design.thinned_design import ThinnedDesign
 from study_lib.networks.thinned.ensemble import ThinnedEnsemble, reconstruct_thinned
 from study_lib.networks.thinned.studies import SURE, accepted_by, local_gains
 from study_lib.networks.thinned.training import train_thinned

@@ -17,7 +17,7 @@ from study_lib.data.contract import (
 )
 from study_lib.data.contract_metadata import DETECTOR_SETTINGS
 from study_lib.data.facts import facts_of_array
-from study_lib.design.scene_design import DetectorDesign
+from study_lib.design.models import DetectorDesign
 from study_lib.errors import InputError
 from study_lib.physics.forward import corners_of, patches_at
 

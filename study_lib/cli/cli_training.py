@@ -34,7 +34,7 @@ def train(
     A view whose files are missing is skipped and told in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
-    from study_lib.design.selection import chosen, design_of
+    from study_lib.design.presets import chosen, design_of
     from study_lib.networks.pinn.config import machine_of
     from study_lib.phases.training_jobs import TrainingJob, build_training_jobs
 
@@ -87,7 +87,7 @@ def train_thinned(
     whose files are missing is skipped and told in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
-    from study_lib.design.selection import chosen, design_of
+    from study_lib.design.presets import chosen, design_of
     from study_lib.phases.train_thinned import build_thinned_jobs
     from study_lib.phases.training_jobs import TrainingJob
 

@@ -126,8 +126,7 @@ def generate(
     dry_run: DryRun = False,
 ) -> None:
     """Simulate the patterns of every dose and split them (phase C)."""
-    from study_lib.design.presets import load_design
-    from study_lib.design.selection import chosen
+    from study_lib.design.presets import chosen, load_design
     from study_lib.phases.dataset import generate_dose
     from study_lib.phases.scene import scene_of
     from study_lib.runs.feasibility import check_feasible
@@ -170,7 +169,7 @@ def overlap(
     Without flags the design's views are made: positions are left out until the overlap of each
     pattern with its K nearest comes to the view's target.
     """
-    from study_lib.design.selection import chosen, design_of, overlap_design
+    from study_lib.design.presets import chosen, design_of, overlap_design
     from study_lib.overlap.views import overlap_sentence
 
     if probe_diameter_px is not None and not 0 < probe_diameter_px < math.inf:
@@ -218,7 +217,7 @@ def compare(
     dry_run: DryRun = False,
 ) -> None:
     """Align every arm with the truth and score it on one mask (phase G)."""
-    from study_lib.design.selection import chosen, design_of
+    from study_lib.design.presets import chosen, design_of
     from study_lib.phases.compare import compare_view
 
     study = design_of(phase_c_root)

@@ -7,11 +7,236 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from study_lib.design.iterative_design import IterativeDesign
-from study_lib.design.scene_design import DetectorDesign, ProbeDesign, ScanDesign, SpecimenDesign
 from study_lib.design.settings import Frozen
-from study_lib.design.thinned_design import ThinnedDesign
 from study_lib.errors import InputError
+
+# --- What is measured: object, probe, scan, detector
+
+PhaseRange = Annotated[
+    float, Field(gt=0, lt=6.28, description="largest minus smallest phase, radian")
+]
+AmplitudeMin = Annotated[float, Field(gt=0, le=1, description="the largest amplitude is 1")]
+
+
+def _require_order(**sizes: float) -> None:
+    """Check that the first of two named values is not above the second."""
+    (smallest, low), (largest, high) = sizes.items()
+    if low > high:
+        raise ValueError(f"{smallest} {low} > {largest} {high}; swap them")
+
+
+class GrainsDesign(Frozen):
+    """Overlapping discs and bars on a smooth phase."""
+
+    kind: Literal["grains"]
+    grain_count: int = Field(
+        ge=1, le=10_000, default=40, description="grains per 100 x 100 object pixels"
+    )
+    smallest_grain_px: float = Field(ge=0.5, le=1000, default=4.0, description="radius")
+    largest_grain_px: float = Field(ge=0.5, le=1000, default=30.0, description="radius")
+    phase_range_rad: PhaseRange = 1.0
+    amplitude_min: AmplitudeMin = 0.7
+
+    @model_validator(mode="after")
+    def check_sizes(self) -> "GrainsDesign":
+        """Check that the smallest is not the largest."""
+        _require_order(
+            smallest_grain_px=self.smallest_grain_px, largest_grain_px=self.largest_grain_px
+        )
+        return self
+
+
+class SiemensStarDesign(Frozen):
+    """Siemens stars side by side, each turned by its own angle."""
+
+    kind: Literal["siemens_star"]
+    spoke_count: int = Field(ge=2, le=1000, default=36)
+    star_diameter_px: float = Field(ge=8, default=80.0)
+    phase_range_rad: PhaseRange = 1.0
+    amplitude_min: AmplitudeMin = 0.7
+
+
+class PowerLawDesign(Frozen):
+    """Texture with the spectrum of natural images."""
+
+    kind: Literal["power_law"]
+    exponent: float = Field(
+        ge=0, le=4, default=2.0, description="of the fall of the power spectrum with frequency"
+    )
+    phase_range_rad: PhaseRange = 1.0
+    amplitude_min: AmplitudeMin = 0.7
+
+
+class CellsDesign(Frozen):
+    """Weak-phase objects: cells with a membrane, a nucleus and granules, hardly absorbing."""
+
+    kind: Literal["cells"]
+    cell_count: int = Field(
+        ge=1, le=200, default=6, description="cells per 100 x 100 object pixels"
+    )
+    smallest_cell_px: float = Field(ge=2, le=300, default=12.0, description="radius")
+    largest_cell_px: float = Field(ge=2, le=300, default=30.0, description="radius")
+    phase_range_rad: PhaseRange = 0.3
+    amplitude_min: AmplitudeMin = 0.98
+
+    @model_validator(mode="after")
+    def check_sizes(self) -> "CellsDesign":
+        """Check that the smallest is not the largest."""
+        _require_order(smallest_cell_px=self.smallest_cell_px, largest_cell_px=self.largest_cell_px)
+        return self
+
+
+SpecimenDesign = Annotated[
+    GrainsDesign | SiemensStarDesign | PowerLawDesign | CellsDesign, Field(discriminator="kind")
+]
+
+
+class ProbeDesign(Frozen):
+    """Synthetic probe: annular zone-plate pupil out of focus."""
+
+    aperture_per_px: float = Field(gt=0, lt=0.5, description="pupil radius, cycles per pixel")
+    stop_ratio: float = Field(ge=0, lt=1, description="central stop radius / pupil radius")
+    defocus_radius_px: float = Field(ge=0, description="where the edge ray lands")
+
+
+class ScanDesign(Frozen):
+    """Scan positions of the two splits; the guard band between them is left out."""
+
+    kind: Literal["raster", "spiral", "fermat", "uniform", "measured"] = Field(
+        description="measured: the positions of the base data; uniform: independent random ones"
+    )
+    rows: int = Field(ge=2, description="rows of one split")
+    columns: int = Field(ge=2)
+    step_px: float = Field(gt=0, description="one position per step x step pixels")
+    jitter_px: float = Field(ge=0, description="largest random shift along each axis")
+
+
+class DetectorDesign(Frozen):
+    """What a real detector adds and loses; all of it off unless set.
+
+    Every arm is given the mask of beamstop and bad pixels. No arm is told of dark counts or of
+    saturation: both are what they cost whoever takes the counts at their word.
+    """
+
+    dark_counts: float = Field(ge=0, le=1e6, default=0.0, description="mean dark counts per pixel")
+    saturation_counts: int | None = Field(
+        ge=1, lt=2**40, default=None, description="the most a pixel can count; null: no limit"
+    )
+    beamstop_radius_px: float = Field(ge=0, default=0.0, description="masked disc in the centre")
+    bad_pixel_share: float = Field(
+        ge=0, lt=0.5, default=0.0, description="share of dead pixels, placed by the seed"
+    )
+
+
+# --- Iterative arms: algorithms of pty-chi and the project's own solver
+
+
+class SolverDesign(Frozen):
+    """The project's own solver; what it leaves out keeps the solver's defaults."""
+
+    epochs: int = Field(ge=1, description="at most; it stops where it has converged")
+    objective: Literal["amplitude", "poisson"] = Field(
+        description="squared error of the roots, or likelihood of the counts"
+    )
+    tolerance: float = Field(
+        ge=0, le=1, description="relative fall of the objective per epoch that is no progress"
+    )
+    held_out_share: float = Field(
+        ge=0, le=0.5, description="detector pixels whose counts are kept back to stop by; 0: none"
+    )
+    total_variation: float = Field(ge=0, description="photons a jump of 1, one pixel long, costs")
+
+
+class IterativeDesign(Frozen):
+    """Iterative reconstruction: engines of pty-chi by name, and the project's own solver."""
+
+    algorithms: tuple[
+        Literal["LSQML", "solver", "PIE", "ePIE", "rPIE", "DM", "RAAR", "BH", "autodiff"], ...
+    ] = Field(min_length=1, description="each is an arm; all but solver are of pty-chi")
+    probe: Literal["known", "refine"] = Field(
+        description="refine: unknown to every algorithm, which starts from the given one"
+    )
+    epochs: int = Field(ge=1, description="of pty-chi's")
+    batch_size: int = Field(ge=1, description="patterns per update of pty-chi's")
+    noise_model: Literal["gaussian", "poisson"] = Field(description="of LSQML; others: gaussian")
+    momentum: float = Field(ge=0, lt=1, description="gain of LSQML's acceleration; 0: none")
+    solver: SolverDesign
+    denoised: bool = Field(
+        default=False,
+        description="whether each is also shown denoised, an arm of its own: by what counts of the "
+        "train split choose that the object was not made from",
+    )
+    judged_share: float = Field(
+        gt=0, lt=1, default=0.8, description="photons left to the object that these counts judge"
+    )
+
+    @model_validator(mode="after")
+    def check_algorithms(self) -> "IterativeDesign":
+        """Check that no algorithm comes twice."""
+        if len(set(self.algorithms)) < len(self.algorithms):
+            raise ValueError(f"algorithms {', '.join(self.algorithms)}: name each once")
+        return self
+
+
+# --- `pinn-thinned`, the network that learns from thinned counts
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Kept = Annotated[float, Field(gt=0, le=1)]
+
+
+class ThinnedDesign(Frozen):
+    """A network trained on top of the solver, by counts that were kept from it."""
+
+    members: int = Field(
+        ge=1, description="networks of other weights and order; their spread is shown"
+    )
+    sets: int = Field(ge=1, description="thinnings of the train split that they learn from")
+    steps: int = Field(ge=1, description="of each member")
+    patterns_per_step: int = Field(ge=1, description="whose kept-back counts a step explains")
+    learning_rate: float = Field(gt=0, description="the highest; it rises, then falls to zero")
+    weight_decay: float = Field(ge=0)
+    gradient_clip_norm: float = Field(gt=0, description="of the loss in nats per pattern")
+    photon_shares: tuple[Share, Share] = Field(
+        description="least and most photons that an input is made from"
+    )
+    kept_positions: tuple[Kept, ...] = Field(
+        min_length=1, description="shares of the positions that inputs are made from, in turn"
+    )
+    judged_share: Share = Field(description="photons left for choices, the rest judges them")
+    validation_share: float = Field(
+        gt=0, lt=0.5, description="of the train split, a strip at its end; decides on trust"
+    )
+    widths: tuple[int, int, int] = Field(description="channels of the network's three stages")
+    residual_scale: float = Field(
+        ge=0, default=0.3, description="of the transmission that one unit of the output adds"
+    )
+    data_steps: int = Field(
+        ge=0,
+        default=0,
+        description="steps of data consistency after the network, each with a stage of its own",
+    )
+    turned_views: bool = Field(
+        default=True, description="whether it learns from turned and mirrored objects too"
+    )
+    thinnings: int = Field(ge=2, description="of a measurement, whose spread is shown")
+
+    @model_validator(mode="after")
+    def check_shares(self) -> "ThinnedDesign":
+        """Check that the least share comes first, and that there is a whole input to judge by."""
+        low, high = self.photon_shares
+        if low > high:
+            raise ValueError(f"photon_shares: {low} > {high}; swap them")
+        if self.kept_positions[0] != 1:
+            raise ValueError(
+                f"kept_positions = {list(self.kept_positions)}: begin with 1, the network is "
+                "judged on inputs of all positions"
+            )
+        if min(self.widths) < 1:
+            raise ValueError(f"widths = {list(self.widths)}: use 1 or more")
+        return self
+
+
+# --- A study
 
 ViewName = Literal["baseline", "dense", "sparse"]
 SplitName = Literal["train", "test"]

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from study_lib.design.iterative_design import IterativeDesign
+from study_lib.design.models import IterativeDesign
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.physics.measurement import Measurement, thinned

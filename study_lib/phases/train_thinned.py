@@ -10,8 +10,7 @@ import numpy as np
 
 from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import StudyDesign
-from study_lib.design.thinned_design import ThinnedDesign
+from study_lib.design.models import StudyDesign, ThinnedDesign
 from study_lib.errors import InputError
 from study_lib.files import sha256_of, write_csv, write_json
 from study_lib.networks.checkpoints import CHECKPOINTS, remove_checkpoints

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float
 
-from study_lib.design.iterative_design import IterativeDesign
+from study_lib.design.models import IterativeDesign
 from study_lib.errors import StudyError
 from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import Measurement

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from study_lib.design.thinned_design import ThinnedDesign
+from study_lib.design.models import ThinnedDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.networks.checkpoints import CheckpointFolder, Note
 from study_lib.networks.machine import (
