@@ -10,9 +10,8 @@ import time
 
 import numpy as np
 
-from study_lib.overlap.grouping import form_groups
 from study_lib.overlap.metrics import group_overlap, group_to_group_overlap, image_overlap
-from study_lib.overlap.sampling import selection_order
+from study_lib.overlap.sampling import form_groups, selection_order
 from study_lib.phases.records import peak_memory_mib
 from study_lib.seeding import generator
 

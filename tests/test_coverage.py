@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.overlap.coverage import coverage_of, patterns_per_pixel
+from study_lib.overlap.metrics import coverage_of, patterns_per_pixel
 
 
 def test_each_disc_covers_its_area():

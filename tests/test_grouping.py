@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from study_lib.errors import InputError
-from study_lib.overlap.grouping import form_groups
+from study_lib.overlap.sampling import form_groups
 
 
 def scan_of(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.overlap.spacing import (
+from study_lib.overlap.metrics import (
     greedy_selection,
     legacy_spacing_px,
     nearest_px,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
 
-from study_lib.overlap.spacing import nearest_px
+from study_lib.overlap.metrics import nearest_px
 from study_lib.physics.forward import illumination
 from study_lib.physics.simulation import expected_patterns
 

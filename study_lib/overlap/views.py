@@ -11,7 +11,6 @@ from pydantic import ConfigDict, Field, ValidationError
 from study_lib.design.models import StudyDesign, ViewDesign
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
-from study_lib.overlap.grouping import form_groups
 from study_lib.overlap.metrics import (
     METRICS_VERSION,
     check_positions,
@@ -20,7 +19,7 @@ from study_lib.overlap.metrics import (
     image_overlap,
     require_distinct,
 )
-from study_lib.overlap.sampling import Kept, keep_for_target, keep_share
+from study_lib.overlap.sampling import Kept, form_groups, keep_for_target, keep_share
 from study_lib.physics.probe import probe_diameter_px, probe_fwhm_px
 from study_lib.seeding import generator
 

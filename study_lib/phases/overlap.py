@@ -11,8 +11,7 @@ from jaxtyping import Float
 from study_lib.data.contract import load_dataset, save_dataset
 from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
 from study_lib.files import write_json
-from study_lib.overlap.coverage import coverage_of
-from study_lib.overlap.spacing import legacy_spacing_px, nearest_px, spacing_report
+from study_lib.overlap.metrics import coverage_of, legacy_spacing_px, nearest_px, spacing_report
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
 from study_lib.phases.conditions import dataset_path, view_folder, view_path
 from study_lib.phases.records import Job, recorded

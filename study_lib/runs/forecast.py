@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from study_lib.design.models import SPLITS, StudyDesign
-from study_lib.overlap.spacing import legacy_spacing_px
+from study_lib.overlap.metrics import legacy_spacing_px
 from study_lib.overlap.views import view_of
 from study_lib.phases.scene import Scene, split_masks
 from study_lib.physics.probe import probe_diameter_px
