@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from hostile import Evil
 
-from study_lib.data.archive import NpzArchive, open_npz, read_npz
-from study_lib.data.archive_checks import MEMBERS_MAX, RATIO_MAX
+from study_lib.data.archive import MEMBERS_MAX, RATIO_MAX, NpzArchive, open_npz, read_npz
 from study_lib.errors import InputError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from study_lib.data.datasets import read_dataset, write_dataset
-from study_lib.data.formats.raw_scan import ReadChoices
+from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.tike import read_tike
 from study_lib.errors import InputError
 from study_lib.phases import base_reconstruction

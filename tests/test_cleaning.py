@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from study_lib.data.formats.acquisition import RawScan, ReadChoices, pair_by_index
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.raw_scan import RawScan, ReadChoices, pair_by_index
 from study_lib.errors import InputError
 
 FILE = Path("scan.cxi")

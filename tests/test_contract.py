@@ -15,8 +15,7 @@ from study_lib.data.contract import (
     validate_file,
     validate_splits,
 )
-from study_lib.data.contract_metadata import DETECTOR_SETTINGS
-from study_lib.data.facts import facts_of_array
+from study_lib.data.rules import DETECTOR_SETTINGS, facts_of_array
 from study_lib.design.models import DetectorDesign
 from study_lib.errors import InputError
 from study_lib.physics.forward import corners_of, patches_at
@@ -437,8 +436,8 @@ def test_a_file_is_validated_without_reading_it_into_memory_at_once(tmp_path, mo
     np.savez(tmp_path / "data.npz", **arrays)
     whole = validate_file(tmp_path / "data.npz")
     monkeypatch.setattr("study_lib.data.archive.SLAB_BYTES", 300)
-    monkeypatch.setattr("study_lib.data.facts.SLAB_BYTES", 300)
-    monkeypatch.setattr("study_lib.data.facts.KEPT_BYTES", 300)
+    monkeypatch.setattr("study_lib.data.rules.SLAB_BYTES", 300)
+    monkeypatch.setattr("study_lib.data.rules.KEPT_BYTES", 300)
 
     in_slabs = validate_file(tmp_path / "data.npz")
 

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.cxi import (
     DETECTOR,
     ENTRY,
@@ -15,7 +16,6 @@ from study_lib.data.formats.cxi import (
     read_cxi,
     write_cxi,
 )
-from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
 
 

@@ -12,7 +12,7 @@ from study_lib.cli import files as cli_files
 from study_lib.data.contract import check_arrays, load_dataset
 from study_lib.data.datasets import read_dataset, write_dataset
 from study_lib.data.formats import registry as formats
-from study_lib.data.formats.raw_scan import ReadChoices
+from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.phases import base_check

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.ptychi import read_ptychi, write_ptychi
-from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.data.hdf5 import Hdf5Reader
 from study_lib.errors import InputError
 from study_lib.physics.forward import exit_waves, expected_counts

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
+from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.ptychodus import patterns_path, read_ptychodus, write_ptychodus
-from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.ptychopinn import (
     read_ptychopinn,
     write_ptychopinn,
     write_ptychopinn_counts,
 )
-from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
 from study_lib.phases.base_data import with_scaled_probe
 

@@ -4,9 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib.data.formats.acquisition import PLANCK_TIMES_LIGHT_EV_M
+from study_lib.data.formats.acquisition import PLANCK_TIMES_LIGHT_EV_M, ReadChoices
 from study_lib.data.formats.ptypy import read_ptyd
-from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.errors import InputError
 
 PIXEL_M = PLANCK_TIMES_LIGHT_EV_M / 6200 * 7.0 / (16 * 172e-6)

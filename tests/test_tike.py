@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from study_lib.data.formats import tike
-from study_lib.data.formats.raw_scan import ReadChoices
+from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.tike import read_tike, write_tike
 from study_lib.errors import InputError
 

@@ -88,7 +88,7 @@ def import_(
     target.
     """
     from study_lib.data.datasets import write_dataset
-    from study_lib.data.formats.raw_scan import ReadChoices
+    from study_lib.data.formats.acquisition import ReadChoices
     from study_lib.data.formats.registry import read_file
 
     _check_target(source, target)
@@ -153,7 +153,7 @@ def export(
     NAME_dp.hdf5 and NAME_para.hdf5; ptychodus is a product and NAME_diffraction.h5.
     """
     from study_lib.data.datasets import read_dataset
-    from study_lib.data.formats.lengths import plausible
+    from study_lib.data.formats.acquisition import plausible
     from study_lib.data.formats.registry import lost, writer_for
 
     write = writer_for(format_name, target, source)

@@ -27,9 +27,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from study_lib.data.archive import METADATA, metadata_of, open_npz, read_npz
-from study_lib.data.contract_metadata import check_metadata
-from study_lib.data.facts import ArrayFacts, facts_of_array, facts_of_header, facts_of_member
-from study_lib.data.rules import Violation, check_splits, check_together
+from study_lib.data.rules import (
+    ArrayFacts,
+    Violation,
+    check_metadata,
+    check_splits,
+    check_together,
+    facts_of_array,
+    facts_of_header,
+    facts_of_member,
+)
 from study_lib.errors import InputError
 from study_lib.files import write_npz
 

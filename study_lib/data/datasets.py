@@ -7,8 +7,7 @@ import numpy as np
 
 from study_lib.data.archive import open_npz
 from study_lib.data.contract import check_arrays, load_dataset
-from study_lib.data.formats.acquisition import Acquisition, Geometry
-from study_lib.data.formats.lengths import SPANS, plausible
+from study_lib.data.formats.acquisition import SPANS, Acquisition, Geometry, plausible
 from study_lib.errors import InputError
 from study_lib.files import write_npz
 from study_lib.physics.measurement import Measurement, photon_budget

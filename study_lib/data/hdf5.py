@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from study_lib.data.archive_checks import RATIO_FREE_BYTES, RATIO_MAX
+from study_lib.data.archive import RATIO_FREE_BYTES, RATIO_MAX
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.system import memory_bytes

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from study_lib.data.formats.acquisition import centred_positions
+from study_lib.data.formats.acquisition import ReadChoices, centred_positions
 from study_lib.data.formats.cxi import read_cxi
-from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.physics.forward import exit_waves, expected_counts
 
 pytestmark = pytest.mark.peer

@@ -23,13 +23,16 @@ from jaxtyping import Float
 from study_lib.data.formats.acquisition import (
     Acquisition,
     Geometry,
+    RawScan,
+    ReadChoices,
     centred_positions,
+    check_shapes,
+    plausible,
     positions_from_centred,
+    require_domain,
     step,
 )
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.lengths import plausible
-from study_lib.data.formats.raw_scan import RawScan, ReadChoices, check_shapes, require_domain
 from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19

@@ -15,10 +15,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from study_lib.data.formats.acquisition import Acquisition, Geometry, step
+from study_lib.data.formats.acquisition import (
+    Acquisition,
+    Geometry,
+    RawScan,
+    ReadChoices,
+    check_shapes,
+    plausible,
+    require_domain,
+    step,
+)
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.lengths import plausible
-from study_lib.data.formats.raw_scan import RawScan, ReadChoices, check_shapes, require_domain
 from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
 from study_lib.errors import InputError
 

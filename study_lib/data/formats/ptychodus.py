@@ -14,22 +14,22 @@ from pathlib import Path
 import numpy as np
 
 from study_lib.data.formats.acquisition import (
+    IN_EV,
+    POSITIVE,
     Acquisition,
     Geometry,
+    RawScan,
+    ReadChoices,
     centred_positions,
+    check_shapes,
+    pair_by_index,
+    plausible,
     positions_from_centred,
+    require_domain,
     step,
 )
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.lengths import IN_EV, POSITIVE, plausible
 from study_lib.data.formats.ptychi import positions_shape, square_pixel
-from study_lib.data.formats.raw_scan import (
-    RawScan,
-    ReadChoices,
-    check_shapes,
-    pair_by_index,
-    require_domain,
-)
 from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
 from study_lib.errors import InputError
 

@@ -14,10 +14,18 @@ import numpy as np
 
 from study_lib.data.archive import METADATA, read_npz
 from study_lib.data.datasets import geometry_from
-from study_lib.data.formats.acquisition import Acquisition, Geometry, step
+from study_lib.data.formats.acquisition import (
+    Acquisition,
+    Domain,
+    Geometry,
+    RawScan,
+    ReadChoices,
+    looks_like,
+    plausible,
+    require_domain,
+    step,
+)
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.lengths import plausible
-from study_lib.data.formats.raw_scan import Domain, RawScan, ReadChoices, looks_like, require_domain
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, write_npz
 

@@ -11,10 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from study_lib.data.formats.acquisition import Acquisition, Geometry, step
+from study_lib.data.formats.acquisition import (
+    Acquisition,
+    Geometry,
+    RawScan,
+    ReadChoices,
+    plausible,
+    require_domain,
+    step,
+)
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.lengths import plausible
-from study_lib.data.formats.raw_scan import RawScan, ReadChoices, require_domain
 from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
 from study_lib.errors import InputError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study_lib.data.archive import open_npz
-from study_lib.data.formats.acquisition import Acquisition
+from study_lib.data.formats.acquisition import Acquisition, ReadChoices
 from study_lib.data.formats.cxi import read_cxi, write_cxi
 from study_lib.data.formats.ptychi import pair_of, read_ptychi, write_ptychi
 from study_lib.data.formats.ptychodus import patterns_path, read_ptychodus, write_ptychodus
@@ -16,7 +16,6 @@ from study_lib.data.formats.ptychopinn import (
     write_slac,
 )
 from study_lib.data.formats.ptypy import read_ptyd
-from study_lib.data.formats.raw_scan import ReadChoices
 from study_lib.data.formats.tike import read_tike, write_tike
 from study_lib.data.hdf5 import is_hdf5, open_hdf5
 from study_lib.errors import InputError

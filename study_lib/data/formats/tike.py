@@ -16,11 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from study_lib.data.archive import read_npz
-from study_lib.data.archive_checks import RATIO_FREE_BYTES, RATIO_MAX
-from study_lib.data.formats.acquisition import Acquisition, step
+from study_lib.data.archive import RATIO_FREE_BYTES, RATIO_MAX, read_npz
+from study_lib.data.formats.acquisition import (
+    Acquisition,
+    RawScan,
+    ReadChoices,
+    require_domain,
+    step,
+)
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.raw_scan import RawScan, ReadChoices, require_domain
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.system import memory_bytes
