@@ -5,8 +5,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.registration import phase_cross_correlation
 
-from study_lib.scores.alignment import align, remove_ambiguities
-from study_lib.scores.registration import register, require_comparable, shifted
+from study_lib.scores.alignment import (
+    align,
+    register,
+    remove_ambiguities,
+    require_comparable,
+    shifted,
+)
 
 SHAPE = (96, 80)
 MARGIN_PX = 16

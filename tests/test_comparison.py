@@ -46,10 +46,9 @@ from study_lib.phases.summary import write_summary
 from study_lib.phases.train import train_view
 from study_lib.phases.train_thinned import train_thinned_view
 from study_lib.physics.measurement import Measurement
+from study_lib.scores.alignment import without_mean
 from study_lib.scores.frc import fourier_ring_correlation, ring_sums, window_of
-from study_lib.scores.metric_table import METRICS, SCORES, metric_facts
-from study_lib.scores.metrics import ms_ssim_scales
-from study_lib.scores.registration import without_mean
+from study_lib.scores.metrics import METRICS, SCORES, metric_facts, ms_ssim_scales
 from study_lib.scores.scoring import scored_pixels
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver

@@ -7,16 +7,16 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from study_lib.scores.alignment import align
+from study_lib.scores.alignment import align, shifted
 from study_lib.scores.frc import (
     FourierRingCorrelation,
     fourier_ring_correlation,
     frc_crossing,
     half_bit_threshold,
 )
-from study_lib.scores.metric_table import SCORES
 from study_lib.scores.metrics import (
     MS_SSIM_WEIGHTS,
+    SCORES,
     complex_nrmse,
     mae,
     ms_ssim,
@@ -26,7 +26,6 @@ from study_lib.scores.metrics import (
     score,
     ssim,
 )
-from study_lib.scores.registration import shifted
 from study_lib.solvers.torchvision_operators import import_torchvision
 
 SHAPE = (112, 100)

@@ -7,10 +7,15 @@ from scipy.optimize import minimize
 
 from study_lib.errors import StudyError
 from study_lib.physics.forward import illumination
-from study_lib.scores.fisher import FisherInformation, solve
 from study_lib.scores.frc import fourier_ring_correlation, ring_sums, window_of
-from study_lib.scores.phase_spectra import ring_power
-from study_lib.scores.photon_limit import alignment_directions, photon_limit, without
+from study_lib.scores.photon_limit import (
+    FisherInformation,
+    alignment_directions,
+    photon_limit,
+    ring_power,
+    solve,
+    without,
+)
 
 pytestmark = pytest.mark.slow
 

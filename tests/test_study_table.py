@@ -5,10 +5,18 @@ import pytest
 
 from study_lib.figures.common import plt
 from study_lib.figures.figures_summary import heat_maps, phase_error_by_dose, quality_by_cost
-from study_lib.scores.findings import findings, training_repaid_after
-from study_lib.scores.metric_table import METRICS
-from study_lib.scores.study_table import mean_of, phase_deltas, spread_of, study_table
-from study_lib.scores.summary_text import cell_text, delta_table, markdown_table
+from study_lib.scores.metrics import METRICS
+from study_lib.scores.study_table import (
+    cell_text,
+    delta_table,
+    findings,
+    markdown_table,
+    mean_of,
+    phase_deltas,
+    spread_of,
+    study_table,
+    training_repaid_after,
+)
 
 OVERLAP = {"baseline": 0.75, "sparse": 0.2}
 

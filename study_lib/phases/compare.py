@@ -24,7 +24,7 @@ from study_lib.physics.likelihood import HeldOutCounts
 from study_lib.physics.measurement import Measurement, photon_budget
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import fourier_ring_correlation
-from study_lib.scores.metric_table import metric_facts
+from study_lib.scores.metrics import metric_facts
 from study_lib.scores.scoring import scored_pixels, scores_of
 from study_lib.seeding import generator
 

@@ -15,10 +15,15 @@ from study_lib.files import read_json, write_csv, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, comparison_folder, dose_name, figure_files
 from study_lib.phases.inventory import inventory
 from study_lib.phases.records import Job, recorded
-from study_lib.scores.findings import findings
-from study_lib.scores.metric_table import metric_facts
-from study_lib.scores.study_table import VIEW_ORDER, Row, phase_deltas, study_table
-from study_lib.scores.summary_text import markdown
+from study_lib.scores.metrics import metric_facts
+from study_lib.scores.study_table import (
+    VIEW_ORDER,
+    Row,
+    findings,
+    markdown,
+    phase_deltas,
+    study_table,
+)
 
 DOSE_HELD = "per pattern"
 SPLITS_TOLD = ("test", "train")  # what generalises first

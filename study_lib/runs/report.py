@@ -13,7 +13,7 @@ from study_lib.runs.job_places import job_owning, owned_places
 from study_lib.runs.notebook_page import notebook_page, template
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.research_object import CRATE, research_object
-from study_lib.scores.summary_text import COLUMNS, NOTES, cell_text, origin_text
+from study_lib.scores.study_table import COLUMNS, NOTES, cell_text, origin_text
 
 INDEX = "index.html"
 PAGES = "html"

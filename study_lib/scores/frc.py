@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
-from study_lib.scores.registration import (
+from study_lib.scores.alignment import (
     WINDOW_EDGE,
     require_comparable,
     soft_window,

@@ -12,9 +12,289 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from study_lib.physics.forward import illumination
-from study_lib.scores.fisher import FisherInformation, solve
-from study_lib.scores.phase_spectra import PhaseSpectra, RingTrace, phase_spectra
+from study_lib.errors import StudyError
+from study_lib.physics.forward import add_patches, corners_of, illumination, patches_at, probes_at
+from study_lib.physics.fourier import fourier, inverse_fourier
+from study_lib.scores.alignment import without_mean
+from study_lib.scores.frc import ring_frequencies, ring_sums, window_of
+from study_lib.scores.metrics import phase_pair
+
+# --- Fisher information of the object in Poisson counts, never stored as a matrix
+#
+# A pattern expects I = abs(Psi)^2 + b photons per detector pixel, Psi the unitary spectrum of
+# probe times object. A change v of the object changes I by ``2 Re(conj(Psi) F(P v))``, so for real
+# and imaginary part of every object pixel as parameters
+#
+#     J v = A^T diag(1 / I) A v,    A v = 2 Re(conj(Psi) F(P v)),
+#
+# one transform forth and one back per pattern. Changes are complex images; their scalar product is
+# ``Re sum conj(u) v``.
+
+CHUNK = 128
+
+
+class FisherInformation:
+    """The Fisher information of one scan at one object; keeps two complex numbers a count.
+
+    Parameters
+    ----------
+    object_ : (oy, ox)
+        Complex transmission at which the information is taken: the truth of a simulation.
+    probe : (n, n)
+        Known probe in sqrt(photons) per pixel.
+    positions_px : (scan, 2)
+        (row, column) patch centres in object pixels.
+    background
+        Photons per detector pixel that tell nothing of the object.
+    bad_pixels : (n, n), optional
+        Detector pixels without a count.
+
+    References
+    ----------
+    Wei, Gong, Dwivedi et al., Phys. Rev. A 102, 043516 (2020), doi:10.1103/PhysRevA.102.043516
+    """
+
+    def __init__(
+        self,
+        *,
+        object_: Complex[Tensor, "oy ox"],
+        probe: Complex[Tensor, "n n"],
+        positions_px: Float[Tensor, "scan 2"],
+        background: float = 0.0,
+        bad_pixels: Bool[Tensor, "n n"] | None = None,
+    ) -> None:
+        self.shape = (object_.shape[0], object_.shape[1])
+        self._parts = []
+        side = probe.shape[-1]
+        for part in positions_px.split(CHUNK):
+            probes, corners = probes_at(probe, part), corners_of(part, side)
+            spectra = fourier(probes * patches_at(object_, corners, side))
+            # Scaled by the share of the light that is the object's, without light by nothing.
+            scale = (spectra.abs() ** 2 + background).sqrt()
+            phasors = torch.where(scale > 0, spectra / scale.clamp_min(1e-30), 0)
+            if bad_pixels is not None:
+                phasors[:, bad_pixels] = 0
+            self._parts.append((probes, corners, phasors))
+
+    def product(self, change: Complex[Tensor, "oy ox"]) -> Complex[Tensor, "oy ox"]:
+        """Return J times a change of the object."""
+        total = torch.zeros_like(change)
+        for probes, corners, phasors in self._parts:
+            spectra = fourier(probes * patches_at(change, corners, probes.shape[-1]))
+            waves = inverse_fourier((phasors.conj() * spectra).real * phasors)
+            total += add_patches(4 * probes.conj() * waves, corners, self.shape)
+        return total
+
+
+def solve(
+    information: FisherInformation,
+    right: Complex[Tensor, "oy ox"],
+    *,
+    illumination: Float[Tensor, "oy ox"],
+    free: Bool[Tensor, "oy ox"],
+    tolerance: float,
+    iterations: int,
+) -> Complex[Tensor, "oy ox"]:
+    """Return x with ``J x = right`` where the object is free, 0 elsewhere.
+
+    Conjugate gradients, preconditioned by the mean diagonal ``2 illumination``; the pixels that
+    are not free count as known. The right side must have no part along a global phase, which J
+    does not see.
+
+    Raises
+    ------
+    StudyError
+        If the residual, over the right side, does not fall to the tolerance.
+    """
+    scale = torch.where(free, 1 / (2 * illumination.clamp_min(1e-30)), 0)
+    residual = torch.where(free, right, 0)
+    answer = torch.zeros_like(residual)
+    aimed = tolerance * _dot(residual, scale * residual) ** 0.5
+    direction = scale * residual
+    power = _dot(residual, direction)
+    for _ in range(iterations):
+        if power**0.5 <= aimed:
+            return answer
+        image = torch.where(free, information.product(direction), 0)
+        step = power / _dot(direction, image)
+        answer += step * direction
+        residual -= step * image
+        before, preconditioned = power, scale * residual
+        power = _dot(residual, preconditioned)
+        direction = preconditioned + power / before * direction
+    if power**0.5 <= aimed:
+        return answer
+    raise StudyError(
+        f"the photon limit did not converge: residual {tolerance * power**0.5 / aimed:.1e} of the "
+        f"right side after {iterations} iterations, wanted {tolerance:g}; allow more iterations"
+    )
+
+
+def _dot(first: Complex[Tensor, "oy ox"], second: Complex[Tensor, "oy ox"]) -> float:
+    return float((first.conj() * second).real.sum(dtype=torch.float64))
+
+
+# --- The limit of the phase per spatial frequency, and with a known spectrum
+#
+# The bound of unbiased estimates is the wrong curve where photons are few: there maximum
+# likelihood leaves out what the counts do not tell, and errs by the signal instead of by the
+# noise. The best *linear* estimate with a known spectrum (Wiener) is a reference, no bound:
+# whoever knows more of the object than its spectrum may do better.
+
+
+@dataclass(frozen=True)
+class PhaseSpectra:
+    """Powers in rad^2, on rings from the first to the corner of the frequency plane.
+
+    White noise of variance s^2 has the power s^2 on every ring. ``frequency`` is in fractions of
+    Nyquist, ``samples`` the frequencies on a ring; ``noise`` is the photon limit's, ``signal`` that
+    of the true phase less its mean and ramp.
+    """
+
+    frequency: Float[np.ndarray, " ring"]
+    samples: Float[np.ndarray, " ring"]
+    noise: Float[np.ndarray, " ring"]
+    signal: Float[np.ndarray, " ring"]
+
+    @property
+    def shrinking_share(self) -> float:
+        """Error over the unbiased bound's, if each ring errs by the smaller of noise and signal."""
+        return self._share(np.minimum(self.noise, self.signal))
+
+    @property
+    def wiener_share(self) -> float:
+        """Error over the unbiased bound's, of the linear estimate that knows both spectra.
+
+        ``noise signal / (noise + signal)``, which is also van Trees' bound for a Gaussian object.
+        """
+        both = self.noise + self.signal
+        product = self.noise * self.signal
+        return self._share(np.divide(product, both, out=np.zeros_like(both), where=both > 0))
+
+    def _share(self, power: Float[np.ndarray, " ring"]) -> float:
+        return float(np.sqrt((self.samples * power).sum() / (self.samples * self.noise).sum()))
+
+
+class RingTrace:
+    """Collects the trace of a covariance on Fourier rings, from white images and solves.
+
+    With white z and x = C z, ``Re sum conj(Z) X`` over a ring is on average the trace of C there.
+    Divided by ``sum |Z|^2`` and multiplied by its mean it scatters less.
+
+    Parameters
+    ----------
+    mask : (y, x)
+        Scored pixels; images are taken under its soft window, less their means.
+    variance : (y, x) or number
+        Of the white images on each pixel.
+    corners
+        Whether rings go on to the corner of the frequency plane.
+    """
+
+    def __init__(
+        self,
+        mask: Bool[np.ndarray, "y x"],
+        variance: Float[np.ndarray, "y x"] | float,
+        *,
+        corners: bool = False,
+    ) -> None:
+        self.window = window_of(mask)
+        self._corners = corners
+        self.samples = self._sums(np.ones(mask.shape))
+        self._crossed, self._white = np.zeros((2, *self.samples.shape))
+        self._expected = self._sums(_white_power(self.window, variance))
+
+    def add(self, white: np.ndarray, found: np.ndarray) -> None:
+        """Take in one solve: the white image z, and the covariance times z."""
+        first, second = self._spectrum(white), self._spectrum(found)
+        self._crossed += self._sums((first.conj() * second).real)
+        self._white += self._sums(np.abs(first) ** 2)
+
+    def power(self) -> Float[np.ndarray, " ring"]:
+        """Return the summed power of the errors on each ring, as of ``fft2`` under the window."""
+        ratio = np.divide(
+            self._crossed, self._white, out=np.zeros_like(self._white), where=self._white > 0
+        )
+        power: np.ndarray = np.maximum(ratio * self._expected, 0)
+        return power
+
+    def power_of(self, image: np.ndarray) -> Float[np.ndarray, " ring"]:
+        """Return the summed power of one image in the same measure."""
+        return self._sums(np.abs(self._spectrum(image)) ** 2)
+
+    def _spectrum(self, image: np.ndarray) -> Complex[np.ndarray, "y x"]:
+        spectrum: np.ndarray = np.fft.fft2(without_mean(image, self.window))
+        return spectrum
+
+    def _sums(self, values: Float[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
+        return ring_sums(values, corners=self._corners)
+
+
+def _white_power(
+    window: Float[np.ndarray, "y x"], variance: Float[np.ndarray, "y x"] | float
+) -> Float[np.ndarray, "y x"]:
+    """Return the mean power of a white image at each frequency, under a window, less its mean.
+
+    Taking out the mean takes the window's own spectrum, which is wider than zero frequency.
+    """
+    weight = window**2 * variance
+    mean = np.fft.fft2(window) / window.sum()
+    power: np.ndarray = (
+        weight.sum() * (1 + np.abs(mean) ** 2) - 2 * (np.fft.fft2(weight) * mean.conj()).real
+    )
+    return power
+
+
+def phase_spectra(
+    trace: RingTrace, truth: Complex[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> PhaseSpectra:
+    """Return the spectra of the phase's photon limit, collected by a trace, and of the truth.
+
+    Parameters
+    ----------
+    trace
+        Of phases in rad, with corners.
+    truth : (y, x)
+        Complex transmission.
+    mask : (y, x)
+        Scored pixels.
+    """
+    phase = phase_pair(truth, truth)[0]
+    return PhaseSpectra(
+        frequency=ring_frequencies(mask.shape, corners=True),
+        samples=trace.samples,
+        noise=trace.power() / (trace.samples * (trace.window**2).sum()),
+        signal=ring_power(_without_ramp(phase, mask), mask),
+    )
+
+
+def ring_power(
+    image: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> Float[np.ndarray, " ring"]:
+    """Return the mean power of an image on each ring up to the corner, in its unit squared.
+
+    Under the soft window of the mask, less the mean; white noise of variance s^2 has s^2 on each.
+    """
+    window = window_of(mask)
+    power = np.abs(np.fft.fft2(without_mean(image, window))) ** 2
+    samples = ring_sums(np.ones(mask.shape), corners=True)
+    spectrum: np.ndarray = ring_sums(power, corners=True) / (samples * (window**2).sum())
+    return spectrum
+
+
+def _without_ramp(
+    phase: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+) -> Float[np.ndarray, "y x"]:
+    """Return a phase less the plane that fits it best under the mask; 0 outside."""
+    rows, columns = (axis.ravel() for axis in np.indices(phase.shape, dtype=float))
+    planes = np.stack([np.ones_like(rows), rows, columns], axis=1)
+    inside = mask.ravel()
+    plane = np.linalg.lstsq(planes[inside], phase.ravel()[inside], rcond=None)[0]
+    left: np.ndarray = np.where(mask, phase - (planes @ plane).reshape(phase.shape), 0)
+    return left
+
+
+# --- The bound of one scan
 
 FREE_SHARE = 1e-3
 TOLERANCE = 1e-3
@@ -102,7 +382,7 @@ def photon_limit(
     solves
         More give a smoother map; the root mean square needs few.
     background, bad_pixels
-        As in :class:`study_lib.scores.fisher.FisherInformation`.
+        As in :class:`FisherInformation`.
 
     Raises
     ------

@@ -9,9 +9,8 @@ from jaxtyping import Bool, Complex, Float
 
 from study_lib.physics.forward import illumination
 from study_lib.physics.measurement import Measurement
-from study_lib.scores.alignment import align
+from study_lib.scores.alignment import Registration, align
 from study_lib.scores.metrics import score
-from study_lib.scores.registration import Registration
 
 
 def scored_pixels(
