@@ -17,8 +17,7 @@ from training import Steps, config_for, synthetic
 from study_lib.networks.pinn.bundle import History, TrainedNetwork, shape_of
 from study_lib.networks.pinn.inference import reconstruct
 from study_lib.networks.registry import build_network
-from study_lib.solvers.solver import reconstruct_measurement
-from study_lib.solvers.solver_settings import SolverSettings
+from study_lib.solvers.solver import SolverSettings, reconstruct_measurement
 
 SECONDS = 4.0
 DEVICES = ("cpu", "cuda")

@@ -32,8 +32,7 @@ from study_lib.scores.metrics import score
 from study_lib.scores.scoring import scored_pixels
 from study_lib.seeding import generator
 from study_lib.solvers import ptychi as ptychi_engine
-from study_lib.solvers.solver import SolverResult, reconstruct_measurement
-from study_lib.solvers.solver_settings import SolverSettings
+from study_lib.solvers.solver import SolverResult, SolverSettings, reconstruct_measurement
 
 SETTINGS = ("scan.rows=16", "scan.columns=32")  # 512 patterns per split
 HIDDEN_SHARE = 0.05

@@ -9,7 +9,7 @@ from study_lib.networks.thinned.inputs import choose, thinned_input
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import box_of, thinned
-from study_lib.solvers.denoiser_choice import (
+from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
     LitPart,
@@ -134,7 +134,7 @@ def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(m
         passes.append(arguments)
         return illumination(*arguments)
 
-    monkeypatch.setattr("study_lib.solvers.denoiser_choice.illumination", counted)
+    monkeypatch.setattr("study_lib.solvers.denoising.illumination", counted)
 
     choices = choose(solved, part, held_out)
     assert len(passes) == 1

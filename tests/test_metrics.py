@@ -26,7 +26,7 @@ from study_lib.scores.metrics import (
     score,
     ssim,
 )
-from study_lib.solvers.torchvision_operators import import_torchvision
+from study_lib.solvers.ptychi import import_torchvision
 
 SHAPE = (112, 100)
 MARGIN_PX = 16

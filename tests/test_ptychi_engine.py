@@ -18,8 +18,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.probe import zone_plate_probe
 from study_lib.solvers import ptychi as ptychi_engine
-from study_lib.solvers.ptychi import import_ptychi, reconstruct
-from study_lib.solvers.ptychi_options import ENGINES
+from study_lib.solvers.ptychi import ENGINES, import_ptychi, reconstruct
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 32
@@ -329,7 +328,7 @@ def test_a_torchvision_whose_operators_do_not_load_is_mended(tmp_path):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(HALF_LOADED)
     code = (
-        "from study_lib.solvers.torchvision_operators import import_torchvision; import_torchvision(); "
+        "from study_lib.solvers.ptychi import import_torchvision; import_torchvision(); "
         "import torchvision; print(torchvision.__file__)"
     )
 

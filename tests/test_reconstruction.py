@@ -24,7 +24,7 @@ from study_lib.physics.likelihood import half_deviance, pattern_residuals
 from study_lib.physics.measurement import Measurement
 from study_lib.solvers import algorithms as iterative
 from study_lib.solvers.algorithms import IterativeResult, run_algorithm
-from study_lib.solvers.solver_settings import require_solvable
+from study_lib.solvers.checks import require_solvable
 
 DOSES = (1e3, 1e4, 1e5)
 KEY = "dose_1000/dense/test/solver"

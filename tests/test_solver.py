@@ -9,10 +9,9 @@ import torch
 
 from study_lib.errors import InputError
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
+from study_lib.solvers.checks import require_solvable
 from study_lib.solvers.pattern_model import PatternModel
-from study_lib.solvers.solver import reconstruct
-from study_lib.solvers.solver_settings import SolverSettings, require_solvable
-from study_lib.solvers.solver_steps import object_step, total_variation
+from study_lib.solvers.solver import SolverSettings, object_step, reconstruct, total_variation
 
 SIDE = 16
 SHAPE = (46, 42)
@@ -247,7 +246,7 @@ def test_uniform_start_has_as_many_photons_as_were_counted(scan, chunk):
 
 def test_an_overstated_first_step_is_taken_back(scan, monkeypatch):
     """Steps far too long are halved until the objective falls; nothing diverges."""
-    monkeypatch.setattr("study_lib.solvers.solver_steps.SLOW_GAIN_MAX", 1e6)
+    monkeypatch.setattr("study_lib.solvers.solver.SLOW_GAIN_MAX", 1e6)
 
     found = reconstruct(**scan, settings=SolverSettings(epochs=60, slow_phase=4.0, tolerance=0.0))
 
@@ -475,7 +474,7 @@ def test_what_cannot_be_solved_is_refused(noisy, change, message):
 def test_the_first_bad_pattern_is_named_however_many_are_checked_at_once(
     noisy, monkeypatch, at_once
 ):
-    monkeypatch.setattr("study_lib.solvers.solver_settings.CHECKED", at_once)
+    monkeypatch.setattr("study_lib.solvers.checks.CHECKED", at_once)
     amplitudes = noisy["amplitudes"].copy()
     amplitudes[5, 0, 0], amplitudes[7, 1, 1] = -1, np.inf
 

@@ -23,7 +23,7 @@ from study_lib.phases.denoised_arm import DENOISER, read_denoiser
 from study_lib.phases.reconstruct import reconstruct_view
 from study_lib.phases.reconstruction_jobs import arm_folder
 from study_lib.phases.train_thinned import build_thinned_jobs, required, run_thinned_job
-from study_lib.solvers.denoiser_choice import LitPart
+from study_lib.solvers.denoising import LitPart
 
 pytestmark = pytest.mark.slow
 

@@ -29,7 +29,7 @@ from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import at_positions, box_of, thinned
-from study_lib.solvers.denoiser_choice import light_of
+from study_lib.solvers.denoising import light_of
 from study_lib.solvers.solver import reconstruct_measurement
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,7 @@ from study_lib.phases.denoised_arm import DENOISER, read_denoiser
 from study_lib.phases.reconstruction_jobs import RECONSTRUCTIONS, RESULT, arm_folder, arm_of
 from study_lib.physics.measurement import Measurement
 from study_lib.seeding import generator
-from study_lib.solvers.denoiser_choice import LitPart
+from study_lib.solvers.denoising import LitPart
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from study_lib.phases.base_data import fixed_gauge, r_factor
 from study_lib.physics.measurement import Measurement
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver
-from study_lib.solvers.solver_settings import SolverSettings
+from study_lib.solvers.solver import SolverSettings
 from study_lib.system import memory_bytes
 
 MARGIN_PX = 4

@@ -10,7 +10,7 @@ from study_lib.files import read_json
 from study_lib.physics.measurement import Measurement, thinned
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import run_algorithm
-from study_lib.solvers.denoiser_choice import DenoiserChoice, LitPart, choose_denoiser
+from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
 
 DENOISER = "denoiser.json"
 

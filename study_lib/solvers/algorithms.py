@@ -16,8 +16,8 @@ from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import Measurement
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver
-from study_lib.solvers.checks import lonely_remarks
-from study_lib.solvers.solver_settings import SolverSettings, require_solvable
+from study_lib.solvers.checks import lonely_remarks, require_solvable
+from study_lib.solvers.solver import SolverSettings
 
 SOLVER = "solver"
 DEVICE = "cpu"  # of every algorithm; pty-chi has it in its options

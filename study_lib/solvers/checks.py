@@ -1,10 +1,14 @@
-"""Patterns that overlap with no other: the counts do not determine the object under them."""
+"""Whether arrays can be reconstructed, and which patterns overlap with no other."""
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from study_lib.physics.forward import add_patches, corners_of, patches_at
+from study_lib.errors import InputError
+from study_lib.physics.forward import add_patches, corners_of, patches_at, require_inside
+
+# --- Patterns that overlap with no other: the counts do not determine what is under them
 
 LONELY_SHARE = 0.99
 DARK = 1e-12  # of the brightest pixel
@@ -57,3 +61,74 @@ def lonely_remarks(
         f"{len(lonely)} of {len(share)} patterns overlap with no other, first pattern {lonely[0]}: "
         "the object there is not determined by the counts; use a denser scan or leave them out",
     )
+
+
+# --- Arrays that fit together
+
+CHECKED = 256  # patterns at once; the masks of all would take half as much as they do
+
+
+def require_solvable(
+    amplitudes: np.ndarray,
+    positions_px: np.ndarray,
+    probe: np.ndarray,
+    object_shape: tuple[int, int],
+    bad_pixels: np.ndarray | None,
+) -> None:
+    """Check that the arrays fit together and hold light; shapes as in `solver.reconstruct`.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, a value is not finite, there are no counts, the probe is dark, or a patch
+        leaves the object.
+    """
+    side = probe.shape[-1]
+    if probe.shape != (side, side) or not side:
+        raise InputError(f"the probe has shape {probe.shape}; give one square probe, (n, n)")
+    if amplitudes.shape != (len(amplitudes), side, side) or not len(amplitudes):
+        raise InputError(
+            f"amplitudes have shape {amplitudes.shape} and the probe {probe.shape}; give at least "
+            "one pattern, as (scan, n, n) with the probe's (n, n)"
+        )
+    if positions_px.shape != (len(amplitudes), 2):
+        raise InputError(
+            f"positions_px have shape {positions_px.shape} for {len(amplitudes)} patterns; give "
+            "one (row, column) per pattern"
+        )
+    if bad_pixels is not None and bad_pixels.shape != probe.shape:
+        raise InputError(
+            f"bad_pixels have shape {bad_pixels.shape}, the patterns {probe.shape}; give one mask "
+            "for all patterns"
+        )
+    for start in range(0, len(amplitudes), CHECKED):
+        part = amplitudes[start : start + CHECKED]
+        sound = (np.isfinite(part) & (part >= 0)).all(axis=(1, 2))
+        if not sound.all():
+            raise InputError(
+                f"amplitudes: pattern {start + int(sound.argmin())} of {len(amplitudes)} has a "
+                "value that is negative or not finite; leave the pattern out, or mark the pixel "
+                "bad and set it to zero"
+            )
+    sound = np.isfinite(positions_px).all(axis=1)
+    if not sound.all():
+        raise InputError(
+            f"positions_px: that of pattern {int(sound.argmin())} of {len(sound)} is not finite; "
+            "leave the pattern out"
+        )
+    if not np.isfinite(probe).all():
+        raise InputError("the probe has values that are not finite; check the file it came from")
+    if not probe.any():
+        raise InputError("the probe is zero everywhere; give the illumination in sqrt(photons)")
+    good = np.ones(probe.shape, bool) if bad_pixels is None else ~bad_pixels
+    if not good.any():
+        raise InputError(f"all {good.size} detector pixels are bad; check the mask")
+    if not any(part[good].any() for part in amplitudes):
+        raise InputError(
+            f"none of the {len(amplitudes)} patterns has a count on a good pixel; check the "
+            "patterns and the mask"
+        )
+    try:
+        require_inside(corners_of(torch.from_numpy(positions_px), side), side, object_shape)
+    except ValueError as error:
+        raise InputError(str(error)) from None

@@ -4,7 +4,8 @@ Where pty-chi 2.2 departs from this project, and what is done about it:
 
 * A patch starts at ``round(position) + origin - (n - 1) / 2``. The origin is therefore set to
   ``(n - 1) / 2 - n // 2`` less the first pixel of the buffer, so that positions stay in the frame
-  of the object and are rounded as in :mod:`study_lib.physics.forward`; the rest shifts the probe there too.
+  of the object and are rounded as in :mod:`study_lib.physics.forward`; the rest shifts the probe
+  there too.
 * Its Fourier transform is not unitary: the probe is divided by ``n`` on the way in.
 * ``random_seed`` does not reach the order of the batches, whose generator always starts alike; that
   generator is seeded here.
@@ -18,8 +19,10 @@ Where pty-chi 2.2 departs from this project, and what is done about it:
 """
 
 import importlib
+import json
 import logging
 import random
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,11 +35,230 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float
 
-from study_lib.errors import StudyError
+from study_lib.errors import InputError, StudyError
 from study_lib.physics.forward import corners_of, require_inside
 from study_lib.physics.fourier import shift
-from study_lib.solvers.ptychi_options import EngineSettings, options_of, record_of
-from study_lib.solvers.torchvision_operators import import_torchvision
+
+# --- Engines by name, with every option off that moves the scale
+#
+# Settings that contradict each other cannot be asked for: nothing rescales the probe, constrains
+# its power or moves scale between probe and object, and positions are never refined.
+
+NOISE_MODELS = ("gaussian", "poisson")
+RECORDED = (
+    "noise_model",
+    "loss_function",
+    "num_epochs",
+    "batch_size",
+    "batching_mode",
+    "chunk_length",
+    "beta",
+    "exit_wave_update_relaxation",
+    "method",
+    "random_seed",
+    "default_device",
+    "default_dtype",
+    "gaussian_noise_std",
+    "momentum_acceleration_gain",
+    "preconditioning_damping_factor",
+    "rescale_probe_intensity_in_first_epoch",
+    "single_slice_solve_obj_prb_step_size_jointly",
+)
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What pty-chi calls an engine, the noise models it has, and whether it takes batches."""
+
+    options: str
+    noise_models: tuple[str, ...] = ("gaussian",)
+    batches: bool = True
+    momentum: bool = False
+
+
+ENGINES = {
+    "LSQML": _Engine("LSQMLOptions", NOISE_MODELS, momentum=True),
+    "PIE": _Engine("PIEOptions"),
+    "ePIE": _Engine("EPIEOptions"),
+    "rPIE": _Engine("RPIEOptions"),
+    "DM": _Engine("DMOptions", batches=False),
+    "RAAR": _Engine("RAAROptions", batches=False),
+    "BH": _Engine("BHOptions"),
+    "autodiff": _Engine("AutodiffPtychographyOptions"),
+}
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """One run of an engine.
+
+    Parameters
+    ----------
+    algorithm
+        A name in ``ENGINES``.
+    epochs, batch_size
+        Passes over the patterns, and patterns per update; DM and RAAR update once an epoch, and
+        compute so many patterns at a time.
+    noise_model
+        ``gaussian`` for the amplitudes (variance-stabilised counts), or ``poisson``, which only
+        LSQML has; the steps of autodiff diverge with it.
+    momentum
+        Gain of LSQML's momentum acceleration, 0 for none. pty-chi moves the object with it only
+        where batches lie together, so batches are compact then.
+    seed
+        Order of the batches; LSQML with ``poisson`` also takes the small random part of its step
+        sizes from it.
+    refine_probe
+        Whether the probe is an unknown too.
+
+    Raises
+    ------
+    InputError
+        If the engine does not exist or cannot do what is asked.
+    """
+
+    algorithm: str
+    epochs: int
+    batch_size: int
+    noise_model: str
+    momentum: float
+    seed: int
+    refine_probe: bool
+
+    def __post_init__(self) -> None:
+        """Check that the engine can do it."""
+        if self.algorithm not in ENGINES:
+            raise InputError(
+                f"algorithm {self.algorithm!r}: pty-chi has {', '.join(ENGINES)} here; choose one"
+            )
+        engine = ENGINES[self.algorithm]
+        if self.noise_model not in engine.noise_models:
+            able = [
+                name for name, other in ENGINES.items() if self.noise_model in other.noise_models
+            ]
+            remedy = f"{self.noise_model} is for {' and '.join(able)}" if able else "choose one"
+            raise InputError(
+                f"noise_model {self.noise_model!r}: {self.algorithm} takes "
+                f"{' and '.join(engine.noise_models)}; {remedy}"
+            )
+        if self.momentum and not engine.momentum:
+            raise InputError(
+                f"momentum {self.momentum:g}: {self.algorithm} has none, LSQML has; set it to 0"
+            )
+        if self.epochs < 1 or self.batch_size < 1 or not 0 <= self.momentum < 1:
+            raise InputError(
+                f"epochs is {self.epochs}, batch_size {self.batch_size} and momentum "
+                f"{self.momentum:g}; the first two must be at least 1, momentum in 0 to 1"
+            )
+
+
+def options_of(
+    api: ModuleType, settings: EngineSettings, position_origin_px: tuple[float, float]
+) -> Any:
+    """Return pty-chi's options for a run.
+
+    Parameters
+    ----------
+    api
+        ``ptychi.api``.
+    settings
+        What is asked for.
+    position_origin_px
+        (row, column) in pty-chi's object at which position zero lies.
+    """
+    engine = ENGINES[settings.algorithm]
+    options = getattr(api, engine.options)()
+    options.data_options.fft_shift = True
+    options.data_options.free_space_propagation_distance_m = float("inf")
+
+    solver = options.reconstructor_options
+    solver.num_epochs = settings.epochs
+    solver.random_seed = settings.seed
+    solver.default_device = api.Devices.CPU
+    solver.allow_nondeterministic_algorithms = False
+    if engine.batches:
+        solver.batch_size = settings.batch_size
+    else:
+        solver.chunk_length = settings.batch_size
+        solver.displayed_loss_function = None
+    if settings.algorithm == "LSQML":
+        solver.noise_model = settings.noise_model
+        solver.rescale_probe_intensity_in_first_epoch = False
+        solver.single_slice_solve_obj_prb_step_size_jointly = True
+        solver.momentum_acceleration_gain = settings.momentum
+        if settings.momentum:
+            solver.batching_mode = "compact"
+    if settings.algorithm == "ePIE":  # as published (Maiden and Rodenburg 2009), not its 0.1
+        options.object_options.alpha = 1.0
+        options.probe_options.alpha = 1.0
+
+    object_options = options.object_options
+    object_options.remove_object_probe_ambiguity.enabled = False
+    object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
+    object_options.position_origin_coords = list(position_origin_px)
+
+    options.probe_options.optimizable = settings.refine_probe
+    options.probe_options.power_constraint.enabled = False
+    options.probe_options.orthogonalize_incoherent_modes.enabled = False
+    options.probe_options.orthogonalize_opr_modes.enabled = False
+    options.probe_position_options.optimizable = False
+    options.opr_mode_weight_options.optimizable = False
+    return options
+
+
+def record_of(options: Any, settings: EngineSettings) -> dict[str, Any]:
+    """Return the options that matter as plain data."""
+    solver = json.loads(json.dumps(options.reconstructor_options.get_dict(), default=str))
+    step = next(
+        getattr(options.object_options, name)
+        for name in ("optimal_step_size_scaler", "alpha", "step_size")
+        if hasattr(options.object_options, name)
+    )
+    return {
+        "algorithm": settings.algorithm,
+        "object_start": "uniform",
+        "refine_probe": options.probe_options.optimizable,
+        "refine_positions": options.probe_position_options.optimizable,
+        "probe_power_constraint": options.probe_options.power_constraint.enabled,
+        "remove_object_probe_ambiguity": (
+            options.object_options.remove_object_probe_ambiguity.enabled
+        ),
+        "object_step": step,
+        **{name: solver[name] for name in RECORDED if name in solver},
+    }
+
+
+# --- torchvision beside a CPU build of torch
+#
+# torchvision's released wheels bring operators compiled for CUDA builds; beside a CPU build they
+# do not load, and then torchvision, pty-chi and torchmetrics all fail to import. The study needs
+# none of the operators. The import only looks two of them up, so their schemas are enough.
+
+SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_kept_libraries: list[Any] = []
+
+
+def import_torchvision() -> None:
+    """Import torchvision, with the schemas of its operators if those do not load."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        torch_library: Any = importlib.import_module("torch.library")
+        library = torch_library.Library("torchvision", "FRAGMENT")
+        for schema in SCHEMAS:
+            library.define(schema)
+        _kept_libraries.append(library)
+        importlib.import_module("torchvision")
+
+
+# --- Tasks of pty-chi
 
 MARGIN = 2
 
@@ -123,7 +345,7 @@ def reconstruct(
     object_shape
         (rows, columns) of the object, lit or not.
     epochs, batch_size, noise_model, seed, algorithm, momentum, refine_probe
-        As in :class:`study_lib.solvers.ptychi_options.EngineSettings`.
+        As in :class:`EngineSettings`.
     bad_pixels : (n, n)
         True where no count is valid; the wave there is left as the model has it. The losses that
         pty-chi reports count these pixels all the same.

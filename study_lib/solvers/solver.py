@@ -1,14 +1,15 @@
 """The project's own iterative solver: full-batch, preconditioned, accelerated gradient descent.
 
-Every epoch is one pass over all patterns (:mod:`study_lib.solvers.pattern_model`) and one step of the
-object, and of probe and positions if they are unknown (:mod:`study_lib.solvers.solver_steps`), by the rules
-of :mod:`study_lib.solvers.solver_epochs`. It knows the patterns, their positions and the probe, and starts
-from a uniform object.
+Every epoch is one pass over all patterns (:mod:`study_lib.solvers.pattern_model`) and one step of
+the object, and of probe and positions if they are unknown. It knows the patterns, their positions
+and the probe, and starts from a uniform object.
 """
 
+import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,12 +18,407 @@ from torch import Tensor
 
 from study_lib.errors import InputError, StudyError
 from study_lib.physics.forward import expected_counts
+from study_lib.physics.fourier import slow_part
 from study_lib.physics.measurement import Measurement
-from study_lib.solvers.checks import lonely_remarks
-from study_lib.solvers.pattern_model import PatternModel
-from study_lib.solvers.solver_epochs import SolverState, Stop, answer_of, next_state, stop_of
-from study_lib.solvers.solver_settings import SolverSettings, require_solvable
-from study_lib.solvers.solver_steps import Estimate, rms_width_px
+from study_lib.solvers.checks import lonely_remarks, require_solvable
+from study_lib.solvers.pattern_model import OBJECTIVES, Objective, Pass, PatternModel
+
+# --- Steps: preconditioned gradients of object and probe, momentum, total variation
+
+SLOW_GAIN_MAX = 100.0
+SMALLEST_WIDTH_PX = 0.5
+TV_ROUNDING = 0.03  # jump of the transmission below which total variation is quadratic
+ROUNDING = 1e-6  # relative rise of the objective that is not taken for one
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Object (pixel,) of the box, probe (n, n), positions (scan, 2): what is known of the scene."""
+
+    object_: Complex[Tensor, " pixel"]
+    probe: Complex[Tensor, "n n"]
+    positions_px: Float[Tensor, "scan 2"]
+
+    def beyond(self, previous: "Estimate", weight: float) -> "Estimate":
+        """Return the estimate moved on by a share of its last change; positions stay."""
+        if weight == 0:
+            return self
+        return replace(
+            self,
+            object_=torch.lerp(previous.object_, self.object_, 1 + weight),
+            probe=self.probe
+            if self.probe is previous.probe
+            else torch.lerp(previous.probe, self.probe, 1 + weight),
+        )
+
+    def to(self, device: str) -> "Estimate":
+        """Return the estimate on a device."""
+        return Estimate(
+            self.object_.to(device), self.probe.to(device), self.positions_px.to(device)
+        )
+
+
+def object_step(
+    object_: Complex[Tensor, " pixel"],
+    gradient: Complex[Tensor, " pixel"],
+    light: Float[Tensor, " pixel"],
+    *,
+    box: tuple[int, int],
+    damping: float,
+    corner_per_px: float,
+) -> Complex[Tensor, " pixel"]:
+    """Return the gradient over the light on each pixel, and more of slow phases: minus the step.
+
+    The first part alone cannot raise the amplitude objective by a unit step: the squared distance
+    to the measured moduli has the curvature of the illumination, and the nearest waves only come
+    nearer [1]_. A slow phase of the object hardly changes a pattern except to move it, by
+    ``grad phase``; its curvature is smaller by ``(2 pi q sigma)^2`` for a probe of rms width sigma.
+    The second part is the inverse of that, ``(q0 / q)^2`` with ``q0 = 1 / (2 pi sigma)``, of the
+    gradient in the phase, over the brightest light: a truly slow phase, also where light is weak.
+
+    Parameters
+    ----------
+    object_, gradient, light : (pixel,)
+        Flattened box; light in photons.
+    box
+        (rows, columns).
+    damping
+        Share of the brightest pixel's light mixed into the light of every pixel.
+    corner_per_px
+        q0 in cycles per pixel; 0 for no amplification.
+
+    References
+    ----------
+    .. [1] Fienup, Appl. Opt. 21, 2758 (1982), doi:10.1364/AO.21.002758; the damping is that of
+       Maiden, Johnson and Li, Optica 4, 736 (2017), doi:10.1364/OPTICA.4.000736
+    """
+    inverse = 1 / torch.lerp(light, light.max(), damping)
+    if corner_per_px == 0:
+        return inverse * gradient
+    phase = object_ / object_.abs().clamp_min(1e-6)
+    turned = (phase.conj() * gradient).imag / light.max()
+    slow = slow_part(turned.reshape(box), corner_per_px, SLOW_GAIN_MAX).flatten()
+    return inverse * gradient + phase * torch.complex(torch.zeros_like(slow), slow)
+
+
+def probe_step(
+    gradient: Complex[Tensor, "n n"], weight: Float[Tensor, "n n"], *, damping: float
+) -> Complex[Tensor, "n n"]:
+    """Return the gradient over the summed ``|object|^2`` under each pixel: minus the step."""
+    return gradient / torch.lerp(weight, weight.max(), damping)
+
+
+def rms_width_px(probe: Complex[Tensor, "n n"]) -> float:
+    """Return the root mean square distance of the light from its centre, along one axis."""
+    power = probe.abs().double() ** 2
+    axis = torch.arange(power.shape[-1], dtype=torch.float64, device=power.device)
+    total = power.sum()
+    variances = []
+    for light in (power.sum(1), power.sum(0)):
+        mean = (light * axis).sum() / total
+        variances.append(float((light * (axis - mean) ** 2).sum() / total))
+    return max(math.sqrt(sum(variances) / 2), SMALLEST_WIDTH_PX)
+
+
+def total_variation(
+    object_: Complex[Tensor, " pixel"], box: tuple[int, int]
+) -> tuple[float, Complex[Tensor, " pixel"]]:
+    """Return the isotropic total variation of the transmission, rounded at zero, and its gradient.
+
+    Rudin, Osher and Fatemi, Physica D 60, 259 (1992), doi:10.1016/0167-2789(92)90242-F
+    """
+    image = object_.reshape(box)
+    down, right = torch.zeros_like(image), torch.zeros_like(image)
+    down[:-1] = image[1:] - image[:-1]
+    right[:, :-1] = image[:, 1:] - image[:, :-1]
+    length = torch.sqrt(
+        down.real**2 + down.imag**2 + right.real**2 + right.imag**2 + TV_ROUNDING**2
+    )
+    down, right = down / (2 * length), right / (2 * length)
+    gradient = -down - right
+    gradient[1:] += down[:-1]
+    gradient[:, 1:] += right[:, :-1]
+    return float((length - TV_ROUNDING).sum(dtype=torch.float64)), gradient.flatten()
+
+
+def tv_curvature(weight: float) -> float:
+    """Return the largest curvature of the rounded total variation, in the unit of the light."""
+    return 4 * weight / TV_ROUNDING
+
+
+def next_momentum(age: float, limit: float) -> tuple[float, float]:
+    """Return Nesterov's next age of the momentum and the weight of the last change.
+
+    Nesterov, Soviet Math. Dokl. 27, 372 (1983); restarted as in O'Donoghue and Candès, Found.
+    Comput. Math. 15, 715 (2015), doi:10.1007/s10208-013-9150-3
+    """
+    older = (1 + math.sqrt(1 + 4 * age**2)) / 2
+    return older, min(limit, (age - 1) / older)
+
+
+# --- Settings
+
+BOUNDS = {
+    "epochs": (1, 10**6),
+    "offset": (1e-6, 1e6),
+    "damping": (1e-3, 1.0),
+    "momentum": (0.0, 0.999),
+    "slow_phase": (0.0, 10.0),
+    "tolerance": (0.0, 1.0),
+    "total_variation": (0.0, 1e9),
+    "held_out_share": (0.0, 0.5),
+    "patience": (1, 10**6),
+    "seed": (0, 2**63 - 1),
+    "position_start": (1, 10**6),
+    "position_limit_px": (0.0, 100.0),
+    "chunk": (0, 10**6),
+    "stored_bytes": (0, 2**50),
+}
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """How the solver goes about it.
+
+    Objective, offset, damping, momentum, slow phases and tolerance were chosen by counts held out
+    of *training* patterns at 1e3, 1e4 and 1e5 photons, never by an object:
+    ``python benchmarks/solver.py --tune``. Momentum from 0.8 to 0.98 makes no difference there.
+
+    Parameters
+    ----------
+    epochs
+        Most passes over the patterns.
+    objective
+        ``amplitude`` or ``poisson``, see :mod:`study_lib.solvers.pattern_model`.
+    offset
+        Photons per pixel that bound the gradient of ``poisson``.
+    damping
+        Share of the brightest pixel's light in the preconditioner of every pixel (rPIE's alpha).
+    momentum
+        Largest weight of the last change.
+    slow_phase
+        Up to which wave, relative to one radian across the probe's rms width, slow phases
+        of the object take longer steps; 0 for none.
+    tolerance
+        Relative fall of the objective per epoch, mean of five, below which it has converged.
+    total_variation
+        Photons that a jump of 1 in the transmission, one pixel long, costs; 0 for none.
+    held_out_share
+        Share of the detector pixels whose counts are kept back to stop by; 0 for none. They are
+        the same for all patterns: kept-back patterns would thin the scan, and every frequency is
+        still seen through its neighbours, as a pattern is oversampled.
+    patience
+        Epochs without better held-out counts before the solver stops.
+    seed
+        Which detector pixels are held out. Nothing else is random.
+    refine_probe, refine_positions
+        Whether these are unknowns too.
+    position_start, position_limit_px
+        First epoch that moves positions; how far they may go along each axis.
+    chunk
+        Patterns at once; 0: as many as fit the processor's cache, or 256 on a GPU.
+    stored_bytes
+        Memory for the shifted probes; where they need more they are made anew in every epoch,
+        which takes half as long again.
+    device
+        ``cpu`` or ``cuda``.
+    """
+
+    epochs: int = 100
+    objective: Objective = "poisson"
+    offset: float = 0.02
+    damping: float = 0.3
+    momentum: float = 0.9
+    slow_phase: float = 1.0
+    tolerance: float = 1e-3
+    total_variation: float = 0.0
+    held_out_share: float = 0.0
+    patience: int = 5
+    seed: int = 0
+    refine_probe: bool = False
+    refine_positions: bool = False
+    position_start: int = 10
+    position_limit_px: float = 2.0
+    chunk: int = 0
+    stored_bytes: int = 2**30
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}; choose from {low:g} to {high:g}")
+        if self.objective not in OBJECTIVES:
+            raise InputError(
+                f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}"
+            )
+        if self.device not in {"cpu", "cuda"}:
+            raise InputError(f"device is {self.device!r}; choose cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device is cuda, but torch finds no GPU here; choose cpu")
+
+    def record(self) -> dict[str, str | int | float | bool]:
+        """Return the settings as plain data."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+# --- Epochs: momentum, safeguards, and when to stop
+
+Stop = Literal["converged", "held-out counts rose", "epochs used up"]
+WINDOW = 5  # epochs over which convergence is judged
+SMALLEST_STEP = 2.0**-12  # shorter steps that all rise: rounding is all that is left
+FAR = 1.1  # times the lowest objective, beyond which momentum went astray
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """All that the next epoch needs: hand it back to go on as if never interrupted.
+
+    It lives on the device of the settings while the solver works, on the CPU in a result.
+    ``since`` is the last epoch that shortened the steps; ``lowest`` is where the objective was
+    lowest, ``best`` where the held-out counts were explained best. ``losses`` and ``held_out`` tell
+    the objective and that of held-out counts, per detector pixel, at the start of every epoch.
+    """
+
+    current: Estimate
+    previous: Estimate
+    lowest: Estimate
+    best: Estimate
+    age: float = 1.0
+    weight: float = 0.0
+    step: float = 1.0
+    since: int = 0
+    losses: tuple[float, ...] = ()
+    held_out: tuple[float, ...] = ()
+    wall_s: tuple[float, ...] = ()
+    cpu_s: tuple[float, ...] = ()
+
+    def to(self, device: str) -> "SolverState":
+        """Return the state on a device."""
+        names = ("current", "previous", "lowest", "best")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def next_state(
+    model: PatternModel,
+    state: SolverState,
+    settings: SolverSettings,
+    light: Float[Tensor, " pixel"],
+    corner: float,
+) -> SolverState:
+    """Return the state after one pass over the patterns and one step.
+
+    Where the objective rises the momentum is dropped; where it rises without any, or far, the
+    solver goes back to where it was lowest and takes a quarter of its steps.
+    """
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    point = state.current.beyond(state.previous, state.weight)
+    moves = settings.refine_positions and len(state.losses) + 1 >= settings.position_start
+    found = model.run(
+        point.object_,
+        point.probe,
+        point.positions_px,
+        refine_probe=settings.refine_probe,
+        refine_positions=moves,
+    )
+    loss = found.objective
+    gradient = found.object_gradient
+    if settings.total_variation:
+        value, slope = total_variation(point.object_, model.box)
+        loss += settings.total_variation * value / model.scored_pixels
+        gradient = gradient + settings.total_variation * slope
+    if not (np.isfinite(loss) or state.losses):
+        raise StudyError(
+            f"the objective is {loss} at the uniform start; check the scale of probe and counts"
+        )
+    rises = not (not state.losses or loss <= state.losses[-1] * (1 + ROUNDING))
+    is_lowest = not state.losses or loss < min(state.losses)
+    lowest = point if is_lowest else state.lowest
+    best = state.best
+    if found.held_out is not None and found.held_out <= min(state.held_out, default=np.inf):
+        best = point
+    if rises and (state.weight == 0 or not loss < FAR * min(state.losses)):
+        new, previous, age, weight, step = lowest, lowest, 1.0, 0.0, state.step / 4
+        since = len(state.losses) + 1
+    else:
+        step, since, previous = state.step, state.since, state.current
+        brightness = light if found.illumination is None else found.illumination
+        new = _stepped(model, point, found, gradient, brightness, step, settings, corner)
+        against = torch.vdot(gradient, new.object_ - previous.object_).real > 0
+        age, weight = (
+            (1.0, 0.0) if rises or bool(against) else next_momentum(state.age, settings.momentum)
+        )
+    return SolverState(
+        current=new,
+        previous=previous,
+        lowest=lowest,
+        best=best,
+        age=age,
+        weight=weight,
+        step=step,
+        since=since,
+        losses=(*state.losses, loss),
+        held_out=state.held_out if found.held_out is None else (*state.held_out, found.held_out),
+        wall_s=(*state.wall_s, time.perf_counter() - wall_s),
+        cpu_s=(*state.cpu_s, time.process_time() - cpu_s),
+    )
+
+
+def _stepped(
+    model: PatternModel,
+    point: Estimate,
+    found: Pass,
+    gradient: Complex[Tensor, " pixel"],
+    light: Float[Tensor, " pixel"],
+    step: float,
+    settings: SolverSettings,
+    corner: float,
+) -> Estimate:
+    """Return the estimate one preconditioned step below a point."""
+    object_ = point.object_ - step * object_step(
+        point.object_,
+        gradient,
+        light + tv_curvature(settings.total_variation),
+        box=model.box,
+        damping=settings.damping,
+        corner_per_px=corner,
+    )
+    probe, positions = point.probe, point.positions_px
+    if found.probe_gradient is not None and found.probe_weight is not None:
+        probe = probe - step * probe_step(
+            found.probe_gradient, found.probe_weight, damping=settings.damping
+        )
+    if found.position_steps_px is not None:
+        positions = model.moved(
+            positions, step * found.position_steps_px, settings.position_limit_px
+        )
+    return Estimate(object_, probe, positions)
+
+
+def stop_of(state: SolverState, settings: SolverSettings) -> Stop | None:
+    """Return why to stop, or None to go on."""
+    losses, judged = state.losses, state.held_out
+    if judged and len(judged) - 1 - int(np.argmin(judged)) >= settings.patience:
+        return "held-out counts rose"
+    since = max(state.since, settings.position_start if settings.refine_positions else 0)
+    if len(losses) > since + WINDOW:
+        before = min(losses[:-WINDOW])
+        if before - min(losses) < WINDOW * settings.tolerance * before:
+            return "converged"
+    if state.step < SMALLEST_STEP:
+        return "converged"
+    return "epochs used up" if len(losses) >= settings.epochs else None
+
+
+def answer_of(state: SolverState, stop: Stop) -> Estimate:
+    """Return the best of what was visited, by the held-out counts or the objective."""
+    if stop == "held-out counts rose":
+        return state.best
+    has_risen = len(state.losses) > 1 and not state.losses[-1] <= state.losses[-2] * (1 + ROUNDING)
+    return state.lowest if has_risen else state.current
+
+
+# --- Reconstruction
 
 CACHED_PIXELS = 2**16
 GPU_CHUNK = 256

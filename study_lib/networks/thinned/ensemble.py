@@ -26,15 +26,15 @@ from study_lib.networks.thinned.inputs import (
 from study_lib.networks.thinned.network import MixingNetwork
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of, thinned
-from study_lib.solvers.denoiser_choice import (
+from study_lib.solvers.denoising import (
     NONE,
     STRENGTHS,
     Candidate,
     DenoiserChoice,
     chosen,
+    denoised,
     light_of,
 )
-from study_lib.solvers.denoising import denoised
 
 Seen = Callable[[ThinnedInput], ThinnedInput]
 SMOOTHED_BY = ("total_variation", "non_local_means")
@@ -56,7 +56,7 @@ class Smoothing:
     def applied(
         self, object_: Complex[np.ndarray, "y x"], noise: float
     ) -> Complex[np.ndarray, "y x"]:
-        """Return a smoothed object; ``noise`` as for :func:`study_lib.solvers.denoising.denoised`."""
+        """Return a smoothed object; ``noise`` as :func:`study_lib.solvers.denoising.denoised`."""
         return denoised(object_, self.family, self.strength, noise)
 
     @classmethod

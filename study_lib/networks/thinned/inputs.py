@@ -19,9 +19,16 @@ from study_lib.physics.forward import (
 from study_lib.physics.fourier import fourier, inverse_fourier
 from study_lib.physics.likelihood import half_deviance, likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, at_positions, thinned
-from study_lib.solvers.alternating import alternate
-from study_lib.solvers.denoiser_choice import NONE, DenoiserChoice, LitPart, choose_denoiser, chosen
-from study_lib.solvers.denoising import denoised, slow_phasor
+from study_lib.solvers.denoising import (
+    NONE,
+    DenoiserChoice,
+    LitPart,
+    alternate,
+    choose_denoiser,
+    chosen,
+    denoised,
+    slow_phasor,
+)
 from study_lib.solvers.solver import reconstruct_measurement
 
 # --- How counts would have an object changed: the likelihood's gradient
