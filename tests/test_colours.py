@@ -3,7 +3,7 @@
 import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from study_lib.figures.colours import colour_wheel, complex_colours
+from study_lib.figures.common import colour_wheel, complex_colours
 
 PHASES = np.linspace(-np.pi, np.pi, 361)
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from study_lib.figures.figures_thinned import (
+from study_lib.figures.reconstruction import (
     binned_spread,
     gains_by_position,
     likelihood_gains,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from study_lib.figures.common import plt
-from study_lib.figures.figures_summary import heat_maps, phase_error_by_dose, quality_by_cost
+from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import (
     cell_text,

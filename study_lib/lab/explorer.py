@@ -14,7 +14,7 @@ from study_lib.data.archive import read_npz
 from study_lib.data.datasets import load_measurement, pattern_count
 from study_lib.design.models import SPLITS
 from study_lib.errors import InputError
-from study_lib.figures import figures_explore
+from study_lib.figures import lessons as figures_explore
 from study_lib.figures import reconstruction as figures_iterative
 from study_lib.files import read_json
 from study_lib.lab.sliders import Choice

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import DisplayHandle
 
-from study_lib.figures.figures_explore import losses_of_jobs
+from study_lib.figures.lessons import losses_of_jobs
 from study_lib.lab.sliders import Sliders, are_wanted
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.progress import event_of, is_being_run, newest_events, states_of, status_lines

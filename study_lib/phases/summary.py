@@ -10,7 +10,7 @@ from study_lib.data.archive import read_npz
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
-from study_lib.figures.figures_summary import heat_maps, phase_error_by_dose, quality_by_cost
+from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
 from study_lib.files import read_json, write_csv, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, comparison_folder, dose_name, figure_files
 from study_lib.phases.inventory import inventory
