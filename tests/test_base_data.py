@@ -12,10 +12,15 @@ from study_lib.data.datasets import read_dataset, write_dataset
 from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.tike import read_tike
 from study_lib.errors import InputError
-from study_lib.phases import base_reconstruction
-from study_lib.phases.base_check import checked
-from study_lib.phases.base_data import fixed_gauge, r_factor, with_scaled_probe
-from study_lib.phases.base_reconstruction import reconstructed, starting_probe
+from study_lib.phases import base_data as base_reconstruction
+from study_lib.phases.base_data import (
+    checked,
+    fixed_gauge,
+    r_factor,
+    reconstructed,
+    starting_probe,
+    with_scaled_probe,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -26,11 +26,19 @@ from study_lib.files import sha256_of
 from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
 from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble
 from study_lib.overlap.views import selection_of
-from study_lib.phases import arms, native_backend
+from study_lib.phases import arms
+from study_lib.phases import backends as native_backend
 from study_lib.phases.arms import ARMS, ArmRequest, ArmResult, arms_of
-from study_lib.phases.compare import compare_view, require_same_patterns, view_overlap
-from study_lib.phases.comparison_limit import limit_of, limit_row
+from study_lib.phases.compare import (
+    compare_view,
+    limit_of,
+    limit_row,
+    require_same_patterns,
+    view_overlap,
+)
 from study_lib.phases.conditions import (
+    RESULT,
+    arm_folder,
     comparison_folder,
     phase_root,
     summary_files,
@@ -41,7 +49,6 @@ from study_lib.phases.conditions import (
 from study_lib.phases.dataset import generate_dose
 from study_lib.phases.overlap import write_view
 from study_lib.phases.reconstruct import reconstruct_view
-from study_lib.phases.reconstruction_jobs import RESULT, arm_folder
 from study_lib.phases.summary import write_summary
 from study_lib.phases.train import train_view
 from study_lib.phases.train_thinned import train_thinned_view

@@ -15,7 +15,7 @@ from study_lib.data.formats import registry as formats
 from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.phases import base_check
+from study_lib.phases import base_data as base_check
 from study_lib.phases.base_data import with_scaled_probe
 from study_lib.physics.forward import exit_waves, expected_counts
 

@@ -16,9 +16,8 @@ from study_lib.data.datasets import load_measurement
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
 from study_lib.phases import reconstruct as reconstruction_job
-from study_lib.phases.conditions import view_path
+from study_lib.phases.conditions import RESULT, build_reconstruction_jobs, view_path
 from study_lib.phases.reconstruct import reconstruct_view, run_reconstruction_job
-from study_lib.phases.reconstruction_jobs import RESULT, build_reconstruction_jobs
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.likelihood import half_deviance, pattern_residuals
 from study_lib.physics.measurement import Measurement

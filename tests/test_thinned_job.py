@@ -18,10 +18,8 @@ from study_lib.networks.thinned.training import ThinnedRecord
 from study_lib.phases import records
 from study_lib.phases import train_thinned as thinned_job
 from study_lib.phases.arms import ArmRequest, arms_of
-from study_lib.phases.conditions import thinned_folder, view_path
-from study_lib.phases.denoised_arm import DENOISER, read_denoiser
-from study_lib.phases.reconstruct import reconstruct_view
-from study_lib.phases.reconstruction_jobs import arm_folder
+from study_lib.phases.conditions import arm_folder, thinned_folder, view_path
+from study_lib.phases.reconstruct import DENOISER, read_denoiser, reconstruct_view
 from study_lib.phases.train_thinned import build_thinned_jobs, required, run_thinned_job
 from study_lib.solvers.denoising import LitPart
 

@@ -22,14 +22,14 @@ from study_lib.files import read_json, sha256_of
 from study_lib.networks.checkpoints import LAST, PREVIOUS, TITLE
 from study_lib.networks.pinn.bundle import load_bundle
 from study_lib.networks.pinn.config import TrainingConfig
-from study_lib.phases import native_backend, records
+from study_lib.phases import backends as native_backend
+from study_lib.phases import records
 from study_lib.phases import train as training_job
 from study_lib.phases.backends import TrainingRequest, TrainingResult
-from study_lib.phases.job_log import printed_output_kept
-from study_lib.phases.loss_check import compare_losses
+from study_lib.phases.conditions import TrainingJob, build_training_jobs
 from study_lib.phases.overlap import write_view
-from study_lib.phases.train import BACKENDS, run_training_job
-from study_lib.phases.training_jobs import TrainingJob, build_training_jobs
+from study_lib.phases.records import printed_output_kept
+from study_lib.phases.train import BACKENDS, compare_losses, run_training_job
 
 DOSES = (1e3, 1e4, 1e5)
 KEY = "dose_1000/baseline/gs1"
@@ -457,7 +457,7 @@ def test_training_cli_a_missing_upstream_package_is_one_line_with_the_remedy(tra
 def test_training_cli_does_not_import_torch_before_it_trains():
     """Planning and skipping need none of it."""
     code = (
-        "import sys, study_lib.phases.training_jobs, study_lib.cli.cli_training; "
+        "import sys, study_lib.phases.conditions, study_lib.cli.cli_training; "
         "sys.exit('torch' in sys.modules)"
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.errors import InputError, StudyError
-from study_lib.phases.skips import SkippedView, write_skip_summary
+from study_lib.phases.conditions import SkippedView, write_skip_summary
 
 
 def batch(

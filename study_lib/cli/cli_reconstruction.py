@@ -66,7 +66,7 @@ def reconstruct(
     Every algorithm gets all patterns of the view, its positions and its probe, nothing else.
     """
     from study_lib.design.presets import chosen, design_of, parse_design
-    from study_lib.phases.reconstruction_jobs import ReconstructionJob, build_reconstruction_jobs
+    from study_lib.phases.conditions import ReconstructionJob, build_reconstruction_jobs
 
     content = design_of(phase_c_root).model_dump(mode="json")
     asked = {

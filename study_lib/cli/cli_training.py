@@ -36,7 +36,7 @@ def train(
     """
     from study_lib.design.presets import chosen, design_of
     from study_lib.networks.pinn.config import machine_of
-    from study_lib.phases.training_jobs import TrainingJob, build_training_jobs
+    from study_lib.phases.conditions import TrainingJob, build_training_jobs
 
     study = design_of(phase_c_root)
     machine = machine_of(device=device, threads=threads, compile=compiled)
@@ -88,8 +88,8 @@ def train_thinned(
     interrupted is taken up where it stopped.
     """
     from study_lib.design.presets import chosen, design_of
+    from study_lib.phases.conditions import TrainingJob
     from study_lib.phases.train_thinned import build_thinned_jobs
-    from study_lib.phases.training_jobs import TrainingJob
 
     study = design_of(phase_c_root)
     matching = chosen(study, dose=dose, view=view, gridsize=gridsize)
@@ -136,7 +136,7 @@ def check_loss(
     ] = 0.25,
 ) -> None:
     """Compare the final losses of two sets of trainings; exit code 1 if one became worse."""
-    from study_lib.phases.loss_check import compare_losses
+    from study_lib.phases.train import compare_losses
 
     changes = compare_losses(
         reference, candidate, dose=dose, view=view, gridsize=gridsize, tolerance=tolerance

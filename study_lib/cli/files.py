@@ -196,7 +196,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _reconstructed(acquisition: Acquisition, how: Reconstruction) -> Acquisition:
     """Return the acquisition with object and probe, behind a progress bar."""
-    from study_lib.phases.base_reconstruction import reconstructed
+    from study_lib.phases.base_data import reconstructed
 
     with _bar() as progress:
         return reconstructed(acquisition, **how, progress=progress)
@@ -205,7 +205,7 @@ def _reconstructed(acquisition: Acquisition, how: Reconstruction) -> Acquisition
 def _check(acquisition: Acquisition, target: Path, how: Reconstruction) -> None:
     """Print and write how far another algorithm and two halves of the patterns agree."""
     from study_lib.files import write_json
-    from study_lib.phases.base_check import checked
+    from study_lib.phases.base_data import checked
 
     with _bar() as progress:
         report = checked(acquisition, **how, progress=progress)

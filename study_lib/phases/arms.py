@@ -22,9 +22,15 @@ from study_lib.networks.thinned.ensemble import (
     photon_spread,
     reconstruct_thinned,
 )
-from study_lib.phases.conditions import thinned_folder, training_folder
-from study_lib.phases.denoised_arm import DENOISER, read_denoiser
-from study_lib.phases.reconstruction_jobs import RECONSTRUCTIONS, RESULT, arm_folder, arm_of
+from study_lib.phases.conditions import (
+    RECONSTRUCTIONS,
+    RESULT,
+    arm_folder,
+    arm_of,
+    thinned_folder,
+    training_folder,
+)
+from study_lib.phases.reconstruct import DENOISER, read_denoiser
 from study_lib.physics.measurement import Measurement
 from study_lib.seeding import generator
 from study_lib.solvers.denoising import LitPart

@@ -1,16 +1,44 @@
-"""What a training backend is asked for, and what it gives back."""
+"""Who trains: the project's own loop, or the upstream package (CONFIG-001)."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import copy
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
+from jaxtyping import Complex
+
+from study_lib.data.archive import open_npz
+from study_lib.data.contract import load_object
 from study_lib.design.models import StudyDesign
-from study_lib.networks.pinn.bundle import EpochRecord
+from study_lib.errors import InputError, StudyError
+from study_lib.files import sha256_of, write_json, write_npz
+from study_lib.networks.checkpoints import CHECKPOINTS
+from study_lib.networks.machine import device_of
+from study_lib.networks.pinn.bundle import (
+    BUNDLE,
+    EpochRecord,
+    TrainedNetwork,
+    save_bundle,
+    weights_sha256,
+)
 from study_lib.networks.pinn.config import TrainingConfig
-from study_lib.phases.training_jobs import TrainingJob
+from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.network import PatchNetwork
+from study_lib.networks.pinn.training import GroupTensors
+from study_lib.networks.pinn.training import train as train_network
+from study_lib.phases.conditions import TrainingJob
+from study_lib.physics.forward import corners_of, patches_at
 from study_lib.physics.measurement import Measurement
+from study_lib.scores.scoring import scored_pixels, scores_of
+
+# --- What a backend is asked for, and what it gives back
 
 
 @dataclass(frozen=True)
@@ -60,3 +88,293 @@ class Backend(Protocol):
         train, test
             The two splits; the network learns from the first alone.
         """
+
+
+# --- The upstream package PtychoPINN, where the user has installed it
+#
+# Hoidn, Mishra and Mehta, Sci. Rep. 13, 22789 (2023), doi:10.1038/s41598-023-48351-7. The package
+# keeps its settings in one global dictionary, which its loaders read: it is filled once per job,
+# before any of them, and put back afterwards.
+
+UPSTREAM_BUNDLE = "wts.h5.zip"
+
+
+class PtychoPinnBackend:
+    """Train with ``ptycho_torch``."""
+
+    @contextmanager
+    def bridged(self, config: TrainingConfig, job: TrainingJob) -> Iterator[Any]:
+        """Fill the package's configuration from ours, for the time of one job (CONFIG-001).
+
+        Raises
+        ------
+        InputError
+            If the package is missing, or a knob of ours is unknown to it.
+        """
+        upstream, params = _module("ptycho.config.config"), _module("ptycho.params")
+        _require_known(config)
+        gridsize = math.isqrt(config.channels)
+        settings = upstream.TrainingConfig(
+            model=upstream.ModelConfig(
+                N=config.side_px,
+                gridsize=gridsize,
+                n_filters_scale=config.filters_scale,
+                model_type="pinn",
+            ),
+            train_data_file=job.train_data_path,
+            test_data_file=job.test_data_path,
+            batch_size=config.batch_size,
+            nepochs=config.epochs,
+            nll_weight=1.0,
+            mae_weight=0.0,
+            nphotons=job.dose,
+            n_groups=config.n_groups or _groups_in(job.train_data_path),
+            neighbor_count=config.neighbor_count,
+            subsample_seed=config.seed,
+            output_dir=job.artifact_dir,
+            backend="pytorch",
+        )
+        before = copy.deepcopy(params.cfg)
+        try:
+            upstream.update_legacy_dict(params.cfg, settings)
+            yield settings
+        finally:
+            params.cfg.clear()
+            params.cfg.update(before)
+
+    def train(
+        self, settings: Any, request: TrainingRequest, train: Measurement, test: Measurement
+    ) -> TrainingResult:
+        """Hand both splits to the upstream trainer and keep its bundle.
+
+        The object that the package wants beside the patterns is a uniform one: it never sees the
+        truth.
+
+        Raises
+        ------
+        StudyError
+            If the trainer reports no loss, or one that is not a number.
+        """
+        components = _module("ptycho_torch.workflows.components")
+        manager = _module("ptycho_torch.model_manager")
+        found = components.train_cdi_model_torch(_raw_data(train), _raw_data(test), settings)
+        losses = [float(loss) for loss in found.get("history", {}).get("train_loss") or []]
+        if not losses or not np.isfinite(losses).all():
+            raise StudyError(
+                f"{request.job.label}: ptycho_torch reported the training losses {losses}; the "
+                "network is not kept"
+            )
+        folder = request.job.artifact_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle = folder / UPSTREAM_BUNDLE
+        manager.save_torch_bundle(found["models"], str(folder / "wts.h5"), settings)
+        if not bundle.is_file():
+            raise StudyError(f"{bundle}: ptycho_torch wrote no bundle; update the package")
+        write_json(folder / "history.json", {"train": losses})
+        values = {
+            "patterns": len(train.scan_index),
+            "groups": settings.n_groups,
+            "final_loss": losses[-1],
+            "epochs": len(losses),
+            "bundle": bundle.name,
+            "bundle_sha256": sha256_of(bundle),
+            "bundle_bytes": bundle.stat().st_size,
+        }
+        return TrainingResult(values, (bundle, folder / "history.json"))
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"backend ptychopinn: {error}; install the package PtychoPINN "
+            "(https://github.com/hoidn/PtychoPINN), or use --backend native"
+        ) from None
+
+
+def _require_known(config: TrainingConfig) -> None:
+    """Check that nothing is asked for that the package would pass over in silence.
+
+    Raises
+    ------
+    InputError
+        If something is.
+    """
+    wanted = {"loss": "poisson", "network": "pinn", "early_stopping_patience": None}
+    other = [
+        f"training.{name} = {getattr(config, name)} (it has {value})"
+        for name, value in wanted.items()
+        if getattr(config, name) != value
+    ]
+    if other:
+        raise InputError(
+            f"backend ptychopinn cannot do {', '.join(other)}; change it or use --backend native"
+        )
+
+
+def _groups_in(path: Path) -> int:
+    """Return how many groups a file has, from its headers alone; no loader may run yet."""
+    with open_npz(path) as archive:
+        members = archive.members
+        return int(members["groups" if "groups" in members else "diffraction"].shape[0])
+
+
+def _raw_data(measurement: Measurement) -> Any:
+    """Return the patterns as the package's own container; amplitudes, as it expects."""
+    y, x = measurement.positions_px.T
+    return _module("ptycho.raw_data").RawData(
+        xcoords=x,
+        ycoords=y,
+        xcoords_start=x,
+        ycoords_start=y,
+        diff3d=measurement.amplitudes,
+        probeGuess=measurement.probe,
+        scan_index=measurement.scan_index,
+        objectGuess=np.ones(measurement.object_shape, np.complex64),
+    )
+
+
+# --- A few test patches while it learns: kept to be looked at, used for nothing
+
+PATCHES = 3
+
+
+class PatchSnapshots:
+    """Patches of a few test patterns after epochs 1, 2, 4, 8 and so on, and the last.
+
+    Parameters
+    ----------
+    test
+        The test split; its patterns are passed through the network, nothing is learned from them.
+    truth : (oy, ox)
+        The object, for the true patches beside them.
+    """
+
+    def __init__(self, test: Measurement, truth: Complex[np.ndarray, "oy ox"]) -> None:
+        count = len(test.groups)
+        rows = np.linspace(0, count - 1, min(PATCHES, count) + 2).round().astype(int)[1:-1]
+        self._data, self._rows = GroupTensors.of(test), torch.from_numpy(np.unique(rows))
+        first = self._data.groups[self._rows][:, 0]
+        positions = self._data.positions_px[first]
+        side = test.probe.shape[-1]
+        corners = corners_of(positions, side)
+        self.truth = patches_at(torch.from_numpy(truth), corners, side).numpy()
+        self.positions_px = positions.numpy()
+        self.epochs: list[int] = []
+        self.patches: list[np.ndarray] = []
+
+    def watch(self, epoch: int, network: PatchNetwork) -> None:
+        """Look at the network after an epoch, if it is 1, 2, 4, 8 and so on."""
+        if epoch & (epoch - 1) == 0:
+            self.look(epoch, network)
+
+    def look(self, epoch: int, network: PatchNetwork) -> None:
+        """Keep what the network makes of the patches now, unless this epoch is kept already."""
+        if epoch in self.epochs:
+            return
+        device = next(network.parameters()).device
+        training = network.training
+        network.eval()
+        with torch.no_grad():
+            patches = network(self._data.batch(self._rows).amplitudes.to(device))[:, 0]
+        network.train(training)
+        self.epochs.append(epoch)
+        self.patches.append(patches.cpu().numpy())
+
+    def write(self, path: Path) -> None:
+        """Write ``patches`` (epoch, patch, N, N), ``truth``, ``epochs`` and ``positions_px``."""
+        arrays = {
+            "patches": np.stack(self.patches),
+            "truth": self.truth,
+            "epochs": np.array(self.epochs),
+            "positions_px": self.positions_px,
+        }
+        write_npz(path, arrays, {"split": "test"})
+
+
+# --- The project's own training
+
+SNAPSHOTS = "test_patches.npz"
+KEPT_SCORES = ("phase_ssim", "phase_ms_ssim", "registration")
+
+
+class NativeBackend:
+    """Train with this project's own loop."""
+
+    @contextmanager
+    def bridged(self, config: TrainingConfig, job: TrainingJob) -> Iterator[TrainingConfig]:
+        """Give the configuration as it is; nothing global has to know it."""
+        yield config
+
+    def train(
+        self,
+        settings: TrainingConfig,
+        request: TrainingRequest,
+        train: Measurement,
+        test: Measurement,
+    ) -> TrainingResult:
+        """Train or go on training; write bundle and history, and score the test half once.
+
+        The checkpoints of an interrupted training are taken up, and left to whoever keeps the
+        record: until that is written, a fault must not cost the training.
+        """
+        folder = request.job.artifact_dir
+        threads = settings.threads or torch.get_num_threads()
+        request.used(str(device_of(settings.device)), threads)
+        truth, _ = load_object(request.job.test_data_path)
+        snapshots = PatchSnapshots(test, truth)
+        trained = train_network(
+            train,
+            settings,
+            checkpoints=folder / CHECKPOINTS,
+            progress=request.epoch,
+            watch=snapshots.watch,
+            note=request.note,
+        )
+        snapshots.look(trained.history.kept_epoch, trained.network)
+        trained = replace(trained, measurement_sha256=request.train_sha256)
+        bundle = folder / BUNDLE
+        save_bundle(bundle, trained)
+        history = trained.history
+        snapshots.write(folder / SNAPSHOTS)
+        write_json(folder / "history.json", history.as_dict())
+        history.write_csv(folder / "history.csv")
+        values = {
+            "patterns": len(train.scan_index),
+            "groups": len(train.groups),
+            "precision": trained.config.precision,
+            "parameters": sum(weight.numel() for weight in trained.network.parameters()),
+            "final_loss": history.train[-1],
+            "validation_loss": history.validation[-1],
+            "uniform_object_loss": history.uniform_object,
+            "epochs": len(history.train),
+            "kept_epoch": history.kept_epoch,
+            "stopped_early": history.stopped_early,
+            "training_cpu_s": trained.training_cpu_s,
+            "patterns_per_s": max(record.patterns_per_s for record in history.records),
+            "weights_sha256": weights_sha256(trained.network),
+            "bundle": bundle.name,
+            "bundle_sha256": sha256_of(bundle),
+            "bundle_bytes": bundle.stat().st_size,
+            "test": _test_scores(trained, request, test, truth),
+        }
+        files = (bundle, *(folder / name for name in ("history.json", "history.csv", SNAPSHOTS)))
+        return TrainingResult(values, files)
+
+
+def _test_scores(
+    trained: TrainedNetwork, request: TrainingRequest, test: Measurement, truth: np.ndarray
+) -> dict[str, float | str | None]:
+    """Return how the stitched test half compares with the truth: seen, and used for nothing."""
+    metrics = request.design.metrics
+    crop, mask = scored_pixels(test, metrics.illumination_threshold)
+    scores, _ = scores_of(
+        reconstruct(trained, test),
+        truth,
+        crop,
+        mask,
+        registration_limit_px=metrics.registration_limit_px,
+        frc_threshold=metrics.frc_threshold,
+    )
+    return {name: scores[name] for name in KEPT_SCORES}

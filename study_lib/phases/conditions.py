@@ -1,7 +1,15 @@
-"""Where each phase of a run keeps its files, relative to the phase's root."""
+"""One dose, view and split of a run: its files, its jobs, and what is left out of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+
+from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
+from study_lib.errors import InputError
+from study_lib.files import write_json
+
+# --- Where each phase keeps its files, relative to its root
 
 PHASES = {
     "C": "phase_c_datasets",
@@ -94,3 +102,271 @@ def figure_files(phase_h_root: Path, name: str) -> tuple[Path, Path]:
     """Return the two files of a figure of the summary: for screens, and for print."""
     folder = phase_h_root / "figures"
     return folder / f"{name}.png", folder / f"{name}.svg"
+
+
+# --- Views left out because their files are missing, and the record of them
+
+SKIP_SUMMARY = "skip_summary.json"
+JobT = TypeVar("JobT")
+
+
+@dataclass(frozen=True)
+class SkippedView:
+    """A condition that is left out, and why."""
+
+    dose: float
+    view: str
+    reason: str
+
+
+def require_data(path: Path, dose: float, view: str) -> None:
+    """Check that a view's file is there.
+
+    Raises
+    ------
+    InputError
+        If it is missing; names the command that makes it.
+    """
+    if not path.is_file():
+        command = "generate" if view == "baseline" else "overlap"
+        raise InputError(
+            f"{path}: no such file; make it with `study {command}` for dose {dose:g}"
+            + ("" if view == "baseline" else f" and view {view}")
+        )
+
+
+def jobs_by_view(
+    design: StudyDesign,
+    jobs_of: Callable[[float, ViewDesign], Iterable[JobT]],
+    *,
+    doses: Collection[float] | None,
+    views: Collection[str] | None,
+    allow_missing: bool,
+) -> tuple[list[JobT], list[SkippedView]]:
+    """Return the jobs of every condition, dose by dose in the order of the views, and the skipped.
+
+    Parameters
+    ----------
+    design
+        Its doses and views.
+    jobs_of
+        Returns the jobs of one condition; raises an InputError if a file of it is missing.
+    doses, views
+        Only these; None: all.
+    allow_missing
+        Whether a view without its files is skipped; the baseline never is.
+
+    Raises
+    ------
+    InputError
+        If files are missing that may not be.
+    """
+    jobs: list[JobT] = []
+    skipped: list[SkippedView] = []
+    for dose in design.doses if doses is None else doses:
+        for view in design.views:
+            if views is not None and view.name not in views:
+                continue
+            try:
+                jobs += jobs_of(dose, view)
+            except InputError as error:
+                if view.name == "baseline" or not allow_missing:
+                    raise
+                skipped.append(SkippedView(dose, view.name, str(error)))
+    return jobs, skipped
+
+
+def write_skip_summary(artifact_root: Path, skipped: Collection[SkippedView]) -> dict[str, Any]:
+    """Write and return which views are skipped; also when there is none."""
+    summary = {
+        "skipped_count": len(skipped),
+        "skipped_views": [asdict(view) for view in skipped],
+    }
+    write_json(artifact_root / SKIP_SUMMARY, summary)
+    return summary
+
+
+# --- Which networks are to be trained
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One network: its condition, the files of its two splits, and its own folder.
+
+    Raises
+    ------
+    InputError
+        If the gridsize is not that of the view, or a file is missing; names the command that
+        makes it.
+    """
+
+    dose: float
+    view: str
+    gridsize: int
+    train_data_path: Path
+    test_data_path: Path
+    artifact_dir: Path
+
+    def __post_init__(self) -> None:
+        """Check the condition and that its files are there."""
+        wanted = 1 if self.view == "baseline" else 2
+        if self.gridsize != wanted:
+            raise InputError(
+                f"training of view {self.view} with gridsize {self.gridsize}; set it to {wanted}"
+            )
+        for path in (self.train_data_path, self.test_data_path):
+            require_data(path, self.dose, self.view)
+
+    @property
+    def log_path(self) -> Path:
+        """Where the training says what it does."""
+        return self.artifact_dir / "train.log"
+
+    @property
+    def label(self) -> str:
+        """The condition in a few words."""
+        return f"dose={self.dose:g} view={self.view} gridsize={self.gridsize}"
+
+
+def build_training_jobs(
+    design: StudyDesign,
+    *,
+    phase_c_root: Path,
+    phase_d_root: Path,
+    artifact_root: Path,
+    doses: Collection[float] | None = None,
+    views: Collection[str] | None = None,
+    allow_missing_phase_d: bool = False,
+) -> tuple[list[TrainingJob], list[SkippedView]]:
+    """Return the networks to train, dose by dose in the order of the views; writes nothing.
+
+    Parameters
+    ----------
+    design
+        Its doses and views: 3 x 3 of the original study make 9 jobs.
+    phase_c_root, phase_d_root, artifact_root
+        Where `study generate` and `study overlap` wrote, and where training will.
+    doses, views
+        Only these; default: all of the design.
+    allow_missing_phase_d
+        Whether a view without its files is skipped, and told in the second list.
+
+    Raises
+    ------
+    InputError
+        If a file is missing: that of the baseline always, that of a view unless it is allowed.
+    """
+
+    def jobs_of(dose: float, view: ViewDesign) -> list[TrainingJob]:
+        train, test = (
+            view_path(phase_c_root, phase_d_root, dose, view.name, split) for split in SPLITS
+        )
+        folder = training_folder(artifact_root, dose, view.name, view.gridsize)
+        return [TrainingJob(dose, view.name, view.gridsize, train, test, folder)]
+
+    return jobs_by_view(
+        design, jobs_of, doses=doses, views=views, allow_missing=allow_missing_phase_d
+    )
+
+
+# --- Which iterative reconstructions are to be made
+
+RESULT = "reconstruction.npz"
+RECONSTRUCTIONS = "reconstruction_manifest.json"
+
+
+@dataclass(frozen=True)
+class ReconstructionJob:
+    """One reconstruction: its condition, its algorithm, the file of its split, its own folder.
+
+    Raises
+    ------
+    InputError
+        If the file is missing; names the command that makes it.
+    """
+
+    dose: float
+    view: str
+    split: str
+    algorithm: str
+    data_path: Path
+    artifact_dir: Path
+
+    def __post_init__(self) -> None:
+        """Check that the file is there."""
+        require_data(self.data_path, self.dose, self.view)
+
+    @property
+    def log_path(self) -> Path:
+        """Where the reconstruction says what it does."""
+        return self.artifact_dir / "reconstruct.log"
+
+    @property
+    def label(self) -> str:
+        """The condition in a few words."""
+        return f"dose={self.dose:g} view={self.view} split={self.split} algorithm={self.algorithm}"
+
+
+def build_reconstruction_jobs(
+    design: StudyDesign,
+    *,
+    phase_c_root: Path,
+    phase_d_root: Path,
+    artifact_root: Path,
+    doses: Collection[float] | None = None,
+    views: Collection[str] | None = None,
+    splits: Collection[str] = SPLITS,
+    allow_missing_phase_d: bool = False,
+) -> tuple[list[ReconstructionJob], list[SkippedView]]:
+    """Return the reconstructions to make, dose by dose in the order of the views; writes nothing.
+
+    Parameters
+    ----------
+    design
+        Its doses, views and algorithms: 3 doses x 3 views x 2 splits make 18 jobs an algorithm.
+    phase_c_root, phase_d_root, artifact_root
+        Where `study generate` and `study overlap` wrote, and where reconstructions will.
+    doses, views, splits
+        Only these; default: all.
+    allow_missing_phase_d
+        Whether a view without its files is skipped, and told in the second list.
+
+    Raises
+    ------
+    InputError
+        If a file is missing: that of the baseline always, that of a view unless it is allowed.
+    """
+
+    def jobs_of(dose: float, view: ViewDesign) -> list[ReconstructionJob]:
+        return [
+            ReconstructionJob(
+                dose,
+                view.name,
+                split,
+                algorithm,
+                view_path(phase_c_root, phase_d_root, dose, view.name, split),
+                arm_folder(artifact_root, dose, view.name, split, algorithm),
+            )
+            for split in splits
+            for algorithm in design.iterative.algorithms
+        ]
+
+    return jobs_by_view(
+        design, jobs_of, doses=doses, views=views, allow_missing=allow_missing_phase_d
+    )
+
+
+def arm_of(algorithm: str) -> str:
+    """Return the name of an algorithm's arm, in tables and folders."""
+    return algorithm.lower()
+
+
+def arm_folder(phase_f_root: Path, dose: float, view: str, split: str, algorithm: str) -> Path:
+    """Return the folder of one algorithm's reconstruction."""
+    return reconstruction_folder(phase_f_root, dose, view, split) / arm_of(algorithm)
+
+
+def knowledge_of(probe: str) -> str:
+    """Return in words what an iterative arm knew, by the design's ``known`` or ``refine``."""
+    told = "probe" if probe == "known" else "a first probe, refined"
+    return f"{told}, positions; uniform start"

@@ -1,5 +1,6 @@
 """Phase F: one iterative reconstruction from its file to its record, for command and notebook."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,23 +8,85 @@ import numpy as np
 
 from study_lib.data.archive import read_npz
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import StudyDesign
-from study_lib.errors import StudyError
-from study_lib.files import write_json, write_npz
-from study_lib.phases.conditions import reconstruction_folder
-from study_lib.phases.denoised_arm import DENOISER, choose_for
-from study_lib.phases.job_log import logged, printed_output_kept, somebody_watches
-from study_lib.phases.reconstruction_jobs import (
+from study_lib.design.models import IterativeDesign, StudyDesign
+from study_lib.errors import InputError, StudyError
+from study_lib.files import read_json, write_json, write_npz
+from study_lib.phases.conditions import (
     RECONSTRUCTIONS,
     RESULT,
     ReconstructionJob,
     arm_of,
     build_reconstruction_jobs,
     knowledge_of,
+    reconstruction_folder,
 )
-from study_lib.phases.records import Job, provenance, recorded
-from study_lib.physics.measurement import Measurement
+from study_lib.phases.records import (
+    Job,
+    logged,
+    printed_output_kept,
+    provenance,
+    recorded,
+    somebody_watches,
+)
+from study_lib.physics.measurement import Measurement, thinned
+from study_lib.seeding import generator
 from study_lib.solvers.algorithms import DEVICE, IterativeResult, run_algorithm
+from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
+
+# --- The denoiser of an algorithm: chosen on the train split, applied to any
+
+DENOISER = "denoiser.json"
+
+
+def choose_for(
+    algorithm: str, measurement: Measurement, design: IterativeDesign, *, seed: int
+) -> dict[str, Any]:
+    """Return the denoiser that suits an algorithm's objects, as plain data, and what it cost.
+
+    The algorithm runs again on a share of the photons; the others judge what denoising makes of it.
+
+    Parameters
+    ----------
+    algorithm
+        As for :func:`study_lib.solvers.algorithms.run_algorithm`.
+    measurement
+        Of the train split.
+    design
+        The algorithm's settings, and the share of photons.
+    seed
+        Of the algorithm, and of the choice of photons.
+    """
+    started = time.process_time()
+    part, held_out = thinned(
+        measurement, design.judged_share, generator(seed, "denoiser", algorithm)
+    )
+    object_ = run_algorithm(algorithm, part, design, seed=seed).object_
+    choice = choose_denoiser(object_, LitPart.of(part), held_out)
+    return choice.record() | {
+        "algorithm": algorithm,
+        "judged_share": design.judged_share,
+        "choice_cpu_s": time.process_time() - started,
+    }
+
+
+def read_denoiser(path: Path) -> tuple[DenoiserChoice, dict[str, Any]]:
+    """Return a choice and all that was written beside it.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a choice.
+    """
+    content: dict[str, Any] = read_json(path)
+    try:
+        return DenoiserChoice.from_record(content), content
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the choice of a denoiser ({error}); run `study reconstruct --split train`"
+        ) from None
+
+
+# --- One reconstruction job
 
 SUMMARY = "reconstructions.json"
 FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"

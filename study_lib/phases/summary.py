@@ -1,5 +1,6 @@
 """Phase H: every comparison in one study table, with figures, findings and inventory."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
 from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
-from study_lib.files import read_json, write_csv, write_json, write_text
-from study_lib.phases.conditions import SUMMARY_FIGURES, comparison_folder, dose_name, figure_files
-from study_lib.phases.inventory import inventory
-from study_lib.phases.records import Job, recorded
+from study_lib.files import manifest_jobs, read_json, write_csv, write_json, write_text
+from study_lib.phases.conditions import (
+    PHASES,
+    SUMMARY_FIGURES,
+    comparison_folder,
+    dose_name,
+    figure_files,
+)
+from study_lib.phases.records import Job, manifests_of, recorded
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.study_table import (
     VIEW_ORDER,
@@ -24,6 +30,35 @@ from study_lib.scores.study_table import (
     phase_deltas,
     study_table,
 )
+
+# --- What a run has written, from the records of its phases
+
+
+def inventory(run_folder: Path) -> list[dict[str, Any]]:
+    """Return path, size, hash and origin of every file that the phases before H have recorded.
+
+    Paths are relative to the run's folder and sorted. A file that two jobs wrote has the row of
+    the later one; one that is gone has no size.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    manifests = (path for path in manifests_of(run_folder) if path.parent.name != PHASES["H"])
+    for manifest in manifests:
+        jobs = manifest_jobs(manifest)
+        for key, record in sorted(jobs.items(), key=lambda item: item[1].get("started", "")):
+            for name, sha256 in record.get("outputs", {}).items():
+                path = Path(os.path.normpath(manifest.parent / name))
+                place = Path(os.path.relpath(path, run_folder)).as_posix()
+                rows[place] = {
+                    "path": place,
+                    "bytes": path.stat().st_size if path.is_file() else None,
+                    "sha256": sha256,
+                    "phase": manifest.parent.name,
+                    "job": key,
+                }
+    return [rows[place] for place in sorted(rows)]
+
+
+# --- Tables, figures, findings
 
 DOSE_HELD = "per pattern"
 SPLITS_TOLD = ("test", "train")  # what generalises first

@@ -21,12 +21,14 @@ from study_lib.networks.thinned.ensemble import (
     save_ensemble,
 )
 from study_lib.networks.thinned.training import DEVICE, ThinnedRecord, train_thinned
-from study_lib.phases.conditions import thinned_folder
-from study_lib.phases.job_log import logged, printed_output_kept, somebody_watches
-from study_lib.phases.records import Job, recorded
-from study_lib.phases.skips import SkippedView
+from study_lib.phases.conditions import (
+    SkippedView,
+    TrainingJob,
+    build_training_jobs,
+    thinned_folder,
+)
+from study_lib.phases.records import Job, logged, printed_output_kept, recorded, somebody_watches
 from study_lib.phases.train import MANIFEST
-from study_lib.phases.training_jobs import TrainingJob, build_training_jobs
 from study_lib.scores.scoring import scored_pixels, scores_of
 
 CHOICE = "thinned.json"
