@@ -1,9 +1,8 @@
 """Which jobs share a kernel: short ones of one dose or view, never two that need one another."""
 
 from study_lib.design.presets import load_design
-from study_lib.runs.batches import batches
-from study_lib.runs.job_resources import JobResources
 from study_lib.runs.plan import plan_jobs
+from study_lib.runs.resources import JobResources, batches
 
 SHORT, LONG = JobResources(mem_mb=2000, runtime_min=12), JobResources(runtime_min=40)
 DESIGN = load_design("smoke", ["doses=[1.0e+3, 1.0e+4]", "replicates=2"])

@@ -15,17 +15,16 @@ from study_lib.design.presets import load_design
 from study_lib.errors import InputError, StudyError
 from study_lib.files import write_json
 from study_lib.runs.engine import run_plan
-from study_lib.runs.job_lock import holder_of, is_held, only_writer
-from study_lib.runs.leftovers import leftovers_of
+from study_lib.runs.job import holder_of, is_held, only_writer
 from study_lib.runs.notebook import run_jobs
 from study_lib.runs.plan import PLAN_FILE, plan_content, plan_jobs
-from study_lib.runs.progress import status_lines
+from study_lib.runs.progress import leftovers_of, status_lines
 from study_lib.runs.run import create_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from study_lib.runs.job_lock import only_writer
+from study_lib.runs.job import only_writer
 from study_lib.runs.plan import read_plan
 folder = Path(sys.argv[1])
 with only_writer(folder, read_plan(folder / "plan.json")[0], print):

@@ -6,15 +6,15 @@ import pytest
 
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.runs.job_resources import (
+from study_lib.runs.plan import plan_jobs
+from study_lib.runs.resources import (
     RESOURCES_FILE,
     JobResources,
+    job_costs,
     read_resources,
     resources_of,
     write_resources,
 )
-from study_lib.runs.plan import plan_jobs
-from study_lib.runs.resources import job_costs
 
 # Largest kernel [MiB] and longest time [s] of each kind of job in a run of the preset laptop with
 # two jobs at a time on two cores.

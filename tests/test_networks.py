@@ -8,7 +8,7 @@ from study_lib.errors import InputError
 from study_lib.networks import registry as networks
 from study_lib.networks.pinn.network import PtychoPinn
 from study_lib.networks.registry import NetworkShape, build_network
-from study_lib.runs.feasibility import check_network
+from study_lib.runs.forecast import check_network
 
 SHAPE = NetworkShape(channels=4, side_px=16, filters_scale=2, half_precision=False)
 

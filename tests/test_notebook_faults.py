@@ -19,11 +19,9 @@ from study_lib.design.presets import load_design
 from study_lib.errors import StudyError
 from study_lib.files import read_json, write_json
 from study_lib.runs.engine import run_plan
-from study_lib.runs.kernels import SharedKernel
-from study_lib.runs.notebook import run_jobs
-from study_lib.runs.notebook_outputs import KEPT_BYTES, KEPT_MESSAGES
+from study_lib.runs.evidence import exposed_values
+from study_lib.runs.notebook import KEPT_BYTES, KEPT_MESSAGES, SharedKernel, run_jobs
 from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content, plan_jobs
-from study_lib.runs.private_values import exposed_values
 from study_lib.runs.run import create_run
 
 pytestmark = pytest.mark.slow
@@ -257,7 +255,7 @@ def test_a_truth_value_is_no_number(tmp_path, study):
 def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
     """A job of a run has failed then; a single notebook was a wrong call."""
     folder, job = job_that_runs("1")
-    monkeypatch.setattr("study_lib.runs.kernels.KERNEL", "no-such-kernel")
+    monkeypatch.setattr("study_lib.runs.notebook.KERNEL", "no-such-kernel")
     words = ("-p", "run_folder=r", "-p", "preset=smoke", "-p", "base_npz=null")
 
     for code, called in (

@@ -10,8 +10,7 @@ import yaml
 from study_lib.design.notebooks import parameters_of
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.runs.parameter_files import parameter_files, write_parameter_files
-from study_lib.runs.plan import plan_jobs
+from study_lib.runs.plan import parameter_files, plan_jobs, write_parameter_files
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = ROOT / "parameters"

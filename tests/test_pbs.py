@@ -12,11 +12,10 @@ import fake_pbs
 import pytest
 
 from study_lib.errors import InputError
-from study_lib.runs.batches import batches
 from study_lib.runs.cluster import PROFILES, cancel, live_jobs, profile_folder, run_tag
 from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.job_resources import read_resources
 from study_lib.runs.plan import PLAN_FILE, read_plan
+from study_lib.runs.resources import batches, read_resources
 
 SETTINGS = (
     "views=[{name: baseline, gridsize: 1}]",

@@ -9,14 +9,20 @@ from filelock import FileLock
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError, StudyError
 from study_lib.files import merge_record, sha256_of, write_json, write_text
-from study_lib.runs import seal as seals
-from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.job_lock import only_writer
-from study_lib.runs.leftovers import leftovers_of, remove
+from study_lib.runs import evidence as seals
+from study_lib.runs.evidence import faults_of_run, faults_of_seal, seal
+from study_lib.runs.job import only_writer
 from study_lib.runs.plan import plan_jobs
-from study_lib.runs.progress import LOCK_FILE, is_being_run, running_jobs, states_of, status_lines
+from study_lib.runs.progress import (
+    LOCK_FILE,
+    is_being_run,
+    leftovers_of,
+    remove,
+    running_jobs,
+    states_of,
+    status_lines,
+)
 from study_lib.runs.run import create_run
-from study_lib.runs.seal import faults_of_seal, seal
 
 
 @pytest.fixture

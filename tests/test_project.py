@@ -119,7 +119,7 @@ def test_physics_does_not_know_files_or_commands():
 def test_command_line_and_contract_start_without_the_heavy_packages():
     """`study --help` answers at once, and a wrong design is refused at once."""
     code = (
-        "import sys, study_lib.cli.main, study_lib.data.contract, study_lib.runs.feasibility\n"
+        "import sys, study_lib.cli.main, study_lib.data.contract, study_lib.runs.forecast\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     result = subprocess.run(

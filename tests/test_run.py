@@ -18,9 +18,8 @@ import pytest
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.phases.summary import inventory
-from study_lib.runs.evidence import faults_of_run
+from study_lib.runs.evidence import SEAL_FILE, faults_of_run, sealed_names
 from study_lib.runs.plan import plan_jobs, read_plan
-from study_lib.runs.seal import SEAL_FILE, sealed_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 

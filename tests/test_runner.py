@@ -23,9 +23,8 @@ from study_lib.runs import engine
 from study_lib.runs import notebook as runner
 from study_lib.runs.engine import run_plan
 from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.job_evidence import check_evidence
-from study_lib.runs.kernels import SharedKernel
-from study_lib.runs.notebook import execute_notebook, run_jobs
+from study_lib.runs.job import check_evidence
+from study_lib.runs.notebook import SharedKernel, execute_notebook, run_jobs
 from study_lib.runs.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.runs.progress import LOCK_FILE, last_event
 from study_lib.runs.run import create_run, open_or_create

@@ -9,7 +9,7 @@ from study_lib.errors import InputError
 from study_lib.phases.scene import scene_of, split_masks
 from study_lib.physics.scan import SCANS
 from study_lib.physics.specimen import SPECIMENS
-from study_lib.runs.feasibility import check_feasible
+from study_lib.runs.forecast import check_feasible
 from study_lib.runs.run import base_data
 
 NARROW = ("patch_size_px=16", "scan.rows=5", "scan.columns=4")

@@ -12,11 +12,10 @@ from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.files import hashes_of, merge_record, write_json, write_text
 from study_lib.phases.records import provenance
-from study_lib.runs.notebook_page import notebook_page
+from study_lib.runs.evidence import faults_of_seal, seal
 from study_lib.runs.plan import plan_jobs
-from study_lib.runs.report import style, write_site
+from study_lib.runs.report import notebook_page, style, write_site
 from study_lib.runs.run import create_run
-from study_lib.runs.seal import faults_of_seal, seal
 
 
 class Page(HTMLParser):

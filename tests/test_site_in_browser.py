@@ -11,8 +11,7 @@ import debian
 import nbformat
 import pytest
 
-from study_lib.runs.notebook_page import notebook_page
-from study_lib.runs.report import style
+from study_lib.runs.report import notebook_page, style
 
 UNPACKED = Path(__file__).resolve().parents[1] / ".browser"
 UNPACKED_BROWSER = UNPACKED.joinpath("root", "usr", "lib", "chromium", "chromium-headless-shell")

@@ -67,8 +67,7 @@ def design(
     study = load_design(preset, settings or (), base_data(base_npz) if base_npz else None)
 
     from study_lib.phases.scene import scene_of
-    from study_lib.runs.feasibility import check_network
-    from study_lib.runs.forecast import derived_matrix, table_text
+    from study_lib.runs.forecast import check_network, derived_matrix, table_text
 
     check_network(study)
     derived = derived_matrix(study, scene_of(study, base_npz))
@@ -129,7 +128,7 @@ def generate(
     from study_lib.design.presets import chosen, load_design
     from study_lib.phases.dataset import generate_dose
     from study_lib.phases.scene import scene_of
-    from study_lib.runs.feasibility import check_feasible
+    from study_lib.runs.forecast import check_feasible
     from study_lib.runs.run import base_data
 
     base = base_data(base_npz) if base_npz else None

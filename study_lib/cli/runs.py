@@ -85,15 +85,15 @@ def run(
     if dry_run:
         plan(preset, base_npz, settings, replicates, reports, cores or CORES)
         return
-    from study_lib.runs import cluster, job_resources
+    from study_lib.runs import cluster, resources
     from study_lib.runs import run as runs
 
     profile_folder = cluster.profile_folder(profile) if profile else None
     design, jobs, derived = _planned(preset, base_npz, settings, replicates)
     folder = reports / runs.run_name(design)
     runs.create_run(folder, design, base_npz)
-    if not (folder / job_resources.RESOURCES_FILE).exists():
-        job_resources.write_resources(folder, derived["job_resources"])
+    if not (folder / resources.RESOURCES_FILE).exists():
+        resources.write_resources(folder, derived["job_resources"])
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
     _execute(folder, jobs, cores, profile_folder, retries)
 
@@ -177,8 +177,8 @@ def report(folder: RunFolder = None) -> None:
     """Write the report of a run again: index.html, a page per notebook, RO-Crate metadata."""
     from study_lib.runs import evidence, progress
     from study_lib.runs import plan as plans
-    from study_lib.runs import report as site
     from study_lib.runs import run as runs
+    from study_lib.runs.report import write_site
 
     folder = folder or _newest()
     design = runs.open_run(folder).design
@@ -186,7 +186,7 @@ def report(folder: RunFolder = None) -> None:
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
-    print(site.write_site(folder, jobs))
+    print(write_site(folder, jobs))
     _warn_of_secrets(folder)
     if all(state == "done" for state in progress.states_of(folder, jobs).values()):
         evidence.finish(folder)
@@ -230,7 +230,7 @@ def clean(
     ] = False,
 ) -> None:
     """Remove what is no evidence: notebooks of failed tries, notebook checkpoints, locks."""
-    from study_lib.runs.leftovers import leftovers_of, remove
+    from study_lib.runs.progress import leftovers_of, remove
 
     folder = folder or _newest()
     found = leftovers_of(folder)
@@ -253,13 +253,13 @@ def write_parameters(
 ) -> None:
     """Write one file per job, like parameters/train/dose1000_baseline.yaml, for papermill -f."""
     from study_lib.design import presets
-    from study_lib.runs import parameter_files
-    from study_lib.runs.feasibility import check_network
+    from study_lib.runs import plan as plans
+    from study_lib.runs.forecast import check_network
 
     design = presets.load_design(preset, settings or ())
     check_network(design)
     place = run_folder or f"reports/{design.preset}"
-    written = parameter_files.write_parameter_files(folder, design, place)
+    written = plans.write_parameter_files(folder, design, place)
     print(f"{len(written)} files below {folder}")
 
 
@@ -274,8 +274,7 @@ def _planned(
     from study_lib.phases.scene import scene_of
     from study_lib.runs import plan as plans
     from study_lib.runs import run as runs
-    from study_lib.runs.feasibility import check_feasible
-    from study_lib.runs.forecast import derived_matrix
+    from study_lib.runs.forecast import check_feasible, derived_matrix
 
     base = runs.base_data(base_npz) if base_npz else None
     changes = [*(settings or ()), *([] if replicates is None else [f"replicates={replicates}"])]
@@ -295,9 +294,9 @@ def _execute(
     *,
     cancel: bool = False,
 ) -> None:
-    from study_lib.phases import conditions as paths
+    from study_lib.phases.conditions import phase_root
     from study_lib.runs import engine, evidence
-    from study_lib.runs import report as site
+    from study_lib.runs.report import write_site
 
     engine.run_plan(
         folder,
@@ -309,10 +308,10 @@ def _execute(
         cancel=cancel,
     )
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
-    index = site.write_site(folder, jobs)
+    index = write_site(folder, jobs)
     evidence.finish(folder)
     _warn_of_secrets(folder)
-    summary = paths.phase_root(folder, "H") / "summary.md"
+    summary = phase_root(folder, "H") / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary}")
@@ -320,7 +319,7 @@ def _execute(
 
 
 def _warn_of_secrets(folder: Path) -> None:
-    from study_lib.runs.private_values import exposed_values
+    from study_lib.runs.evidence import exposed_values
 
     for line in exposed_values(folder, os.environ):
         print(f"warning: {folder}: {line}; do not publish it", file=sys.stderr)

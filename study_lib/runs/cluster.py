@@ -11,8 +11,7 @@ from pathlib import Path
 
 from study_lib.design.presets import parse_yaml
 from study_lib.errors import InputError, StudyError
-from study_lib.runs.job import read_record
-from study_lib.runs.job_lock import holder_of, is_held
+from study_lib.runs.job import holder_of, is_held, read_record
 from study_lib.runs.plan import PlannedJob
 from study_lib.system import PROJECT
 

@@ -15,8 +15,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import write_json
 from study_lib.runs.cluster import cancel as cancel_jobs
 from study_lib.runs.cluster import executor_of, live_jobs, run_tag
-from study_lib.runs.job import is_current, read_record
-from study_lib.runs.job_lock import this_process, writer_of
+from study_lib.runs.job import is_current, read_record, this_process, writer_of
 from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
 from study_lib.system import PROJECT, THREADS

@@ -1,13 +1,23 @@
-"""The record of a job of a plan, and whether it still holds."""
+"""A job of a plan: its record, its lock, its evidence, and which files are its own."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import math
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from study_lib.errors import InputError, StudyError
-from study_lib.files import hashes_of, read_json
+import nbformat
+from filelock import FileLock, Timeout
+
+from study_lib.errors import InputError, LastingError, StudyError
+from study_lib.files import hashes_of, read_json, write_json
+from study_lib.phases.records import utc_now
 from study_lib.runs.plan import PLAN_FILE, PlannedJob
 from study_lib.runs.staleness import code_of
+
+# --- The record, and whether it still holds
 
 
 def job_of(jobs: Sequence[PlannedJob], name: str, run_folder: Path) -> PlannedJob:
@@ -100,3 +110,161 @@ def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
         if reason:
             reasons[job.name] = reason
     return reasons
+
+
+# --- What a notebook has to leave before its job is done
+
+
+def check_evidence(run_folder: Path, job: PlannedJob, executed: nbformat.NotebookNode) -> None:
+    """Check that a notebook which ran to its end has left all that its job promises.
+
+    Raises
+    ------
+    LastingError
+        If a file is missing, figures are too few, or a metric is absent or not a finite number.
+    """
+    missing = [path for path in job.outputs if not (run_folder / path).is_file()]
+    if missing:
+        raise LastingError(f"{job.name}: ran to its end but did not write {', '.join(missing)}")
+    figures = sum(
+        "image/png" in output.get("data", {})
+        for cell in executed.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+    if figures < job.figures:
+        raise LastingError(
+            f"{job.name}: ran to its end with {figures} figures, needs {job.figures}"
+        )
+    for path, names in job.metrics.items():
+        content = read_json(run_folder / path)
+        for name in names:
+            values = list(_values_of(content, name))
+            if not values or not all(_is_finite(value) for value in values):
+                found = f"holds {values[:3]}" if values else "is missing"
+                raise LastingError(
+                    f"{job.name}: ran to its end but {name} in {path} {found}; it has to be a "
+                    "finite number"
+                )
+
+
+def _values_of(content: Any, name: str) -> Iterator[Any]:
+    """Yield every value with a name, at any depth; those of a list one by one.
+
+    Mappings and texts under that name describe the metric or its figure.
+    """
+    if isinstance(content, list):
+        for part in content:
+            yield from _values_of(part, name)
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            if key == name:
+                values = value if isinstance(value, list) else [value]
+                yield from (one for one in values if not isinstance(one, dict | str))
+            else:
+                yield from _values_of(value, name)
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+# --- One writer per job: it holds a lock beside the record, and says who it is
+
+LOOK_S = 1.0
+SCHEDULER_IDS = {"SLURM_JOB_ID": "SLURM", "PBS_JOBID": "PBS"}
+
+
+@contextmanager
+def only_writer(
+    run_folder: Path,
+    job: PlannedJob,
+    say: Callable[[str], None],
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[None]:
+    """Hold the lock of a job for a block; wait for another holder, whoever and wherever it is.
+
+    The system frees the lock when its holder ends, however it ends. On shared folders that takes a
+    file system with locks across machines.
+    """
+    lock_path, running = run_folder / job.lock, run_folder / job.running
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{job.name}: is being run by {holder_of(run_folder, job)}; waiting for its end")
+        lock.acquire(poll_interval=LOOK_S)
+    ids = [(name, environment[key]) for key, name in SCHEDULER_IDS.items() if key in environment]
+    scheduler, number = ids[0] if ids else (None, None)
+    try:
+        write_json(running, this_process() | {"scheduler": scheduler, "id": number})
+        yield
+    finally:
+        running.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(run_folder: Path, job: PlannedJob) -> bool:
+    """Return whether a process holds the lock of a job."""
+    path = run_folder / job.lock
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def holder_of(run_folder: Path, job: PlannedJob) -> str:
+    """Return who says that it runs a job: scheduler's number, process, machine."""
+    return writer_of(run_folder / job.running)
+
+
+def this_process() -> dict[str, Any]:
+    """Return what others are told of this process while it works in a folder."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": utc_now()}
+
+
+def writer_of(path: Path) -> str:
+    """Return who wrote a record of :func:`this_process`, with a scheduler's number if any."""
+    record = read_record(path)
+    if not record:
+        return "another process"
+    number = f"{record['scheduler']} {record['id']}, " if record.get("scheduler") else ""
+    return f"{number}process {record.get('pid')} on {record.get('host')}"
+
+
+# --- Which job a file of a run belongs to
+
+
+def owned_places(jobs: Sequence[PlannedJob]) -> dict[PurePosixPath, PlannedJob]:
+    """Return the jobs of a plan by what is theirs alone: folder, executed notebook, record."""
+    return {
+        place: job
+        for job in jobs
+        for place in (
+            PurePosixPath(job.folder),
+            PurePosixPath(job.executed),
+            PurePosixPath(job.done).parent,
+        )
+    }
+
+
+def job_owning(place: str, owned: Mapping[PurePosixPath, PlannedJob]) -> PlannedJob | None:
+    """Return the job that a file or folder of a run belongs to: the one with the nearest place.
+
+    What several jobs write, or none, is nobody's: the manifests of phases, designs, the plan, the
+    report.
+
+    Parameters
+    ----------
+    place
+        Relative to the run's folder.
+    owned
+        From :func:`owned_places`.
+    """
+    path = PurePosixPath(place)
+    return next((owned[one] for one in (path, *path.parents) if one in owned), None)

@@ -1,6 +1,8 @@
-"""Run jobs of a plan: each one notebook, whole or not at all."""
+"""Execute one notebook, whole or not at all: its kernel, its job, its outputs."""
 
+import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,21 +13,206 @@ from typing import Any
 import nbformat
 import papermill
 from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from study_lib.design.notebooks import parameters_of
 from study_lib.errors import InputError, LastingError, StudyError
 from study_lib.files import hashes_of, write_json
 from study_lib.phases.records import provenance, tell, utc_now
-from study_lib.runs.job import inputs_of, is_done, job_of, read_record
-from study_lib.runs.job_evidence import check_evidence
-from study_lib.runs.job_lock import only_writer
-from study_lib.runs.kernels import SharedKernel
-from study_lib.runs.notebook_outputs import ENGINE, outputs_cut_bytes
+from study_lib.runs.job import check_evidence, inputs_of, is_done, job_of, only_writer, read_record
 from study_lib.runs.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, read_plan
 from study_lib.runs.staleness import code_of
 from study_lib.system import end_on_terminate, end_with_parent
+
+# --- Kernels: on sockets in a private folder, one notebook after the other
+
+SOCKET_PATH_MAX = 60  # of the folder for temporary files; a socket's whole path may have 107 bytes
+SHORT_FOLDER = Path("/tmp")  # noqa: S108  # a private folder is made in it
+KERNEL = "python3"
+FRESH = "get_ipython().reset(new_session=True)"
+ANSWER_S = 30.0
+
+
+class SocketKernelManager(AsyncKernelManager):
+    """Kernel whose channels are sockets in a private folder: no ports, so no two jobs can clash."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._sockets = tempfile.TemporaryDirectory(prefix="study-", dir=_place_of_sockets())
+        self.transport = "ipc"
+        self.ip = f"{self._sockets.name}/k"
+
+    async def cleanup_resources(  # type: ignore[override]  # its own base is typed as not async
+        self, restart: bool = False
+    ) -> None:
+        """Remove the sockets after the kernel."""
+        await super().cleanup_resources(restart)
+        if not restart:
+            self._sockets.cleanup()
+
+
+class SharedKernel:
+    """One kernel for several notebooks in turn, so that what they import is imported once.
+
+    Names, history and counters of a notebook are gone before the next one; what the library's
+    modules remember is not. A kernel that died is replaced by a new one.
+    """
+
+    def __init__(self) -> None:
+        self._manager: SocketKernelManager | None = None
+
+    def __enter__(self) -> "SharedKernel":
+        """Start nothing yet: the first notebook does."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the kernel."""
+        self._end()
+
+    def manager(self) -> SocketKernelManager:
+        """Return the manager of a kernel without any names, started or to be started."""
+        if self._manager is not None and _ask(self._manager, FRESH) is None:
+            self._end()
+        if self._manager is None:
+            self._manager = SocketKernelManager(kernel_name=KERNEL)
+        return self._manager
+
+    def peak_memory_mib(self) -> float:
+        """Return the largest resident size that the kernel has had, over all its notebooks."""
+        if self._manager is None:
+            return 0.0
+        asked = "__import__('study_lib.phases.records').phases.records.peak_memory_mib()"
+        reply = _ask(self._manager, "", {"peak": asked})
+        answer = (reply or {}).get("user_expressions", {}).get("peak", {})
+        return float(answer["data"]["text/plain"]) if answer.get("status") == "ok" else 0.0
+
+    def _end(self) -> None:
+        if self._manager is not None and self._manager.has_kernel:
+            run_sync(self._manager.shutdown_kernel)(now=True)
+        self._manager = None
+
+
+def _place_of_sockets() -> Path:
+    """Return the folder for temporary files, or another where its path leaves sockets no room."""
+    usual = Path(tempfile.gettempdir())
+    return usual if len(os.fsencode(usual)) <= SOCKET_PATH_MAX else SHORT_FOLDER
+
+
+def _ask(
+    manager: SocketKernelManager, code: str, expressions: dict[str, str] | None = None
+) -> dict[str, Any] | None:
+    """Return a kernel's reply to some code; none if it does not live or does not answer."""
+    if not (manager.has_kernel and run_sync(manager.is_alive)()):
+        return None
+    client = manager.client()
+    client.start_channels()
+    try:
+        reply = run_sync(client.execute_interactive)(
+            code, silent=True, user_expressions=expressions or {}, timeout=ANSWER_S
+        )
+    except (TimeoutError, RuntimeError):  # dead or deaf: told as no answer
+        return None
+    finally:
+        client.stop_channels()
+    content: dict[str, Any] = reply["content"]
+    return content if content["status"] == "ok" else None
+
+
+# --- Outputs: a flood is cut, and the notebook says so
+#
+# papermill writes the whole notebook again and again while it runs, so that outputs without a
+# bound cost time, memory and disk, however little of them anybody reads.
+
+ENGINE = "study"
+KEPT_BYTES = 16 * 2**20  # of all outputs of a notebook; the largest of the study keeps 6 MiB
+KEPT_MESSAGES = 2_000
+METADATA = "study"
+BACKLOG_S = 20  # to take in what a finished cell has printed; a flood takes a while to be cut
+
+
+class BudgetedClient(PapermillNotebookClient):  # type: ignore[misc]  # papermill has no types
+    """Client that keeps the outputs of a notebook up to a budget, and errors always."""
+
+    def __init__(self, nb_man: Any, **settings: Any) -> None:
+        super().__init__(nb_man, **settings)
+        self._bytes = self._messages = self._cut = 0
+
+    def output(
+        self,
+        outs: list[NotebookNode],
+        msg: dict[str, Any],
+        display_id: str | None,
+        cell_index: int,
+    ) -> NotebookNode | None:
+        """Append an output to those of its cell, or a mark in place of the first that is cut."""
+        size = _size_of(msg["content"])
+        is_error = msg["msg_type"] == "error"
+        fits = self._bytes + size <= KEPT_BYTES and self._messages < KEPT_MESSAGES
+        if is_error or (fits and not self._cut):
+            self._bytes += size
+            self._messages += 1
+            kept: NotebookNode | None = super().output(outs, msg, display_id, cell_index)
+            return kept
+        if not self._cut:
+            text = (
+                f"[outputs are cut from here: a notebook keeps {KEPT_BYTES // 2**20} MiB or "
+                f"{KEPT_MESSAGES} messages; print less often, or save to a file]\n"
+            )
+            outs.append(new_output("stream", name="stderr", text=text))
+        self._cut += size
+        self.nb.metadata[METADATA] = {"outputs_cut_bytes": self._cut}
+        return None
+
+
+class BudgetedEngine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
+    """papermill's engine, with a client that has a budget."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **settings: Any) -> Any:
+        """Execute a notebook; settings are those of nbclient."""
+        unused = {"input_path", "log_output", "stdout_file", "stderr_file"}
+        kept = {name: value for name, value in settings.items() if name not in unused}
+        startup = kept.pop("start_timeout", 60)
+        timeout = kept.pop("execution_timeout", None)
+        client = BudgetedClient(
+            nb_man,
+            kernel_name=kernel_name,
+            startup_timeout=startup,
+            timeout=timeout,
+            iopub_timeout=BACKLOG_S,
+            # In a flood the sockets drop messages, and the one that says "idle" may be among them;
+            # the cell's own reply comes another way.
+            raise_on_iopub_timeout=False,
+            **kept,
+        )
+        return client.execute()
+
+
+def outputs_cut_bytes(notebook: NotebookNode) -> int:
+    """Return how many bytes of outputs an executed notebook did not keep."""
+    return int(notebook.metadata.get(METADATA, {}).get("outputs_cut_bytes", 0))
+
+
+def _size_of(content: dict[str, Any]) -> int:
+    """Return about how many bytes a message adds to a notebook."""
+    if "text" in content:
+        return len(content["text"])
+    data: dict[str, Any] = content.get("data") or {}
+    return sum(
+        len(value) if isinstance(value, str) else len(repr(value)) for value in data.values()
+    )
+
+
+papermill_engines.register(ENGINE, BudgetedEngine)
+
+# --- Jobs: each one notebook, whole or not at all
 
 # Names of errors that the study itself raises, and that another try would meet again.
 OWN_REASONS = ("StudyError", "LastingError", "InputError", "MissingResultError")

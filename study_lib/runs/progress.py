@@ -1,6 +1,7 @@
-"""How far a run is, read from what its jobs leave behind while they run."""
+"""How far a run is, and what it leaves behind that is no evidence."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from study_lib.runs.job import read_record
-from study_lib.runs.job_lock import holder_of, is_held, writer_of
-from study_lib.runs.plan import PlannedJob
+from study_lib.errors import InputError
+from study_lib.runs.job import holder_of, is_held, read_record, writer_of
+from study_lib.runs.plan import PLAN_FILE, PlannedJob, read_plan
+from study_lib.runs.run import open_run
+
+# --- Read from what jobs leave behind while they run
 
 LOCK_FILE = ".engine.lock"
 ENGINE_FILE = ".engine.json"  # who holds the lock
@@ -105,3 +109,51 @@ def status_lines(run_folder: Path, jobs: Sequence[PlannedJob]) -> list[str]:
             reason = read_record(run_folder / job.failed).get("error", "its record is damaged")
             lines.append(f"  failed: {job.name}: {reason}")
     return lines
+
+
+# --- What is no evidence
+
+PATTERNS = (
+    "notebooks/*.failed.ipynb",
+    "**/.*.part.ipynb",
+    "**/.ipynb_checkpoints",
+    "**/*.lock",
+    ".engine.json",
+    "jobs/*/failed.json",
+    "jobs/*/running.json",
+)
+
+
+def leftovers_of(run_folder: Path) -> list[Path]:
+    """Return files of failed tries, notebook checkpoints and locks, none beyond a link.
+
+    What lies in a folder that is returned is not returned itself: it goes with the folder.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or one that is being run.
+    """
+    open_run(run_folder)
+    plan = run_folder / PLAN_FILE
+    jobs = read_plan(plan) if plan.is_file() else []
+    if is_being_run(run_folder) or any(is_held(run_folder, job) for job in jobs):
+        raise InputError(f"{run_folder} is being run; wait for it, or stop it first")
+    found = {path for pattern in PATTERNS for path in run_folder.glob(pattern)}
+    own = run_folder.resolve()
+    inside = [path for path in found if path.parent.resolve().is_relative_to(own)]
+    return sorted(path for path in inside if found.isdisjoint(path.parents))
+
+
+def remove(paths: list[Path]) -> int:
+    """Remove files, folders and links, not what links lead to; return how many bytes that frees."""
+    freed = 0
+    for path in paths:
+        is_folder = path.is_dir() and not path.is_symlink()
+        inside = [path, *path.rglob("*")] if is_folder else [path]
+        freed += sum(one.lstat().st_size for one in inside if one.is_file())
+        if is_folder:
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return freed

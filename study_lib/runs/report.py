@@ -1,19 +1,196 @@
 """The report of a run as pages for a browser: nothing in them runs, nothing is fetched."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from study_lib.files import inside, manifest_jobs, read_json, write_json, write_text
+import nh3
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
+
+from study_lib.files import inside, manifest_jobs, read_json, sha256_of, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, phase_root
 from study_lib.phases.records import manifests_of
-from study_lib.runs.job import read_record
-from study_lib.runs.job_places import job_owning, owned_places
-from study_lib.runs.notebook_page import notebook_page, template
+from study_lib.runs.evidence import sealed_names
+from study_lib.runs.job import job_owning, owned_places, read_record
 from study_lib.runs.plan import PlannedJob
-from study_lib.runs.research_object import CRATE, research_object
 from study_lib.scores.study_table import COLUMNS, NOTES, cell_text, origin_text
+
+# --- An executed notebook as a page: nothing in it could run
+
+
+def notebook_page(path: Path, source: str, css: str) -> str:
+    """Return the page of a notebook.
+
+    Scripts, styles, event handlers and frames in outputs and texts are taken out, and links lose
+    their targets on other hosts; the page also forbids the browser to run or to fetch anything.
+
+    Parameters
+    ----------
+    path
+        The executed notebook.
+    source
+        Its place relative to the report's index.
+    css
+        Style sheet.
+    """
+    body, _ = _exporter().from_filename(str(path))
+    return template("notebook.html.j2").render(
+        title=path.stem.replace("__", " "),
+        css=css,
+        highlighting=HtmlFormatter(style="default").get_style_defs(".highlight"),
+        body=body,
+        source=source,
+    )
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    """Return what makes markup of notebooks, one for all: its templates take long to compile."""
+    settings = {
+        "sanitize_html": True,
+        "exclude_input_prompt": True,
+        "exclude_output_prompt": True,
+        "exclude_anchor_links": True,
+    }
+    exporter = HTMLExporter(template_name="basic", config=Config({"HTMLExporter": settings}))
+    exporter.register_filter("clean_html", _harmless)
+    return exporter
+
+
+@cache
+def template(name: str) -> Template:
+    """Return a page's template; what is put into it is text, never markup."""
+    loader = PackageLoader("study_lib.runs")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(name)
+
+
+def _harmless(markup: str) -> str:
+    """Return markup with the tags of texts and tables alone, and no way out of the page."""
+    attributes = nh3.ALLOWED_ATTRIBUTES | {"*": {"class"}}  # the classes of highlighted code
+    return nh3.clean(
+        str(markup), attributes=attributes, attribute_filter=_kept_attribute, link_rel=None
+    )
+
+
+def _kept_attribute(_tag: str, name: str, value: str) -> str | None:
+    if name in {"href", "src", "cite"}:
+        return value if value.startswith(("#", "data:image/")) else None
+    return value
+
+
+# --- RO-Crate 1.1, https://w3id.org/ro/crate/1.1
+
+CRATE = "ro-crate-metadata.json"
+MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".ipynb": "application/x-ipynb+json",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".log": "text/plain",
+    ".md": "text/markdown",
+    ".npz": "application/zip",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
+LICENSE = "https://spdx.org/licenses/BSD-3-Clause"
+
+
+def research_object(
+    run_folder: Path, jobs: Sequence[PlannedJob], records: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the metadata document of a run: its files, and the action that made each.
+
+    The files are those of the seal, but for this document; so it is written when the others are.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    jobs
+        Its plan.
+    records
+        The content of ``done.json`` of its jobs, by name.
+    """
+    places = [
+        place
+        for place in sealed_names(run_folder)
+        if place != CRATE and (run_folder / place).is_file()
+    ]
+    owned = owned_places(jobs)
+    made: dict[str, list[str]] = {name: [] for name in records}
+    for place in places:
+        job = job_owning(place, owned)
+        if job and job.name in made:
+            made[job.name].append(place)
+    actions = [
+        {
+            "@id": f"#{name}",
+            "@type": "CreateAction",
+            "name": name,
+            "startTime": record["started"],
+            "instrument": {"@id": "#study"},
+            "object": [{"@id": path} for path in sorted(record.get("inputs", {}))],
+            "result": [{"@id": path} for path in made[name]],
+        }
+        for name, record in sorted(records.items())
+    ]
+    entities = [
+        {
+            "@id": place,
+            "@type": "File",
+            "contentSize": str((run_folder / place).stat().st_size),
+            "encodingFormat": MEDIA_TYPES.get(Path(place).suffix, "application/octet-stream"),
+            "sha256": sha256_of(run_folder / place),
+        }
+        for place in places
+    ]
+    started = [record["started"] for record in records.values()]
+    versions: dict[str, str] = next((record["versions"] for record in records.values()), {})
+    return {
+        "@context": [
+            "https://w3id.org/ro/crate/1.1/context",
+            {"sha256": "http://schema.org/sha256"},
+        ],
+        "@graph": [
+            {
+                "@id": CRATE,
+                "@type": "CreativeWork",
+                "about": {"@id": "./"},
+                "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+            },
+            {
+                "@id": "./",
+                "@type": "Dataset",
+                "name": f"Ptychography study {run_folder.resolve().name}",
+                "description": "Reconstruction quality and cost over photon dose and scan overlap.",
+                "license": {"@id": LICENSE},
+                "hasPart": [{"@id": entity["@id"]} for entity in entities],
+                "mentions": [{"@id": action["@id"]} for action in actions],
+                **({"datePublished": max(started)} if started else {}),
+            },
+            {"@id": LICENSE, "@type": "CreativeWork", "name": "BSD 3-Clause License"},
+            {
+                "@id": "#study",
+                "@type": "SoftwareApplication",
+                "name": "study_lib",
+                "softwareRequirements": [
+                    f"{name} {version}" for name, version in sorted(versions.items())
+                ],
+            },
+            *entities,
+            *actions,
+        ],
+    }
+
+
+# --- The pages
 
 INDEX = "index.html"
 PAGES = "html"

@@ -28,12 +28,11 @@ from study_lib.errors import InputError
 from study_lib.networks.checkpoints import TITLE, CheckpointFolder, read_checkpoint
 from study_lib.networks.pinn.bundle import load_bundle, save_bundle
 from study_lib.networks.pinn.training import train
-from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.job_resources import read_resources
+from study_lib.runs.evidence import faults_of_run, faults_of_seal
 from study_lib.runs.plan import plan_content, plan_jobs, read_plan
 from study_lib.runs.progress import last_event, status_lines
+from study_lib.runs.resources import read_resources
 from study_lib.runs.run import create_run, open_run
-from study_lib.runs.seal import faults_of_seal
 
 NAMES = {
     "_npz": ("contract", "ptychopinn"),

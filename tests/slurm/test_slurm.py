@@ -14,12 +14,11 @@ import loopback
 import pytest
 from killing import working_in
 
-from study_lib.runs.batches import batches
 from study_lib.runs.cluster import run_tag
 from study_lib.runs.digest import digest_of_run
 from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.job_resources import read_resources
 from study_lib.runs.plan import PLAN_FILE, read_plan
+from study_lib.runs.resources import batches, read_resources
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.notebook]
 
