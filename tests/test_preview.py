@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.lab.preview import evenness, photons_per_pixel, sample_patterns
+from study_lib.lab.lessons import evenness, photons_per_pixel, sample_patterns
 from study_lib.phases.scene import scene_of
 from study_lib.physics.scan import SCANS
 

@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 from study_lib.errors import InputError
-from study_lib.lab import sliders
-from study_lib.lab.sliders import Choice, are_wanted, look
+from study_lib.lab import explorer as sliders
+from study_lib.lab.explorer import Choice, are_wanted, look
 
 CHOICES = {"dose": Choice(1e4, options=(1e3, 1e4)), "index": Choice(2, highest=lambda dose: 5)}
 

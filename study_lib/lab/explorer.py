@@ -1,11 +1,17 @@
 """A finished run to look around in: patterns, probe, aligned objects, cuts through them."""
 
-from collections.abc import Mapping
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, Literal
 
+import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import display
 from jaxtyping import Bool, Complex, Float
 from matplotlib.figure import Figure
 from skimage.measure import profile_line
@@ -14,14 +20,136 @@ from study_lib.data.archive import read_npz
 from study_lib.data.datasets import load_measurement, pattern_count
 from study_lib.design.models import SPLITS
 from study_lib.errors import InputError
-from study_lib.figures import lessons as figures_explore
-from study_lib.figures import reconstruction as figures_iterative
+from study_lib.figures import lessons, reconstruction
 from study_lib.files import read_json
-from study_lib.lab.sliders import Choice
 from study_lib.phases.conditions import comparison_folder, view_path
 from study_lib.physics.measurement import Measurement, counts_of
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.run import Run
+
+# --- Figures that follow sliders in JupyterLab, and stand still everywhere else
+
+Sliders = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one argument of a figure may be, and what is shown first.
+
+    ``options`` are offered one by one; without any, it is a whole number from 0 to ``highest`` for
+    the menus beside it, whose values it is given by name.
+    """
+
+    first: Any
+    options: Sequence[Any] = ()
+    highest: Callable[..., int] = lambda **_: 0
+
+
+def are_wanted(sliders: Sliders) -> bool:
+    """Return whether a figure gets sliders.
+
+    ``auto`` asks for them where ipywidgets is installed and a Jupyter server has started the
+    kernel: one that papermill, nbconvert or nbval has started has nobody to move them.
+    """
+    if sliders == "auto":
+        has_server = "JPY_SESSION_NAME" in os.environ
+        return has_server and importlib.util.find_spec("ipywidgets") is not None
+    return sliders == "always"
+
+
+def look(
+    draw: Callable[..., Figure], choices: Mapping[str, Choice], sliders: Sliders = "auto"
+) -> None:
+    """Show a figure, with a slider or a menu for each of its arguments where somebody can move it.
+
+    Parameters
+    ----------
+    draw
+        Returns the figure for given arguments.
+    choices
+        The arguments by name.
+    sliders
+        ``auto``, ``always`` or ``never``; see :func:`are_wanted`.
+    """
+    if not are_wanted(sliders):
+        _show(draw(**{name: choice.first for name, choice in choices.items()}))
+        return
+    widgets = _widgets()
+
+    def shown(**values: Any) -> None:
+        _show(draw(**values))
+
+    controls = _controls(choices)
+    picture = widgets.interactive_output(shown, controls)
+    display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))
+
+
+def _widgets() -> Any:
+    """Return ipywidgets, which only sliders need.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module("ipywidgets")
+    except ImportError:
+        raise InputError(
+            "sliders is 'always', but ipywidgets is not installed; install it with "
+            "pip install ipywidgets, or set sliders to 'auto'"
+        ) from None
+
+
+def _controls(choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """Return a menu or a slider for each choice; sliders end where the menus say."""
+    widgets = _widgets()
+    menus = {
+        name: widgets.Dropdown(
+            options=[(_label(value), value) for value in choice.options],
+            value=choice.first,
+            description=name,
+        )
+        for name, choice in choices.items()
+        if choice.options
+    }
+    sliders = {
+        name: widgets.IntSlider(
+            value=choice.first,
+            max=choice.highest(**_values(menus)),
+            description=name,
+            continuous_update=False,
+        )
+        for name, choice in choices.items()
+        if not choice.options
+    }
+
+    def end_where_menus_say(_: Any) -> None:
+        for name, slider in sliders.items():
+            try:
+                slider.max = choices[name].highest(**_values(menus))
+            except InputError:
+                continue  # nothing there to choose from: the figure says why in its own place
+
+    for menu in menus.values():
+        menu.observe(end_where_menus_say, "value")
+    return {name: (menus | sliders)[name] for name in choices}
+
+
+def _values(controls: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: control.value for name, control in controls.items()}
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _show(figure: Figure) -> None:
+    display(figure)
+    plt.close(figure)
+
+
+# --- The run
 
 KEPT = 4  # conditions in memory
 
@@ -96,7 +224,7 @@ class Explorer:
         """Show a pattern on a logarithmic scale, its place in the scan, and the probe."""
         found = self.condition(dose, view, split)
         index = min(index, len(found.measurement.scan_index) - 1)
-        return figures_explore.pattern_and_place(
+        return lessons.pattern_and_place(
             counts_of(found.measurement.amplitudes[index]),
             found.measurement.positions_px - found.origin_px,
             index,
@@ -111,7 +239,7 @@ class Explorer:
         """Show amplitude, phase and both in one of the truth and of an arm, on common scales."""
         found = self.condition(dose, view, split)
         truth, object_ = found.objects["truth"], self._object(found, arm)
-        return figures_iterative.objects(
+        return reconstruction.objects(
             {"truth": truth, arm: object_},
             title=f"{arm}, {_said(dose, view, split)}, phase SSIM {found.phase_ssim[arm]:.3f}",
         )
@@ -122,7 +250,7 @@ class Explorer:
         rows, columns = found.mask.shape
         row = min(row, rows - 1)
         line = partial(phase_along, start_px=(float(row), 0.0), end_px=(float(row), columns - 1.0))
-        return figures_explore.cuts(
+        return lessons.cuts(
             {name: line(object_) for name, object_ in found.objects.items()},
             found.objects["truth"],
             row,

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from IPython.display import DisplayHandle
 
 from study_lib.figures.lessons import losses_of_jobs
-from study_lib.lab.sliders import Sliders, are_wanted
+from study_lib.lab.explorer import Sliders, are_wanted
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.progress import event_of, is_being_run, newest_events, states_of, status_lines
 
@@ -34,7 +34,7 @@ def watch(
     every_s
         Seconds between two looks.
     sliders
-        As in :func:`study_lib.lab.sliders.are_wanted`: where nobody looks on, one look is enough.
+        As in :func:`study_lib.lab.explorer.are_wanted`: where nobody looks on, one look is enough.
     """
     text, picture = DisplayHandle(), DisplayHandle()
     is_shown = False
