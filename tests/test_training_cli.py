@@ -457,7 +457,7 @@ def test_training_cli_a_missing_upstream_package_is_one_line_with_the_remedy(tra
 def test_training_cli_does_not_import_torch_before_it_trains():
     """Planning and skipping need none of it."""
     code = (
-        "import sys, study_lib.phases.conditions, study_lib.cli.cli_training; "
+        "import sys, study_lib.phases.conditions, study_lib.cli.phases; "
         "sys.exit('torch' in sys.modules)"
     )
 

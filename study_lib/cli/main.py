@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from study_lib.cli import files as cli_files
-from study_lib.cli import phases as cli_phases
-from study_lib.cli import runs as cli_runs
+from study_lib.cli import files, phases, runs
 from study_lib.errors import DISK_FULL, StudyError
 from study_lib.system import (
     INTERRUPTED,
@@ -30,9 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cli_runs.register(app)
-cli_files.register(app)
-cli_phases.register(app)
+runs.register(app)
+files.register(app)
+phases.register(app)
 
 
 @app.command()

@@ -3,29 +3,366 @@
 import json
 import math
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from study_lib.cli.cli_batch import batch
-from study_lib.cli.cli_options import (
-    ArtifactRoot,
-    Dose,
-    DryRun,
-    Gridsize,
-    PhaseC,
-    PhaseD,
-    PhaseE,
-    PhaseF,
-    Preset,
-    Settings,
-    Split,
-    View,
-)
-from study_lib.cli.cli_reconstruction import reconstruct
-from study_lib.cli.cli_training import check_loss, train, train_thinned
-from study_lib.errors import InputError
+from study_lib.errors import InputError, StudyError
+from study_lib.phases.conditions import SkippedView, write_skip_summary
+
+# --- Many jobs: one that fails does not keep the others from running
+
+
+def batch(
+    jobs: Sequence[Mapping[str, Any]], function: Callable[..., Any], *, dry_run: bool
+) -> None:
+    """Run every job; one that fails is reported and the others still run.
+
+    Raises
+    ------
+    StudyError
+        If a job failed; an InputError if no job could be done and every failure was one.
+    """
+    labels = [" ".join(f"{name}={value}" for name, value in job.items()) for job in jobs]
+    if dry_run:
+        print("\n".join(labels))
+        return
+    calls = [partial(function, **job) for job in jobs]
+    run_labelled(dict(zip(labels, calls, strict=True)), dry_run=False)
+
+
+def run_labelled(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool) -> None:
+    """Run every job under its label; see :func:`batch`. In a dry run none is told to be done.
+
+    Raises
+    ------
+    StudyError
+        If a job failed; an InputError if no job could be done and every failure was one.
+    """
+    failures: list[StudyError] = []
+    for label, job in jobs.items():
+        try:
+            job()
+        except StudyError as error:
+            print(f"{label}: failed: {error}", file=sys.stderr)
+            failures.append(error)
+            continue
+        except KeyboardInterrupt as stop:
+            print(f"{label}: {stop or 'stopped'}", file=sys.stderr)
+            raise
+        if not dry_run:
+            print(f"{label}: done", flush=True)
+    if failures:
+        message = f"{len(failures)} of {len(jobs)} jobs failed"
+        if len(failures) == len(jobs) and all(isinstance(one, InputError) for one in failures):
+            raise InputError(message)
+        raise StudyError(message)
+
+
+def tell_skipped(
+    skipped: Sequence[SkippedView], artifact_root: Path, *, jobs_left: int, dry_run: bool
+) -> None:
+    """Print which views are left out, and write it down unless nothing is to be written.
+
+    A dry run has only plans on standard output, and tells it on standard error.
+
+    Raises
+    ------
+    InputError
+        If no job is left.
+    """
+    for missing in skipped:
+        print(
+            f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}",
+            file=sys.stderr if dry_run else sys.stdout,
+        )
+    if not dry_run:
+        write_skip_summary(artifact_root, skipped)
+    if not jobs_left:
+        raise InputError("every view that was asked for is missing; run `study overlap` first")
+
+
+# --- Options that several commands share
+
+PhaseC = Annotated[Path, typer.Option(help="Folder that `study generate` wrote.")]
+PhaseD = Annotated[Path, typer.Option(help="Folder that `study overlap` wrote.")]
+PhaseE = Annotated[Path, typer.Option(help="Folder that `study train` wrote.")]
+PhaseF = Annotated[Path, typer.Option(help="Folder that `study reconstruct` wrote.")]
+ArtifactRoot = Annotated[Path, typer.Option(help="Where results and the manifest go.")]
+Dose = Annotated[float | None, typer.Option(help="Only this dose; default: all.")]
+View = Annotated[str | None, typer.Option(help="Only this view; default: all.")]
+Gridsize = Annotated[int | None, typer.Option(help="Only views of this gridsize.")]
+Split = Annotated[str | None, typer.Option(help="Only train or test; default: both.")]
+Preset = Annotated[str, typer.Option(help="Preset or the path of a YAML file.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, repeatable.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the jobs; write nothing.")]
+
+# --- Training
+
+
+def train(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    gridsize: Gridsize = None,
+    backend: Annotated[
+        str, typer.Option(help="native, or ptychopinn if that package is installed.")
+    ] = "native",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Default: as torch chooses.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile translate the network first.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the network on the train split of each dose and view (phase E).
+
+    A view whose files are missing is skipped and told in skip_summary.json. A training that was
+    interrupted is taken up where it stopped.
+    """
+    from study_lib.design.presets import chosen, design_of
+    from study_lib.networks.pinn.config import machine_of
+    from study_lib.phases.conditions import TrainingJob, build_training_jobs
+
+    study = design_of(phase_c_root)
+    machine = machine_of(device=device, threads=threads, compile=compiled)
+    matching = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    jobs, skipped = build_training_jobs(
+        study,
+        phase_c_root=phase_c_root,
+        phase_d_root=phase_d_root,
+        artifact_root=artifact_root,
+        doses=list(dict.fromkeys(entry["dose"] for entry in matching)),
+        views=list(dict.fromkeys(entry["view"] for entry in matching)),
+        allow_missing_phase_d=True,
+    )
+    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
+
+    from study_lib.phases.train import run_training_job
+
+    def run(job: TrainingJob) -> None:
+        results = run_training_job(
+            job,
+            design=study,
+            artifact_root=artifact_root,
+            backend=backend,
+            machine=machine,
+            dry_run=dry_run,
+        )
+        if dry_run:
+            print(json.dumps(results, sort_keys=True))
+            return
+        print(f"  bundle {results['bundle']}, {results['bundle_bytes']} bytes")
+        print(f"  SHA-256 {results['bundle_sha256']}, final loss {results['final_loss']:.6f}")
+
+    run_labelled({job.label: partial(run, job) for job in jobs}, dry_run=dry_run)
+
+
+def train_thinned(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    gridsize: Gridsize = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train pinn-thinned on the train split of each dose and view (phase E).
+
+    It learns from photons that were kept from the solver, and improves the solver's object. A view
+    whose files are missing is skipped and told in skip_summary.json. A training that was
+    interrupted is taken up where it stopped.
+    """
+    from study_lib.design.presets import chosen, design_of
+    from study_lib.phases.conditions import TrainingJob
+    from study_lib.phases.train_thinned import build_thinned_jobs
+
+    study = design_of(phase_c_root)
+    matching = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    jobs, skipped = build_thinned_jobs(
+        study,
+        phase_c_root=phase_c_root,
+        phase_d_root=phase_d_root,
+        artifact_root=artifact_root,
+        doses=list(dict.fromkeys(entry["dose"] for entry in matching)),
+        views=list(dict.fromkeys(entry["view"] for entry in matching)),
+        allow_missing_phase_d=True,
+    )
+    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
+
+    from study_lib.phases.train_thinned import run_thinned_job
+
+    def run(job: TrainingJob) -> None:
+        found = run_thinned_job(job, design=study, artifact_root=artifact_root, dry_run=dry_run)
+        if dry_run:
+            print(json.dumps(found, sort_keys=True))
+            return
+        trust, scores = found["trust"], found["test"]
+        print(
+            f"  base {found['base']}; held-out counts likelier by {trust['gain_nats']:.3g} +- "
+            f"{trust['standard_error_nats']:.2g} nats per pattern: "
+            f"{'trusted' if trust['given'] else 'not trusted, the base is kept'}"
+        )
+        print(
+            f"  test half, phase SSIM {scores['base']['phase_ssim']:.3f} (base) -> "
+            f"{scores['object']['phase_ssim']:.3f}, {found['training_cpu_s']:.0f} CPU s"
+        )
+
+    run_labelled({f"{job.label} pinn-thinned": partial(run, job) for job in jobs}, dry_run=dry_run)
+
+
+def check_loss(
+    reference: Annotated[Path, typer.Option(help="training_manifest.json to hold against.")],
+    candidate: Annotated[Path, typer.Option(help="training_manifest.json to check.")],
+    dose: Dose = None,
+    view: View = None,
+    gridsize: Gridsize = None,
+    tolerance: Annotated[
+        float, typer.Option(help="How much worse is allowed, as a share of the reference.")
+    ] = 0.25,
+) -> None:
+    """Compare the final losses of two sets of trainings; exit code 1 if one became worse."""
+    from study_lib.phases.train import compare_losses
+
+    changes = compare_losses(
+        reference, candidate, dose=dose, view=view, gridsize=gridsize, tolerance=tolerance
+    )
+    for change in changes:
+        print(change)
+    worse = [change.job for change in changes if not change.passed]
+    if worse:
+        raise StudyError(
+            f"{len(worse)} of {len(changes)} trainings are more than {tolerance:.0%} worse: "
+            f"{', '.join(worse)}"
+        )
+
+
+# --- Iterative reconstruction
+
+
+def reconstruct(
+    phase_c_root: PhaseC,
+    phase_d_root: PhaseD,
+    artifact_root: ArtifactRoot,
+    dose: Dose = None,
+    view: View = None,
+    split: Split = None,
+    gridsize: Gridsize = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="solver, or LSQML, PIE, ePIE, rPIE, DM, RAAR, BH or autodiff of pty-chi; "
+            "repeatable. Default: the design's."
+        ),
+    ] = None,
+    num_epochs: Annotated[
+        int | None, typer.Option(help="Of each algorithm; default: the design's.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Patterns per update of pty-chi's; default: the design's.")
+    ] = None,
+    noise_model: Annotated[
+        str | None, typer.Option(help="Of LSQML, gaussian or poisson; default: the design's.")
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Of LSQML, 0 for none; default: the design's.")
+    ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(help="known, or refine for every algorithm; default: the design's."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Order of batches; default: the design's.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: as torch chooses.")] = None,
+    allow_missing_phase_d: Annotated[
+        bool,
+        typer.Option(help="Skip views without files and tell them in skip_summary.json."),
+    ] = True,
+    dry_run: DryRun = False,
+) -> None:
+    """Reconstruct each dose, view and split iteratively from a uniform object (phase F).
+
+    Every algorithm gets all patterns of the view, its positions and its probe, nothing else.
+    """
+    from study_lib.design.presets import chosen, design_of, parse_design
+    from study_lib.phases.conditions import ReconstructionJob, build_reconstruction_jobs
+
+    content = design_of(phase_c_root).model_dump(mode="json")
+    asked = {
+        "algorithms": algorithm,
+        "epochs": num_epochs,
+        "batch_size": batch_size,
+        "noise_model": noise_model,
+        "momentum": momentum,
+        "probe": probe,
+    }
+    content["iterative"] |= {name: value for name, value in asked.items() if value is not None}
+    if num_epochs is not None:
+        content["iterative"]["solver"]["epochs"] = num_epochs
+    if seed is not None:
+        content["seeds"]["iterative"] = seed
+    study = parse_design(content, "study reconstruct")
+    algorithms = study.iterative.algorithms
+    lsqml, of_ptychi = "LSQML" in algorithms, set(algorithms) != {"solver"}
+    for flag, value, is_taken, takers in (
+        ("--noise-model", noise_model, lsqml, "only LSQML takes it"),
+        ("--momentum", momentum, lsqml, "only LSQML takes it"),
+        ("--batch-size", batch_size, of_ptychi, "only those of pty-chi take it"),
+    ):
+        if value is not None and not is_taken:
+            raise InputError(
+                f"{flag} {value}: {takers}, and the algorithms are {', '.join(algorithms)}; "
+                "add --algorithm LSQML or leave it out"
+            )
+    matching = chosen(
+        study, dose=dose, view=view, gridsize=gridsize, split=split, axes=("dose", "view", "split")
+    )
+    doses, views, splits = (
+        list(dict.fromkeys(entry[axis] for entry in matching)) for axis in ("dose", "view", "split")
+    )
+    jobs, skipped = build_reconstruction_jobs(
+        study,
+        phase_c_root=phase_c_root,
+        phase_d_root=phase_d_root,
+        artifact_root=artifact_root,
+        doses=doses,
+        views=views,
+        splits=splits,
+        allow_missing_phase_d=allow_missing_phase_d,
+    )
+    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
+
+    from study_lib.phases.reconstruct import run_reconstruction_job
+
+    def run(job: ReconstructionJob) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        found: dict[str, Any] = run_reconstruction_job(
+            job, design=study, artifact_root=artifact_root, dry_run=dry_run
+        )
+        if dry_run:
+            print(json.dumps(found, sort_keys=True))
+            return
+        print(
+            f"  {found['patterns']} patterns, {found['epochs']} epochs ({found['stop']}), loss "
+            f"{found['first_loss']:.4g} -> {found['final_loss']:.4g}, half deviance per pixel "
+            f"{found['residual']:.4g}, {found['reconstruction_cpu_s']:.1f} CPU s"
+        )
+        for remark in found["remarks"]:
+            print(f"  doubtful: {remark}")
+
+    run_labelled({job.label: partial(run, job) for job in jobs}, dry_run=dry_run)
+
+
+# --- Each phase
 
 
 def register(app: typer.Typer) -> None:
