@@ -257,7 +257,7 @@ def test_help_starts_without_torch():
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'papermill' not in sys.modules"
     )
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
 
 

@@ -15,7 +15,7 @@ from study_lib.runs.plan import plan_jobs
 from study_lib.runs.run import create_run, run_name
 from study_lib.runs.staleness import code_of, sources_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "study_lib"
 SOLVING = {"03_train_thinned", "04_reconstruct", "05_compare"}
 

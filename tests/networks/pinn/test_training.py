@@ -299,7 +299,7 @@ for compiles in (False, True):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
 def test_a_compiled_network_trains_alike(tmp_path):
     """In a process of its own: the types that these tests check at run time cannot be compiled."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[2]
     places = os.pathsep.join([str(here), str(here.parent)])
     result = subprocess.run(
         [sys.executable, "-c", COMPILED],

@@ -37,7 +37,7 @@ assert not torch.distributed.is_initialized()
 def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     script = folder / "script.py"
     script.write_text(TRAINING)
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run"),

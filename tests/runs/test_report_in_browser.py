@@ -13,7 +13,7 @@ import pytest
 
 from study_lib.runs.report import notebook_page, style
 
-UNPACKED = Path(__file__).resolve().parents[1] / ".browser"
+UNPACKED = Path(__file__).resolve().parents[2] / ".browser"
 UNPACKED_BROWSER = UNPACKED.joinpath("root", "usr", "lib", "chromium", "chromium-headless-shell")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 BROWSER = next(filter(None, map(shutil.which, (str(UNPACKED_BROWSER), *NAMES))), None)

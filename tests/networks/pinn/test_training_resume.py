@@ -139,7 +139,7 @@ def test_stop_comes_within_one_step_and_is_handed_on(tmp_path):
 def test_killed_training_goes_on_to_the_same_weights(tmp_path):
     """SIGKILL at some moment, again and again, in processes of their own."""
     command = [sys.executable, "-c", SLOW_TRAINING]
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
     environment = {"PYTHONPATH": ":".join(paths), "OMP_NUM_THREADS": "1"}
 
     def finished(folder: Path) -> str:

@@ -20,7 +20,7 @@ from study_lib.physics.probe import zone_plate_probe
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers.ptychi import ENGINES, import_ptychi, reconstruct
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
 
 

@@ -12,7 +12,7 @@ from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.runs.plan import parameter_files, plan_jobs, write_parameter_files
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = ROOT / "parameters"
 NOTEBOOK_OF = {path.stem[3:]: path.stem for path in (ROOT / "notebooks").glob("0*.ipynb")}
 

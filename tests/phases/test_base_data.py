@@ -25,7 +25,7 @@ from study_lib.phases.base_data import (
 pytestmark = pytest.mark.slow
 
 SIEMENS_STAR = (
-    Path(__file__).resolve().parents[2] / "shared" / "data" / "siemens-star-small.npz.bz2"
+    Path(__file__).resolve().parents[3] / "shared" / "data" / "siemens-star-small.npz.bz2"
 )
 
 
