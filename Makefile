@@ -1,6 +1,6 @@
 # make study   run the whole study (PRESET=laptop, BASE=base.npz, CORES=2)
-# make test    lint, types, tests, notebooks (CORES=2)
-# make quick  lint, types and the tests that need no long computation, in under two minutes (CORES=2)
+# make test    lint, types, order of imports, tests, notebooks (CORES=2)
+# make quick  lint, types, order of imports and the tests that need no long computation, in under two minutes (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
@@ -29,12 +29,14 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n "$(CORES)" --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=5
 
 quick: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n "$(CORES)" --dist loadfile -m "not slow and not notebook" -o addopts=--strict-markers
 
 lab: $(STAMP)
