@@ -107,13 +107,13 @@ def plan(
     cores: Cores = CORES,
 ) -> None:
     """List the jobs that `study run` would execute, with reasons and a rough time."""
-    from study_lib.runs import job as job_record
     from study_lib.runs import run as runs
+    from study_lib.runs.job import jobs_to_do
 
     design, jobs, derived = _planned(preset, base_npz, settings, replicates)
     costs_s = derived["estimated_job_cpu_s"]
     folder = reports / runs.run_name(design)
-    reasons = job_record.jobs_to_do(folder, jobs)
+    reasons = jobs_to_do(folder, jobs)
     for name, reason in reasons.items():
         print(f"{name}\n    because {reason}")
     cpu_s = sum(costs_s[name] for name in reasons)
