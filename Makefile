@@ -4,6 +4,7 @@
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
+# make wheel-test   a wheel of the project, alone in a fresh environment, runs the study (installs 2 GB)
 # make browser      a Chromium in .browser, in which `make test` then opens the report (Debian; 90 MB)
 # Each one makes its environment in .venv first, if it is missing or out of date.
 
@@ -20,7 +21,7 @@ STAMP := $(VENV)/.installed
 PTYCHODUS := .venv-peer-ptychodus
 CDTOOLS := .venv-peer-cdtools
 
-.PHONY: study test quick lab peers slurm-test browser notebooks clean
+.PHONY: study test quick lab peers slurm-test wheel-test browser notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
@@ -54,6 +55,17 @@ slurm-test: $(STAMP) .slurm/.unpacked
 	@$(PYTHON) tests/debian.py .slurm slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
 	@touch $@
 
+# Everything in .wheel-test, made anew: the wheel, its environment, an empty folder to work in.
+wheel-test:
+	rm -rf .wheel-test
+	$(PYTHON) -m venv .wheel-test/venv
+	.wheel-test/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir .wheel-test .
+	.wheel-test/venv/bin/python -m pip install --progress-bar off --disable-pip-version-check --constraint constraints.txt .wheel-test/*.whl
+	mkdir .wheel-test/empty
+	cd .wheel-test/empty && ../venv/bin/study design --preset laptop
+	cd .wheel-test/empty && ../venv/bin/study run --preset smoke --cores "$(CORES)"
+	cd .wheel-test/empty && ../venv/bin/study verify reports/*
+
 browser: .browser/.unpacked
 
 .browser/.unpacked:
@@ -76,7 +88,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .slurm .browser .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .slurm .browser .wheel-test .mypy_cache .ruff_cache .pytest_cache
 
 # Execute the notebooks in place at smoke size, so that their stored outputs are current.
 notebooks: $(STAMP)

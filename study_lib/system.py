@@ -9,7 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-PROJECT = Path(__file__).resolve().parent.parent  # notebooks, parameters, workflow
+LIBRARY = Path(__file__).resolve().parent
+# Notebooks, parameters and workflow lie beside the library in a checkout, and in it in a wheel.
+IS_CHECKOUT = (LIBRARY.parent / "workflow" / "Snakefile").is_file()
+PROJECT = LIBRARY.parent if IS_CHECKOUT else LIBRARY / "project"
 
 PARENT_DIES = 1  # PR_SET_PDEATHSIG
 PARENT = "STUDY_PARENT_PROCESS"

@@ -1,8 +1,11 @@
-"""A process whose parent has ended before it could ask to be told ends by itself."""
+"""What a process asks of the system: its end with its parent, its files when it is installed."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +83,30 @@ def test_memory_is_not_more_than_the_shell_allows(monkeypatch):
     monkeypatch.setattr(processes.resource, "getrlimit", lambda _: (2048, -1))
 
     assert memory_bytes() == 2048
+
+
+def test_an_installed_library_finds_what_a_wheel_carries(tmp_path):
+    """Without a checkout around it; `make wheel-test` builds, installs and runs a real one."""
+    root = Path(__file__).resolve().parents[1]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
+    carried = wheel["targets"]["wheel"]["force-include"]
+    site = tmp_path / "site-packages"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(root / "study_lib", site / "study_lib", ignore=ignored)
+    for source, place in carried.items():
+        shutil.copytree(root / source, site / place, ignore=ignored)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    result = subprocess.run(
+        [sys.executable, "-m", "study_lib", "plan", "--preset", "smoke"],
+        cwd=empty,
+        env={"PYTHONPATH": str(site), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert sorted(carried) == ["notebooks", "parameters", "workflow"]
+    assert result.returncode == 0, result.stderr
+    assert "24 of 24 jobs" in result.stdout

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from study_lib.errors import InputError
 from study_lib.files import merge_record, require_writable, sha256_of
-from study_lib.system import PROJECT
+from study_lib.system import IS_CHECKOUT, PROJECT
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
 EVENT_INTERVAL_S = 1.0
@@ -154,6 +154,8 @@ def peak_memory_mib() -> float:
 
 @cache
 def _git(*arguments: str) -> str | None:
+    if not IS_CHECKOUT:  # an installed copy may lie in somebody else's repository
+        return None
     try:
         result = subprocess.run(
             ["git", "-C", str(PROJECT), *arguments],

@@ -17,9 +17,8 @@ from typing import Any
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.runs.plan import NOTEBOOK_FOLDER
-from study_lib.system import PROJECT
+from study_lib.system import LIBRARY
 
-LIBRARY = PROJECT / "study_lib"
 WRITE_FIGURES = ("05_compare", "06_summary")
 DRAWING = "study_lib.figures"
 PACKAGES = {  # as imported, and as installed
