@@ -16,7 +16,7 @@ from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import Measurement
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver
-from study_lib.solvers.checks import lonely_remarks, require_solvable
+from study_lib.solvers.checks import remarks_on_isolated_patterns, require_solvable
 from study_lib.solvers.solver import SolverSettings
 
 SOLVER = "solver"
@@ -148,14 +148,14 @@ def _engine(
         residuals=residuals,
         cpu_s=found.cpu_s,
         stop="epochs used up",
-        remarks=(*_lonely(measurement), *_doubts(residuals, measurement)),
+        remarks=(*_isolated(measurement), *_doubts(residuals, measurement)),
         options=found.options,
     )
 
 
-def _lonely(measurement: Measurement) -> tuple[str, ...]:
+def _isolated(measurement: Measurement) -> tuple[str, ...]:
     probe, positions = measurement.probe, measurement.positions_px
-    return lonely_remarks(
+    return remarks_on_isolated_patterns(
         torch.from_numpy(probe), torch.from_numpy(positions), measurement.object_shape
     )
 

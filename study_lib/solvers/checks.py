@@ -10,12 +10,12 @@ from study_lib.physics.forward import add_patches, corners_of, patches_at, requi
 
 # --- Patterns that overlap with no other: the counts do not determine what is under them
 
-LONELY_SHARE = 0.99
+ISOLATED_SHARE = 0.99
 DARK = 1e-12  # of the brightest pixel
 PIXELS_AT_A_TIME = 2**21
 
 
-def lonely_share(
+def isolated_share(
     probe: Complex[Tensor, "n n"],
     positions_px: Float[Tensor, "scan 2"],
     object_shape: tuple[int, int],
@@ -47,18 +47,18 @@ def lonely_share(
     return torch.cat(shares) / power.sum()
 
 
-def lonely_remarks(
+def remarks_on_isolated_patterns(
     probe: Complex[Tensor, "n n"],
     positions_px: Float[Tensor, "scan 2"],
     object_shape: tuple[int, int],
 ) -> tuple[str, ...]:
     """Return a sentence on the patterns that overlap with no other; none if all do."""
-    share = lonely_share(probe, positions_px, object_shape)
-    lonely = (share > LONELY_SHARE).nonzero()[:, 0].tolist()
-    if not lonely:
+    share = isolated_share(probe, positions_px, object_shape)
+    isolated = (share > ISOLATED_SHARE).nonzero()[:, 0].tolist()
+    if not isolated:
         return ()
     return (
-        f"{len(lonely)} of {len(share)} patterns overlap with no other, first pattern {lonely[0]}: "
+        f"{len(isolated)} of {len(share)} patterns overlap with no other, first pattern {isolated[0]}: "
         "the object there is not determined by the counts; use a denser scan or leave them out",
     )
 

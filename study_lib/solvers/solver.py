@@ -20,7 +20,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.physics.forward import expected_counts
 from study_lib.physics.fourier import slow_part
 from study_lib.physics.measurement import Measurement
-from study_lib.solvers.checks import lonely_remarks, require_solvable
+from study_lib.solvers.checks import remarks_on_isolated_patterns, require_solvable
 from study_lib.solvers.pattern_model import OBJECTIVES, Objective, Pass, PatternModel
 
 # --- Steps: preconditioned gradients of object and probe, momentum, total variation
@@ -510,7 +510,7 @@ def reconstruct(
     model, state = _prepared(amplitudes, positions_px, probe, bad_pixels, settings)
     light = model.illumination(state.current.probe, state.current.positions_px)
     given = torch.from_numpy(probe), torch.from_numpy(positions_px)
-    remarks = lonely_remarks(*given, object_shape)
+    remarks = remarks_on_isolated_patterns(*given, object_shape)
     corner = settings.slow_phase / (2 * np.pi * rms_width_px(state.current.probe))
     if resume is not None:
         _require_same(resume, state)

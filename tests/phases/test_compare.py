@@ -184,8 +184,8 @@ def run(tmp_path_factory) -> Run:
             return train(measurement, config, **settings)
 
         patch.setattr(native_backend, "train_network", train_seen)
-        for name, module in (("lsqml", ptychi_engine), ("solver", solver)):
-            patch.setattr(module, "reconstruct", witness(name, module.reconstruct))
+        patch.setattr(ptychi_engine, "run_ptychi", witness("lsqml", ptychi_engine.run_ptychi))
+        patch.setattr(solver, "solve", witness("solver", solver.solve))
         patch.setattr(arms, "reconstruct", witness("pinn", arms.reconstruct))
         thinned = witness("thinned", arms.reconstruct_thinned)
         patch.setattr(arms, "reconstruct_thinned", thinned)

@@ -445,8 +445,8 @@ def test_a_result_worse_than_an_object_of_ones_is_flagged(matrix, monkeypatch):
         object.__setattr__(found, "object_", 9 * found.object_)
         return found
 
-    honest = iterative.ptychi_engine.reconstruct
-    monkeypatch.setattr(iterative.ptychi_engine, "reconstruct", lost)
+    honest = iterative.ptychi_engine.run_ptychi
+    monkeypatch.setattr(iterative.ptychi_engine, "run_ptychi", lost)
 
     found = run_algorithm("LSQML", measurement_of(matrix), matrix[1].iterative, seed=1)
 

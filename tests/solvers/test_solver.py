@@ -521,7 +521,7 @@ def test_a_state_of_other_patterns_is_refused(noisy):
         reconstruct(**fewer, resume=state)
 
 
-def test_lonely_patterns_are_remarked_on(noisy):
+def test_isolated_patterns_are_remarked_on(noisy):
     """One pattern, or two that share no light, end in a finite result with a remark."""
     one = noisy | {name: noisy[name][:1] for name in ("amplitudes", "positions_px")}
     apart = noisy | {name: noisy[name][[0, -1]] for name in ("amplitudes", "positions_px")}
