@@ -15,9 +15,9 @@ import torch
 from training import Steps, config_for, synthetic
 
 from study_lib.networks.pinn.bundle import History, TrainedNetwork, shape_of
-from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.registry import build_network
-from study_lib.solvers.solver import SolverSettings, reconstruct_measurement
+from study_lib.solvers.solver import SolverSettings, solve_measurement
 
 SECONDS = 4.0
 DEVICES = ("cpu", "cuda")
@@ -58,7 +58,9 @@ def inference(patterns: int) -> list[float]:
     measurement = synthetic(64, patterns, 1)
     trained = TrainedNetwork(network, config, History((), 0.0, 0, stopped_early=False), 0.0)
     return [
-        rate_of(lambda _, name=device: reconstruct(trained, measurement, device=name), patterns, "")
+        rate_of(
+            lambda _, name=device: apply_network(trained, measurement, device=name), patterns, ""
+        )
         for device in DEVICES
     ]
 
@@ -69,7 +71,7 @@ def solving(patterns: int, side: int, epochs: int) -> list[float]:
     settings = [SolverSettings(epochs=epochs, tolerance=0.0, device=name) for name in DEVICES]
     return [
         rate_of(
-            lambda _, chosen=chosen: reconstruct_measurement(measurement, chosen),
+            lambda _, chosen=chosen: solve_measurement(measurement, chosen),
             patterns * epochs,
             "",
         )

@@ -32,7 +32,7 @@ from study_lib.scores.metrics import score
 from study_lib.scores.scoring import scored_pixels
 from study_lib.seeding import generator
 from study_lib.solvers import ptychi as ptychi_engine
-from study_lib.solvers.solver import SolverResult, SolverSettings, reconstruct_measurement
+from study_lib.solvers.solver import SolverResult, SolverSettings, solve_measurement
 
 SETTINGS = ("scan.rows=16", "scan.columns=32")  # 512 patterns per split
 HIDDEN_SHARE = 0.05
@@ -108,7 +108,7 @@ def arguments_of(measurement: Measurement) -> dict[str, Any]:
 def solved(measurement: Measurement, **settings: Any) -> tuple[SolverResult, float]:
     """Return a result and the processor time of the whole call."""
     start_s = time.process_time()
-    result = reconstruct_measurement(measurement, SolverSettings(**settings))
+    result = solve_measurement(measurement, SolverSettings(**settings))
     return result, time.process_time() - start_s
 
 
@@ -181,7 +181,7 @@ def run_lsqml(
     hidden: np.ndarray | None = None,
 ) -> ptychi_engine.EngineResult:
     """Run LSQML on a measurement."""
-    return ptychi_engine.reconstruct(
+    return ptychi_engine.run_ptychi(
         **arguments_of(measurement),
         epochs=epochs,
         batch_size=batch_size,

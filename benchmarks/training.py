@@ -23,7 +23,7 @@ from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.pinn.bundle import History, TrainedNetwork, shape_of
 from study_lib.networks.pinn.config import Machine, TrainingConfig, training_config
-from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.training import GroupTensors, train
 from study_lib.networks.registry import build_network
 from study_lib.overlap.views import view_of
@@ -212,7 +212,7 @@ def inference(patterns: int, gridsize: int) -> None:
     with_data = peak_memory_mib()
     started = time.perf_counter()
     trained = TrainedNetwork(network, config, History((), 0.0, 0, stopped_early=False), 0.0)
-    object_ = reconstruct(trained, measurement, device="cpu")
+    object_ = apply_network(trained, measurement, device="cpu")
     wall_s = time.perf_counter() - started
     print(
         f"{patterns} patterns, gridsize {gridsize}, object {object_.shape}: {wall_s:.0f} s, "
@@ -241,7 +241,7 @@ def reliability(side: int, view: str, seeds: int, preset: str) -> None:
         started = time.perf_counter()
         trained = train(measurements["train"], base.model_copy(update={"seed": seed}))
         correlation = {
-            split: phase_correlation(reconstruct(trained, part), truth, part)
+            split: phase_correlation(apply_network(trained, part), truth, part)
             for split, part in measurements.items()
         }
         print(

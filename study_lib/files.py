@@ -82,7 +82,7 @@ def require_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
-def inside(folder: Path, place: str) -> Path:
+def path_inside(folder: Path, place: str) -> Path:
     """Return the path of a file to be written in a folder that somebody else may have made.
 
     Raises

@@ -16,7 +16,7 @@ import pytest
 from study_lib.design.presets import load_design
 from study_lib.errors import DiskFullError
 from study_lib.files import atomic_path, read_json, write_npz
-from study_lib.phases.records import Job, recorded
+from study_lib.phases.records import Work, recorded
 from study_lib.runs.run import run_name
 
 pytestmark = pytest.mark.slow
@@ -250,7 +250,7 @@ def test_times_and_names_are_those_of_utc_in_every_zone(zone, tmp_path):
 
 def test_durations_do_not_follow_a_clock_that_is_set_back(tmp_path, monkeypatch):
     real = time.time
-    job = Job(tmp_path / "manifest.json", "a", tmp_path, {})
+    job = Work(tmp_path / "manifest.json", "a", tmp_path, {})
     with recorded(job):
         monkeypatch.setattr(time, "time", lambda: real() - 3600)
         time.sleep(0.05)

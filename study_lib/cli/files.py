@@ -153,18 +153,22 @@ def export(
     NAME_dp.hdf5 and NAME_para.hdf5; ptychodus is a product and NAME_diffraction.h5.
     """
     from study_lib.data.datasets import read_dataset
-    from study_lib.data.formats.acquisition import plausible
-    from study_lib.data.formats.registry import lost, writer_for
+    from study_lib.data.formats.acquisition import plausible_quantity
+    from study_lib.data.formats.registry import not_representable, writer_for
 
     write = writer_for(format_name, target, source)
     acquisition = read_dataset(source)
     given = {
-        "photon_energy_ev": plausible(target, "--energy-ev", energy_ev, "photon_energy_ev"),
-        "detector_distance_m": plausible(target, "--distance-m", distance_m, "detector_distance_m"),
-        "detector_pixel_m": plausible(
+        "photon_energy_ev": plausible_quantity(
+            target, "--energy-ev", energy_ev, "photon_energy_ev"
+        ),
+        "detector_distance_m": plausible_quantity(
+            target, "--distance-m", distance_m, "detector_distance_m"
+        ),
+        "detector_pixel_m": plausible_quantity(
             target, "--detector-pixel-um", detector_pixel_um, "detector_pixel_m", factor=1e-6
         ),
-        "object_pixel_m": plausible(
+        "object_pixel_m": plausible_quantity(
             target, "--object-pixel-nm", object_pixel_nm, "object_pixel_m", factor=1e-9
         ),
     }
@@ -174,7 +178,7 @@ def export(
         write(target, acquisition)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-    left_out = lost(format_name, acquisition)
+    left_out = not_representable(format_name, acquisition)
     if left_out:
         zeros = "; bad pixels are zeros there" if "bad pixels" in left_out else ""
         remark = f"format {format_name} has no place for {', '.join(left_out)}{zeros}"

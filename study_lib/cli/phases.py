@@ -16,7 +16,7 @@ from study_lib.phases.conditions import SkippedView, write_skip_summary
 # --- Many jobs: one that fails does not keep the others from running
 
 
-def batch(
+def run_all(
     jobs: Sequence[Mapping[str, Any]], function: Callable[..., Any], *, dry_run: bool
 ) -> None:
     """Run every job; one that fails is reported and the others still run.
@@ -35,7 +35,7 @@ def batch(
 
 
 def run_labelled(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool) -> None:
-    """Run every job under its label; see :func:`batch`. In a dry run none is told to be done.
+    """Run every job under its label; see :func:`run_all`. In a dry run none is told to be done.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def run_labelled(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool) -> Non
         raise StudyError(message)
 
 
-def tell_skipped(
+def report_skipped(
     skipped: Sequence[SkippedView], artifact_root: Path, *, jobs_left: int, dry_run: bool
 ) -> None:
     """Print which views are left out, and write it down unless nothing is to be written.
@@ -125,13 +125,13 @@ def train(
     A view whose files are missing is skipped and told in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
-    from study_lib.design.presets import chosen, design_of
+    from study_lib.design.presets import design_of, filtered_jobs
     from study_lib.networks.pinn.config import machine_of
     from study_lib.phases.conditions import TrainingJob, build_training_jobs
 
     study = design_of(phase_c_root)
     machine = machine_of(device=device, threads=threads, compile=compiled)
-    matching = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    matching = filtered_jobs(study, dose=dose, view=view, gridsize=gridsize)
     jobs, skipped = build_training_jobs(
         study,
         phase_c_root=phase_c_root,
@@ -141,7 +141,7 @@ def train(
         views=list(dict.fromkeys(entry["view"] for entry in matching)),
         allow_missing_phase_d=True,
     )
-    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
+    report_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
     from study_lib.phases.train import run_training_job
 
@@ -178,12 +178,12 @@ def train_thinned(
     whose files are missing is skipped and told in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
-    from study_lib.design.presets import chosen, design_of
+    from study_lib.design.presets import design_of, filtered_jobs
     from study_lib.phases.conditions import TrainingJob
     from study_lib.phases.train_thinned import build_thinned_jobs
 
     study = design_of(phase_c_root)
-    matching = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    matching = filtered_jobs(study, dose=dose, view=view, gridsize=gridsize)
     jobs, skipped = build_thinned_jobs(
         study,
         phase_c_root=phase_c_root,
@@ -193,7 +193,7 @@ def train_thinned(
         views=list(dict.fromkeys(entry["view"] for entry in matching)),
         allow_missing_phase_d=True,
     )
-    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
+    report_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
     from study_lib.phases.train_thinned import run_thinned_job
 
@@ -290,7 +290,7 @@ def reconstruct(
 
     Every algorithm gets all patterns of the view, its positions and its probe, nothing else.
     """
-    from study_lib.design.presets import chosen, design_of, parse_design
+    from study_lib.design.presets import design_of, filtered_jobs, parse_design
     from study_lib.phases.conditions import ReconstructionJob, build_reconstruction_jobs
 
     content = design_of(phase_c_root).model_dump(mode="json")
@@ -320,7 +320,7 @@ def reconstruct(
                 f"{flag} {value}: {takers}, and the algorithms are {', '.join(algorithms)}; "
                 "add --algorithm LSQML or leave it out"
             )
-    matching = chosen(
+    matching = filtered_jobs(
         study, dose=dose, view=view, gridsize=gridsize, split=split, axes=("dose", "view", "split")
     )
     doses, views, splits = (
@@ -336,7 +336,7 @@ def reconstruct(
         splits=splits,
         allow_missing_phase_d=allow_missing_phase_d,
     )
-    tell_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
+    report_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
     from study_lib.phases.reconstruct import run_reconstruction_job
 
@@ -462,7 +462,7 @@ def generate(
     dry_run: DryRun = False,
 ) -> None:
     """Simulate the patterns of every dose and split them (phase C)."""
-    from study_lib.design.presets import chosen, load_design
+    from study_lib.design.presets import filtered_jobs, load_design
     from study_lib.phases.dataset import generate_dose
     from study_lib.phases.scene import scene_of
     from study_lib.runs.forecast import check_feasible
@@ -471,8 +471,8 @@ def generate(
     base = base_data(base_npz) if base_npz else None
     study = load_design(preset, settings or (), base)
     check_feasible(study, scene_of(study, base_npz))
-    batch(
-        chosen(study, dose=dose, axes=("dose",)),
+    run_all(
+        filtered_jobs(study, dose=dose, axes=("dose",)),
         lambda dose: generate_dose(study, dose, output_root, base_npz),
         dry_run=dry_run,
     )
@@ -505,7 +505,7 @@ def overlap(
     Without flags the design's views are made: positions are left out until the overlap of each
     pattern with its K nearest comes to the view's target.
     """
-    from study_lib.design.presets import chosen, design_of, overlap_design
+    from study_lib.design.presets import design_of, filtered_jobs, overlap_design
     from study_lib.overlap.views import overlap_sentence
 
     if probe_diameter_px is not None and not 0 < probe_diameter_px < math.inf:
@@ -513,7 +513,7 @@ def overlap(
             f"--probe-diameter-px {probe_diameter_px:g}: it must be above zero and finite"
         )
     study = design_of(phase_c_root)
-    jobs = chosen(study, dose=dose, view=view, gridsize=gridsize)
+    jobs = filtered_jobs(study, dose=dose, view=view, gridsize=gridsize)
     study = overlap_design(
         study,
         views={job["view"] for job in jobs},
@@ -538,7 +538,7 @@ def overlap(
         for split, metrics in measured.items():
             print(f"  {overlap_sentence(split, metrics)}")
 
-    batch(jobs, run, dry_run=dry_run)
+    run_all(jobs, run, dry_run=dry_run)
 
 
 def compare(
@@ -553,12 +553,12 @@ def compare(
     dry_run: DryRun = False,
 ) -> None:
     """Align every arm with the truth and score it on one mask (phase G)."""
-    from study_lib.design.presets import chosen, design_of
+    from study_lib.design.presets import design_of, filtered_jobs
     from study_lib.phases.compare import compare_view
 
     study = design_of(phase_c_root)
-    batch(
-        chosen(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
+    run_all(
+        filtered_jobs(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
         lambda dose, view, split: compare_view(
             study,
             dose,

@@ -49,7 +49,7 @@ DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveEntry:
     """One array of an archive, as its header describes it; ``fortran`` is column-major order."""
 
     name: str
@@ -73,22 +73,22 @@ def check_directory(path: Path, infos: list[zipfile.ZipInfo]) -> None:
         If the directory has any of these.
     """
     if len(infos) > MEMBERS_MAX:
-        raise refused(path, f"{len(infos)} members", f"keep at most {MEMBERS_MAX} arrays")
+        raise refusal(path, f"{len(infos)} members", f"keep at most {MEMBERS_MAX} arrays")
     seen = set()
     for info in infos:
         name = info.filename
         if not name.endswith(".npy") or PurePosixPath(name).name != name or "\\" in name:
-            raise refused(path, f"unexpected member {name!r}", "keep arrays (.npy) only")
+            raise refusal(path, f"unexpected member {name!r}", "keep arrays (.npy) only")
         if name in seen:
-            raise refused(path, f"member {name!r} occurs twice", "keep one of the two")
+            raise refusal(path, f"member {name!r} occurs twice", "keep one of the two")
         seen.add(name)
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refused(path, f"{name} has an unknown compression", "write it with numpy.savez")
+            raise refusal(path, f"{name} has an unknown compression", "write it with numpy.savez")
         if info.flag_bits & 0x1:
-            raise refused(path, f"{name} is encrypted", "save it without a password")
+            raise refusal(path, f"{name} is encrypted", "save it without a password")
         ratio = info.file_size / max(1, info.compress_size)
         if info.file_size > RATIO_FREE_BYTES and ratio > RATIO_MAX:
-            raise refused(
+            raise refusal(
                 path,
                 f"{name} would grow from {info.compress_size / 2**20:.1f} MiB to "
                 f"{info.file_size / 2**20:.0f} MiB, {ratio:.0f} times (at most {RATIO_MAX})",
@@ -97,10 +97,12 @@ def check_directory(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     declared = sum(info.compress_size for info in infos)
     if declared > path.stat().st_size:
         found = f"members of {declared} bytes in a file of {path.stat().st_size} bytes"
-        raise refused(path, found, "write it again")
+        raise refusal(path, found, "write it again")
 
 
-def checked_member(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Member:
+def checked_member(
+    path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo, name: str
+) -> ArchiveEntry:
     """Return a member whose header and declared size agree.
 
     Raises
@@ -109,25 +111,25 @@ def checked_member(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo, nam
         If they do not, or the member is damaged or no array of numbers or text.
     """
     try:
-        with opened(file, info) as stream:
+        with open_member(file, info) as stream:
             shape, fortran, dtype = read_header(stream)
             header_bytes = stream.tell()
     except DAMAGE as error:
-        raise refused(path, f"{name} is damaged ({error})", "write it again") from None
+        raise refusal(path, f"{name} is damaged ({error})", "write it again") from None
     if dtype.hasobject:
-        raise refused(
+        raise refusal(
             path,
             f"{name} holds pickled objects, which can run code",
             "save plain arrays, and metadata as a 0-d unicode array (DATA-002)",
         )
     if dtype.kind not in "biufcU" or dtype.itemsize == 0:
-        raise refused(path, f"{name} is of type {dtype}", "save numbers")
-    member = Member(name, shape, dtype, fortran, info)
+        raise refusal(path, f"{name} is of type {dtype}", "save numbers")
+    member = ArchiveEntry(name, shape, dtype, fortran, info)
     declared = header_bytes + member.size_bytes
     longest = max(shape, default=0)
     lies = declared != info.file_size or longest > max(info.file_size, 1)
     if lies or len(shape) > RANK_MAX or min(shape, default=0) < 0:
-        raise refused(
+        raise refusal(
             path,
             f"the header of {name} declares shape {shape} of {dtype}, {declared} bytes, "
             f"the archive {info.file_size}",
@@ -136,7 +138,7 @@ def checked_member(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo, nam
     return member
 
 
-def opened(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BufferedIOBase:
+def open_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BufferedIOBase:
     """Return the stream of one member."""
     return cast("io.BufferedIOBase", file.open(info))
 
@@ -151,7 +153,7 @@ def read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dt
     raise ValueError(f"version {version[0]}.{version[1]} of the array format is not read")
 
 
-def refused(path: Path, found: str, remedy: str) -> InputError:
+def refusal(path: Path, found: str, remedy: str) -> InputError:
     """Return the error of an archive that is not read."""
     return InputError(f"{path}: {found}; {remedy}")
 
@@ -166,7 +168,9 @@ SLAB_BYTES = 2**23
 class NpzArchive:
     """An opened archive whose directory and headers have been checked."""
 
-    def __init__(self, path: Path, file: zipfile.ZipFile, members: Mapping[str, Member]) -> None:
+    def __init__(
+        self, path: Path, file: zipfile.ZipFile, members: Mapping[str, ArchiveEntry]
+    ) -> None:
         self.path = path
         self.members = dict(members)
         self._file = file
@@ -233,8 +237,8 @@ class NpzArchive:
                 raise ValueError("more data than the header declares")
 
     @contextmanager
-    def _data_of(self, member: Member) -> Iterator[io.BufferedIOBase]:
-        with opened(self._file, member.info) as stream:
+    def _data_of(self, member: ArchiveEntry) -> Iterator[io.BufferedIOBase]:
+        with open_member(self._file, member.info) as stream:
             read_header(stream)
             yield stream
 
@@ -245,7 +249,7 @@ class NpzArchive:
         except InputError:
             raise
         except DAMAGE as error:
-            raise refused(self.path, f"{name} is damaged ({error})", "write it again") from None
+            raise refusal(self.path, f"{name} is damaged ({error})", "write it again") from None
 
 
 @contextmanager
@@ -269,7 +273,7 @@ def open_npz(path: Path, *, ignore: Collection[str] = ()) -> Iterator[NpzArchive
     try:
         file = zipfile.ZipFile(path)
     except DAMAGE as error:
-        raise refused(path, f"damaged or not an NPZ file ({error})", "write it again") from None
+        raise refusal(path, f"damaged or not an NPZ file ({error})", "write it again") from None
     with file:
         infos = file.infolist()
         check_directory(path, infos)
@@ -321,15 +325,15 @@ def metadata_of(archive: NpzArchive) -> dict[str, Any]:
         return {}
     if member.dtype.kind != "U" or member.shape != () or member.size_bytes > METADATA_MAX_BYTES:
         found = f"{METADATA} is {member.dtype} of shape {member.shape}"
-        raise refused(archive.path, found, "save a 0-d unicode array with JSON text")
+        raise refusal(archive.path, found, "save a 0-d unicode array with JSON text")
     try:
         content = json.loads(str(archive.read(METADATA)), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         found = f"{METADATA} is not JSON ({error})"
-        raise refused(archive.path, found, "write it again") from None
+        raise refusal(archive.path, found, "write it again") from None
     if not isinstance(content, dict):
         found = f"{METADATA} is a JSON {type(content).__name__}"
-        raise refused(archive.path, found, "save an object of names and values")
+        raise refusal(archive.path, found, "save an object of names and values")
     return content
 
 

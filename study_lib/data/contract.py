@@ -28,14 +28,14 @@ import numpy as np
 
 from study_lib.data.archive import METADATA, metadata_of, open_npz, read_npz
 from study_lib.data.rules import (
-    ArrayFacts,
+    ArraySummary,
     Violation,
     check_metadata,
     check_splits,
     check_together,
-    facts_of_array,
-    facts_of_header,
-    facts_of_member,
+    summary_of_array,
+    summary_of_entry,
+    summary_of_header,
 )
 from study_lib.errors import InputError
 from study_lib.files import write_npz
@@ -118,7 +118,7 @@ def check_arrays(
     base
         True for a base file, of which no patterns are asked.
     """
-    facts = {key: facts_of_array(array) for key, array in arrays.items()}
+    facts = {key: summary_of_array(array) for key, array in arrays.items()}
     return _report(facts, metadata, base=base)
 
 
@@ -133,7 +133,7 @@ def validate_file(path: Path, *, base: bool = False) -> ContractReport:
     with open_npz(path) as archive:
         names = [name for name in archive.members if name != METADATA]
         facts = {
-            name: (facts_of_member if name in KNOWN else facts_of_header)(archive, name)
+            name: (summary_of_entry if name in KNOWN else summary_of_header)(archive, name)
             for name in names
         }
         return _report(facts, metadata_of(archive), base=base)
@@ -220,7 +220,7 @@ def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _report(
-    facts: Mapping[str, ArrayFacts], metadata: Mapping[str, Any] | None, *, base: bool
+    facts: Mapping[str, ArraySummary], metadata: Mapping[str, Any] | None, *, base: bool
 ) -> ContractReport:
     required = [key for key in REQUIRED if not (base and key == "diffraction")]
     violations = [
@@ -243,7 +243,7 @@ def _report(
     return ContractReport(tuple(violations))
 
 
-def _check_key(key: str, found: ArrayFacts) -> list[Violation]:
+def _check_key(key: str, found: ArraySummary) -> list[Violation]:
     rank, dtype = KNOWN[key]
     violations = []
     if found.ndim != rank:
@@ -265,7 +265,7 @@ def _check_key(key: str, found: ArrayFacts) -> list[Violation]:
     return violations
 
 
-def _converts_exactly(found: ArrayFacts, dtype: np.dtype[Any]) -> bool:
+def _converts_exactly(found: ArraySummary, dtype: np.dtype[Any]) -> bool:
     """Return whether nothing but precision beyond the contract's is lost in conversion."""
     if dtype == np.float64 and found.dtype.kind in "iu":
         return found.largest <= WHOLE_IN_DOUBLE
@@ -274,6 +274,6 @@ def _converts_exactly(found: ArrayFacts, dtype: np.dtype[Any]) -> bool:
     return found.dtype.kind == dtype.kind
 
 
-def _is_sound(key: str, found: ArrayFacts) -> bool:
+def _is_sound(key: str, found: ArraySummary) -> bool:
     """Return whether the relations between arrays can be looked at."""
     return found.ndim == KNOWN[key].rank and found.size > 0 and found.dtype.kind in "biufc"

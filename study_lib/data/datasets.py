@@ -7,7 +7,7 @@ import numpy as np
 
 from study_lib.data.archive import open_npz
 from study_lib.data.contract import check_arrays, load_dataset
-from study_lib.data.formats.acquisition import SPANS, Acquisition, Geometry, plausible
+from study_lib.data.formats.acquisition import SPANS, Acquisition, Geometry, plausible_quantity
 from study_lib.errors import InputError
 from study_lib.files import write_npz
 from study_lib.physics.measurement import Measurement, photon_budget
@@ -145,7 +145,7 @@ def geometry_from(path: Path, metadata: dict[str, Any]) -> Geometry:
     fields = stated if isinstance(stated, dict) else {}
     return Geometry(
         **{
-            name: plausible(path, f"_metadata: geometry: {name}", _number(value), name)
+            name: plausible_quantity(path, f"_metadata: geometry: {name}", _number(value), name)
             for name, value in fields.items()
             if name in SPANS and value is not None
         }

@@ -17,7 +17,7 @@ SAMPLE = 2**16
 
 
 @dataclass(frozen=True)
-class ArrayFacts:
+class ArraySummary:
     """Shape, type and the numbers of one array.
 
     ``faulty`` and ``negative`` list the first few places along the first axis that hold NaN or
@@ -50,18 +50,18 @@ class ArrayFacts:
         return math.prod(self.shape)
 
 
-def facts_of_array(array: np.ndarray) -> ArrayFacts:
+def summary_of_array(array: np.ndarray) -> ArraySummary:
     """Return the facts of an array in memory, without copying it."""
     return _gather(array.shape, array.dtype, _slabs_of(array), 0, array)
 
 
-def facts_of_header(archive: NpzArchive, name: str) -> ArrayFacts:
+def summary_of_header(archive: NpzArchive, name: str) -> ArraySummary:
     """Return shape and type of an array in an archive, without reading it."""
     member = archive.members[name]
-    return ArrayFacts(member.shape, member.dtype)
+    return ArraySummary(member.shape, member.dtype)
 
 
-def facts_of_member(archive: NpzArchive, name: str) -> ArrayFacts:
+def summary_of_entry(archive: NpzArchive, name: str) -> ArraySummary:
     """Return the facts of an array in an archive; small ones are kept, large ones never are.
 
     Raises
@@ -94,7 +94,7 @@ def _gather(
     slabs: Iterable[tuple[slice, np.ndarray]],
     axis: int,
     values: np.ndarray | None,
-) -> ArrayFacts:
+) -> ArraySummary:
     """Return the facts of slabs that follow one another along ``axis``."""
     numeric, is_stack = dtype.kind in "biufc", len(shape) == 3
     size = math.prod(shape)
@@ -129,7 +129,7 @@ def _gather(
             with np.errstate(all="ignore"):  # what is not finite has been counted above
                 squares = np.vecdot(flat, flat).real
             totals[part if axis == 0 else slice(None)] += squares
-    return ArrayFacts(
+    return ArraySummary(
         shape=shape,
         dtype=dtype,
         faulty=tuple(sorted(faulty)[:NAMED_INDICES]),
@@ -181,7 +181,7 @@ class Violation:
 
 
 def check_together(
-    facts: Mapping[str, ArrayFacts], *, stated_amplitude: bool = False
+    facts: Mapping[str, ArraySummary], *, stated_amplitude: bool = False
 ) -> list[Violation]:
     """Return the violations of the relations between arrays of the right rank.
 
@@ -251,7 +251,7 @@ def check_splits(
     return violations
 
 
-def _check_places(facts: Mapping[str, ArrayFacts], side: int) -> list[Violation]:
+def _check_places(facts: Mapping[str, ArraySummary], side: int) -> list[Violation]:
     """Return the violations of single positions and of pairs of them."""
     violations = []
     shape = facts["objectGuess"].shape
@@ -286,7 +286,7 @@ def _check_places(facts: Mapping[str, ArrayFacts], side: int) -> list[Violation]
 
 
 def _check_patterns(
-    facts: Mapping[str, ArrayFacts], side: int, count: int, *, stated_amplitude: bool
+    facts: Mapping[str, ArraySummary], side: int, count: int, *, stated_amplitude: bool
 ) -> list[Violation]:
     violations = []
     for key in ("diffraction", "Y"):
@@ -339,7 +339,7 @@ def _check_patterns(
     return violations
 
 
-def _check_indices(facts: Mapping[str, ArrayFacts], side: int, count: int) -> list[Violation]:
+def _check_indices(facts: Mapping[str, ArraySummary], side: int, count: int) -> list[Violation]:
     violations = []
     names, groups, bad = (facts.get(key) for key in ("scan_index", "groups", "bad_pixels"))
     if names is not None and names.shape != (count,):
@@ -401,7 +401,7 @@ DETECTOR_SETTINGS = frozenset(
 )
 
 
-def check_metadata(metadata: Mapping[str, Any], patterns: ArrayFacts | None) -> list[Violation]:
+def check_metadata(metadata: Mapping[str, Any], patterns: ArraySummary | None) -> list[Violation]:
     """Return the violations of the metadata by themselves and against the patterns.
 
     Parameters

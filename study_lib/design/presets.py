@@ -226,7 +226,7 @@ def overlap_design(
     return parse_design(content, "study overlap")
 
 
-def chosen(
+def filtered_jobs(
     study: StudyDesign,
     *,
     dose: float | None = None,

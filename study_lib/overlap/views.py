@@ -193,7 +193,7 @@ def overlap_sentence(split: str, metrics: Mapping[str, Any]) -> str:
     return text + "one pattern more or less changes too much; enlarge the scan"
 
 
-class Selection(Frozen):
+class ViewRecord(Frozen):
     """How the patterns of a view's file were chosen, grouped and measured: of it what decides."""
 
     model_config = ConfigDict(extra="ignore")
@@ -204,7 +204,7 @@ class Selection(Frozen):
     target_overlap: float | None
 
 
-def selection_of(metadata: Mapping[str, Any], source: str) -> Selection | None:
+def view_record_of(metadata: Mapping[str, Any], source: str) -> ViewRecord | None:
     """Return how a view's file was made, from its metadata; None for a whole split.
 
     Raises
@@ -223,10 +223,10 @@ def selection_of(metadata: Mapping[str, Any], source: str) -> Selection | None:
     if not chosen:
         return None
     try:
-        return Selection.model_validate(chosen[-1])
+        return ViewRecord.model_validate(chosen[-1])
     except ValidationError as error:
         place = f"{source}: _metadata: {SELECTION_STEP}"
-        raise InputError(describe_faults(error, place, Selection)) from None
+        raise InputError(describe_faults(error, place, ViewRecord)) from None
 
 
 class _Step(Frozen):

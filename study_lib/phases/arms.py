@@ -15,7 +15,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs
 from study_lib.networks.machine import device_of
 from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
-from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.thinned.ensemble import (
     ENSEMBLE,
     load_ensemble,
@@ -90,7 +90,7 @@ def pinn(request: ArmRequest) -> ArmResult:
     _require_made_from(trained.measurement_sha256, request.train_sha256, folder / BUNDLE)
     device = str(device_of("auto"))
     started = time.process_time()
-    object_ = reconstruct(trained, request.measurement, device=device)
+    object_ = apply_network(trained, request.measurement, device=device)
     return ArmResult(
         label=f"PtychoPINN gs{request.gridsize}",
         knows="probe, positions; trained on the train split of this view",

@@ -29,7 +29,7 @@ from study_lib.networks.pinn.bundle import (
     weights_sha256,
 )
 from study_lib.networks.pinn.config import TrainingConfig
-from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.network import PatchNetwork
 from study_lib.networks.pinn.training import GroupTensors
 from study_lib.networks.pinn.training import train as train_network
@@ -370,7 +370,7 @@ def _test_scores(
     metrics = request.design.metrics
     crop, mask = scored_pixels(test, metrics.illumination_threshold)
     scores, _ = scores_of(
-        reconstruct(trained, test),
+        apply_network(trained, test),
         truth,
         crop,
         mask,

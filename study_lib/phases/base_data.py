@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float
 
-from study_lib.data.formats.acquisition import Acquisition, step
+from study_lib.data.formats.acquisition import Acquisition, transformation
 from study_lib.errors import InputError
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.measurement import Measurement, at_positions
@@ -70,7 +70,7 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
         f"probe and object predict {model / measured:.3g} times the measured power; the probe was "
         f"multiplied by {factor:.4g}"
     )
-    record = step("scale probe to the mean power of the patterns", factor=factor)
+    record = transformation("scale probe to the mean power of the patterns", factor=factor)
     return replace(
         acquisition,
         probe=(probe * factor).astype(np.complex64),
@@ -267,7 +267,7 @@ def reconstructed(
     task = task_of(acquisition)
     counts, origin, measurement = task.counts, task.origin_px, task.measurement
     positions, start = measurement.positions_px, measurement.probe
-    found = solve(measurement, algorithm, epochs, seed, progress, algorithm)
+    found = solve_blind(measurement, algorithm, epochs, seed, progress, algorithm)
     object_, probe, gauge = fixed_gauge(found.object_, found.probe, positions)
     uniform = np.ones(measurement.object_shape, np.complex64)
     record = {
@@ -284,8 +284,10 @@ def reconstructed(
         "options": found.options,
     }
     steps = (
-        step("shift origin of positions", y=-float(origin[0]), x=-float(origin[1])),
-        step("reconstruct object and probe", algorithm=algorithm, epochs=epochs, seed=seed),
+        transformation("shift origin of positions", y=-float(origin[0]), x=-float(origin[1])),
+        transformation(
+            "reconstruct object and probe", algorithm=algorithm, epochs=epochs, seed=seed
+        ),
     )
     return replace(
         acquisition,
@@ -325,7 +327,7 @@ def task_of(acquisition: Acquisition) -> Task:
     return Task(measurement, counts, origin)
 
 
-def solve(
+def solve_blind(
     measurement: Measurement,
     algorithm: Algorithm,
     epochs: int,
@@ -356,11 +358,11 @@ def solve(
         settings = SolverSettings(
             epochs=epochs, objective="amplitude", seed=seed, refine_probe=True
         )
-        solved = solver.reconstruct(**arrays, settings=settings)
+        solved = solver.solve(**arrays, settings=settings)
         object_, probe, losses = solved.object_, solved.probe, solved.losses
         options = {"algorithm": "solver", "stop": solved.stop, **solved.settings}
     else:
-        engine = ptychi_engine.reconstruct(
+        engine = ptychi_engine.run_ptychi(
             **arrays,
             algorithm=algorithm,
             epochs=epochs,
@@ -450,7 +452,7 @@ def checked(
     report: dict[str, Any] = {"algorithms": {}}
     positions = task.measurement.positions_px
     for each in ALGORITHMS:
-        found = solve(task.measurement, each, epochs, seed, progress, each)
+        found = solve_blind(task.measurement, each, epochs, seed, progress, each)
         objects[each] = found.object_
         report["algorithms"][each] = {
             "r_factor": r_factor(acquisition, found.probe, found.object_, positions),
@@ -459,7 +461,7 @@ def checked(
     for first, parity in enumerate(("even", "odd")):
         half = at_positions(task.measurement, np.arange(first, len(positions), 2))
         told = f"{algorithm}, {parity} patterns"
-        objects[parity] = solve(half, algorithm, epochs, seed, progress, told).object_
+        objects[parity] = solve_blind(half, algorithm, epochs, seed, progress, told).object_
     for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
         report[name] = _agreement(objects[pair[0]], objects[pair[1]], task.measurement)
     return report

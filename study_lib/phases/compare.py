@@ -17,11 +17,11 @@ from study_lib.figures.common import save_figure
 from study_lib.figures.results import condition_figure
 from study_lib.files import write_csv, write_json, write_npz
 from study_lib.overlap.metrics import image_overlap
-from study_lib.overlap.views import Selection, selection_of
+from study_lib.overlap.views import ViewRecord, view_record_of
 from study_lib.phases.arms import ArmRequest, ArmResult, MissingResultError, arms_of
 from study_lib.phases.conditions import COMPARED, comparison_folder, view_path
-from study_lib.phases.records import Job, recorded
-from study_lib.physics.likelihood import HeldOutCounts
+from study_lib.phases.records import Work, recorded
+from study_lib.physics.likelihood import FreshCounts
 from study_lib.physics.measurement import Measurement, photon_budget
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import fourier_ring_correlation
@@ -153,7 +153,7 @@ def compare_view(
     folder = comparison_folder(artifact_root, dose, view.name, split)
     source = view_path(phase_c_root, phase_d_root, dose, view.name, split)
     train_source = view_path(phase_c_root, phase_d_root, dose, view.name, "train")
-    job = Job(
+    job = Work(
         manifest=artifact_root / "comparison_manifest.json",
         key=folder.relative_to(artifact_root).as_posix(),
         folder=folder,
@@ -186,7 +186,7 @@ def compare_view(
             "dose": dose,
             "photons_measured": budget["photons_per_pattern_measured"],
             "view": view.name,
-            **view_overlap(measurement, selection_of(metadata, str(source)), design),
+            **view_overlap(measurement, view_record_of(metadata, str(source)), design),
             "split": split,
             "replicate": design.replicate,
         }
@@ -215,11 +215,11 @@ def _score_arms(
     crop: tuple[slice, slice],
     mask: np.ndarray,
     design: StudyDesign,
-    job: Job,
+    job: Work,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, str]]:
     """Return a row for each arm, the crop of every object and map, and why arms are missing."""
     measurement = request.measurement
-    held_out = held_out_counts(measurement, truth, design, request.dose, request.split)
+    held_out = fresh_counts(measurement, truth, design, request.dose, request.split)
     limit = limit_of(measurement, truth, crop, mask, design)
     arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
     rows: list[dict[str, Any]] = []
@@ -234,7 +234,7 @@ def _score_arms(
         require_same_patterns(result, measurement)
         row, aligned = _score_arm(result, truth, crop, mask, design)
         row["held_out_excess_nats"] = held_out.excess_nats(result.object_)
-        told, row_of_spread = spread_of(result, aligned, truth[crop], crop, mask)
+        told, row_of_spread = own_error_bar(result, aligned, truth[crop], crop, mask)
         row |= row_of_spread
         arrays |= {f"{name}_phase_std_rad": told} if told is not None else {}
         rows.append({"arm": name} | row | limit_row(limit, row))
@@ -247,7 +247,7 @@ def _score_arms(
     return rows, arrays, missing
 
 
-def spread_of(
+def own_error_bar(
     result: ArmResult,
     aligned: np.ndarray,
     truth: np.ndarray,
@@ -271,11 +271,11 @@ def spread_of(
     return told, dict(zip(columns, values, strict=True))
 
 
-def held_out_counts(
+def fresh_counts(
     measurement: Measurement, truth: np.ndarray, design: StudyDesign, dose: float, split: str
-) -> HeldOutCounts:
+) -> FreshCounts:
     """Return counts of the view's positions that no arm has seen: a second draw of the noise."""
-    return HeldOutCounts(
+    return FreshCounts(
         truth=truth,
         probe=measurement.probe,
         positions_px=measurement.positions_px,
@@ -308,7 +308,7 @@ def comparison_figure(
 
 
 def view_overlap(
-    measurement: Measurement, made: Selection | None, design: StudyDesign
+    measurement: Measurement, made: ViewRecord | None, design: StudyDesign
 ) -> dict[str, float | None]:
     """Return metric 2 of the patterns that the arms used, and its target when they were chosen.
 

@@ -19,7 +19,7 @@ from study_lib.design.presets import parse_design
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
 from study_lib.phases.conditions import dataset_path, dose_name
-from study_lib.phases.records import Job, recorded
+from study_lib.phases.records import Work, recorded
 from study_lib.phases.scene import Scene, scene_of, split_masks
 from study_lib.physics.measurement import photon_budget
 from study_lib.physics.simulation import SimulatedScan, bad_pixel_mask, object_patches, simulate
@@ -81,7 +81,7 @@ def generate_dose(
     """
     design.require_dose(dose)
     _claim_root(output_root, design)
-    job = Job(
+    job = Work(
         manifest=output_root / "run_manifest.json",
         key=dose_name(dose),
         folder=output_root / dose_name(dose),

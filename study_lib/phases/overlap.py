@@ -14,7 +14,7 @@ from study_lib.files import write_json
 from study_lib.overlap.metrics import coverage_of, legacy_spacing_px, nearest_px, spacing_report
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
 from study_lib.phases.conditions import dataset_path, view_folder, view_path
-from study_lib.phases.records import Job, recorded
+from study_lib.phases.records import Work, recorded
 from study_lib.physics.measurement import photon_budget
 
 PER_SCAN = ("diffraction", "xcoords", "ycoords", "scan_index")
@@ -43,7 +43,7 @@ def write_view(
     design.require_dose(dose)
     view = design.view(view_name)
     folder = view_folder(artifact_root, dose, view.name)
-    job = Job(
+    job = Work(
         manifest=artifact_root / "overlap_manifest.json",
         key=folder.relative_to(artifact_root).as_posix(),
         folder=folder,
@@ -91,7 +91,7 @@ def _take(arrays: Mapping[str, np.ndarray], view: View) -> dict[str, np.ndarray]
 
 
 def _history(
-    metadata: Mapping[str, Any], view: ViewDesign, chosen: View, job: Job
+    metadata: Mapping[str, Any], view: ViewDesign, chosen: View, job: Work
 ) -> dict[str, Any]:
     """Return the metadata of the split with what was done to it here."""
     step = {

@@ -21,7 +21,7 @@ from study_lib.phases.conditions import (
     reconstruction_folder,
 )
 from study_lib.phases.records import (
-    Job,
+    Work,
     logged,
     printed_output_kept,
     provenance,
@@ -38,7 +38,7 @@ from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
 DENOISER = "denoiser.json"
 
 
-def choose_for(
+def choose_denoiser_of(
     algorithm: str, measurement: Measurement, design: IterativeDesign, *, seed: int
 ) -> dict[str, Any]:
     """Return the denoiser that suits an algorithm's objects, as plain data, and what it cost.
@@ -131,7 +131,7 @@ def run_reconstruction_job(
     }
     if dry_run:
         return plan | {"dry_run": True}
-    record = Job(
+    record = Work(
         manifest=artifact_root / RECONSTRUCTIONS,
         key=job.artifact_dir.relative_to(artifact_root).as_posix(),
         folder=job.artifact_dir,
@@ -166,7 +166,7 @@ def run_reconstruction_job(
         }
         if job.split == "train" and design.iterative.denoised:
             log.line(f"{job.algorithm} again on a share of the photons, to choose its denoiser")
-            choice = choose_for(job.algorithm, measurement, design.iterative, seed=seed)
+            choice = choose_denoiser_of(job.algorithm, measurement, design.iterative, seed=seed)
             choice |= {"measurement_sha256": record.results["measurement_sha256"]}
             write_json(job.artifact_dir / DENOISER, choice)
             record.outputs.append(job.artifact_dir / DENOISER)

@@ -28,7 +28,7 @@ EVENT_INTERVAL_S = 1.0
 
 
 @dataclass
-class Job:
+class Work:
     """One piece of work that leaves a record in its phase's manifest.
 
     ``folder`` receives ``events.jsonl``; paths in the record are relative to the manifest.
@@ -83,10 +83,10 @@ class Job:
         if step < total and now - self._last_event_s < EVENT_INTERVAL_S:
             return
         self._last_event_s = now
-        tell(self.folder, phase, step, total, **values)
+        log_event(self.folder, phase, step, total, **values)
 
 
-def tell(folder: Path, phase: str, step: int, total: int, **values: float) -> None:
+def log_event(folder: Path, phase: str, step: int, total: int, **values: float) -> None:
     """Append one line to the ``events.jsonl`` of a job's folder, which is made if need be."""
     event = {"time": utc_now(), "phase": phase, "step": step, "total": total, **values}
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def tell(folder: Path, phase: str, step: int, total: int, **values: float) -> No
 
 
 @contextmanager
-def recorded(job: Job) -> Iterator[Job]:
+def recorded(job: Work) -> Iterator[Work]:
     """Run a block and write its record, whether it ends well or not.
 
     A folder that cannot be written is met before the block. The inputs are hashed first: who

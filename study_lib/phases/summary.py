@@ -20,7 +20,7 @@ from study_lib.phases.conditions import (
     dose_name,
     figure_files,
 )
-from study_lib.phases.records import Job, manifests_of, recorded
+from study_lib.phases.records import Work, manifests_of, recorded
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.study_table import (
     VIEW_ORDER,
@@ -78,7 +78,7 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         If there is no comparison to summarise.
     """
     rows = collect_rows(phase_g_root)
-    job = Job(
+    job = Work(
         manifest=artifact_root / "summary_manifest.json",
         key="summary",
         folder=artifact_root,

@@ -14,7 +14,7 @@ from study_lib.files import manifest_jobs
 from study_lib.networks.checkpoints import CHECKPOINTS, remove_checkpoints
 from study_lib.networks.pinn.bundle import EpochRecord
 from study_lib.networks.pinn.config import ANY_MACHINE, Machine, training_config
-from study_lib.overlap.views import Selection, selection_of
+from study_lib.overlap.views import ViewRecord, view_record_of
 from study_lib.phases.backends import (
     Backend,
     NativeBackend,
@@ -23,7 +23,7 @@ from study_lib.phases.backends import (
     TrainingResult,
 )
 from study_lib.phases.conditions import TrainingJob, build_training_jobs
-from study_lib.phases.records import Job, logged, printed_output_kept, recorded
+from study_lib.phases.records import Work, logged, printed_output_kept, recorded
 
 MANIFEST = "training_manifest.json"
 BACKENDS: dict[str, Backend] = {"native": NativeBackend(), "ptychopinn": PtychoPinnBackend()}
@@ -104,7 +104,7 @@ def run_training_job(
         return plan | {"dry_run": True}
     chosen = BACKENDS[backend]
     kept = ("train.log", "stdout.log", "stderr.log")
-    record = Job(
+    record = Work(
         manifest=artifact_root / MANIFEST,
         key=job.artifact_dir.relative_to(artifact_root).as_posix(),
         folder=job.artifact_dir,
@@ -140,9 +140,9 @@ def run_training_job(
     return record.results
 
 
-def _selection(path: Path) -> Selection | None:
+def _selection(path: Path) -> ViewRecord | None:
     with open_npz(path) as archive:
-        return selection_of(metadata_of(archive), str(path))
+        return view_record_of(metadata_of(archive), str(path))
 
 
 def train_view(

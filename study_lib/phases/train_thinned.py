@@ -27,7 +27,7 @@ from study_lib.phases.conditions import (
     build_training_jobs,
     thinned_folder,
 )
-from study_lib.phases.records import Job, logged, printed_output_kept, recorded, somebody_watches
+from study_lib.phases.records import Work, logged, printed_output_kept, recorded, somebody_watches
 from study_lib.phases.train import MANIFEST
 from study_lib.scores.scoring import scored_pixels, scores_of
 
@@ -54,7 +54,7 @@ def build_thinned_jobs(
     InputError
         If the design has no such network, or a file is missing that may not be.
     """
-    required(design)
+    thinned_design_of(design)
     jobs, skipped = build_training_jobs(
         design,
         phase_c_root=phase_c_root,
@@ -70,7 +70,7 @@ def build_thinned_jobs(
     return own, skipped
 
 
-def required(design: StudyDesign) -> ThinnedDesign:
+def thinned_design_of(design: StudyDesign) -> ThinnedDesign:
     """Return the numbers behind the network.
 
     Raises
@@ -109,7 +109,7 @@ def run_thinned_job(
     StudyError
         If the loss is no longer a number.
     """
-    thinned = required(design)
+    thinned = thinned_design_of(design)
     seed = design.noise_seeds.training
     plan = {
         "dose": job.dose,
@@ -121,7 +121,7 @@ def run_thinned_job(
     if dry_run:
         return plan | {"dry_run": True}
     folder = job.artifact_dir
-    record = Job(
+    record = Work(
         manifest=artifact_root / MANIFEST,
         key=folder.relative_to(artifact_root).as_posix(),
         folder=folder,

@@ -109,7 +109,7 @@ MOST_PATTERNS = 1000
 CHUNK = 128
 
 
-class HeldOutCounts:
+class FreshCounts:
     """Fresh Poisson counts from the true object, at the view's own positions.
 
     At most `MOST_PATTERNS` positions, evenly spread over the scan order.

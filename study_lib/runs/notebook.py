@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from study_lib.design.notebooks import parameters_of
 from study_lib.errors import InputError, LastingError, StudyError
 from study_lib.files import hashes_of, write_json
-from study_lib.phases.records import provenance, tell, utc_now
+from study_lib.phases.records import log_event, provenance, utc_now
 from study_lib.runs.job import check_evidence, inputs_of, is_done, job_of, only_writer, read_record
 from study_lib.runs.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, read_plan
 from study_lib.runs.staleness import code_of
@@ -347,7 +347,7 @@ def _record_of(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Execute the notebook of a job, check its evidence, and return the record of both."""
-    tell(run_folder / job.folder, "start kernel", 1, 1)
+    log_event(run_folder / job.folder, "start kernel", 1, 1)
     started, start_s = utc_now(), time.perf_counter()
     executed = execute_notebook(
         job.notebook, run_folder / job.executed, job.parameters, run_folder, kernel

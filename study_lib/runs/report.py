@@ -12,7 +12,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from study_lib.files import inside, manifest_jobs, read_json, sha256_of, write_json, write_text
+from study_lib.files import manifest_jobs, path_inside, read_json, sha256_of, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, phase_root
 from study_lib.phases.records import manifests_of
 from study_lib.runs.evidence import sealed_names
@@ -220,7 +220,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         source = run_folder / job.executed
         if job.name in records and source.is_file():
             page = f"{PAGES}/{job.name}.html"
-            write_text(inside(run_folder, page), notebook_page(source, job.executed, style()))
+            write_text(path_inside(run_folder, page), notebook_page(source, job.executed, style()))
             pages[job.name.replace("__", " ")] = page
     summary_root = phase_root(run_folder, "H")
     path = summary_root / "summary.json"
@@ -242,9 +242,9 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "done": len(records),
         "total": len(jobs),
     }
-    write_text(inside(run_folder, INDEX), template("index.html.j2").render(content))
+    write_text(path_inside(run_folder, INDEX), template("index.html.j2").render(content))
     # The pages first: the crate names every file, and the seal has the hash of the crate.
-    write_json(inside(run_folder, CRATE), research_object(run_folder, jobs, records))
+    write_json(path_inside(run_folder, CRATE), research_object(run_folder, jobs, records))
     return run_folder / INDEX
 
 

@@ -201,7 +201,7 @@ TOGETHER = {
 
 
 @dataclass(frozen=True)
-class Batch:
+class KernelGroup:
     """Jobs that one process executes in turn, and what they need together."""
 
     jobs: tuple[PlannedJob, ...]
@@ -219,7 +219,9 @@ class Batch:
         return list(dict.fromkeys(name for job in self.jobs for name in job.after))
 
 
-def batches(jobs: Sequence[PlannedJob], needs: Mapping[str, JobResources]) -> list[Batch]:
+def kernel_groups(
+    jobs: Sequence[PlannedJob], needs: Mapping[str, JobResources]
+) -> list[KernelGroup]:
     """Return the jobs in batches, in their order: all views of a dose, both splits of a view.
 
     Long jobs stay alone: there a kernel's start is nothing, and they can run beside one another.
@@ -238,7 +240,7 @@ def batches(jobs: Sequence[PlannedJob], needs: Mapping[str, JobResources]) -> li
         values = tuple(job.parameters[axis] for axis in axes)
         key = (job.notebook, job.parameters["run_folder"], *values) if values else (job.name,)
         groups.setdefault(key, []).append(job)
-    return [Batch(tuple(group), _together(group, needs)) for group in groups.values()]
+    return [KernelGroup(tuple(group), _together(group, needs)) for group in groups.values()]
 
 
 def _together(jobs: Sequence[PlannedJob], needs: Mapping[str, JobResources]) -> JobResources:

@@ -93,7 +93,7 @@ def _solver(
         device=DEVICE,
     )
     started = time.process_time()
-    found = solver.reconstruct_measurement(measurement, settings, progress=progress)
+    found = solver.solve_measurement(measurement, settings, progress=progress)
     cpu_s = time.process_time() - started
     residuals = pattern_residuals(measurement, found.object_, found.probe)
     return IterativeResult(
@@ -124,7 +124,7 @@ def _engine(
         measurement.bad_pixels,
     )
     lsqml = algorithm == "LSQML"
-    found = ptychi_engine.reconstruct(
+    found = ptychi_engine.run_ptychi(
         algorithm=algorithm,
         amplitudes=measurement.amplitudes,
         positions_px=measurement.positions_px,

@@ -222,10 +222,10 @@ def choose_denoiser(
         for family, strengths in STRENGTHS.items()
         for strength in strengths
     }
-    return chosen(plain, losses)
+    return choose_by_held_out_counts(plain, losses)
 
 
-def chosen(
+def choose_by_held_out_counts(
     plain: Float[np.ndarray, " scan"],
     losses: Mapping[tuple[str, float], Float[np.ndarray, " scan"]],
     *,

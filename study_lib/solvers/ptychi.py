@@ -313,7 +313,7 @@ def import_ptychi() -> ModuleType:
         ) from error
 
 
-def reconstruct(
+def run_ptychi(
     *,
     amplitudes: Float[np.ndarray, "scan n n"],
     positions_px: Float[np.ndarray, "scan 2"],

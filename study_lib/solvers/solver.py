@@ -449,14 +449,14 @@ class SolverResult:
     state: SolverState = field(repr=False)
 
 
-def reconstruct_measurement(
+def solve_measurement(
     measurement: Measurement,
     settings: SolverSettings = DEFAULTS,
     *,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SolverResult:
-    """Return the object that explains a measurement; see :func:`reconstruct`."""
-    return reconstruct(
+    """Return the object that explains a measurement; see :func:`solve`."""
+    return solve(
         amplitudes=measurement.amplitudes,
         positions_px=measurement.positions_px,
         probe=measurement.probe,
@@ -467,7 +467,7 @@ def reconstruct_measurement(
     )
 
 
-def reconstruct(
+def solve(
     *,
     amplitudes: Float[np.ndarray, "scan n n"],
     positions_px: Float[np.ndarray, "scan 2"],

@@ -15,7 +15,7 @@ from study_lib.data.contract import (
     validate_file,
     validate_splits,
 )
-from study_lib.data.rules import DETECTOR_SETTINGS, facts_of_array
+from study_lib.data.rules import DETECTOR_SETTINGS, summary_of_array
 from study_lib.design.models import DetectorDesign
 from study_lib.errors import InputError
 from study_lib.physics.forward import corners_of, patches_at
@@ -319,7 +319,7 @@ def test_photons_are_added_up_beyond_the_range_of_the_type_they_are_stored_in(dt
     patterns = np.sqrt(random.poisson(2000.0, (COUNT, SIDE, SIDE))).astype(dtype)
     photons = (patterns.astype(np.float64) ** 2).sum(axis=(1, 2))
 
-    totals = facts_of_array(patterns).totals
+    totals = summary_of_array(patterns).totals
     report = check_arrays(
         good_arrays() | {"diffraction": patterns},
         {"domain": "amplitude", "photons_per_pattern_measured": photons.mean()},

@@ -13,7 +13,7 @@ from study_lib.figures.reconstruction import (
     validation_gains,
 )
 from study_lib.phases.arms import ArmResult
-from study_lib.phases.compare import spread_of
+from study_lib.phases.compare import own_error_bar
 
 SHAPE = (40, 60)
 CROP = (slice(2, 38), slice(3, 57))
@@ -48,7 +48,7 @@ def test_shares_within_one_and_two_deviations_are_those_of_normal_errors(scene):
     part = mask[CROP]
     result = ArmResult("x", "", aligned, np.arange(3), 0.0, 0.0, (), told)
 
-    spread, row = spread_of(result, aligned[CROP], truth[CROP], CROP, part)
+    spread, row = own_error_bar(result, aligned[CROP], truth[CROP], CROP, part)
 
     np.testing.assert_array_equal(spread, told[CROP])
     assert row["phase_within_1_std"] == pytest.approx(0.683, abs=0.03)
@@ -60,7 +60,7 @@ def test_an_arm_that_tells_nothing_has_empty_columns(scene):
     truth, aligned, _, mask = scene
     result = ArmResult("x", "", aligned, np.arange(3), 0.0, 0.0, ())
 
-    spread, row = spread_of(result, aligned, truth, (slice(None), slice(None)), mask)
+    spread, row = own_error_bar(result, aligned, truth, (slice(None), slice(None)), mask)
 
     assert spread is None
     assert set(row.values()) == {None}

@@ -20,8 +20,8 @@ from study_lib.overlap.views import (
     SELECTION_STEP,
     TARGET_TOLERANCE,
     overlap_sentence,
-    selection_of,
     view_of,
+    view_record_of,
 )
 from study_lib.phases.conditions import dataset_path, view_folder, view_path
 from study_lib.phases.dataset import generate_dose
@@ -349,12 +349,12 @@ def test_the_file_says_with_what_its_overlap_was_measured(overlap_call, tmp_path
     assert overlap_call(phase_c, *flags) == 0
     path = view_path(phase_c, tmp_path / "D", DOSE, "dense", "train")
 
-    how = selection_of(load_dataset(path)[1], "view")
+    how = view_record_of(load_dataset(path)[1], "view")
 
     assert how is not None
     assert (how.neighbor_count, how.probe_diameter_px, how.target_overlap) == (5, 9.5, None)
     whole = load_dataset(dataset_path(phase_c, DOSE, "train"))[1]
-    assert selection_of(whole, "split") is None
+    assert view_record_of(whole, "split") is None
 
 
 def test_another_seed_keeps_other_patterns(overlap_call, tmp_path, phase_c):
@@ -456,11 +456,11 @@ def made_with(**changes) -> dict:
 def test_how_a_view_was_made_is_read_from_its_last_selection():
     twice = [*made_with(neighbor_count=5)["transformations"], *made_with()["transformations"]]
 
-    found = selection_of({"transformations": twice}, "dense.npz")
+    found = view_record_of({"transformations": twice}, "dense.npz")
 
     assert found is not None
     assert (found.neighbor_count, found.n_groups, found.target_overlap) == (7, None, 0.7)
-    assert selection_of({}, "train.npz") is None
+    assert view_record_of({}, "train.npz") is None
 
 
 @pytest.mark.parametrize(
@@ -475,4 +475,4 @@ def test_how_a_view_was_made_is_read_from_its_last_selection():
 )
 def test_a_record_that_nobody_here_wrote_is_refused(metadata, message):
     with pytest.raises(InputError, match=message):
-        selection_of(metadata, "dense.npz")
+        view_record_of(metadata, "dense.npz")

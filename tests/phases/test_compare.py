@@ -25,7 +25,7 @@ from study_lib.figures.results import condition_figure
 from study_lib.files import sha256_of
 from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
 from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble
-from study_lib.overlap.views import selection_of
+from study_lib.overlap.views import view_record_of
 from study_lib.phases import arms
 from study_lib.phases import backends as native_backend
 from study_lib.phases.arms import ARMS, ArmRequest, ArmResult, arms_of
@@ -186,7 +186,7 @@ def run(tmp_path_factory) -> Run:
         patch.setattr(native_backend, "train_network", train_seen)
         patch.setattr(ptychi_engine, "run_ptychi", witness("lsqml", ptychi_engine.run_ptychi))
         patch.setattr(solver, "solve", witness("solver", solver.solve))
-        patch.setattr(arms, "reconstruct", witness("pinn", arms.reconstruct))
+        patch.setattr(arms, "apply_network", witness("pinn", arms.apply_network))
         thinned = witness("thinned", arms.reconstruct_thinned)
         patch.setattr(arms, "reconstruct_thinned", thinned)
         reconstruct_and_train(run)
@@ -802,7 +802,7 @@ def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_pat
     metrics = write_view(design, DOSE, VIEW, diameter_px=11.0, **roots)["test"]
     path = view_path(run.root / "C", tmp_path, DOSE, VIEW, "test")
 
-    made = selection_of(load_dataset(path)[1], str(path))
+    made = view_record_of(load_dataset(path)[1], str(path))
     found = view_overlap(load_measurement(path), made, run.design)
 
     assert found == {"overlap": metrics["metric_2_image"], "overlap_target": None}

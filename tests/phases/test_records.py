@@ -12,11 +12,11 @@ import torch
 from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.phases import records
-from study_lib.phases.records import Job, peak_memory_mib, provenance, recorded
+from study_lib.phases.records import Work, peak_memory_mib, provenance, recorded
 
 
-def job_in(folder, **values) -> Job:
-    return Job(
+def job_in(folder, **values) -> Work:
+    return Work(
         manifest=folder / "phase" / "manifest.json",
         key="dose_1000/dense",
         folder=folder / "phase" / "dose_1000",
@@ -30,7 +30,7 @@ def record_in(folder) -> dict:
     return read_json(folder / "phase" / "manifest.json")["jobs"]["dose_1000/dense"]
 
 
-def events_of(job: Job) -> list[dict]:
+def events_of(job: Work) -> list[dict]:
     lines = (job.folder / "events.jsonl").read_text(encoding="ascii").splitlines()
     return [json.loads(line) for line in lines]
 

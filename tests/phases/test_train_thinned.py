@@ -20,7 +20,7 @@ from study_lib.phases import train_thinned as thinned_job
 from study_lib.phases.arms import ArmRequest, arms_of
 from study_lib.phases.conditions import arm_folder, thinned_folder, view_path
 from study_lib.phases.reconstruct import DENOISER, read_denoiser, reconstruct_view
-from study_lib.phases.train_thinned import build_thinned_jobs, required, run_thinned_job
+from study_lib.phases.train_thinned import build_thinned_jobs, run_thinned_job, thinned_design_of
 from study_lib.solvers.denoising import LitPart
 
 pytestmark = pytest.mark.slow
@@ -169,7 +169,7 @@ def test_a_design_without_it_says_so(matrix, tmp_path):
     without = matrix[1].model_copy(update={"thinned": None})
 
     with pytest.raises(InputError, match=r"thinned is null in this design, .*laptop\.yaml"):
-        required(without)
+        thinned_design_of(without)
     with pytest.raises(InputError, match=r"thinned is null"):
         build_thinned_jobs(
             without,

@@ -247,7 +247,7 @@ def test_the_uniform_object_it_is_held_against_knows_the_mask(masked):
 
 
 def reconstructed(measurement, amplitudes, bad_pixels) -> np.ndarray:
-    return ptychi_engine.reconstruct(
+    return ptychi_engine.run_ptychi(
         amplitudes=amplitudes,
         positions_px=measurement.positions_px,
         probe=measurement.probe,

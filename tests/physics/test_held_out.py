@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.physics.likelihood import MOST_PATTERNS, HeldOutCounts
+from study_lib.physics.likelihood import MOST_PATTERNS, FreshCounts
 
 SIDE = 16
 
@@ -40,7 +40,7 @@ def expected_by_numpy(object_, probe, positions_px) -> np.ndarray:
 
 
 def test_the_truth_and_its_global_phase_have_no_excess(scene):
-    held_out = HeldOutCounts(**scene, random=np.random.default_rng(0))
+    held_out = FreshCounts(**scene, random=np.random.default_rng(0))
 
     turned = (scene["truth"] * np.exp(0.8j)).astype(np.complex64)
 
@@ -61,9 +61,9 @@ def test_the_mean_excess_is_the_divergence_of_the_rates(scene, background):
     divergence = (told - true + true * np.log(true / told)).sum() / len(true)
 
     draws = [
-        HeldOutCounts(
-            **scene, random=np.random.default_rng(seed), background=background
-        ).excess_nats(other)
+        FreshCounts(**scene, random=np.random.default_rng(seed), background=background).excess_nats(
+            other
+        )
         for seed in range(20)
     ]
 
@@ -73,7 +73,7 @@ def test_the_mean_excess_is_the_divergence_of_the_rates(scene, background):
 
 
 def test_a_ramp_and_a_scale_cost(scene):
-    held_out = HeldOutCounts(**scene, random=np.random.default_rng(0))
+    held_out = FreshCounts(**scene, random=np.random.default_rng(0))
     ramp = np.exp(0.05j * np.arange(40))
 
     for other in (scene["truth"] * ramp, scene["truth"] * 1.1):
@@ -86,7 +86,7 @@ def test_bad_pixels_do_not_count(scene):
     bad[3, 4] = False
     scaled = (1.1 * scene["truth"]).astype(np.complex64)
 
-    one = HeldOutCounts(**scene, random=np.random.default_rng(0), bad_pixels=bad)
+    one = FreshCounts(**scene, random=np.random.default_rng(0), bad_pixels=bad)
     rate = expected_by_numpy(scene["truth"], scene["probe"], scene["positions_px"])[:, 3, 4]
 
     divergence = (0.21 * rate - rate * np.log(1.21)).mean()
@@ -96,7 +96,7 @@ def test_bad_pixels_do_not_count(scene):
 def test_a_long_scan_is_thinned_evenly(scene):
     many = np.tile(scene["positions_px"], (40, 1))
 
-    held_out = HeldOutCounts(**scene | {"positions_px": many}, random=np.random.default_rng(0))
+    held_out = FreshCounts(**scene | {"positions_px": many}, random=np.random.default_rng(0))
 
     assert sum(map(len, held_out._counts)) == 800
     assert MOST_PATTERNS >= 800

@@ -2,7 +2,7 @@
 
 from study_lib.design.presets import load_design
 from study_lib.runs.plan import plan_jobs
-from study_lib.runs.resources import JobResources, batches
+from study_lib.runs.resources import JobResources, kernel_groups
 
 SHORT, LONG = JobResources(mem_mb=2000, runtime_min=12), JobResources(runtime_min=40)
 DESIGN = load_design("smoke", ["doses=[1.0e+3, 1.0e+4]", "replicates=2"])
@@ -11,7 +11,7 @@ DESIGN = load_design("smoke", ["doses=[1.0e+3, 1.0e+4]", "replicates=2"])
 def grouped(need, **changed):
     jobs = plan_jobs(DESIGN)
     needs = {job.name: changed.get(job.notebook[3:], need) for job in jobs}
-    return batches(jobs, needs)
+    return kernel_groups(jobs, needs)
 
 
 def test_views_of_a_dose_and_splits_of_a_view_run_together():

@@ -18,7 +18,7 @@ from killing import children_of, command, left_after, working_in
 from study_lib.design.presets import load_design
 from study_lib.errors import DiskFullError, InputError, StudyError
 from study_lib.files import write_json
-from study_lib.phases.records import tell
+from study_lib.phases.records import log_event
 from study_lib.runs import engine
 from study_lib.runs import notebook as runner
 from study_lib.runs.engine import run_plan
@@ -133,7 +133,7 @@ def test_engine_reports_the_cause_and_still_runs_the_others(run):
 def test_a_job_that_is_killed_has_failed_without_saying_why(run, monkeypatch):
     """One that had begun in an earlier run and waits for it now was not run."""
     killed, waiting = plan_jobs(run.design)[:2]
-    tell(run.folder / waiting.folder, "generate", 1, 2)
+    log_event(run.folder / waiting.folder, "generate", 1, 2)
     events = run.folder / killed.folder / "events.jsonl"
     events.parent.mkdir(parents=True, exist_ok=True)
     command = ["sh", "-c", 'echo {} > "$0"; exit 137', str(events)]

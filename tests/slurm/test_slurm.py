@@ -18,7 +18,7 @@ from study_lib.runs.cluster import run_tag
 from study_lib.runs.digest import digest_of_run
 from study_lib.runs.evidence import faults_of_run
 from study_lib.runs.plan import PLAN_FILE, read_plan
-from study_lib.runs.resources import batches, read_resources
+from study_lib.runs.resources import kernel_groups, read_resources
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.notebook]
 
@@ -145,7 +145,7 @@ def test_every_job_of_a_run_is_a_job_of_slurm_and_the_run_is_whole(cluster, left
 
     rows = queue(cluster, left_alone)
 
-    grouped = batches(jobs, read_resources(left_alone, jobs))
+    grouped = kernel_groups(jobs, read_resources(left_alone, jobs))
     assert sorted(row["job"] for row in rows) == sorted(f"rule_{one.name}" for one in grouped)
     assert {row["state"] for row in rows} == {"COMPLETED"}
     assert faults_of_run(left_alone) == []

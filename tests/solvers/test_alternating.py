@@ -7,7 +7,7 @@ from small_training import measurement_of, true_object
 from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import at_positions, box_of
 from study_lib.solvers.denoising import LitPart, alternate, denoised_where_lit
-from study_lib.solvers.solver import reconstruct_measurement
+from study_lib.solvers.solver import solve_measurement
 
 
 def phase_error(object_: np.ndarray, box: tuple[slice, slice]) -> float:
@@ -48,7 +48,7 @@ def test_few_positions_gain_more_than_by_denoising_afterwards(seed):
     every = measurement_of(photons=3e3)
     index = np.sort(np.random.default_rng(seed).permutation(len(every.scan_index))[:16])
     measurement = at_positions(every, index)
-    solved = reconstruct_measurement(measurement).object_
+    solved = solve_measurement(measurement).object_
     lit = LitPart.of(measurement)
     box = lit.box
 

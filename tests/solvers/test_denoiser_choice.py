@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import poisson
 from small_training import measurement_of, true_object
 
-from study_lib.networks.thinned.inputs import choose, thinned_input
+from study_lib.networks.thinned.inputs import thinned_choices, thinned_input
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import box_of, thinned
@@ -13,12 +13,12 @@ from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
     LitPart,
+    choose_by_held_out_counts,
     choose_denoiser,
-    chosen,
     denoised_where_lit,
     light_of,
 )
-from study_lib.solvers.solver import reconstruct_measurement
+from study_lib.solvers.solver import solve_measurement
 
 PATTERNS = 400
 
@@ -36,7 +36,7 @@ def losses_of(gains: dict[float, float], spread: float = 1.0) -> tuple[np.ndarra
 
 
 def test_the_best_strength_is_taken_where_the_others_are_clearly_worse():
-    choice = chosen(*losses_of({0.5: 0.4, 1.0: 1.0, 2.0: 0.3}))
+    choice = choose_by_held_out_counts(*losses_of({0.5: 0.4, 1.0: 1.0, 2.0: 0.3}))
 
     assert (choice.family, choice.strength) == ("gaussian", 1.0)
     best = max(choice.tried, key=lambda one: one.gain_nats)
@@ -46,12 +46,12 @@ def test_the_best_strength_is_taken_where_the_others_are_clearly_worse():
 
 def test_the_strongest_within_one_standard_error_is_taken():
     """The standard error of the difference of two of these is sqrt(2 / 400) = 0.07."""
-    assert chosen(*losses_of({1.0: 1.0, 2.0: 0.97, 4.0: 0.6})).strength == 2.0
-    assert chosen(*losses_of({1.0: 1.0, 2.0: 0.80, 4.0: 0.6})).strength == 1.0
+    assert choose_by_held_out_counts(*losses_of({1.0: 1.0, 2.0: 0.97, 4.0: 0.6})).strength == 2.0
+    assert choose_by_held_out_counts(*losses_of({1.0: 1.0, 2.0: 0.80, 4.0: 0.6})).strength == 1.0
 
 
 def test_nothing_is_done_where_nothing_helps_by_more_than_its_error():
-    choice = chosen(*losses_of({1.0: 0.03, 2.0: -0.5}))
+    choice = choose_by_held_out_counts(*losses_of({1.0: 0.03, 2.0: -0.5}))
 
     assert (choice.family, choice.strength) == (NONE, 0.0)
     assert choice.of_family == {"gaussian": 1.0}
@@ -60,22 +60,22 @@ def test_nothing_is_done_where_nothing_helps_by_more_than_its_error():
 def test_the_least_harmful_is_taken_if_harm_within_the_error_is_allowed():
     gains = {1.0: -0.03, 2.0: -0.5}
 
-    assert chosen(*losses_of(gains), least=True).strength == 1.0
-    assert chosen(*losses_of({1.0: -0.2}), least=True).family == NONE
+    assert choose_by_held_out_counts(*losses_of(gains), least=True).strength == 1.0
+    assert choose_by_held_out_counts(*losses_of({1.0: -0.2}), least=True).family == NONE
 
 
 def test_the_family_with_the_largest_gain_is_taken():
     plain, losses = losses_of({1.0: 0.5})
     losses["total_variation", 0.5] = np.full(PATTERNS, -0.9)
 
-    choice = chosen(plain, losses)
+    choice = choose_by_held_out_counts(plain, losses)
 
     assert choice.family == "total_variation"
     assert choice.of_family == {"gaussian": 1.0, "total_variation": 0.5}
 
 
 def test_a_choice_survives_being_written_down():
-    choice = chosen(*losses_of({0.5: 0.4, 1.0: 1.0}))
+    choice = choose_by_held_out_counts(*losses_of({0.5: 0.4, 1.0: 1.0}))
 
     assert DenoiserChoice.from_record(choice.record()) == choice
 
@@ -106,7 +106,7 @@ def test_the_judge_is_the_likelihood_of_poisson_counts():
 def test_few_photons_want_a_denoiser_and_a_perfect_object_wants_none():
     measurement = measurement_of(photons=1e3)
     part, held_out = thinned(measurement, 0.8, np.random.default_rng(4))
-    solved = reconstruct_measurement(part).object_
+    solved = solve_measurement(part).object_
 
     lit_part = LitPart.of(part)
     noisy = choose_denoiser(solved, lit_part, held_out)
@@ -127,7 +127,7 @@ def test_few_photons_want_a_denoiser_and_a_perfect_object_wants_none():
 def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(monkeypatch):
     measurement = measurement_of(photons=1e3)
     part, held_out = thinned(measurement, 0.8, np.random.default_rng(4))
-    solved = reconstruct_measurement(part).object_
+    solved = solve_measurement(part).object_
     passes = []
 
     def counted(*arguments):
@@ -136,7 +136,7 @@ def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(m
 
     monkeypatch.setattr("study_lib.solvers.denoising.illumination", counted)
 
-    choices = choose(solved, part, held_out)
+    choices = thinned_choices(solved, part, held_out)
     assert len(passes) == 1
     thinned_input(part, choices, box_of(part), solved)
     assert len(passes) == 2

@@ -18,7 +18,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.probe import zone_plate_probe
 from study_lib.solvers import ptychi as ptychi_engine
-from study_lib.solvers.ptychi import ENGINES, import_ptychi, reconstruct
+from study_lib.solvers.ptychi import ENGINES, import_ptychi, run_ptychi
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
@@ -109,7 +109,7 @@ def test_result_lies_in_the_frame_of_the_object(shape, half_pixels, noise_model)
     """An origin off by half a pixel, or swapped axes, would show as a shift."""
     scene = scene_of(shape, half_pixels=half_pixels)
 
-    found = reconstruct(**arguments(scene, noise_model=noise_model)).object_
+    found = run_ptychi(**arguments(scene, noise_model=noise_model)).object_
 
     shift_px, correlation = against_truth(found, scene)
     assert np.abs(shift_px).max() < 0.05
@@ -128,9 +128,7 @@ def test_every_engine_lands_in_the_frame_of_the_object(algorithm, noise_model):
     """Few epochs, as RAAR of pty-chi 2.2.0 leaves the solution again after some twenty."""
     scene = scene_of((95, 98), half_pixels=True)
 
-    result = reconstruct(
-        **arguments(scene, algorithm=algorithm, noise_model=noise_model, epochs=15)
-    )
+    result = run_ptychi(**arguments(scene, algorithm=algorithm, noise_model=noise_model, epochs=15))
 
     shift_px, correlation = against_truth(result.object_, scene)
     assert np.abs(shift_px).max() < 0.1  # the origin would be off by half a pixel
@@ -159,14 +157,14 @@ def test_every_engine_lands_in_the_frame_of_the_object(algorithm, noise_model):
 )
 def test_what_an_engine_cannot_do_is_refused(small, changes, message):
     with pytest.raises(InputError, match=message):
-        reconstruct(**arguments(small, **changes))
+        run_ptychi(**arguments(small, **changes))
 
 
 @pytest.mark.slow
 def test_momentum_takes_fewer_epochs(small):
     """It is what makes it worth its compact batches."""
     plain, fast = (
-        reconstruct(**arguments(small, epochs=20, batch_size=10, momentum=gain))
+        run_ptychi(**arguments(small, epochs=20, batch_size=10, momentum=gain))
         for gain in (0.0, 0.5)
     )
 
@@ -192,7 +190,7 @@ def test_half_a_view_lies_in_the_frame_of_the_whole_object():
     half = scene.positions_px[:, 0] > 60
     part = Scene(scene.object_, scene.probe, scene.positions_px[half], scene.amplitudes[half])
 
-    found = reconstruct(**arguments(part)).object_
+    found = run_ptychi(**arguments(part)).object_
 
     first_row = int(np.round(part.positions_px[:, 0]).min()) - SIDE // 2
     assert found.shape == (120, 96)
@@ -207,7 +205,7 @@ def test_half_a_view_lies_in_the_frame_of_the_whole_object():
 def test_loss_falls_and_progress_is_told(small):
     told = []
 
-    result = reconstruct(**arguments(small, epochs=8, progress=lambda *step: told.append(step)))
+    result = run_ptychi(**arguments(small, epochs=8, progress=lambda *step: told.append(step)))
 
     assert result.losses.shape == (8,)
     assert result.losses[-1] < 0.3 * result.losses[0]
@@ -221,8 +219,8 @@ def test_loss_falls_and_progress_is_told(small):
 def test_seed_settles_every_byte(small, noise_model):
     run = arguments(small, epochs=4, noise_model=noise_model)
 
-    first, again = reconstruct(**run), reconstruct(**run)
-    other = reconstruct(**run | {"seed": 6})
+    first, again = run_ptychi(**run), run_ptychi(**run)
+    other = run_ptychi(**run | {"seed": 6})
 
     assert first.object_.tobytes() == again.object_.tobytes()
     assert first.losses.tobytes() == again.losses.tobytes()
@@ -231,7 +229,7 @@ def test_seed_settles_every_byte(small, noise_model):
 
 def test_running_epoch_by_epoch_changes_nothing(small, monkeypatch):
     """One call of the task for all epochs gives the same bytes as one call per epoch."""
-    by_epoch = reconstruct(**arguments(small, epochs=5))
+    by_epoch = run_ptychi(**arguments(small, epochs=5))
     task = import_ptychi().api.task.PtychographyTask
     run = task.run
 
@@ -241,7 +239,7 @@ def test_running_epoch_by_epoch_changes_nothing(small, monkeypatch):
 
     monkeypatch.setattr(task, "run", all_at_once)
 
-    assert reconstruct(**arguments(small, epochs=5)).object_.tobytes() == by_epoch.object_.tobytes()
+    assert run_ptychi(**arguments(small, epochs=5)).object_.tobytes() == by_epoch.object_.tobytes()
 
 
 def test_the_lent_shift_is_pty_chis_own(small, monkeypatch):
@@ -256,7 +254,7 @@ def test_the_lent_shift_is_pty_chis_own(small, monkeypatch):
         return shifted
 
     monkeypatch.setattr(ptychi_engine, "shift", compared)
-    reconstruct(**arguments(small, epochs=2, refine_probe=True))
+    run_ptychi(**arguments(small, epochs=2, refine_probe=True))
 
     assert len(differences) >= 2 * 2 * 2  # two batches an epoch, forwards and back
     assert max(differences) < 1e-6
@@ -266,8 +264,8 @@ def test_the_lent_shift_is_pty_chis_own(small, monkeypatch):
 def test_known_probe_stays_and_unknown_probe_is_found(small):
     wrong = (small.probe * 1.3).astype(np.complex64)
 
-    known = reconstruct(**arguments(small, epochs=3))
-    refined = reconstruct(**arguments(small, epochs=10, probe=wrong, refine_probe=True))
+    known = run_ptychi(**arguments(small, epochs=3))
+    refined = run_ptychi(**arguments(small, epochs=10, probe=wrong, refine_probe=True))
 
     assert known.probe.tobytes() == small.probe.tobytes()
     assert refined.probe.tobytes() != wrong.tobytes()
@@ -281,7 +279,7 @@ def test_process_is_left_as_it_was(small, capsys):
     before = (logger.handlers[:], torch.get_default_dtype(), torch.initial_seed())
     states = (np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist())
 
-    reconstruct(**arguments(small, epochs=1))
+    run_ptychi(**arguments(small, epochs=1))
 
     assert before == (logger.handlers[:], torch.get_default_dtype(), torch.initial_seed())
     assert states == (
@@ -294,12 +292,12 @@ def test_process_is_left_as_it_was(small, capsys):
 
 def test_arrays_that_do_not_fit_are_refused(small):
     with pytest.raises(ValueError, match="leaves the object"):
-        reconstruct(**arguments(small, object_shape=(40, 40)))
+        run_ptychi(**arguments(small, object_shape=(40, 40)))
 
 
 def test_divergence_is_an_error(small):
     with pytest.raises(StudyError, match=r"LSQML (diverged|stopped)"):
-        reconstruct(**arguments(small, epochs=2, probe=np.full_like(small.probe, np.nan)))
+        run_ptychi(**arguments(small, epochs=2, probe=np.full_like(small.probe, np.nan)))
 
 
 def test_missing_ptychi_names_the_remedy(small, monkeypatch):
@@ -308,7 +306,7 @@ def test_missing_ptychi_names_the_remedy(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "ptychi", None)
 
     with pytest.raises(StudyError, match=r"pip install ptychi==2\.2\.0") as caught:
-        reconstruct(**arguments(small))
+        run_ptychi(**arguments(small))
 
     assert "\n" not in str(caught.value)
 

@@ -11,7 +11,7 @@ from study_lib.errors import InputError
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.solvers.checks import require_solvable
 from study_lib.solvers.pattern_model import PatternModel
-from study_lib.solvers.solver import SolverSettings, object_step, reconstruct, total_variation
+from study_lib.solvers.solver import SolverSettings, object_step, solve, total_variation
 
 SIDE = 16
 SHAPE = (46, 42)
@@ -176,7 +176,7 @@ def test_a_unit_step_never_raises_the_amplitude_objective(noisy):
         tolerance=0.0,
     )
 
-    losses = reconstruct(**noisy, settings=settings).losses
+    losses = solve(**noisy, settings=settings).losses
 
     assert (np.diff(losses) <= 1e-6 * losses[:-1]).all()
 
@@ -209,7 +209,7 @@ def test_noise_free_patterns_give_the_object_back(scan, specimen, objective):
         epochs=800, objective=objective, tolerance=0.0, momentum=0.99, damping=0.01
     )
 
-    found = reconstruct(**scan, settings=settings)
+    found = solve(**scan, settings=settings)
 
     assert lit_error(found.object_, specimen, scan) < 2e-4
     assert found.losses[-1] < 1e-7 * found.losses[0]
@@ -219,7 +219,7 @@ def test_noise_free_patterns_give_the_object_back(scan, specimen, objective):
 def test_objective_falls_and_says_it_converged(noisy):
     told = []
 
-    found = reconstruct(**noisy, progress=lambda *step: told.append(step))
+    found = solve(**noisy, progress=lambda *step: told.append(step))
 
     assert found.stop == "converged"
     assert len(found.losses) == len(found.wall_s) == len(found.cpu_s) < 100
@@ -238,7 +238,7 @@ def test_uniform_start_has_as_many_photons_as_were_counted(scan, chunk):
         half["amplitudes"].numpy()[None].astype(np.float32), len(scan["positions_px"]), axis=0
     )
 
-    found = reconstruct(**half, settings=SolverSettings(epochs=1, chunk=chunk))
+    found = solve(**half, settings=SolverSettings(epochs=1, chunk=chunk))
 
     assert found.losses[0] < 1e-6
     assert np.abs(found.object_[20, 20]) == pytest.approx(0.5, rel=1e-4)
@@ -248,7 +248,7 @@ def test_an_overstated_first_step_is_taken_back(scan, monkeypatch):
     """Steps far too long are halved until the objective falls; nothing diverges."""
     monkeypatch.setattr("study_lib.solvers.solver.SLOW_GAIN_MAX", 1e6)
 
-    found = reconstruct(**scan, settings=SolverSettings(epochs=60, slow_phase=4.0, tolerance=0.0))
+    found = solve(**scan, settings=SolverSettings(epochs=60, slow_phase=4.0, tolerance=0.0))
 
     assert found.state.step < 1
     assert min(found.losses) < 0.5 * found.losses[0]
@@ -260,8 +260,8 @@ def test_bad_pixels_have_no_say(noisy, rng):
     spoilt = noisy["amplitudes"].copy()
     spoilt[:, bad] = 300.0
 
-    clean = reconstruct(**noisy, bad_pixels=bad)
-    found = reconstruct(**noisy | {"amplitudes": spoilt}, bad_pixels=bad)
+    clean = solve(**noisy, bad_pixels=bad)
+    found = solve(**noisy | {"amplitudes": spoilt}, bad_pixels=bad)
 
     assert found.object_.tobytes() == clean.object_.tobytes()
 
@@ -273,8 +273,8 @@ def test_unknown_probe_is_found(scan, specimen, rng):
     wrong = scan["probe"] * np.exp(0.02j * (y**2 + x * y)) * (1 + 0.03 * x)
     settings = SolverSettings(epochs=300, tolerance=0.0, refine_probe=True)
 
-    fixed = reconstruct(**scan | {"probe": wrong}, settings=replace(settings, refine_probe=False))
-    found = reconstruct(**scan | {"probe": wrong}, settings=settings)
+    fixed = solve(**scan | {"probe": wrong}, settings=replace(settings, refine_probe=False))
+    found = solve(**scan | {"probe": wrong}, settings=settings)
 
     def distance(probe):
         overlap = np.abs(np.vdot(probe, scan["probe"]))
@@ -294,7 +294,7 @@ def test_wrong_positions_are_put_right(specimen, places, rng):
     errors = rng.uniform(-0.5, 0.5, truth.shape)
     counts = expected_counts(exit_waves(torch.from_numpy(wave), specimen, places))
 
-    found = reconstruct(
+    found = solve(
         amplitudes=counts.sqrt().numpy().astype(np.float32),
         positions_px=truth + errors,
         probe=wave,
@@ -313,8 +313,8 @@ def test_wrong_positions_are_put_right(specimen, places, rng):
 
 
 def test_total_variation_smooths(noisy):
-    rough = reconstruct(**noisy)
-    smooth = reconstruct(**noisy, settings=SolverSettings(total_variation=20.0))
+    rough = solve(**noisy)
+    smooth = solve(**noisy, settings=SolverSettings(total_variation=20.0))
 
     def jumps(object_):
         return np.abs(np.diff(object_[15:30, 15:27], axis=0)).mean()
@@ -335,12 +335,12 @@ def test_held_out_counts_stop_it(noisy):
     }
     settings = SolverSettings(held_out_share=0.05, tolerance=0.0, patience=6)
 
-    found = reconstruct(**dim, settings=settings)
+    found = solve(**dim, settings=settings)
 
     best = int(np.argmin(found.held_out))
     assert found.stop == "held-out counts rose"
     assert len(found.held_out) == len(found.losses) == best + 1 + 6
-    again = reconstruct(**dim, settings=replace(settings, epochs=best + 1))
+    again = solve(**dim, settings=replace(settings, epochs=best + 1))
     assert len(again.held_out) == best + 1
     assert found.object_.tobytes() != again.object_.tobytes(), "one step further than its best"
 
@@ -352,15 +352,15 @@ def test_held_out_pixels_are_not_fitted(noisy):
     other = noisy["amplitudes"].copy()
     other[:, draw < 0.1] = 0
 
-    start = reconstruct(**noisy, settings=settings)
-    found = reconstruct(**noisy | {"amplitudes": other}, settings=settings)
+    start = solve(**noisy, settings=settings)
+    found = solve(**noisy | {"amplitudes": other}, settings=settings)
 
     np.testing.assert_allclose(np.abs(found.object_), np.abs(start.object_), rtol=1e-6)
     assert not np.allclose(found.held_out, start.held_out)
 
 
 def test_epochs_used_up(noisy):
-    assert reconstruct(**noisy, settings=SolverSettings(epochs=2)).stop == "epochs used up"
+    assert solve(**noisy, settings=SolverSettings(epochs=2)).stop == "epochs used up"
 
 
 # --- the same numbers, whichever way
@@ -372,8 +372,8 @@ def test_chunks_and_kept_probes_change_nothing(noisy, chunk, stored_bytes):
     settings = SolverSettings(epochs=8, tolerance=0.0)
     other = replace(settings, chunk=chunk, stored_bytes=stored_bytes)
 
-    found = reconstruct(**noisy, settings=settings)
-    again = reconstruct(**noisy, settings=other)
+    found = solve(**noisy, settings=settings)
+    again = solve(**noisy, settings=other)
 
     np.testing.assert_allclose(again.object_, found.object_, atol=2e-5)
     np.testing.assert_allclose(again.losses, found.losses, rtol=1e-5)
@@ -383,10 +383,10 @@ def test_chunks_and_kept_probes_change_nothing(noisy, chunk, stored_bytes):
 def test_resuming_is_as_never_interrupted(noisy, unknown):
     whole = SolverSettings(epochs=16, tolerance=0.0, held_out_share=0.05, patience=50, **unknown)
 
-    at_once = reconstruct(**noisy, settings=whole)
-    first = reconstruct(**noisy, settings=replace(whole, epochs=7))
+    at_once = solve(**noisy, settings=whole)
+    first = solve(**noisy, settings=replace(whole, epochs=7))
     state = pickle.loads(pickle.dumps(first.state))
-    resumed = reconstruct(**noisy, settings=whole, resume=state)
+    resumed = solve(**noisy, settings=whole, resume=state)
 
     assert resumed.object_.tobytes() == at_once.object_.tobytes()
     assert resumed.probe.tobytes() == at_once.probe.tobytes()
@@ -398,8 +398,8 @@ def test_resuming_is_as_never_interrupted(noisy, unknown):
 def test_the_same_seed_gives_the_same_bytes(noisy):
     settings = SolverSettings(epochs=4, held_out_share=0.1)
 
-    first, again = (reconstruct(**noisy, settings=settings) for _ in range(2))
-    other = reconstruct(**noisy, settings=replace(settings, seed=1))
+    first, again = (solve(**noisy, settings=settings) for _ in range(2))
+    other = solve(**noisy, settings=replace(settings, seed=1))
 
     assert first.object_.tobytes() == again.object_.tobytes()
     assert first.object_.tobytes() != other.object_.tobytes()
@@ -408,7 +408,7 @@ def test_the_same_seed_gives_the_same_bytes(noisy):
 def test_inputs_stay_as_they_were(noisy):
     before = {name: np.array(value).tobytes() for name, value in noisy.items()}
 
-    reconstruct(**noisy, settings=SolverSettings(epochs=2, refine_probe=True))
+    solve(**noisy, settings=SolverSettings(epochs=2, refine_probe=True))
 
     assert before == {name: np.array(value).tobytes() for name, value in noisy.items()}
 
@@ -424,7 +424,7 @@ def test_an_odd_side_is_solved_too(side, rng):
         exit_waves(torch.from_numpy(wave), torch.from_numpy(truth), torch.from_numpy(positions))
     )
 
-    found = reconstruct(
+    found = solve(
         amplitudes=counts.sqrt().numpy().astype(np.float32),
         positions_px=positions,
         probe=wave,
@@ -506,7 +506,7 @@ def test_a_gpu_that_is_not_there_is_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_finds_the_same_object(noisy):
     here, there = (
-        reconstruct(**noisy, settings=SolverSettings(epochs=8, tolerance=0.0, device=device))
+        solve(**noisy, settings=SolverSettings(epochs=8, tolerance=0.0, device=device))
         for device in ("cpu", "cuda")
     )
 
@@ -514,11 +514,11 @@ def test_a_gpu_finds_the_same_object(noisy):
 
 
 def test_a_state_of_other_patterns_is_refused(noisy):
-    state = reconstruct(**noisy, settings=SolverSettings(epochs=1)).state
+    state = solve(**noisy, settings=SolverSettings(epochs=1)).state
     fewer = noisy | {name: noisy[name][:50] for name in ("amplitudes", "positions_px")}
 
     with pytest.raises(InputError, match="state to resume"):
-        reconstruct(**fewer, resume=state)
+        solve(**fewer, resume=state)
 
 
 def test_isolated_patterns_are_remarked_on(noisy):
@@ -527,7 +527,7 @@ def test_isolated_patterns_are_remarked_on(noisy):
     apart = noisy | {name: noisy[name][[0, -1]] for name in ("amplitudes", "positions_px")}
 
     for some, text in ((one, "1 of 1 patterns"), (apart, "2 of 2 patterns")):
-        found = reconstruct(**some)
+        found = solve(**some)
         assert np.isfinite(found.object_).all()
         assert text in found.remarks[0]
 
@@ -535,7 +535,7 @@ def test_isolated_patterns_are_remarked_on(noisy):
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("objective", ["amplitude", "poisson"])
 def test_a_probe_of_any_scale_gives_a_finite_object(noisy, objective, scale):
-    found = reconstruct(
+    found = solve(
         **noisy | {"probe": noisy["probe"] * scale},
         settings=SolverSettings(epochs=20, objective=objective),
     )
@@ -552,7 +552,7 @@ def test_another_number_of_threads_changes_no_more_than_rounding(noisy, specimen
     objects = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        objects.append(reconstruct(**noisy, settings=SolverSettings(epochs=15)).object_)
+        objects.append(solve(**noisy, settings=SolverSettings(epochs=15)).object_)
 
     one, two = objects
     difference = lit_error(two, torch.from_numpy(one), noisy)

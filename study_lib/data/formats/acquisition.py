@@ -84,7 +84,7 @@ class Acquisition:
     geometry
         Lengths and energy.
     transformations
-        What was done to the arrays on the way here, in order: see :func:`step`.
+        What was done to the arrays on the way here, in order: see :func:`transformation`.
     remarks
         Sentences that the user should read.
     metadata
@@ -192,7 +192,7 @@ class Acquisition:
         return [known[name] for name in names]
 
 
-def step(operation: str, **parameters: Any) -> dict[str, Any]:
+def transformation(operation: str, **parameters: Any) -> dict[str, Any]:
     """Return the record of one thing done to the arrays."""
     return {"operation": operation, "parameters": parameters}
 
@@ -399,7 +399,7 @@ def pair_by_index(
         raise InputError(f"{path}: patterns and positions have no index in common; pair them")
     if len(left) == len(pattern_names) == len(position_names) and (left == right).all():
         return left, right, ()
-    record = step(
+    record = transformation(
         "pair patterns and positions by index",
         pairs=len(left),
         patterns_without_position=len(pattern_names) - len(left),
@@ -430,7 +430,7 @@ POSITIVE = "a length is positive and in metres; correct it or leave it out"
 IN_EV = "the energy is in eV; correct it or leave it out"
 
 
-def plausible(
+def plausible_quantity(
     path: Path,
     key: str,
     value: float | None,

@@ -19,7 +19,7 @@ from study_lib.data.formats.acquisition import (
     RawScan,
     ReadChoices,
     check_shapes,
-    step,
+    transformation,
     whole_share,
 )
 from study_lib.errors import InputError
@@ -29,7 +29,7 @@ from study_lib.errors import InputError
 NAMED_MAX = 8
 
 
-def frames_that_count(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
+def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
     """Return the scan without the frames that cannot be used.
 
     These are frames whose position is no number, and patterns with NaN, infinite or negative
@@ -55,7 +55,7 @@ def frames_that_count(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan
     if not len(keep):
         raise InputError(f"{path}: no frame is left after dropping {_named(bad)}; mend the file")
     names = np.arange(len(raw.positions_px)) if raw.scan_index is None else raw.scan_index
-    record = step(
+    record = transformation(
         "drop frames", **{reason: names[where].tolist() for reason, where in faults.items()}
     )
     return replace(
@@ -120,7 +120,7 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
         If something does not fit together or cannot be used.
     """
     _check_shapes(path, raw)
-    raw = frames_that_count(path, _flipped(path, raw, choices), choices)
+    raw = usable_frames(path, _flipped(path, raw, choices), choices)
     raw = _square(path, _centred(raw, choices))
     probe, mode_steps, mode_remarks = _strongest_mode(path, raw.probe)
     object_ = _single_slice(path, raw.object_)
@@ -148,7 +148,9 @@ def _type_changes(raw: RawScan) -> list[dict[str, Any]]:
         "objectGuess": (raw.object_, np.complex64),
     }
     return [
-        step("convert type", array=key, from_type=str(array.dtype), to_type=np.dtype(dtype).name)
+        transformation(
+            "convert type", array=key, from_type=str(array.dtype), to_type=np.dtype(dtype).name
+        )
         for key, (array, dtype) in wanted.items()
         if array is not None and array.dtype != dtype
     ]
@@ -163,7 +165,7 @@ def _flipped(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
             f"{path}: the object in this file fixes the signs of the positions; "
             "leave out --flip-y and --flip-x"
         )
-    record = step("flip signs of positions", y=choices.flip_y, x=choices.flip_x)
+    record = transformation("flip signs of positions", y=choices.flip_y, x=choices.flip_x)
     return replace(raw, positions_px=raw.positions_px * signs, steps=(*raw.steps, record))
 
 
@@ -198,7 +200,7 @@ def _square(path: Path, raw: RawScan) -> RawScan:
         raw,
         patterns=raw.patterns[:, window[0], window[1]],
         bad_pixels=None if raw.bad_pixels is None else raw.bad_pixels[window],
-        steps=(*raw.steps, step("crop to a square", from_px=list(frame), to_px=side)),
+        steps=(*raw.steps, transformation("crop to a square", from_px=list(frame), to_px=side)),
     )
 
 
@@ -227,7 +229,9 @@ def _strongest_mode(
     if len(modes) == 1:
         return chosen, [], []
     dropped = float(1 - powers[best] / powers.sum())
-    record = step("take the strongest probe mode", mode=best, of=len(modes), share_dropped=dropped)
+    record = transformation(
+        "take the strongest probe mode", mode=best, of=len(modes), share_dropped=dropped
+    )
     remark = (
         f"the probe has {len(modes)} modes; mode {best} was taken, and {dropped:.1%} of the power "
         "is in those left out: the model will not explain it"
@@ -259,7 +263,7 @@ def _centred(raw: RawScan, choices: ReadChoices) -> RawScan:
         raw,
         patterns=np.fft.fftshift(raw.patterns, axes=(-2, -1)),
         bad_pixels=None if bad is None else np.fft.fftshift(bad),
-        steps=(*raw.steps, step("move the zero frequency from the corner to the centre")),
+        steps=(*raw.steps, transformation("move the zero frequency from the corner to the centre")),
     )
 
 
@@ -274,7 +278,7 @@ def _amplitudes(
     values = raw.patterns.astype(np.float32)
     if raw.bad_pixels is not None and raw.bad_pixels.any():
         values[:, raw.bad_pixels.astype(bool)] = 0
-        steps.append(step("set bad pixels to zero", pixels=int(raw.bad_pixels.sum())))
+        steps.append(transformation("set bad pixels to zero", pixels=int(raw.bad_pixels.sum())))
     whole = whole_share(values)
     if raw.domain == "counts" and whole < WHOLE_SHARE:
         remarks.append(f"taken as counts, but {1 - whole:.0%} of the values are not whole numbers")
@@ -287,7 +291,7 @@ def _amplitudes(
         )
     if raw.domain == "counts":
         values = np.sqrt(values)
-        steps.append(step("take the square root of counts"))
+        steps.append(transformation("take the square root of counts"))
     return values, steps, remarks
 
 

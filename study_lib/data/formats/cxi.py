@@ -27,10 +27,10 @@ from study_lib.data.formats.acquisition import (
     ReadChoices,
     centred_positions,
     check_shapes,
-    plausible,
+    plausible_quantity,
     positions_from_centred,
     require_domain,
-    step,
+    transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
@@ -88,10 +88,10 @@ def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
     # The centre is in the frame of the translations: it turns with them.
     origin_m = np.zeros(3) if object_ is None else np.array([centre[1], centre[0], 0.0])
     vectors = -((translation.astype(np.float64) - origin_m) @ directions.T) / pixel_m
-    steps = [step("positions from metres to pixels", object_pixel_m=pixel_m)]
+    steps = [transformation("positions from metres to pixels", object_pixel_m=pixel_m)]
     if object_ is not None:
         vectors = positions_from_centred(vectors, side, (object_.shape[-2], object_.shape[-1]))
-        steps.append(step("shift origin of positions", to="first pixel of the object"))
+        steps.append(transformation("shift origin of positions", to="first pixel of the object"))
     raw = RawScan(
         positions_px=vectors,
         patterns=patterns,
@@ -199,7 +199,7 @@ def _check_headers(file: Hdf5Reader, counts_name: str, translation_name: str) ->
 
 
 def _geometry(file: Hdf5Reader) -> Geometry:
-    energy_ev = plausible(
+    energy_ev = plausible_quantity(
         file.path,
         f"{SOURCE}/energy",
         file.number(f"{SOURCE}/energy"),
@@ -222,7 +222,9 @@ def _geometry(file: Hdf5Reader) -> Geometry:
     if not known:
         name = f"{EXTENSION}/object_pixel_height_m"
         lengths["object_pixel_m"] = (name, file.number(name))
-    checked = {field: plausible(file.path, *found, field) for field, found in lengths.items()}
+    checked = {
+        field: plausible_quantity(file.path, *found, field) for field, found in lengths.items()
+    }
     return Geometry(photon_energy_ev=energy_ev, **checked)
 
 

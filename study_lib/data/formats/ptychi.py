@@ -21,9 +21,9 @@ from study_lib.data.formats.acquisition import (
     RawScan,
     ReadChoices,
     check_shapes,
-    plausible,
+    plausible_quantity,
     require_domain,
-    step,
+    transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
@@ -78,9 +78,11 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
         scan_index=names,
         geometry=Geometry(object_pixel_m=pixel_m),
         steps=(
-            step("positions from metres to pixels", object_pixel_m=pixel_m),
-            step("shift origin of positions", y=origin_px[0].item(), x=origin_px[1].item()),
-            step("scale probe to a unitary Fourier transform", factor=side),
+            transformation("positions from metres to pixels", object_pixel_m=pixel_m),
+            transformation(
+                "shift origin of positions", y=origin_px[0].item(), x=origin_px[1].item()
+            ),
+            transformation("scale probe to a unitary Fourier transform", factor=side),
         ),
     )
     return acquisition_of(path, raw, choices)
@@ -159,7 +161,7 @@ def square_pixel(file: Hdf5Reader, name: str) -> float | None:
             f"found pixels of {' x '.join(f'{value:g}' for value in sizes)} m",
             "the study needs square pixels of a positive size; resample it",
         )
-    return plausible(file.path, f"{name}: pixel_height_m", sizes[0], "object_pixel_m")
+    return plausible_quantity(file.path, f"{name}: pixel_height_m", sizes[0], "object_pixel_m")
 
 
 def _check_headers(parameters: Hdf5Reader, patterns: Hdf5Reader) -> None:

@@ -23,10 +23,10 @@ from study_lib.data.formats.acquisition import (
     centred_positions,
     check_shapes,
     pair_by_index,
-    plausible,
+    plausible_quantity,
     positions_from_centred,
     require_domain,
-    step,
+    transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.formats.ptychi import positions_shape, square_pixel
@@ -196,8 +196,8 @@ def _product(file: Hdf5Reader) -> RawScan:
             object_pixel_m=pixel_m,
         ),
         steps=(
-            step("positions from metres to pixels", object_pixel_m=pixel_m),
-            step("shift origin of positions", to="first pixel of the object"),
+            transformation("positions from metres to pixels", object_pixel_m=pixel_m),
+            transformation("shift origin of positions", to="first pixel of the object"),
         ),
     )
 
@@ -207,4 +207,4 @@ def _stated(
 ) -> float | None:
     """Return an attribute; Ptychodus writes 0 for what it does not know."""
     value = file.attribute(name, key) or None
-    return plausible(file.path, key, value, quantity, remedy=remedy)
+    return plausible_quantity(file.path, key, value, quantity, remedy=remedy)

@@ -21,9 +21,9 @@ from study_lib.data.formats.acquisition import (
     RawScan,
     ReadChoices,
     looks_like,
-    plausible,
+    plausible_quantity,
     require_domain,
-    step,
+    transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.errors import InputError
@@ -62,7 +62,7 @@ def read_ptychopinn(path: Path, choices: ReadChoices) -> Acquisition:
         domain, is_normalized, said = _domain(path, patterns, arrays, metadata, choices)
         remarks += said
         if key != "diffraction":
-            steps.append(step("rename", **{key: "diffraction"}))
+            steps.append(transformation("rename", **{key: "diffraction"}))
     else:
         remarks.append("the file has no patterns: base data without a measurement")
     probe = arrays.get("probeGuess")
@@ -217,7 +217,7 @@ def _axes(
     patterns = arrays[key]
     if patterns.ndim == 4 and patterns.shape[-1] == 1:
         patterns = patterns[..., 0]
-        steps.append(step("remove axes of length 1", key=key))
+        steps.append(transformation("remove axes of length 1", key=key))
     if patterns.ndim != 3 or patterns.dtype.kind not in "fiu":
         raise InputError(
             f"{path}: {key}: found {patterns.dtype} of shape {patterns.shape}; expected "
@@ -247,7 +247,7 @@ def _axes(
         )
     if (choices.axes or possible[0]) == "nhw":
         return patterns
-    steps.append(step("transpose", key=key, from_axes="row, column, scan"))
+    steps.append(transformation("transpose", key=key, from_axes="row, column, scan"))
     return np.moveaxis(patterns, 2, 0)
 
 
@@ -304,5 +304,5 @@ def _geometry(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any
         for key in keys:
             if key in arrays and arrays[key].size == 1 and arrays[key].dtype.kind in "fiu":
                 value = float(arrays[key].reshape(()))
-                known.setdefault(name, plausible(path, key, value, name))
+                known.setdefault(name, plausible_quantity(path, key, value, name))
     return Geometry(**known)

@@ -16,9 +16,9 @@ from study_lib.data.formats.acquisition import (
     Geometry,
     RawScan,
     ReadChoices,
-    plausible,
+    plausible_quantity,
     require_domain,
-    step,
+    transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
@@ -74,7 +74,7 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
         bad_pixels=_bad_pixels(weights, shared),
         scan_index=names[order],
         geometry=geometry,
-        steps=(step("positions from metres to pixels", object_pixel_m=pixel_m),),
+        steps=(transformation("positions from metres to pixels", object_pixel_m=pixel_m),),
     )
     return acquisition_of(path, raw, choices)
 
@@ -128,7 +128,7 @@ def _geometry(file: Hdf5Reader) -> Geometry:
     pixel_m = None if sizes is None else float(np.ravel(sizes)[0])
     distance_m = file.number("meta/distance")
     return Geometry(
-        photon_energy_ev=plausible(
+        photon_energy_ev=plausible_quantity(
             file.path,
             "meta/energy",
             energy_kev,
@@ -136,8 +136,8 @@ def _geometry(file: Hdf5Reader) -> Geometry:
             factor=1000.0,
             remedy="ptypy keeps energy in keV; prepare the data again",
         ),
-        detector_distance_m=plausible(
+        detector_distance_m=plausible_quantity(
             file.path, "meta/distance", distance_m, "detector_distance_m"
         ),
-        detector_pixel_m=plausible(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
+        detector_pixel_m=plausible_quantity(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
     )

@@ -139,7 +139,7 @@ def writer_for(name: str, target: Path, source: Path) -> Writer:
     return entry.writer
 
 
-def lost(name: str, acquisition: Acquisition) -> list[str]:
+def not_representable(name: str, acquisition: Acquisition) -> list[str]:
     """Return in words what of an acquisition a format has no place for.
 
     Raises

@@ -22,7 +22,7 @@ from study_lib.data.formats.acquisition import (
     RawScan,
     ReadChoices,
     require_domain,
-    step,
+    transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.errors import InputError
@@ -68,8 +68,10 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
         zero_frequency="corner",
         probe=modes,
         steps=(
-            step("rename", data="diffraction", scan="ycoords, xcoords", probe="probeGuess"),
-            step("remove axes of length 1"),
+            transformation(
+                "rename", data="diffraction", scan="ycoords, xcoords", probe="probeGuess"
+            ),
+            transformation("remove axes of length 1"),
         ),
     )
     return acquisition_of(path, raw, choices)

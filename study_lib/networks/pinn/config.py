@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 from study_lib.design.models import StudyDesign, TrainingDesign
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
-from study_lib.overlap.views import Selection
+from study_lib.overlap.views import ViewRecord
 
 MACHINE_KNOBS = frozenset({"device", "threads", "compile"})
 
@@ -60,7 +60,7 @@ def training_config(
     view_name: str,
     machine: Machine = ANY_MACHINE,
     *,
-    selection: Selection | None = None,
+    selection: ViewRecord | None = None,
 ) -> TrainingConfig:
     """Return the training of one view of a design; the dose is in the data alone.
 

@@ -136,7 +136,7 @@ KEPT_BYTES = 2**28  # patches that fit are kept; others are computed again in ev
 Weighting = Literal["probe", "uniform"]
 
 
-def reconstruct(
+def apply_network(
     trained: TrainedNetwork,
     measurement: Measurement,
     *,

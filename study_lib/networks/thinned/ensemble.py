@@ -17,7 +17,7 @@ from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.networks.thinned.inputs import (
     MAPS,
-    Scene,
+    BoxedScan,
     ThinnedChoices,
     ThinnedInput,
     ThinnedSet,
@@ -31,7 +31,7 @@ from study_lib.solvers.denoising import (
     STRENGTHS,
     Candidate,
     DenoiserChoice,
-    chosen,
+    choose_by_held_out_counts,
     denoised,
     light_of,
 )
@@ -100,7 +100,7 @@ class Smoothing:
             for family in SMOOTHED_BY
             for strength in STRENGTHS[family]
         }
-        best: DenoiserChoice = chosen(plain, tried, least=True)
+        best: DenoiserChoice = choose_by_held_out_counts(plain, tried, least=True)
         return cls(best.family, best.strength, best.tried)
 
 
@@ -168,7 +168,7 @@ def trust_of(
     members: Sequence[MixingNetwork],
     smoothing: Smoothing,
     sets: Sequence[ThinnedSet],
-    scene: Scene,
+    scene: BoxedScan,
     index: Int[Tensor, " patterns"],
 ) -> Trust:
     """Return how much likelier patterns are under the members than under the base.

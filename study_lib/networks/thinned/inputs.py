@@ -24,12 +24,12 @@ from study_lib.solvers.denoising import (
     DenoiserChoice,
     LitPart,
     alternate,
+    choose_by_held_out_counts,
     choose_denoiser,
-    chosen,
     denoised,
     slow_phasor,
 )
-from study_lib.solvers.solver import reconstruct_measurement
+from study_lib.solvers.solver import solve_measurement
 
 # --- How counts would have an object changed: the likelihood's gradient
 
@@ -176,7 +176,7 @@ class ThinnedInput:
         )
 
 
-def choose(
+def thinned_choices(
     solved: Complex[np.ndarray, "oy ox"], measurement: Measurement, held_out: Measurement
 ) -> ThinnedChoices:
     """Return denoiser and alternation under which held-out counts are likeliest.
@@ -198,7 +198,9 @@ def choose(
         for family in ALTERNATING_FAMILIES
         for share in ALTERNATING_SHARES
     }
-    return ThinnedChoices(after, chosen(judge(after.applied(solved, lit)), losses))
+    return ThinnedChoices(
+        after, choose_by_held_out_counts(judge(after.applied(solved, lit)), losses)
+    )
 
 
 def thinned_input(
@@ -225,7 +227,7 @@ def thinned_input(
         Whether the counts are part of it.
     """
     if solved is None:
-        solved = reconstruct_measurement(measurement).object_
+        solved = solve_measurement(measurement).object_
     lit = LitPart.of(measurement)
     of_family, of_alternating = choices.after.of_family, choices.alternating.of_family
     inside = solved[box]
@@ -265,7 +267,7 @@ FEWEST_POSITIONS = 4  # that an input is made from, however sparse the scan
 
 
 @dataclass(frozen=True)
-class Scene:
+class BoxedScan:
     """What all thinnings of a measurement share, as tensors in a box of the object.
 
     ``probe`` (n, n); ``positions_px`` (scan, 2) in the frame of the box; ``bad_pixels`` (n, n).
@@ -276,7 +278,7 @@ class Scene:
     bad_pixels: Bool[Tensor, "n n"] | None
 
     @classmethod
-    def of(cls, measurement: Measurement, box: Box) -> "Scene":
+    def of(cls, measurement: Measurement, box: Box) -> "BoxedScan":
         """Return the scene of a measurement."""
         bad = measurement.bad_pixels
         first = np.array([box[0].start, box[1].start])
@@ -301,7 +303,7 @@ class ThinnedSet:
     is_whole: bool
 
     def deviance_nats(
-        self, object_: Complex[Tensor, "y x"], scene: Scene, index: Int[Tensor, " patterns"]
+        self, object_: Complex[Tensor, "y x"], scene: BoxedScan, index: Int[Tensor, " patterns"]
     ) -> Float[Tensor, " patterns"]:
         """Return the negative log-likelihood of some patterns above that of a perfect model.
 
@@ -327,7 +329,7 @@ class ThinnedSet:
         return pixels * each
 
     def base_deviance_nats(
-        self, scene: Scene, *, patterns_at_a_time: int
+        self, scene: BoxedScan, *, patterns_at_a_time: int
     ) -> Float[Tensor, " scan"]:
         """Return :meth:`deviance_nats` of the base, for every pattern."""
         parts = torch.arange(len(self.counts)).split(patterns_at_a_time)

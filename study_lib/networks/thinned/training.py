@@ -33,10 +33,10 @@ from study_lib.networks.thinned.ensemble import (
 )
 from study_lib.networks.thinned.inputs import (
     MAPS,
-    Scene,
+    BoxedScan,
     ThinnedInput,
     ThinnedSet,
-    choose,
+    thinned_choices,
     thinned_input,
     thinned_sets,
 )
@@ -44,7 +44,7 @@ from study_lib.networks.thinned.network import MixingNetwork
 from study_lib.physics.forward import corners_of
 from study_lib.physics.measurement import Box, Measurement, box_of, measurement_digest, thinned
 from study_lib.seeding import generator, torch_seed
-from study_lib.solvers.solver import reconstruct_measurement
+from study_lib.solvers.solver import solve_measurement
 
 # --- One member: its weights, their average, and its next step
 
@@ -101,7 +101,7 @@ class Member:
         self,
         sets: Sequence[ThinnedSet],
         bases_nats: Sequence[Float[Tensor, " scan"]],
-        scene: Scene,
+        scene: BoxedScan,
         learned: Int[Tensor, " patterns"],
     ) -> tuple[float, float]:
         """Take one step on some patterns of one thinning.
@@ -166,7 +166,7 @@ class Member:
     def _draw(self, count: int) -> int:
         return int(torch.randint(count, (1,), generator=self.order))
 
-    def _window(self, one: ThinnedSet, scene: Scene, learned: Int[Tensor, " patterns"]) -> Box:
+    def _window(self, one: ThinnedSet, scene: BoxedScan, learned: Int[Tensor, " patterns"]) -> Box:
         """Return the part of the box that a step sees: all of it, if it is small.
 
         Data consistency is of the whole object.
@@ -200,7 +200,7 @@ def window_of(shape: Sequence[int], patch_side: int, draw: Callable[[int], int])
 
 
 def lies_in(
-    window: Box, scene: Scene, patterns: Int[Tensor, " patterns"]
+    window: Box, scene: BoxedScan, patterns: Int[Tensor, " patterns"]
 ) -> Int[Tensor, " inside"]:
     """Return which of some patterns have their whole patch in a window, as places in `patterns`."""
     side = scene.probe.shape[-1]
@@ -338,11 +338,11 @@ class _Training:
         part, held_out = thinned(
             self.measurement, design.judged_share, generator(self.seed, "thinned choice")
         )
-        self.scene = Scene.of(part, self.box)
-        solved = reconstruct_measurement(
+        self.scene = BoxedScan.of(part, self.box)
+        solved = solve_measurement(
             part, progress=lambda done, count, loss: self._end_if_asked()
         ).object_
-        self.choices = choose(solved, part, held_out)
+        self.choices = thinned_choices(solved, part, held_out)
         self.tell("choose", 1, 1, math.nan)
         self._end_if_asked()
         sets = thinned_sets(

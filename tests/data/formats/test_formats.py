@@ -361,7 +361,9 @@ def test_what_a_format_says_it_loses_is_what_does_not_come_back(name, tmp_path, 
         "distance": geometry.detector_distance_m is None,
         "detector pixel": geometry.detector_pixel_m is None,
     }
-    assert formats.lost(name, acquisition) == [what for what, gone in missing.items() if gone]
+    assert formats.not_representable(name, acquisition) == [
+        what for what, gone in missing.items() if gone
+    ]
 
 
 def test_export_says_what_is_lost(tmp_path, acquisition, study):

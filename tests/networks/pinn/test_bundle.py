@@ -10,7 +10,7 @@ from small_training import config_of, fingerprint, measurement_of
 
 from study_lib.errors import InputError
 from study_lib.networks.pinn.bundle import load_bundle, save_bundle
-from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.training import train
 from study_lib.physics.measurement import Measurement
 
@@ -30,7 +30,7 @@ def test_bundle_gives_the_same_reconstruction(tmp_path):
     assert fingerprint(loaded) == fingerprint(trained)
     assert loaded.history == trained.history
     assert loaded.training_cpu_s == trained.training_cpu_s
-    first, second = (reconstruct(each, measurement) for each in (trained, loaded))
+    first, second = (apply_network(each, measurement) for each in (trained, loaded))
     assert first.tobytes() == second.tobytes()
 
 

@@ -17,7 +17,7 @@ from small_training import (
 
 from study_lib.errors import InputError
 from study_lib.networks.pinn.bundle import History, TrainedNetwork
-from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.network import PtychoPinn, StandardisedAmplitudes
 from study_lib.networks.pinn.training import train
 from study_lib.physics.measurement import Measurement
@@ -49,7 +49,7 @@ def test_true_patches_become_the_true_object(gridsize):
     measurement = measurement_of(gridsize=gridsize)
     perfect = TrainedNetwork(TrueNetwork(measurement), config_of(measurement), NOTHING, 0.0)
 
-    object_ = reconstruct(perfect, measurement)
+    object_ = apply_network(perfect, measurement)
 
     rows, columns = slice(1, 37), slice(2, 42)
     lit, truth = object_[rows, columns], true_object()[rows, columns]
@@ -61,7 +61,7 @@ def test_true_patches_become_the_true_object(gridsize):
 def test_reconstruction_covers_the_patches_in_the_frame_of_the_object(gridsize):
     measurement = measurement_of(gridsize=gridsize)
 
-    object_ = reconstruct(train(measurement, config_of(measurement)), measurement)
+    object_ = apply_network(train(measurement, config_of(measurement)), measurement)
 
     covered = np.zeros(SHAPE, dtype=bool)
     for y, x in np.round(measurement.positions_px).astype(int) - SIDE // 2:
@@ -77,7 +77,7 @@ def test_object_is_the_same_whether_patches_are_kept_or_computed_again(gridsize)
     measurement = measurement_of(gridsize=gridsize)
     trained = train(measurement, config_of(measurement))
 
-    kept, again = (reconstruct(trained, measurement, kept_bytes=size) for size in (2**30, 0))
+    kept, again = (apply_network(trained, measurement, kept_bytes=size) for size in (2**30, 0))
 
     assert kept.tobytes() == again.tobytes()
 
@@ -88,7 +88,7 @@ def test_a_gpu_sees_the_same_object(gridsize):
     measurement = measurement_of(gridsize=gridsize)
     trained = train(measurement, config_of(measurement))
 
-    here, there = (reconstruct(trained, measurement, device=name) for name in ("cpu", "cuda"))
+    here, there = (apply_network(trained, measurement, device=name) for name in ("cpu", "cuda"))
 
     np.testing.assert_allclose(there, here, atol=1e-3)
 
@@ -100,7 +100,7 @@ def test_a_gpu_gives_the_same_bits_in_every_run():
     first, second = (train(measurement, config_of(measurement, device="cuda")) for _ in range(2))
 
     assert fingerprint(first) == fingerprint(second)
-    objects = [reconstruct(one, measurement, device="cuda") for one in (first, second)]
+    objects = [apply_network(one, measurement, device="cuda") for one in (first, second)]
     np.testing.assert_array_equal(*objects)
 
 
@@ -110,9 +110,9 @@ def test_memory_map_is_read_like_an_array(tmp_path):
     mapped = np.load(tmp_path / "amplitudes.npy", mmap_mode="c")
     trained = train(measurement, config_of(measurement))
 
-    from_map = reconstruct(trained, dataclasses.replace(measurement, amplitudes=mapped))
+    from_map = apply_network(trained, dataclasses.replace(measurement, amplitudes=mapped))
 
-    assert from_map.tobytes() == reconstruct(trained, measurement).tobytes()
+    assert from_map.tobytes() == apply_network(trained, measurement).tobytes()
 
 
 def test_plain_average_weighs_every_pixel_of_a_patch_alike():
@@ -129,8 +129,8 @@ def test_plain_average_weighs_every_pixel_of_a_patch_alike():
     network.patches = torch.ones(2, SIDE, SIDE) * torch.tensor([1.0, 0.5])[:, None, None] + 0j
     trained = TrainedNetwork(network, config_of(pair), NOTHING, 0.0)
 
-    plain = np.abs(reconstruct(trained, pair, weighting="uniform"))
-    weighted = np.abs(reconstruct(trained, pair))
+    plain = np.abs(apply_network(trained, pair, weighting="uniform"))
+    weighted = np.abs(apply_network(trained, pair))
 
     lit = plain[plain != 1]
     assert set(np.round(lit, 5)) <= {0.5, 0.75}
@@ -142,7 +142,7 @@ def test_positions_are_not_moved_to_their_centre():
     measurement = dataclasses.replace(measurement_of(), object_shape=(90, 80))
     trained = train(measurement, config_of(measurement))
 
-    object_ = reconstruct(trained, measurement)
+    object_ = apply_network(trained, measurement)
 
     assert (object_[SHAPE[0] :] == 1).all()
     assert (object_[:, SHAPE[1] :] == 1).all()
@@ -154,11 +154,11 @@ def test_patch_beyond_the_object_is_refused_not_dropped():
     trained = train(measurement, config_of(measurement))
 
     with pytest.raises(ValueError, match=r"scan position \d+ of \d+ leaves the object"):
-        reconstruct(trained, measurement)
+        apply_network(trained, measurement)
 
 
 def test_network_of_another_view_is_refused():
     single, quadruple = measurement_of(gridsize=1), measurement_of(gridsize=2)
 
     with pytest.raises(InputError, match=r"trained for 1 of 16; use the network of its own view"):
-        reconstruct(train(single, config_of(single)), quadruple)
+        apply_network(train(single, config_of(single)), quadruple)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.training import ONE_CORE, measured, phase_correlation
 from study_lib.networks.pinn.config import training_config
-from study_lib.networks.pinn.inference import reconstruct
+from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.training import train
 
 
@@ -29,4 +29,4 @@ def test_small_network_sees_the_phase_of_an_object_it_was_never_shown(view, pres
 
     assert trained.history.train[-1] < 0.5 * trained.history.uniform_object
     for split, part in measurements.items():
-        assert phase_correlation(reconstruct(trained, part), truth, part) > 0.5, split
+        assert phase_correlation(apply_network(trained, part), truth, part) > 0.5, split

@@ -24,13 +24,13 @@ from study_lib.networks.thinned.ensemble import (
     save_ensemble,
     trust_of,
 )
-from study_lib.networks.thinned.inputs import Scene, choose, thinned_set
+from study_lib.networks.thinned.inputs import BoxedScan, thinned_choices, thinned_set
 from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import at_positions, box_of, thinned
 from study_lib.solvers.denoising import light_of
-from study_lib.solvers.solver import reconstruct_measurement
+from study_lib.solvers.solver import solve_measurement
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ def measurement():
 @pytest.fixture(scope="module")
 def choices(measurement):
     part, held_out = thinned(measurement, 0.8, np.random.default_rng(1))
-    return choose(reconstruct_measurement(part).object_, part, held_out)
+    return thinned_choices(solve_measurement(part).object_, part, held_out)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_target_of_a_thinning_is_independent_of_its_input(measurement, half_
 
 def test_the_deviance_is_least_at_the_truth(measurement, choices):
     box = box_of(measurement)
-    scene, every = Scene.of(measurement, box), torch.arange(len(measurement.scan_index))
+    scene, every = BoxedScan.of(measurement, box), torch.arange(len(measurement.scan_index))
     one = thinned_set(
         measurement,
         choices,
@@ -163,7 +163,7 @@ def test_bad_pixels_have_no_say(measurement, choices):
         counts[:, torch.from_numpy(bad)] = value
         one = replace(one, counts=counts)
         index = torch.arange(5)
-        found.append(one.deviance_nats(one.shown.base_object, Scene.of(masked, box), index))
+        found.append(one.deviance_nats(one.shown.base_object, BoxedScan.of(masked, box), index))
 
     torch.testing.assert_close(*found)
 
@@ -188,7 +188,7 @@ def test_members_differ(trained):
 
 def test_the_base_is_judged_pattern_by_pattern_whatever_the_portions(measurement, half_left_out):
     one = half_left_out
-    scene = Scene.of(measurement, box_of(measurement))
+    scene = BoxedScan.of(measurement, box_of(measurement))
 
     found = one.base_deviance_nats(scene, patterns_at_a_time=5)
 
@@ -276,7 +276,7 @@ def test_a_stop_in_the_first_epoch_of_the_solver_waits_for_no_choice(
         return strip(*given)
 
     monkeypatch.setattr(thinned_training, "_strip", ask)
-    monkeypatch.setattr(thinned_training, "choose", lambda *given: pytest.fail("went on"))
+    monkeypatch.setattr(thinned_training, "thinned_choices", lambda *given: pytest.fail("went on"))
 
     with pytest.raises(TrainingStopped, match="while the training was prepared"):
         train_thinned(measurement, DESIGN, seed=4, checkpoints=tmp_path)
@@ -370,7 +370,7 @@ def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
     )
     with torch.no_grad():
         network.output.bias[whole.shown.base] = 50
-    scene, every = Scene.of(measurement, box), torch.arange(len(measurement.scan_index))
+    scene, every = BoxedScan.of(measurement, box), torch.arange(len(measurement.scan_index))
 
     same = trust_of([network], Smoothing.none(), [whole], scene, every)
     with torch.no_grad():
