@@ -1,4 +1,4 @@
-"""What the layout of images in memory does to steps of `pinn-thinned`, on one core.
+"""What the layout of images in memory does to steps of the thinning network, on one core.
 
     OMP_NUM_THREADS=1 python benchmarks/layout.py
 
@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)
     thinned = load_design("laptop").thinned
     if thinned is None:
-        raise SystemExit("the preset laptop has no thinned network")
+        raise SystemExit("the preset laptop has no thinning network")
     print(f"fast bfloat16: {has_fast_bfloat16()}; {torch.backends.cpu.get_cpu_capability()}")
     for half_precision in (False, True) if has_fast_bfloat16() else (False,):
         for shape in OBJECTS_PX:

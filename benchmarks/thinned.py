@@ -1,4 +1,4 @@
-"""What pinn-thinned costs and gains beside every other arm, in one run, over replicates.
+"""What the thinning network costs and gains beside every other arm, in one run, over replicates.
 
     OMP_NUM_THREADS=1 python benchmarks/thinned.py             # laptop, sparse, 1e4 photons
     OMP_NUM_THREADS=1 python benchmarks/thinned.py --unrolled 2  # and with learned steps
@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from study_lib.arm_names import PINN, THINNING_NET
 from study_lib.data.contract import load_dataset
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import SPLITS, StudyDesign
@@ -117,9 +118,9 @@ def trained_per_s(root: Path, design: StudyDesign) -> dict[str, float]:
         if key.endswith("thinned") and design.thinned is not None:
             thinned = design.thinned
             shown = thinned.members * thinned.steps * thinned.patterns_per_step
-            speeds["pinn-thinned"] = shown / job["results"]["training_cpu_s"]
+            speeds[THINNING_NET] = shown / job["results"]["training_cpu_s"]
         else:
-            speeds["pinn"] = job["results"]["patterns_per_s"]
+            speeds[PINN] = job["results"]["patterns_per_s"]
     return speeds
 
 
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--unrolled", type=int, help="also with so many steps of consistency")
     parser.add_argument("--no-limit", action="store_true", help="leave the photon limit out")
-    parser.add_argument("--no-published", action="store_true", help="leave `pinn` out")
+    parser.add_argument("--no-published", action="store_true", help="leave PtychoPINN out")
     parser.add_argument("--seeds", type=int, help="trainings by seed, at every dose of the preset")
     arguments = parser.parse_args()
     if arguments.seeds:
@@ -177,7 +178,7 @@ def main() -> None:
                 rows += [
                     row | {"label": "  and data steps"}
                     for row in rows_of(again, *place, published=published)
-                    if row["arm"] == "pinn-thinned"
+                    if row["arm"] == THINNING_NET
                 ]
     print(
         f"{arguments.preset}, {arguments.view}, {arguments.dose:g} photons per pattern, test "

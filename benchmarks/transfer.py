@@ -1,4 +1,4 @@
-"""How pinn-thinned carries over: to other objects, doses and probes, and to a measured star.
+"""How the thinning network does on other objects, doses and probes, and on a measured star.
 
     OMP_NUM_THREADS=1 python benchmarks/transfer.py                 # laptop, sparse: ten minutes
     OMP_NUM_THREADS=1 python benchmarks/transfer.py --star base.npz # measured, from `study import`

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from study_lib.arm_names import THINNING_NET_LABEL
 from study_lib.errors import InputError, StudyError
 from study_lib.phases.conditions import SkippedView, write_skip_summary
 
@@ -172,7 +173,7 @@ def train_thinned(
     gridsize: Gridsize = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train pinn-thinned on the train split of each dose and view (phase E).
+    """Train the thinning network on the train split of each dose and view (phase E).
 
     It learns from photons that were kept from the solver, and improves the solver's object. A view
     whose files are missing is skipped and told in skip_summary.json. A training that was
@@ -213,7 +214,9 @@ def train_thinned(
             f"{scores['object']['phase_ssim']:.3f}, {found['training_cpu_s']:.0f} CPU s"
         )
 
-    run_labelled({f"{job.label} pinn-thinned": partial(run, job) for job in jobs}, dry_run=dry_run)
+    run_labelled(
+        {f"{job.label} {THINNING_NET_LABEL}": partial(run, job) for job in jobs}, dry_run=dry_run
+    )
 
 
 def check_loss(

@@ -178,7 +178,7 @@ class IterativeDesign(Frozen):
         return self
 
 
-# --- `pinn-thinned`, the network that learns from thinned counts
+# --- The thinning network: it learns from thinned counts
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Kept = Annotated[float, Field(gt=0, le=1)]

@@ -1,10 +1,11 @@
 """The parameters of each notebook: checked before a kernel starts, and again inside it."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from study_lib.arm_names import current_arm
 from study_lib.design.models import SplitName, ViewName
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
@@ -116,7 +117,9 @@ class ExploreRunParameters(CompareParameters):
     """A notebook beside the phases: a finished run to look around in."""
 
     notebook = "explore_run"
-    arm: str = Field(min_length=1, description="arm beside the truth, as in aligned.npz")
+    arm: Annotated[str, AfterValidator(current_arm)] = Field(
+        min_length=1, description="arm beside the truth, as in aligned.npz"
+    )
     pattern: int = Field(ge=0, description="index of the pattern that is shown first")
     row_share: float = Field(ge=0, le=1, description="where the cut lies, as a share of the rows")
     sliders: Literal["auto", "always", "never"] = Field(
@@ -125,7 +128,7 @@ class ExploreRunParameters(CompareParameters):
 
 
 class ExploreNetworkParameters(OverlapParameters):
-    """A notebook beside the phases: what pinn-thinned of a run owes to each of its parts."""
+    """A notebook beside the phases: what each part of a run's thinning network is worth."""
 
     notebook = "explore_network"
     pattern: int = Field(ge=0, description="index of the pattern that is shown thinned")

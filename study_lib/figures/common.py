@@ -139,8 +139,7 @@ def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, titl
 def colours_of(names: Iterable[str]) -> dict[str, str]:
     """Return a colour for each name, by its place in the alphabet.
 
-    Arms are called by key or by label, and both have the same order: one arm has one colour in
-    every figure.
+    The arms of a study have the same colours in all its figures.
     """
     ordered = sorted(set(names), key=str.casefold)
     return dict(zip(ordered, cycle(f"C{index}" for index in range(10)), strict=False))

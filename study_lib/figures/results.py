@@ -141,7 +141,7 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
 
     An empty field is an arm without result; a star marks a registration in doubt.
     """
-    arms = grouped(table, ("arm",))
+    arms = grouped(table, ("label",))
     doses = sorted({row["dose"] for row in table})
     views = [view for view in reversed(VIEW_ORDER) if any(row["view"] == view for row in table)]
     figure, axes = plt.subplots(
@@ -153,7 +153,7 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
     )
     values = [row[metric] for row in table]
     low, high = min(0.0, *values), max(1.0, *values)
-    for axis, part in zip(axes[0], arms.values(), strict=True):
+    for axis, ((arm,), part) in zip(axes[0], arms.items(), strict=True):
         field = np.full((len(doses), len(views)), np.nan)
         labels = dict.fromkeys(views, "")
         for row in part:
@@ -172,7 +172,7 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
         shown = axis.imshow(field, cmap="viridis", vmin=low, vmax=high, aspect="auto")
         axis.set_xticks(range(len(views)), [f"{view}{labels[view]}" for view in views])
         axis.set_yticks(range(len(doses)), [f"{dose:g}" for dose in doses])
-        axis.set_title(", ".join(sorted({row["label"] for row in part})), fontsize="small")
+        axis.set_title(arm, fontsize="small")
         axis.set(xlabel="view and measured overlap")
     axes[0, 0].set_ylabel("photons per pattern")
     figure.colorbar(shown, ax=list(axes[0]), label=name)
@@ -195,10 +195,10 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         sharey=True,
         squeeze=False,
     )
-    colours = colours_of(row["arm"] for row in table)
+    colours = colours_of(row["label"] for row in table)
     for axis, view in zip(axes[0], views, strict=True):
         part = by_view[(view,)]
-        for (arm,), rows in grouped(part, ("arm",)).items():
+        for (arm,), rows in grouped(part, ("label",)).items():
             _draw_errors(axis, rows, arm, colours[arm])
         told = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
         for column, (name, style, marker) in REFERENCES.items():
@@ -238,10 +238,10 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
         sharey=True,
         squeeze=False,
     )
-    colours = colours_of(row["arm"] for row in table)
+    colours = colours_of(row["label"] for row in table)
     for axis, ((dose,), rows) in zip(axes[0], by_dose.items(), strict=True):
         for row in rows:
-            colour, marker = colours[row["arm"]], MARKERS[row["view"]]
+            colour, marker = colours[row["label"]], MARKERS[row["view"]]
             axis.plot(row["cpu_s"], row[metric], marker, color=colour)
             if row["training_cpu_s"]:
                 whole = row["cpu_s"] + row["training_cpu_s"]

@@ -16,13 +16,16 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.figure import Figure
 from skimage.measure import profile_line
 
-from study_lib.data.archive import read_npz
 from study_lib.data.datasets import load_measurement, pattern_count
 from study_lib.design.models import SPLITS
 from study_lib.errors import InputError
 from study_lib.figures import lessons, reconstruction
-from study_lib.files import read_json
-from study_lib.phases.conditions import comparison_folder, view_path
+from study_lib.phases.conditions import (
+    comparison_folder,
+    read_aligned,
+    read_scores,
+    view_path,
+)
 from study_lib.physics.measurement import Measurement, counts_of
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.run import Run
@@ -160,8 +163,8 @@ class Condition:
 
     ``objects`` (y, x) are the truth, first, and every arm aligned with it, zero where ``mask`` says
     that a pixel is not scored; their first pixel lies at ``origin_px`` (row, column) in the frame
-    of the object, in which the positions of ``measurement`` are given. ``phase_ssim`` is the
-    comparison's, by arm.
+    of the object, in which the positions of ``measurement`` are given. ``labels`` and
+    ``phase_ssim`` are the comparison's, by arm.
     """
 
     measurement: Measurement
@@ -169,6 +172,7 @@ class Condition:
     origin_px: tuple[int, int]
     mask: Bool[np.ndarray, "y x"]
     objects: Mapping[str, Complex[np.ndarray, "y x"]]
+    labels: Mapping[str, str]
     phase_ssim: Mapping[str, float]
 
 
@@ -239,9 +243,10 @@ class Explorer:
         """Show amplitude, phase and both in one of the truth and of an arm, on common scales."""
         found = self.condition(dose, view, split)
         truth, object_ = found.objects["truth"], self._object(found, arm)
+        label, score = found.labels[arm], found.phase_ssim[arm]
         return reconstruction.objects(
-            {"truth": truth, arm: object_},
-            title=f"{arm}, {_said(dose, view, split)}, phase SSIM {found.phase_ssim[arm]:.3f}",
+            {"truth": truth, label: object_},
+            title=f"{label}, {_said(dose, view, split)}, phase SSIM {score:.3f}",
         )
 
     def cut(self, dose: float, view: str, split: str, row: int) -> Figure:
@@ -251,7 +256,7 @@ class Explorer:
         row = min(row, rows - 1)
         line = partial(phase_along, start_px=(float(row), 0.0), end_px=(float(row), columns - 1.0))
         return lessons.cuts(
-            {name: line(object_) for name, object_ in found.objects.items()},
+            {found.labels[name]: line(object_) for name, object_ in found.objects.items()},
             found.objects["truth"],
             row,
             title=f"row {row + found.origin_px[0]} of the object, {_said(dose, view, split)}",
@@ -268,11 +273,9 @@ class Explorer:
         design = self.run.design
         design.require_dose(dose)
         folder = comparison_folder(self.run.root("G"), dose, design.view(view).name, split)
-        path = folder / "aligned.npz"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; run 05_compare for this condition first")
+        arrays, metadata = read_aligned(folder)
+        rows = {row["arm"]: row for row in read_scores(folder)}
         measurement = load_measurement(self._view_path(dose, view, split))
-        arrays, metadata = read_npz(path)
         mask = arrays["mask"]
         objects = {
             name: np.where(mask, array, 0)
@@ -286,9 +289,8 @@ class Explorer:
             origin_px=(row, column),
             mask=mask,
             objects={"truth": objects.pop("truth"), **objects},
-            phase_ssim={
-                row["arm"]: row["phase_ssim"] for row in read_json(folder / "metrics.json")
-            },
+            labels={"truth": "truth"} | {arm: row["label"] for arm, row in rows.items()},
+            phase_ssim={arm: row["phase_ssim"] for arm, row in rows.items()},
         )
 
     def _view_path(self, dose: float, view: str, split: str) -> Path:

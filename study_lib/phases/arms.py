@@ -9,6 +9,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
+from study_lib.arm_names import (
+    PINN,
+    PINN_LABEL,
+    THINNING_NET,
+    THINNING_NET_LABEL,
+    key_of,
+    label_of,
+)
 from study_lib.data.archive import read_npz
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
@@ -26,7 +34,6 @@ from study_lib.phases.conditions import (
     RECONSTRUCTIONS,
     RESULT,
     arm_folder,
-    arm_of,
     thinned_folder,
     training_folder,
 )
@@ -85,14 +92,14 @@ def pinn(request: ArmRequest) -> ArmResult:
     """Pass the view's patterns through the network trained on the train split of the same view."""
     folder = training_folder(request.phase_e_root, request.dose, request.view, request.gridsize)
     if not (folder / BUNDLE).is_file():
-        raise MissingResultError(f"pinn: {folder / BUNDLE} is not there; run `study train`")
+        raise MissingResultError(f"{PINN_LABEL}: {folder / BUNDLE} is not there; run `study train`")
     trained = load_bundle(folder / BUNDLE)
     _require_made_from(trained.measurement_sha256, request.train_sha256, folder / BUNDLE)
     device = str(device_of("auto"))
     started = time.process_time()
     object_ = apply_network(trained, request.measurement, device=device)
     return ArmResult(
-        label=f"PtychoPINN gs{request.gridsize}",
+        label=PINN_LABEL,
         knows="probe, positions; trained on the train split of this view",
         object_=object_,
         scan_index=request.measurement.scan_index,
@@ -117,7 +124,7 @@ def iterative(algorithm: str, request: ArmRequest) -> ArmResult:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run `study reconstruct`")
     _require_made_from(str(metadata.get("measurement_sha256")), request.sha256, path)
     return ArmResult(
-        label=algorithm,
+        label=label_of(algorithm),
         knows=str(metadata["knows"]),
         object_=arrays["object"],
         scan_index=arrays["scan_index"],
@@ -134,14 +141,15 @@ def denoised(algorithm: str, request: ArmRequest) -> ArmResult:
     path = arm_folder(request.phase_f_root, *train, algorithm) / DENOISER
     if not path.is_file():
         raise MissingResultError(
-            f"{algorithm} denoised: {path} is not there; run `study reconstruct --split train`"
+            f"{label_of(algorithm, denoised=True)}: {path} is not there; run "
+            "`study reconstruct --split train`"
         )
     choice, written = read_denoiser(path)
     _require_made_from(str(written.get("measurement_sha256")), request.train_sha256, path)
     started = time.process_time()
     object_ = choice.applied(plain.object_, LitPart.of(request.measurement))
     return ArmResult(
-        label=f"{algorithm} denoised",
+        label=label_of(algorithm, denoised=True),
         knows=f"{plain.knows}; denoiser ({choice.family}) chosen on the train split of this view",
         object_=object_,
         scan_index=plain.scan_index,
@@ -151,11 +159,13 @@ def denoised(algorithm: str, request: ArmRequest) -> ArmResult:
     )
 
 
-def pinn_thinned(request: ArmRequest) -> ArmResult:
+def thinning_net(request: ArmRequest) -> ArmResult:
     """Improve the solver's object by the ensemble that thinned counts of the train split taught."""
     path = thinned_folder(request.phase_e_root, request.dose, request.view) / ENSEMBLE
     if not path.is_file():
-        raise MissingResultError(f"pinn-thinned: {path} is not there; run `study train-thinned`")
+        raise MissingResultError(
+            f"{THINNING_NET_LABEL}: {path} is not there; run `study train-thinned`"
+        )
     ensemble = load_ensemble(path)
     _require_made_from(ensemble.measurement_sha256, request.train_sha256, path)
     measurement = request.measurement
@@ -167,7 +177,7 @@ def pinn_thinned(request: ArmRequest) -> ArmResult:
     )
     base = "" if ensemble.trust.given else "; its network was not trusted, this is its base"
     return ArmResult(
-        label="PtychoPINN thinned",
+        label=THINNING_NET_LABEL,
         knows=f"probe, positions; trained on the train split of this view{base}",
         object_=found.object_,
         scan_index=measurement.scan_index,
@@ -182,11 +192,11 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
     """Return the arms of a study: those registered, and those that the design asks for."""
     arms = dict(ARMS)
     if design.thinned is not None:
-        arms["pinn-thinned"] = pinn_thinned
+        arms[THINNING_NET] = thinning_net
     for name in design.iterative.algorithms:
-        arms[arm_of(name)] = partial(iterative, name)
+        arms[key_of(name)] = partial(iterative, name)
         if design.iterative.denoised:
-            arms[f"{arm_of(name)}-denoised"] = partial(denoised, name)
+            arms[key_of(name, denoised=True)] = partial(denoised, name)
     return arms
 
 
@@ -213,4 +223,4 @@ def _require_made_from(found: str, expected: str, path: Path) -> None:
         )
 
 
-ARMS: dict[str, Arm] = {"pinn": pinn}  # beside the algorithms of a design
+ARMS: dict[str, Arm] = {PINN: pinn}  # beside the algorithms of a design

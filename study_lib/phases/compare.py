@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Complex
 from matplotlib.figure import Figure
 
+from study_lib.arm_names import STD
 from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import StudyDesign
@@ -236,7 +237,7 @@ def _score_arms(
         row["held_out_excess_nats"] = held_out.excess_nats(result.object_)
         told, row_of_spread = own_error_bar(result, aligned, truth[crop], crop, mask)
         row |= row_of_spread
-        arrays |= {f"{name}_phase_std_rad": told} if told is not None else {}
+        arrays |= {f"{name}{STD}": told} if told is not None else {}
         rows.append({"arm": name} | row | limit_row(limit, row))
         arrays[name] = aligned
         job.add_inputs(result.sources)

@@ -5,9 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
+from study_lib.arm_names import current_array, current_row, key_of
+from study_lib.data.archive import read_npz
 from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
 from study_lib.errors import InputError
-from study_lib.files import write_json
+from study_lib.files import read_json, write_json
 
 # --- Where each phase keeps its files, relative to its root
 
@@ -87,6 +91,35 @@ def reconstruction_folder(phase_f_root: Path, dose: float, view: str, split: str
 def comparison_folder(phase_g_root: Path, dose: float, view: str, split: str) -> Path:
     """Return the folder of one comparison."""
     return view_folder(phase_g_root, dose, view) / split
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a comparison, one per arm, by the names that arms have today.
+
+    Raises
+    ------
+    InputError
+        If the condition was not compared yet.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run 05_compare for this condition first")
+    return [current_row(row) for row in read_json(path)]
+
+
+def read_aligned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of a comparison by the names that arms have today, and their metadata.
+
+    Raises
+    ------
+    InputError
+        If the condition was not compared yet.
+    """
+    path = folder / "aligned.npz"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run 05_compare for this condition first")
+    arrays, metadata = read_npz(path)
+    return {current_array(name): array for name, array in arrays.items()}, metadata
 
 
 def summary_files(phase_h_root: Path, doses: Sequence[float]) -> list[Path]:
@@ -356,14 +389,9 @@ def build_reconstruction_jobs(
     )
 
 
-def arm_of(algorithm: str) -> str:
-    """Return the name of an algorithm's arm, in tables and folders."""
-    return algorithm.lower()
-
-
 def arm_folder(phase_f_root: Path, dose: float, view: str, split: str, algorithm: str) -> Path:
     """Return the folder of one algorithm's reconstruction."""
-    return reconstruction_folder(phase_f_root, dose, view, split) / arm_of(algorithm)
+    return reconstruction_folder(phase_f_root, dose, view, split) / key_of(algorithm)
 
 
 def knowledge_of(probe: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from study_lib.arm_names import key_of
 from study_lib.data.archive import read_npz
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import IterativeDesign, StudyDesign
@@ -15,7 +16,6 @@ from study_lib.phases.conditions import (
     RECONSTRUCTIONS,
     RESULT,
     ReconstructionJob,
-    arm_of,
     build_reconstruction_jobs,
     knowledge_of,
     reconstruction_folder,
@@ -219,7 +219,7 @@ def reconstruct_view(
             found = run_reconstruction_job(job, design=design, artifact_root=artifact_root)
         except StudyError as error:
             found = {"failed": str(error)}
-        results[arm_of(job.algorithm)] = {"algorithm": job.algorithm, **found}
+        results[key_of(job.algorithm)] = {"algorithm": job.algorithm, **found}
     failures = [f"{arm}: {found['failed']}" for arm, found in results.items() if "failed" in found]
     if len(failures) == len(results):
         raise StudyError("; ".join(failures))
@@ -278,6 +278,6 @@ def _write(
         "positions_px": measurement.positions_px,
         "scan_index": measurement.scan_index,
     }
-    stated = {"arm": arm_of(job.algorithm), "frame": FRAME, "object_origin_px": [0, 0]}
+    stated = {"arm": key_of(job.algorithm), "frame": FRAME, "object_origin_px": [0, 0]}
     versions = provenance()["versions"]
     write_npz(job.artifact_dir / RESULT, arrays, {**stated, "versions": versions, **metadata})

@@ -7,7 +7,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from study_lib.data.archive import read_npz
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
@@ -19,6 +18,8 @@ from study_lib.phases.conditions import (
     comparison_folder,
     dose_name,
     figure_files,
+    read_aligned,
+    read_scores,
 )
 from study_lib.phases.records import Work, manifests_of, recorded
 from study_lib.scores.metrics import metric_facts
@@ -154,7 +155,7 @@ def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
     ]
     if not paths:
         raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
-    rows: list[dict[str, Any]] = [row for path in paths for row in read_json(path)]
+    rows = [row for path in paths for row in read_scores(path.parent)]
     return sorted(
         rows,
         key=lambda row: (
@@ -200,7 +201,7 @@ def dose_figure(phase_g_root: Path, rows: Sequence[Row]) -> Figure:
         if not chosen:
             continue
         folder = comparison_folder(phase_g_root, chosen[0]["dose"], view, chosen[0]["split"])
-        arrays, _ = read_npz(folder / "aligned.npz")
+        arrays, _ = read_aligned(folder)
         panels = {f"truth, {view}": arrays["truth"]}
         for row in chosen:
             score = row["phase_ms_ssim"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from study_lib.arm_names import THINNING_NET_LABEL
 from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import StudyDesign, ThinnedDesign
@@ -80,7 +81,7 @@ def thinned_design_of(design: StudyDesign) -> ThinnedDesign:
     """
     if design.thinned is None:
         raise InputError(
-            "thinned is null in this design, so it has no pinn-thinned; set its fields as in "
+            "thinned is null in this design, so it has no thinning network; set its fields as in "
             "parameters/presets/laptop.yaml"
         )
     return design.thinned
@@ -129,7 +130,7 @@ def run_thinned_job(
         seeds={"training": seed},
         inputs=[job.train_data_path, job.test_data_path],
     )
-    label = f"dose={job.dose:g} view={job.view} pinn-thinned"
+    label = f"dose={job.dose:g} view={job.view} {THINNING_NET_LABEL}"
     with recorded(record), printed_output_kept(folder), logged(job.log_path, label) as log:
         record.used(str(DEVICE))
         log.line(f"{label} train={job.train_data_path.name}")

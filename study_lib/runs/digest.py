@@ -3,7 +3,8 @@
 Two runs with equal results have equal digests, whatever their date, folder, name and the load of
 the machine. Left out are durations, hashes and versions, which no two runs share, and sentences for
 people, which decide nothing. Numbers computed with other thread counts, or on other machines, may
-differ in their last bits; then digests differ too.
+differ in their last bits; then digests differ too. Arms are called by the names they have today,
+so that a run from before a name changed has the digest of one made since.
 """
 
 import csv
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from study_lib.arm_names import current_arm, current_array
 from study_lib.data.archive import METADATA, metadata_of, open_npz
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
@@ -103,7 +105,7 @@ def _of_npz(path: Path) -> Iterator[tuple[str, str]]:
     with open_npz(path) as archive:
         for name in archive.members:
             if name != METADATA and not DURATION.search(name):
-                yield name, _of_array(archive.read(name))
+                yield current_array(name), _of_array(archive.read(name))
         yield from _of_values(metadata_of(archive), "")
 
 
@@ -118,7 +120,7 @@ def _of_weights(path: Path) -> Iterator[tuple[str, str]]:
 def _of_json(path: Path) -> Iterator[tuple[str, str]]:
     content = read_json(path)
     if path.name == MISSING_ARMS:  # which ones are missing; why is a sentence
-        content = sorted(content)
+        content = sorted(map(current_arm, content))
     yield from _of_values(content, "")
 
 
@@ -135,12 +137,13 @@ def _of_values(content: Any, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(content, Mapping):
         for key, value in content.items():
             if key not in NOT_DECIDING and not DURATION.search(str(key)):
-                yield from _of_values(value, f"{name}.{key}".lstrip("."))
+                yield from _of_values(value, f"{name}.{current_arm(str(key))}".lstrip("."))
     elif isinstance(content, torch.Tensor):
         yield name, _of_array(content.contiguous().numpy())
     elif isinstance(content, list | tuple) and any(isinstance(one, Mapping) for one in content):
         for index, row in enumerate(content):
-            keys = [str(row[key]) for key in ROW_KEYS if isinstance(row, Mapping) and key in row]
+            names = (row[key] for key in ROW_KEYS if isinstance(row, Mapping) and key in row)
+            keys = [current_arm(str(name)) for name in names]
             yield from _of_values(row, f"{name}[{' '.join(keys) or index}]")
     elif isinstance(content, list | tuple) and any(
         isinstance(one, list | tuple | torch.Tensor) for one in content
@@ -148,7 +151,7 @@ def _of_values(content: Any, name: str) -> Iterator[tuple[str, str]]:
         for index, part in enumerate(content):
             yield from _of_values(part, f"{name}[{index}]")
     else:
-        yield name, repr(content)
+        yield name, repr(current_arm(content) if isinstance(content, str) else content)
 
 
 def _of_array(array: np.ndarray) -> str:

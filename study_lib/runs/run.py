@@ -18,7 +18,12 @@ from study_lib.design.notebooks import (
 from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, read_json, sha256_of, write_json
-from study_lib.phases.conditions import comparison_folder, phase_root, replicate_folder
+from study_lib.phases.conditions import (
+    comparison_folder,
+    phase_root,
+    read_scores,
+    replicate_folder,
+)
 
 DESIGN_FILE = "design.json"
 BASE_FILE = "base.npz"
@@ -151,10 +156,7 @@ def require_condition(parameters: NotebookParameters) -> None:
 def _require_arm(run: Run, parameters: ExploreRunParameters) -> None:
     """Check that an arm was compared; without its comparison there is nothing to look at."""
     folder = comparison_folder(run.root("G"), parameters.dose, parameters.view, parameters.split)
-    path = folder / "metrics.json"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; run 05_compare for this condition first")
-    arms = [row["arm"] for row in read_json(path)]
+    arms = [row["arm"] for row in read_scores(folder)]
     if parameters.arm not in arms:
         raise InputError(
             f"arm {parameters.arm!r}: this condition has {', '.join(arms)}; choose one"

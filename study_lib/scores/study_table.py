@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
+from study_lib.arm_names import key_of
 from study_lib.scores.metrics import METRICS
 
 # --- Means over the replicates, with their spread
@@ -17,6 +18,7 @@ RESAMPLINGS = 4999
 BOOTSTRAP_SEED = 0  # of the resamplings alone; no result of the study
 VIEW_ORDER = ("baseline", "dense", "sparse")
 CONDITION = ("split", "dose", "view")
+REFERENCE = key_of("LSQML")
 SPREADS = ("std", "low", "high")
 
 Row = Mapping[str, Any]
@@ -84,7 +86,7 @@ def phase_deltas(rows: Sequence[Row]) -> list[dict[str, Any]]:
     reference.
     """
     arms = sorted({row["arm"] for row in rows})
-    reference = "lsqml" if "lsqml" in arms else arms[0]
+    reference = REFERENCE if REFERENCE in arms else arms[0]
     table = []
     for condition, part in grouped(rows, CONDITION).items():
         by_key = {(row["arm"], row["replicate"]): row for row in part}
@@ -171,7 +173,7 @@ def training_repaid_after(row: Row, other: Row) -> int | None:
 def _extent(table: Sequence[Row]) -> str:
     replicates = sorted({row["replicates"] for row in table})
     conditions = len(grouped(table, ("dose", "view")))
-    arms = sorted({row["arm"] for row in table})
+    arms = sorted({row["label"] for row in table}, key=str.casefold)
     plural = "" if conditions == 1 else "s"
     told = f"{conditions} condition{plural} of dose and view, arms {', '.join(arms)}"
     if replicates == [1]:
@@ -189,7 +191,7 @@ def _best(sound: Sequence[Row], metric: str) -> str:
         if len(told) < 2:
             continue
         best = (min if lower else max)(told, key=lambda row: row[metric])
-        wins[best["arm"]] = wins.get(best["arm"], 0) + 1
+        wins[best["label"]] = wins.get(best["label"], 0) + 1
         counted += 1
     kind = "Lowest" if lower else "Highest"
     if not counted:
@@ -205,7 +207,7 @@ def _best(sound: Sequence[Row], metric: str) -> str:
 def _limits(sound: Sequence[Row]) -> list[str]:
     told = [row for row in sound if row["phase_error_over_limit"] is not None]
     lines = []
-    for (arm,), part in grouped(told, ("arm",)).items():
+    for (arm,), part in grouped(told, ("label",)).items():
         low, high = _extremes(part, "phase_error_over_limit")
         lines.append(
             f"Phase error of {arm}: {low['phase_error_over_limit']:.2f} ({_where(low)}) to "
@@ -215,7 +217,7 @@ def _limits(sound: Sequence[Row]) -> list[str]:
     if below:
         counts = ", ".join(
             f"{arm} in {sum(row in below for row in part)} of {len(part)} conditions"
-            for (arm,), part in grouped(told, ("arm",)).items()
+            for (arm,), part in grouped(told, ("label",)).items()
         )
         lines.append(f"Below the photon limit of unbiased estimates, and so biased: {counts}.")
     return lines
@@ -225,7 +227,7 @@ def _dose_effects(sound: Sequence[Row]) -> list[str]:
     """Return, per arm, by how much the phase error falls with dose, and the limit beside it."""
     lines = []
     told = [row for row in sound if row["photon_limit_phase_rad"] is not None]
-    for (arm,), rows in grouped(told, ("arm",)).items():
+    for (arm,), rows in grouped(told, ("label",)).items():
         by_span: dict[tuple[float, float], list[str]] = {}
         for (view,), part in grouped(rows, ("view",)).items():
             low, high = _extremes(part, "dose")
@@ -245,7 +247,7 @@ def _dose_effects(sound: Sequence[Row]) -> list[str]:
 
 def _overlap_effects(sound: Sequence[Row]) -> list[str]:
     lines = []
-    for (arm,), part in grouped(sound, ("arm",)).items():
+    for (arm,), part in grouped(sound, ("label",)).items():
         changes = []
         for (dose,), views in grouped(part, ("dose",)).items():
             low, high = _extremes(views, "overlap")
@@ -263,7 +265,7 @@ def _overlap_effects(sound: Sequence[Row]) -> list[str]:
 
 
 def _costs(sound: Sequence[Row]) -> list[str]:
-    by_arm = grouped(sound, ("arm",))
+    by_arm = grouped(sound, ("label",))
     lines = [
         "Median processor seconds for the patterns of one split: "
         + ", ".join(
@@ -271,7 +273,7 @@ def _costs(sound: Sequence[Row]) -> list[str]:
         )
         + "."
     ]
-    others = {(row["dose"], row["view"], row["arm"]): row for row in sound}
+    others = {(row["dose"], row["view"], row["label"]): row for row in sound}
     for (arm,), part in by_arm.items():
         if not any(row["training_cpu_s"] for row in part):
             continue
@@ -329,7 +331,7 @@ def _where(row: Row) -> str:
 
 
 def _place(row: Row) -> str:
-    return f"{row['arm']} at {_where(row)}"
+    return f"{row['label']} at {_where(row)}"
 
 
 # --- The summary as Markdown
@@ -367,10 +369,10 @@ NOTES = (
     "that knows the mean spectrum of the true phase.",
     "Held-out excess is how much less likely a second draw of counts at the same positions is "
     "under the reconstruction than under the truth, per pattern; 0 is the truth.",
-    "PtychoPINN was trained on the train split of the same view; gs1 sees one pattern at a time, "
-    "gs2 groups of four. Registration uncertain: the shift against the truth could not be told, so "
-    "that row is no score. A dash in an FRC column: the curve never falls below the threshold in "
-    "at least one replicate, so no crossing is stated.",
+    "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time in "
+    "the baseline, groups of four in the other views. Registration uncertain: the shift against "
+    "the truth could not be determined, so that row is no score. A dash in an FRC column: the "
+    "curve never falls below the threshold in at least one replicate, so no crossing is stated.",
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
     "replicates; `study_table.csv` has the 95 % percentile bootstrap intervals of the means too. "
     "Of few replicates these are narrower than they should be.",

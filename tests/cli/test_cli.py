@@ -324,6 +324,26 @@ def test_no_notebook_is_started_to_look_at_what_was_not_compared(
     assert message in error
 
 
+@pytest.mark.parametrize("compared", ["pinn-thinned", "thinning-net"])
+@pytest.mark.parametrize("asked", ["pinn-thinned", "thinning-net"])
+def test_the_former_name_of_an_arm_is_read_as_its_own(
+    compared, asked, monkeypatch, tmp_path, study
+):
+    started = []
+    monkeypatch.setattr(
+        "study_lib.runs.notebook.execute_notebook", lambda name, *_: started.append(name)
+    )
+    run = create_run(tmp_path / "run", load_design("smoke"))
+    folder = comparison_folder(run.root("G"), 1e4, "dense", "test")
+    write_json(folder / "metrics.json", [{"arm": compared}])
+    values = ["run_folder=run", "dose=1.0e+4", "view=dense", "split=test", f"arm={asked}"]
+    values += ["pattern=0", "row_share=0.5", "sliders=never"]
+    given = [part for value in values for part in ("-p", value)]
+
+    assert study("notebook", "explore_run", "o.ipynb", *given).code == 0
+    assert started == ["explore_run"]
+
+
 @pytest.mark.parametrize(
     ("notebook", "values"),
     [

@@ -1,4 +1,4 @@
-"""Figures of pinn-thinned: what they show is what they were given."""
+"""Figures of the thinning network: what they show is what they were given."""
 
 import matplotlib.pyplot as plt
 import numpy as np

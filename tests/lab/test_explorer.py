@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study_lib.data.archive import NpzArchive
+from study_lib.data.archive import NpzArchive, read_npz
 from study_lib.data.datasets import load_measurement, pattern_count
 from study_lib.errors import InputError
 from study_lib.files import write_json, write_npz
@@ -27,8 +27,26 @@ def explorer(phase_c, phase_d, tiny_design, rng):
     arrays = {"solver": truth * 2, "truth": truth, "mask": mask, "spectrum": np.ones(SHAPE)}
     folder.mkdir(parents=True, exist_ok=True)
     write_npz(folder / "aligned.npz", arrays, {"origin_px": [40, 9]})
-    write_json(folder / "metrics.json", [{"arm": "solver", "phase_ssim": 0.987654}])
+    write_json(
+        folder / "metrics.json", [{"arm": "solver", "label": "solver", "phase_ssim": 0.987654}]
+    )
     return Explorer(run)
+
+
+def test_arms_of_a_run_from_before_they_were_renamed_have_the_names_of_today(explorer):
+    folder = comparison_folder(explorer.run.root("G"), *CONDITION)
+    arrays, metadata = read_npz(folder / "aligned.npz")
+    arrays["pinn-thinned"] = arrays.pop("solver")
+    write_npz(folder / "aligned.npz", arrays, metadata)
+    row = {"arm": "pinn-thinned", "label": "PtychoPINN thinned", "phase_ssim": 0.987654}
+    write_json(folder / "metrics.json", [row])
+
+    found = explorer.condition(*CONDITION)
+
+    assert list(found.objects) == ["truth", "thinning-net"]
+    assert found.phase_ssim == {"thinning-net": 0.987654}
+    figure = explorer.objects(*CONDITION, arm="thinning-net")
+    assert figure.get_suptitle().startswith("thinning network, baseline, test")
 
 
 def test_a_cut_through_a_plane_of_phase_is_a_line():

@@ -22,7 +22,7 @@ from study_lib.design.presets import load_design
 from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import colours_of
 from study_lib.figures.results import condition_figure
-from study_lib.files import sha256_of
+from study_lib.files import sha256_of, write_npz
 from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
 from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble
 from study_lib.overlap.views import view_record_of
@@ -64,7 +64,7 @@ pytestmark = pytest.mark.slow
 
 DOSE = 1e4
 VIEW = "sparse"
-ARM_NAMES = {"pinn", "pinn-thinned", "lsqml", "lsqml-denoised", "solver", "solver-denoised"}
+ARM_NAMES = {"pinn", "thinning-net", "lsqml", "lsqml-denoised", "solver", "solver-denoised"}
 TINY = (
     "patch_size_px=16",
     "scan={kind: raster, rows: 7, columns: 9, step_px: 3.0, jitter_px: 0.6}",
@@ -630,8 +630,12 @@ def test_a_design_that_asks_for_no_photon_limit_gets_none(run, tiny_design_with)
 @pytest.mark.parametrize(
     ("missing", "arms", "reason"),
     [
-        ("E", {"pinn", "pinn-thinned"}, r"pinn.*: .*\.pt is not there; run `study train"),
-        ("F", ARM_NAMES - {"pinn", "pinn-thinned"}, r"it was not run; run `study reconstruct`"),
+        (
+            "E",
+            {"pinn", "thinning-net"},
+            r"\.pt is not there; run `study train",
+        ),
+        ("F", ARM_NAMES - {"pinn", "thinning-net"}, r"it was not run; run `study reconstruct`"),
     ],
 )
 def test_a_missing_arm_is_a_missing_row_with_its_reason(missing, arms, reason, run, tmp_path):
@@ -676,7 +680,7 @@ def test_comparison_without_any_arm_says_so(run, tmp_path):
     nothing = tmp_path / "nothing"
     roots = run.roots() | {"phase_e_root": nothing, "phase_f_root": nothing}
 
-    with pytest.raises(InputError, match=r"no arm has a result: pinn: .*; LSQML: .*; solver: "):
+    with pytest.raises(InputError, match=r"no arm has a result: PtychoPINN: .*; LSQML: .*; solver: "):
         compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
 
 
@@ -761,6 +765,32 @@ def test_inventory_lists_what_the_phases_recorded_with_its_hash(run, tmp_path):
     assert any(row["path"].endswith("gs2/model.pt") for row in rows)
 
 
+def test_replicates_from_before_and_after_an_arm_was_renamed_are_one_arm(run, tmp_path):
+    first, second = (phase_root(tmp_path / place, "G") for place in ("", "replicate_1"))
+    for root in (first, second):
+        shutil.copytree(run.root / "G", root)
+    old = {"arm": "pinn-thinned", "label": "PtychoPINN thinned"}
+    for folder in (path.parent for path in first.rglob("metrics.json")):
+        rows = json.loads((folder / "metrics.json").read_text())
+        rows = [row | old if row["arm"] == "thinning-net" else row for row in rows]
+        (folder / "metrics.json").write_text(json.dumps(rows))
+        arrays, metadata = read_npz(folder / "aligned.npz")
+        ours = [name for name in arrays if name.startswith("thinning-net")]
+        assert len(ours) == 2
+        for name in ours:
+            arrays[name.replace("thinning-net", "pinn-thinned")] = arrays.pop(name)
+        write_npz(folder / "aligned.npz", arrays, metadata)
+    for path in second.rglob("metrics.json"):
+        rows = [row | {"replicate": 1} for row in json.loads(path.read_text())]
+        path.write_text(json.dumps(rows))
+
+    table = write_summary(first, tmp_path / "H")
+
+    assert {row["arm"] for row in table} == ARM_NAMES
+    assert {row["replicates"] for row in table} == {2}
+    assert {row["label"] for row in table if row["arm"] == "thinning-net"} == {"thinning network"}
+
+
 def test_replicates_are_gathered_into_means_and_spreads(run, tmp_path):
     """From the folders that a run keeps its replicates in; figures show the first."""
     first, second = (phase_root(tmp_path / place, "G") for place in ("", "replicate_1"))
@@ -832,12 +862,12 @@ def test_a_curve_that_never_falls_below_the_threshold_says_so(rng):
 
 
 def test_an_arm_has_one_colour_whether_it_is_called_by_key_or_by_label():
-    keys = ["solver", "pinn", "lsqml-denoised", "pinn-thinned", "lsqml", "solver-denoised"]
+    keys = ["solver", "pinn", "lsqml-denoised", "thinning-net", "lsqml", "solver-denoised"]
     labels = {
         "lsqml": "LSQML",
         "lsqml-denoised": "LSQML denoised",
-        "pinn": "PtychoPINN gs2",
-        "pinn-thinned": "PtychoPINN thinned",
+        "pinn": "PtychoPINN",
+        "thinning-net": "thinning network",
         "solver": "solver",
         "solver-denoised": "solver denoised",
     }

@@ -1,4 +1,4 @@
-"""Phase E of pinn-thinned and the denoised arms, through the public commands."""
+"""Phase E of the thinning network and the denoised arms, through the public commands."""
 
 import csv
 import dataclasses
@@ -177,7 +177,7 @@ def test_a_design_without_it_says_so(matrix, tmp_path):
             phase_d_root=matrix[0] / "D",
             artifact_root=tmp_path,
         )
-    assert "pinn-thinned" not in arms_of(without)
+    assert "thinning-net" not in arms_of(without)
 
 
 def test_every_condition_has_a_folder_of_its_own(matrix, tmp_path):
@@ -197,7 +197,7 @@ def test_every_condition_has_a_folder_of_its_own(matrix, tmp_path):
 def test_the_arm_tells_its_object_and_how_far_off_it_is(matrix, artifacts, trained):
     request = request_of(matrix, artifacts)
 
-    result = arms_of(matrix[1])["pinn-thinned"](request)
+    result = arms_of(matrix[1])["thinning-net"](request)
 
     ensemble = load_ensemble(trained / ENSEMBLE)
     found = reconstruct_thinned(ensemble, request.measurement)
@@ -206,7 +206,7 @@ def test_the_arm_tells_its_object_and_how_far_off_it_is(matrix, artifacts, train
     assert result.phase_std_rad.max() > 0
     assert result.training_cpu_s == ensemble.training_cpu_s
     assert ("not trusted" in result.knows) == (not ensemble.trust.given)
-    again = arms_of(matrix[1])["pinn-thinned"](request)
+    again = arms_of(matrix[1])["thinning-net"](request)
     np.testing.assert_array_equal(result.phase_std_rad, again.phase_std_rad)
 
 
@@ -249,7 +249,7 @@ def test_without_denoised_arms_nothing_is_chosen(matrix, tmp_path, tiny_design_w
 
     assert (arm_folder(tmp_path, *CONDITION, "train", "solver") / "reconstruction.npz").is_file()
     assert not (arm_folder(tmp_path, *CONDITION, "train", "solver") / DENOISER).exists()
-    assert set(arms_of(design)) == {"pinn", "pinn-thinned", "solver"}
+    assert set(arms_of(design)) == {"pinn", "thinning-net", "solver"}
 
 
 @pytest.mark.parametrize(

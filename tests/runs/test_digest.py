@@ -205,3 +205,24 @@ def test_a_file_that_is_no_network_is_named_and_not_run(run, study):
 
 def test_a_folder_without_a_run_is_a_wrong_input(tmp_path, study):
     assert study("digest", tmp_path).code == 2
+
+
+def test_an_arm_that_was_renamed_leaves_the_digest_as_it_was(study, run):
+    """Its key in rows, members and keys, and its label in differences, are those of today."""
+    names = {"thinning-net": "pinn-thinned", "thinning network": "PtychoPINN thinned"}
+
+    def written(key, label):
+        folder = comparison(run)
+        row = ROW | {"arm": key, "label": label}
+        write_json(folder / "metrics.json", [ROW, row])
+        write_csv(folder / "metrics.csv", [ROW, row])
+        write_json(folder / "missing_arms.json", {key: "a reason"})
+        array = np.ones((2, 3), np.float32)
+        write_npz(folder / "aligned.npz", {key: array, f"{key}_phase_std_rad": array}, {})
+        write_csv(run.root("H") / "highlights.csv", [{"arm": label, "reference": "LSQML"}])
+        return digest(study, run)
+
+    today, former = (written(*pair) for pair in (names.keys(), names.values()))
+
+    assert today == former
+    assert written("another", "another") != today

@@ -151,7 +151,7 @@ def test_a_study_with_two_replicates_gives_means_and_spreads(tmp_path):
     assert faults_of_run(folder) == []
     with (folder / "phase_h_summary" / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    for arm in ("solver", "solver-denoised", "pinn", "pinn-thinned"):
+    for arm in ("solver", "solver-denoised", "pinn", "thinning-net"):
         first, second = (row for row in rows if row["arm"] == arm)
         assert (first["replicate"], second["replicate"]) == ("0", "1")
         assert first["phase_ms_ssim"] != second["phase_ms_ssim"]

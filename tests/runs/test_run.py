@@ -23,7 +23,7 @@ from study_lib.runs.plan import plan_jobs, read_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 
-ARMS = ("lsqml", "lsqml-denoised", "pinn", "pinn-thinned", "solver", "solver-denoised")
+ARMS = ("lsqml", "lsqml-denoised", "pinn", "thinning-net", "solver", "solver-denoised")
 
 
 def study(*arguments, cwd, **environment):
@@ -175,7 +175,7 @@ def test_report_is_whole_and_links_only_to_itself(smoke):
 
     index = pages[0].read_text(encoding="utf-8")
     assert index.count("<figure>") == 4
-    for arm in ("LSQML", "solver", "PtychoPINN gs1"):
+    for arm in ("LSQML", "solver", "PtychoPINN"):
         assert f"<td>{arm}</td>" in index
 
 

@@ -1,4 +1,4 @@
-"""A trained `pinn-thinned`: its members, what they are to be trusted with, and their object."""
+"""A trained thinning network: its members, what they are to be trusted with, and their object."""
 
 import json
 import pickle
@@ -257,8 +257,8 @@ def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
     side = measurement.probe.shape[-1]
     if side != ensemble.side_px:
         raise InputError(
-            f"patterns of {side} pixels, but pinn-thinned was trained on {ensemble.side_px}; use "
-            "the ensemble of their own view"
+            f"patterns of {side} pixels, but the thinning network was trained on "
+            f"{ensemble.side_px}; use the ensemble of their own view"
         )
     box, with_data = box_of(measurement), ensemble.design.data_steps > 0
     return ensemble.seen_as(thinned_input(measurement, ensemble.choices, box, with_data=with_data))

@@ -1,4 +1,4 @@
-"""What the network of `pinn-thinned` is shown, what it learns from, and what judges it."""
+"""What the thinning network is shown, what it learns from, and what judges it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The network of `pinn-thinned`: which denoised object to trust where, and what to add to it."""
+"""The thinning network: which denoised object to trust where, and what to add to it."""
 
 import torch
 from jaxtyping import Complex, Float

@@ -1,4 +1,4 @@
-"""What `pinn-thinned` owes to each of its parts, and what it adds that the data do not support."""
+"""What each part of the thinning network is worth, and where the data contradict what it adds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

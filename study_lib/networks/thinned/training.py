@@ -1,4 +1,4 @@
-"""Training `pinn-thinned`: no truth, only counts that its input was not made from."""
+"""Training the thinning network: no truth, only counts that its input was not made from."""
 
 import copy
 import math
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from study_lib.arm_names import THINNING_NET_LABEL
 from study_lib.design.models import ThinnedDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.networks.checkpoints import CheckpointFolder, Note
@@ -281,8 +282,8 @@ def train_thinned(
     scan = len(measurement.positions_px)
     if scan < FEWEST_PATTERNS:
         raise InputError(
-            f"{scan} patterns: pinn-thinned learns from {FEWEST_PATTERNS} or more; use a view with "
-            "more, or set thinned to null"
+            f"{scan} patterns: the thinning network learns from {FEWEST_PATTERNS} or more; "
+            "use a view with more, or set thinned to null"
         )
     tell = progress or _silent
     with (
@@ -427,7 +428,7 @@ class _Training:
             loss, base = member.learn(self.sets, self.bases_nats, self.scene, self.learned)
             if not math.isfinite(loss):
                 raise StudyError(
-                    f"pinn-thinned: the loss is {loss} in step {member.step} of member "
+                    f"{THINNING_NET_LABEL}: the loss is {loss} in step {member.step} of member "
                     f"{len(self.finished) + 1}; lower thinned.learning_rate "
                     f"({design.learning_rate:g})"
                 )

@@ -1,4 +1,4 @@
-"""What taking a part of pinn-thinned away changes, and what a strange object says of it."""
+"""What taking a part of the thinning network away changes, and what a strange object says of it."""
 
 import numpy as np
 import pytest

@@ -396,7 +396,7 @@ def test_the_object_is_one_where_no_light_falls(measurement, trained):
 def test_patterns_of_another_size_are_refused(measurement, trained):
     other = replace(trained[0], side_px=64)
 
-    with pytest.raises(InputError, match=r"patterns of 16 pixels, but pinn-thinned .* on 64"):
+    with pytest.raises(InputError, match=r"of 16 pixels, but the thinning network .* on 64"):
         reconstruct_thinned(other, measurement)
 
 
