@@ -118,8 +118,8 @@ def check_arrays(
     base
         True for a base file, of which no patterns are asked.
     """
-    facts = {key: summary_of_array(array) for key, array in arrays.items()}
-    return _report(facts, metadata, base=base)
+    summaries = {key: summary_of_array(array) for key, array in arrays.items()}
+    return _report(summaries, metadata, base=base)
 
 
 def validate_file(path: Path, *, base: bool = False) -> ContractReport:
@@ -132,11 +132,11 @@ def validate_file(path: Path, *, base: bool = False) -> ContractReport:
     """
     with open_npz(path) as archive:
         names = [name for name in archive.members if name != METADATA]
-        facts = {
+        summaries = {
             name: (summary_of_entry if name in KNOWN else summary_of_header)(archive, name)
             for name in names
         }
-        return _report(facts, metadata_of(archive), base=base)
+        return _report(summaries, metadata_of(archive), base=base)
 
 
 def validate_splits(train: Path, test: Path) -> ContractReport:
@@ -220,21 +220,23 @@ def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _report(
-    facts: Mapping[str, ArraySummary], metadata: Mapping[str, Any] | None, *, base: bool
+    summaries: Mapping[str, ArraySummary], metadata: Mapping[str, Any] | None, *, base: bool
 ) -> ContractReport:
     required = [key for key in REQUIRED if not (base and key == "diffraction")]
     violations = [
         Violation(key, "nothing", f"{REQUIRED[key].rank}-D {REQUIRED[key].dtype}", HINTS[key])
         for key in required
-        if key not in facts
+        if key not in summaries
     ]
-    for key, found in facts.items():
+    for key, found in summaries.items():
         if key in KNOWN:
             violations += _check_key(key, found)
         else:
             remedy = f"leave it out; known: {', '.join(KNOWN)}"
             violations.append(Violation(key, "an unknown array", "known keys", remedy, False))
-    sound = {key: found for key, found in facts.items() if key in KNOWN and _is_sound(key, found)}
+    sound = {
+        key: found for key, found in summaries.items() if key in KNOWN and _is_sound(key, found)
+    }
     if all(key in sound for key in required):
         stated = (metadata or {}).get("domain") == "amplitude"
         violations += check_together(sound, stated_amplitude=stated)

@@ -113,7 +113,7 @@ class Hdf5Reader:
         if shape is None:
             return None
         if math.prod(shape) != 1:
-            raise self.refused(name, f"found {math.prod(shape)} values", "save one finite number")
+            raise self.refusal(name, f"found {math.prod(shape)} values", "save one finite number")
         return self._single(name, self.array(name))
 
     def attribute(self, name: str, key: str) -> float | None:
@@ -130,7 +130,7 @@ class Hdf5Reader:
                 return None
             values = np.asarray(owner.attrs[key], dtype=np.float64)
         except RAISED_BY_H5PY as error:
-            raise self.refused(name, f"{key}: {_first_line(error)}", "save one number") from None
+            raise self.refusal(name, f"{key}: {_first_line(error)}", "save one number") from None
         return self._single(f"{name}: {key}", values)
 
     def names(self, group: str) -> list[str]:
@@ -144,15 +144,15 @@ class Hdf5Reader:
     def missing(self, name: str) -> InputError:
         """Return the error of a name that is not there."""
         listed = ", ".join(self.names("/")[:12]) or "nothing"
-        return self.refused(name, f"found nothing (the file has {listed})", "add it")
+        return self.refusal(name, f"found nothing (the file has {listed})", "add it")
 
-    def refused(self, name: str, found: str, remedy: str) -> InputError:
+    def refusal(self, name: str, found: str, remedy: str) -> InputError:
         """Return the error of something that cannot be used."""
         return InputError(f"{self.path}: {name}: {found}; {remedy}")
 
     def _single(self, name: str, values: np.ndarray) -> float:
         if values.size != 1 or not np.isfinite(values).all():
-            raise self.refused(name, f"found {values.size} values", "save one finite number")
+            raise self.refusal(name, f"found {values.size} values", "save one finite number")
         return float(values.reshape(()))
 
     @contextmanager
@@ -161,7 +161,7 @@ class Hdf5Reader:
         try:
             yield
         except RAISED_BY_H5PY as error:
-            raise self.refused(name, f"damaged ({_first_line(error)})", "write it again") from None
+            raise self.refusal(name, f"damaged ({_first_line(error)})", "write it again") from None
 
     def _find(self, name: str) -> Any:
         """Return the object of a name, following links that stay in the file."""
@@ -178,7 +178,7 @@ class Hdf5Reader:
             if link is None:
                 return None
             if isinstance(link, h5py.ExternalLink):
-                raise self.refused(
+                raise self.refusal(
                     f"{place.rstrip('/')}/{part}",
                     f"a link to another file, {link.filename!r}, is not followed",
                     "copy the data into this file",
@@ -186,7 +186,7 @@ class Hdf5Reader:
             if isinstance(link, h5py.SoftLink):
                 followed += 1
                 if followed > LINKS_MAX:
-                    raise self.refused(name, "links lead in a circle", "write it again")
+                    raise self.refusal(name, "links lead in a circle", "write it again")
                 target = PurePosixPath(link.path)
                 parts = [*(item for item in target.parts if item != "/"), *parts]
                 place = "/" if target.is_absolute() else place
@@ -200,14 +200,14 @@ class Hdf5Reader:
         if data is None:
             return None
         if not isinstance(data, h5py.Dataset):
-            raise self.refused(name, "found a group", "save an array of numbers")
+            raise self.refusal(name, "found a group", "save an array of numbers")
         with self._damage_reported(name):
             dtype, shape = data.dtype, data.shape
         if dtype.kind not in kinds or shape is None:
-            raise self.refused(name, f"found type {dtype}", "save an array of numbers")
+            raise self.refusal(name, f"found type {dtype}", "save an array of numbers")
         if ranks and (len(shape) not in ranks or 0 in shape):
             allowed = f"{min(ranks)}{' or more' if len(ranks) > 1 else ''} axes, none empty"
-            raise self.refused(name, f"found shape {shape}; expected {allowed}", "write it so")
+            raise self.refusal(name, f"found shape {shape}; expected {allowed}", "write it so")
         with self._damage_reported(name):
             self._check_storage(name, data, math.prod(shape) * dtype.itemsize)
         return data
@@ -215,11 +215,11 @@ class Hdf5Reader:
     def _check_storage(self, name: str, data: h5py.Dataset, size: int) -> None:
         """Refuse what lies in other files, and what would not fit or was blown up."""
         if data.is_virtual or data.external:
-            raise self.refused(name, "its values lie in other files", "copy them into this file")
+            raise self.refusal(name, "its values lie in other files", "copy them into this file")
         self._declared[name] = size
         needed, memory = sum(self._declared.values()), memory_bytes()
         if needed > memory:
-            raise self.refused(
+            raise self.refusal(
                 name,
                 f"with it the file takes {needed / 2**30:.1f} GiB, this process may use "
                 f"{memory / 2**30:.1f} GiB",
@@ -227,7 +227,7 @@ class Hdf5Reader:
             )
         stored = data.id.get_storage_size()
         if size > RATIO_FREE_BYTES and size > RATIO_MAX * max(stored, 1):
-            raise self.refused(
+            raise self.refusal(
                 name,
                 f"declares {size / 2**20:.0f} MiB and stores {stored} bytes",
                 f"values must be there, packed at most {RATIO_MAX} times",

@@ -9,7 +9,7 @@ import numpy as np
 
 from study_lib.data.archive import SLAB_BYTES, NpzArchive
 
-# --- What a check needs to know of an array, gathered slab by slab
+# --- Summaries of arrays: what a check needs to know, gathered slab by slab
 
 KEPT_BYTES = 2**24
 NAMED_INDICES = 5
@@ -51,7 +51,7 @@ class ArraySummary:
 
 
 def summary_of_array(array: np.ndarray) -> ArraySummary:
-    """Return the facts of an array in memory, without copying it."""
+    """Return the summary of an array in memory, without copying it."""
     return _gather(array.shape, array.dtype, _slabs_of(array), 0, array)
 
 
@@ -62,7 +62,7 @@ def summary_of_header(archive: NpzArchive, name: str) -> ArraySummary:
 
 
 def summary_of_entry(archive: NpzArchive, name: str) -> ArraySummary:
-    """Return the facts of an array in an archive; small ones are kept, large ones never are.
+    """Return the summary of an array in an archive; small ones are kept, large ones never are.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _gather(
     axis: int,
     values: np.ndarray | None,
 ) -> ArraySummary:
-    """Return the facts of slabs that follow one another along ``axis``."""
+    """Return the summary of slabs that follow one another along ``axis``."""
     numeric, is_stack = dtype.kind in "biufc", len(shape) == 3
     size = math.prod(shape)
     totals = np.zeros(shape[0]) if numeric and is_stack and size else None
@@ -181,20 +181,22 @@ class Violation:
 
 
 def check_together(
-    facts: Mapping[str, ArraySummary], *, stated_amplitude: bool = False
+    summaries: Mapping[str, ArraySummary], *, stated_amplitude: bool = False
 ) -> list[Violation]:
     """Return the violations of the relations between arrays of the right rank.
 
     Parameters
     ----------
-    facts
+    summaries
         Of ``probeGuess``, ``objectGuess``, ``xcoords``, ``ycoords`` and of what else there is.
     stated_amplitude
         Whether the metadata say that patterns are amplitudes; whole numbers then may be meant.
     """
-    probe = facts["probeGuess"]
+    probe = summaries["probeGuess"]
     side = probe.shape[0]
-    stacked = [facts[key].shape[0] for key in ("xcoords", "ycoords", "diffraction") if key in facts]
+    stacked = [
+        summaries[key].shape[0] for key in ("xcoords", "ycoords", "diffraction") if key in summaries
+    ]
     # What most arrays agree on is the length of the scan.
     count = max(stacked, key=lambda length: (stacked.count(length), length == stacked[0]))
     violations = []
@@ -209,13 +211,13 @@ def check_together(
     if probe.largest == 0:
         violations.append(Violation("probeGuess", "all zero", "some power", "give a probe"))
     for key, other in (("xcoords", "ycoords"), ("ycoords", "xcoords")):
-        if facts[key].shape != (count,):
+        if summaries[key].shape != (count,):
             expected = f"{count}, as many as {other}"
-            found = f"{facts[key].shape[0]} values"
+            found = f"{summaries[key].shape[0]} values"
             violations.append(Violation(key, found, expected, "pair the positions"))
-    violations += _check_places(facts, side)
-    violations += _check_patterns(facts, side, count, stated_amplitude=stated_amplitude)
-    violations += _check_indices(facts, side, count)
+    violations += _check_places(summaries, side)
+    violations += _check_patterns(summaries, side, count, stated_amplitude=stated_amplitude)
+    violations += _check_indices(summaries, side, count)
     return violations
 
 
@@ -251,14 +253,14 @@ def check_splits(
     return violations
 
 
-def _check_places(facts: Mapping[str, ArraySummary], side: int) -> list[Violation]:
+def _check_places(summaries: Mapping[str, ArraySummary], side: int) -> list[Violation]:
     """Return the violations of single positions and of pairs of them."""
     violations = []
-    shape = facts["objectGuess"].shape
+    shape = summaries["objectGuess"].shape
     for key, extent in (("ycoords", shape[0]), ("xcoords", shape[1])):
-        values = facts[key].values
+        values = summaries[key].values
         if values is None:
-            found = f"{facts[key].size} values"
+            found = f"{summaries[key].size} values"
             violations.append(
                 Violation(key, found, "a scan of at most two million", "split the file")
             )
@@ -275,7 +277,7 @@ def _check_places(facts: Mapping[str, ArraySummary], side: int) -> list[Violatio
                     "positions are patch centres in object pixels; shift them or pad the object",
                 )
             )
-    x, y = facts["xcoords"].values, facts["ycoords"].values
+    x, y = summaries["xcoords"].values, summaries["ycoords"].values
     if x is not None and y is not None and x.shape == y.shape:
         repeated = len(x) - len(np.unique(np.stack([y, x]), axis=1).T)
         if repeated:
@@ -286,11 +288,11 @@ def _check_places(facts: Mapping[str, ArraySummary], side: int) -> list[Violatio
 
 
 def _check_patterns(
-    facts: Mapping[str, ArraySummary], side: int, count: int, *, stated_amplitude: bool
+    summaries: Mapping[str, ArraySummary], side: int, count: int, *, stated_amplitude: bool
 ) -> list[Violation]:
     violations = []
     for key in ("diffraction", "Y"):
-        found = facts.get(key)
+        found = summaries.get(key)
         if found is None:
             continue
         if found.shape[1:] != (side, side):
@@ -307,7 +309,7 @@ def _check_patterns(
             violations.append(
                 Violation(key, f"{found.shape[0]} {what}", f"{count}, one per position", remedy)
             )
-    patterns = facts.get("diffraction")
+    patterns = summaries.get("diffraction")
     if patterns is None:
         return violations
     if patterns.negative_count:
@@ -339,9 +341,9 @@ def _check_patterns(
     return violations
 
 
-def _check_indices(facts: Mapping[str, ArraySummary], side: int, count: int) -> list[Violation]:
+def _check_indices(summaries: Mapping[str, ArraySummary], side: int, count: int) -> list[Violation]:
     violations = []
-    names, groups, bad = (facts.get(key) for key in ("scan_index", "groups", "bad_pixels"))
+    names, groups, bad = (summaries.get(key) for key in ("scan_index", "groups", "bad_pixels"))
     if names is not None and names.shape != (count,):
         expected = f"{count}, one per scan position"
         violations.append(

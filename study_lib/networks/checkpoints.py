@@ -20,7 +20,7 @@ DAMAGED = "damaged.ckpt"
 CHECKPOINTS = "checkpoints"  # the folder of them in that of a training
 TITLE = b"ptychography training checkpoint 1, sha256 "
 
-Note = Callable[[str], None]
+Warn = Callable[[str], None]
 
 
 class DamagedError(StudyError):
@@ -38,15 +38,15 @@ class CheckpointFolder:
     origin
         What the training is made of, as plain values: a checkpoint of anything else is refused.
     machine
-        What decides the last digits: a checkpoint from another one is used, and that is noted.
-    note
-        Told, in one line, of everything that is not as it should be.
+        What decides the last digits: a checkpoint from another one is used, with a warning.
+    warn
+        Called with one line on anything unexpected.
     """
 
     folder: Path
     origin: Mapping[str, Any]
     machine: Mapping[str, Any]
-    note: Note
+    warn: Warn
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the newest checkpoint; the one before it is kept."""
@@ -76,10 +76,10 @@ class CheckpointFolder:
                 faults.append(str(fault))
                 continue
             for text in faults:
-                self.note(f"{text}; {path.name} before it is used")
+                self.warn(f"{text}; {path.name} before it is used")
                 (self.folder / LAST).replace(self.folder / DAMAGED)
             if path.name == PREVIOUS and not faults:
-                self.note(f"{self.folder / LAST}: missing; {path.name} before it is used")
+                self.warn(f"{self.folder / LAST}: missing; {path.name} before it is used")
             self._check_origin(path, content)
             state: dict[str, Any] = content["state"]
             return state
@@ -109,7 +109,7 @@ class CheckpointFolder:
             )
         differing = _differences(content["machine"], self.machine)
         if differing:
-            self.note(
+            self.warn(
                 f"{path}: written on another machine ({'; '.join(differing)}); the weights may "
                 "differ in their last digits from those of an uninterrupted training"
             )
@@ -118,7 +118,8 @@ class CheckpointFolder:
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a training whose results and record are written.
 
-    Those that cannot be removed harm nothing: the same training would end at once. That is told.
+    Those that cannot be removed give a warning and harm nothing: the same training would end at
+    once.
     """
     try:
         shutil.rmtree(folder)

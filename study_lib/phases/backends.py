@@ -43,11 +43,11 @@ from study_lib.scores.scoring import scored_pixels, scores_of
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """One training: what is trained how, on which patterns, and who is told of every epoch.
+    """One training: what is trained how, on which patterns, and what is called meanwhile.
 
     ``train_sha256`` is that of the train split's file before it was read; ``epoch`` is called with
-    its record and the number of all epochs, ``note`` with a line on anything that is not as it
-    should be, ``used`` with the device and the threads that the training has.
+    its record and the number of all epochs, ``warn`` with a line on anything unexpected,
+    ``report_device`` with the device and the threads of the training.
     """
 
     job: TrainingJob
@@ -55,8 +55,8 @@ class TrainingRequest:
     design: StudyDesign
     train_sha256: str
     epoch: Callable[[EpochRecord, int], None]
-    note: Callable[[str], None]
-    used: Callable[[str, int], None]
+    warn: Callable[[str], None]
+    report_device: Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Backend(Protocol):
         settings
             What :meth:`bridged` gave.
         request
-            Job, configuration, and who is told.
+            Job, configuration, and what is called meanwhile.
         train, test
             The two splits; the network learns from the first alone.
         """
@@ -235,7 +235,7 @@ def _raw_data(measurement: Measurement) -> Any:
     )
 
 
-# --- A few test patches while it learns: kept to be looked at, used for nothing
+# --- A few test patches while it learns: kept to be looked at, without influence on anything
 
 PATCHES = 3
 
@@ -264,12 +264,12 @@ class PatchSnapshots:
         self.epochs: list[int] = []
         self.patches: list[np.ndarray] = []
 
-    def watch(self, epoch: int, network: PatchNetwork) -> None:
-        """Look at the network after an epoch, if it is 1, 2, 4, 8 and so on."""
+    def after_epoch(self, epoch: int, network: PatchNetwork) -> None:
+        """Keep the patches after an epoch, if it is 1, 2, 4, 8 and so on."""
         if epoch & (epoch - 1) == 0:
-            self.look(epoch, network)
+            self.keep(epoch, network)
 
-    def look(self, epoch: int, network: PatchNetwork) -> None:
+    def keep(self, epoch: int, network: PatchNetwork) -> None:
         """Keep what the network makes of the patches now, unless this epoch is kept already."""
         if epoch in self.epochs:
             return
@@ -316,12 +316,12 @@ class NativeBackend:
     ) -> TrainingResult:
         """Train or go on training; write bundle and history, and score the test half once.
 
-        The checkpoints of an interrupted training are taken up, and left to whoever keeps the
-        record: until that is written, a fault must not cost the training.
+        The checkpoints of an interrupted training are taken up, and the caller removes
+        them when the record is written: until then a fault must not cost the training.
         """
         folder = request.job.artifact_dir
         threads = settings.threads or torch.get_num_threads()
-        request.used(str(device_of(settings.device)), threads)
+        request.report_device(str(device_of(settings.device)), threads)
         truth, _ = load_object(request.job.test_data_path)
         snapshots = PatchSnapshots(test, truth)
         trained = train_network(
@@ -329,10 +329,10 @@ class NativeBackend:
             settings,
             checkpoints=folder / CHECKPOINTS,
             progress=request.epoch,
-            watch=snapshots.watch,
-            note=request.note,
+            watch=snapshots.after_epoch,
+            warn=request.warn,
         )
-        snapshots.look(trained.history.kept_epoch, trained.network)
+        snapshots.keep(trained.history.kept_epoch, trained.network)
         trained = replace(trained, measurement_sha256=request.train_sha256)
         bundle = folder / BUNDLE
         save_bundle(bundle, trained)

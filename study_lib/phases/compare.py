@@ -115,11 +115,11 @@ def limit_arrays(
         return dict.fromkeys(names, nowhere) | dict.fromkeys(curves, np.array([]))
     maps = (limit.phase_std_rad, limit.amplitude_std)
     spectra = limit.spectra
-    told = (limit.frc_ceiling, spectra.frequency, spectra.noise, spectra.signal)
+    values_of_curves = (limit.frc_ceiling, spectra.frequency, spectra.noise, spectra.signal)
     on_crop = {
         name: values[crop].astype(np.float32) for name, values in zip(names, maps, strict=True)
     }
-    return on_crop | dict(zip(curves, told, strict=True))
+    return on_crop | dict(zip(curves, values_of_curves, strict=True))
 
 
 # --- One comparison
@@ -154,7 +154,7 @@ def compare_view(
     folder = comparison_folder(artifact_root, dose, view.name, split)
     source = view_path(phase_c_root, phase_d_root, dose, view.name, split)
     train_source = view_path(phase_c_root, phase_d_root, dose, view.name, "train")
-    job = Work(
+    work = Work(
         manifest=artifact_root / "comparison_manifest.json",
         key=folder.relative_to(artifact_root).as_posix(),
         folder=folder,
@@ -167,7 +167,7 @@ def compare_view(
         },
         inputs=sorted({source, train_source}),
     )
-    with recorded(job):
+    with recorded(work):
         measurement = load_measurement(source)
         truth, metadata = load_object(source)
         crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
@@ -177,8 +177,8 @@ def compare_view(
             gridsize=view.gridsize,
             split=split,
             measurement=measurement,
-            sha256=job.sha256_of_input(source),
-            train_sha256=job.sha256_of_input(train_source),
+            sha256=work.sha256_of_input(source),
+            train_sha256=work.sha256_of_input(train_source),
             phase_e_root=phase_e_root,
             phase_f_root=phase_f_root,
         )
@@ -191,16 +191,16 @@ def compare_view(
             "split": split,
             "replicate": design.replicate,
         }
-        found, arrays, missing = _score_arms(request, truth, crop, mask, design, job)
+        found, arrays, missing = _score_arms(request, truth, crop, mask, design, work)
         rows = [conditions | row for row in found]
         write_csv(folder / "metrics.csv", rows)
         write_json(folder / "metrics.json", rows)
         origin = [int(crop[0].start), int(crop[1].start)]
-        write_npz(folder / "aligned.npz", arrays, {"origin_px": origin, **job.parameters})
+        write_npz(folder / "aligned.npz", arrays, {"origin_px": origin, **work.parameters})
         write_json(folder / "missing_arms.json", missing)
         save_figure(comparison_figure(arrays, rows, design), folder / "comparison.png")
-        job.outputs += [folder / name for name in COMPARED]
-        job.results |= {
+        work.outputs += [folder / name for name in COMPARED]
+        work.results |= {
             "arms": rows,
             "missing_arms": missing,
             "metrics": metric_facts(),
@@ -216,11 +216,11 @@ def _score_arms(
     crop: tuple[slice, slice],
     mask: np.ndarray,
     design: StudyDesign,
-    job: Work,
+    work: Work,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, str]]:
     """Return a row for each arm, the crop of every object and map, and why arms are missing."""
     measurement = request.measurement
-    held_out = fresh_counts(measurement, truth, design, request.dose, request.split)
+    fresh = fresh_counts(measurement, truth, design, request.dose, request.split)
     limit = limit_of(measurement, truth, crop, mask, design)
     arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
     rows: list[dict[str, Any]] = []
@@ -234,15 +234,15 @@ def _score_arms(
             continue
         require_same_patterns(result, measurement)
         row, aligned = _score_arm(result, truth, crop, mask, design)
-        row["held_out_excess_nats"] = held_out.excess_nats(result.object_)
-        told, row_of_spread = own_error_bar(result, aligned, truth[crop], crop, mask)
+        row["held_out_excess_nats"] = fresh.excess_nats(result.object_)
+        spread, row_of_spread = own_error_bar(result, aligned, truth[crop], crop, mask)
         row |= row_of_spread
-        arrays |= {f"{name}{STD}": told} if told is not None else {}
+        arrays |= {f"{name}{STD}": spread} if spread is not None else {}
         rows.append({"arm": name} | row | limit_row(limit, row))
         arrays[name] = aligned
-        job.add_inputs(result.sources)
-        job.used(result.device)
-        job.progress("compare", step, len(registered))
+        work.add_inputs(result.sources)
+        work.report_device(result.device)
+        work.progress("compare", step, len(registered))
     if not rows:
         raise InputError("no arm has a result: " + "; ".join(missing.values()))
     return rows, arrays, missing
@@ -263,13 +263,13 @@ def own_error_bar(
     columns = ("phase_std_rad", "phase_within_1_std", "phase_within_2_std")
     if result.phase_std_rad is None:
         return None, dict.fromkeys(columns)
-    told: np.ndarray = np.where(mask, result.phase_std_rad[crop], 0).astype(np.float32)
+    spread: np.ndarray = np.where(mask, result.phase_std_rad[crop], 0).astype(np.float32)
     errors = np.abs(np.angle(aligned * truth.conj()))[mask]
     values = (
-        float(np.sqrt((told[mask].astype(float) ** 2).mean())),
-        *(float((errors <= factor * told[mask]).mean()) for factor in (1, 2)),
+        float(np.sqrt((spread[mask].astype(float) ** 2).mean())),
+        *(float((errors <= factor * spread[mask]).mean()) for factor in (1, 2)),
     )
-    return told, dict(zip(columns, values, strict=True))
+    return spread, dict(zip(columns, values, strict=True))
 
 
 def fresh_counts(

@@ -81,7 +81,7 @@ def generate_dose(
     """
     design.require_dose(dose)
     _claim_root(output_root, design)
-    job = Work(
+    work = Work(
         manifest=output_root / "run_manifest.json",
         key=dose_name(dose),
         folder=output_root / dose_name(dose),
@@ -89,7 +89,7 @@ def generate_dose(
         seeds={"simulation": design.noise_seeds.simulation},
         inputs=[base_npz] if base_npz else [],
     )
-    with recorded(job):
+    with recorded(work):
         scene = scene_of(design, base_npz)
         masks = stages.split(scene.positions_px, design.guard_band_px)
         bad_pixels = _bad_pixels(design)
@@ -128,15 +128,15 @@ def generate_dose(
                 arrays = arrays | {"Y": patches}
             limit = design.detector.saturation_counts
             photons = photon_budget(arrays["diffraction"], limit)
-            job.results[split] = photons | {"photons_per_pattern_requested": dose}
+            work.results[split] = photons | {"photons_per_pattern_requested": dose}
             path = dataset_path(output_root, dose, split)
-            metadata = job.results[split] | _history(design, dose, split, scene, simulated)
+            metadata = work.results[split] | _history(design, dose, split, scene, simulated)
             save_dataset(path, arrays, metadata)
-            job.outputs.append(path)
-            job.progress("generate", step, len(SPLITS))
-        job.results["scene"] = dict(scene.record)
-        job.results["positions_in_guard_band"] = int((~(masks["train"] | masks["test"])).sum())
-    return job.results
+            work.outputs.append(path)
+            work.progress("generate", step, len(SPLITS))
+        work.results["scene"] = dict(scene.record)
+        work.results["positions_in_guard_band"] = int((~(masks["train"] | masks["test"])).sum())
+    return work.results
 
 
 def _bad_pixels(design: StudyDesign) -> Bool[np.ndarray, "n n"] | None:

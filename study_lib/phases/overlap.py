@@ -43,7 +43,7 @@ def write_view(
     design.require_dose(dose)
     view = design.view(view_name)
     folder = view_folder(artifact_root, dose, view.name)
-    job = Work(
+    work = Work(
         manifest=artifact_root / "overlap_manifest.json",
         key=folder.relative_to(artifact_root).as_posix(),
         folder=folder,
@@ -57,7 +57,7 @@ def write_view(
         seeds=design.noise_seeds.model_dump(include={"grouping", "subsampling"}),
         inputs=[dataset_path(phase_c_root, dose, split) for split in SPLITS],
     )
-    with recorded(job):
+    with recorded(work):
         files = []
         for step, split in enumerate(SPLITS, start=1):
             arrays, metadata = load_dataset(dataset_path(phase_c_root, dose, split))
@@ -69,20 +69,20 @@ def write_view(
                 patterns = _take(arrays, chosen)
                 limit = design.detector.saturation_counts
                 photons = photon_budget(patterns["diffraction"], limit)
-                stated = _history(metadata, view, chosen, job) | photons
+                stated = _history(metadata, view, chosen, work) | photons
                 files.append((path, patterns, stated))
             shape = arrays["objectGuess"].shape
-            job.results[split] = _measured(positions, chosen, view, design, shape)
-            job.progress("overlap", step, len(SPLITS))
+            work.results[split] = _measured(positions, chosen, view, design, shape)
+            work.progress("overlap", step, len(SPLITS))
         for path, patterns, stated in files:
             save_dataset(path, patterns, stated)
-            job.outputs.append(path)
+            work.outputs.append(path)
         for split in SPLITS:
-            write_json(folder / f"{split}_metrics.json", job.results[split])
-            job.outputs.append(folder / f"{split}_metrics.json")
-        write_json(folder / "metrics_bundle.json", job.results)
-        job.outputs.append(folder / "metrics_bundle.json")
-    return job.results
+            write_json(folder / f"{split}_metrics.json", work.results[split])
+            work.outputs.append(folder / f"{split}_metrics.json")
+        write_json(folder / "metrics_bundle.json", work.results)
+        work.outputs.append(folder / "metrics_bundle.json")
+    return work.results
 
 
 def _take(arrays: Mapping[str, np.ndarray], view: View) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ def _take(arrays: Mapping[str, np.ndarray], view: View) -> dict[str, np.ndarray]
 
 
 def _history(
-    metadata: Mapping[str, Any], view: ViewDesign, chosen: View, job: Work
+    metadata: Mapping[str, Any], view: ViewDesign, chosen: View, work: Work
 ) -> dict[str, Any]:
     """Return the metadata of the split with what was done to it here."""
     step = {
@@ -101,7 +101,7 @@ def _history(
             "s_img": chosen.metrics.s_img,
             "neighbor_count": chosen.metrics.neighbor_count,
             "probe_diameter_px": chosen.metrics.probe_diameter_px,
-            "seeds": dict(job.seeds),
+            "seeds": dict(work.seeds),
         },
     }
     # What the whole split was expected to count does not hold for a part of it.

@@ -131,7 +131,7 @@ def run_reconstruction_job(
     }
     if dry_run:
         return plan | {"dry_run": True}
-    record = Work(
+    work = Work(
         manifest=artifact_root / RECONSTRUCTIONS,
         key=job.artifact_dir.relative_to(artifact_root).as_posix(),
         folder=job.artifact_dir,
@@ -140,45 +140,45 @@ def run_reconstruction_job(
         inputs=[job.data_path],
     )
     with (
-        recorded(record),
+        recorded(work),
         printed_output_kept(job.artifact_dir),
         logged(job.log_path, job.label) as log,
     ):
-        record.used(DEVICE)
+        work.report_device(DEVICE)
         log.line(f"{job.label} data={job.data_path.name}")
         for name in (RESULT, DENOISER):  # never taken for this run's
             (job.artifact_dir / name).unlink(missing_ok=True)
         measurement = load_measurement(job.data_path)
 
         def epoch(done: int, epochs: int, loss: float) -> None:
-            record.progress(job.algorithm, done, epochs, loss=loss)
+            work.progress(job.algorithm, done, epochs, loss=loss)
             text = f"{job.algorithm} epoch {done}/{epochs} loss {loss:.6g}"
             if somebody_watches() or done % max(1, epochs // LINES_PRINTED) == 0:
-                log.step(text, done, epochs, "epoch")
+                log.show_step(text, done, epochs, "epoch")
             else:
                 log.line(text)
 
         found = run_algorithm(
             job.algorithm, measurement, design.iterative, seed=seed, progress=epoch
         )
-        record.results |= _results(found, measurement, design) | {
-            "measurement_sha256": record.sha256_of_input(job.data_path)
+        work.results |= _results(found, measurement, design) | {
+            "measurement_sha256": work.sha256_of_input(job.data_path)
         }
         if job.split == "train" and design.iterative.denoised:
             log.line(f"{job.algorithm} again on a share of the photons, to choose its denoiser")
             choice = choose_denoiser_of(job.algorithm, measurement, design.iterative, seed=seed)
-            choice |= {"measurement_sha256": record.results["measurement_sha256"]}
+            choice |= {"measurement_sha256": work.results["measurement_sha256"]}
             write_json(job.artifact_dir / DENOISER, choice)
-            record.outputs.append(job.artifact_dir / DENOISER)
-            record.results["denoiser"] = {
+            work.outputs.append(job.artifact_dir / DENOISER)
+            work.results["denoiser"] = {
                 name: choice[name] for name in ("family", "strength", "choice_cpu_s")
             }
-        _write(job, found, measurement, plan | record.results)
-        record.outputs += [job.artifact_dir / RESULT, job.log_path]
+        _write(job, found, measurement, plan | work.results)
+        work.outputs += [job.artifact_dir / RESULT, job.log_path]
         log.line(f"done: {found.stop}, final loss {float(found.losses[-1]):.6g}")
         for remark in found.remarks:
             log.line(f"doubtful: {remark}")
-    return record.results
+    return work.results
 
 
 def reconstruct_view(

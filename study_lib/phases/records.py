@@ -1,4 +1,4 @@
-"""What happened in a job: parameters, seeds, hashes, versions, time, memory, progress."""
+"""What happened in a piece of work: parameters, seeds, hashes, versions, time, memory, progress."""
 
 import json
 import os
@@ -29,7 +29,7 @@ EVENT_INTERVAL_S = 1.0
 
 @dataclass
 class Work:
-    """One piece of work that leaves a record in its phase's manifest.
+    """One piece of work, which leaves a record in its phase's manifest.
 
     ``folder`` receives ``events.jsonl``; paths in the record are relative to the manifest.
     ``inputs`` have the hashes that they had before the work read them.
@@ -65,17 +65,17 @@ class Work:
             raise InputError(f"{path}: no such file; run the phase that writes it first")
         return self._input_hashes[path]
 
-    def used(self, device: str, threads: int | None = None) -> None:
-        """Tell a device that the work is computed on, and threads if they are not the process's."""
+    def report_device(self, device: str, threads: int | None = None) -> None:
+        """Record a device of the computation, and its threads if they are not the process's."""
         if device not in self._devices:
             self._devices.append(device)
         self._threads = threads or self._threads
 
     @property
     def machine(self) -> dict[str, str | None]:
-        """Devices and threads that were told; no device if the job has none to choose."""
-        told = {} if self._threads is None else {"threads": str(self._threads)}
-        return {"device": ", ".join(self._devices) or None, **told}
+        """Devices and threads that were recorded; no device where there is none to choose."""
+        threads = {} if self._threads is None else {"threads": str(self._threads)}
+        return {"device": ", ".join(self._devices) or None, **threads}
 
     def progress(self, phase: str, step: int, total: int, **values: float) -> None:
         """Append one line to ``events.jsonl``, at most one a second except for the last step."""
@@ -95,44 +95,44 @@ def log_event(folder: Path, phase: str, step: int, total: int, **values: float) 
 
 
 @contextmanager
-def recorded(job: Work) -> Iterator[Work]:
+def recorded(work: Work) -> Iterator[Work]:
     """Run a block and write its record, whether it ends well or not.
 
     A folder that cannot be written is met before the block. The inputs are hashed first: who
     changes a file meanwhile must not have it vouched for.
     """
-    require_writable(job.folder)
+    require_writable(work.folder)
     started, wall_s, cpu_s = utc_now(), time.perf_counter(), time.process_time()
     status: Literal["done", "failed"] = "failed"
     error: str | None = None
     try:
-        job.add_inputs(job.inputs)
-        yield job
+        work.add_inputs(work.inputs)
+        yield work
         status = "done"
     except BaseException as fault:
         error = "".join(traceback.format_exception_only(fault)).strip()
         raise
     finally:
         origin = provenance()
-        root = job.manifest.parent
-        written = [path for path in job.outputs if path.is_file()] if status == "done" else []
+        root = work.manifest.parent
+        written = [path for path in work.outputs if path.is_file()] if status == "done" else []
         outputs = {path: sha256_of(path) for path in written}
         record = {
             "status": status,
             "error": error,
-            "parameters": dict(job.parameters),
-            "seeds": dict(job.seeds),
-            "inputs": _relative_to(root, job._input_hashes),
+            "parameters": dict(work.parameters),
+            "seeds": dict(work.seeds),
+            "inputs": _relative_to(root, work._input_hashes),
             "outputs": _relative_to(root, outputs),
-            "results": job.results,
+            "results": work.results,
             "started": started,
             "wall_s": round(time.perf_counter() - wall_s, 3),
             "cpu_s": round(time.process_time() - cpu_s, 3),
             "peak_memory_mib": round(peak_memory_mib(), 1),
             **origin,
-            "machine": origin["machine"] | job.machine,
+            "machine": origin["machine"] | work.machine,
         }
-        merge_record(job.manifest, job.key, record)
+        merge_record(work.manifest, work.key, record)
 
 
 def manifests_of(run_folder: Path) -> list[Path]:
@@ -234,12 +234,12 @@ class JobLog:
             for part in text.splitlines():
                 file.write(f"{utc_now()} {part}\n")
 
-    def note(self, text: str) -> None:
-        """Add a line on what is not as it should be, and show it."""
+    def warn(self, text: str) -> None:
+        """Add a line on something unexpected, and show it."""
         self.line(text)
         tqdm.write(f"{self.title}: {text}", file=sys.stderr)
 
-    def step(self, text: str, done: int, total: int, unit: str) -> None:
+    def show_step(self, text: str, done: int, total: int, unit: str) -> None:
         """Add a line and show it: as a bar where somebody watches, otherwise as a line."""
         self.line(text)
         if not somebody_watches():

@@ -79,7 +79,7 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         If there is no comparison to summarise.
     """
     rows = collect_rows(phase_g_root)
-    job = Work(
+    work = Work(
         manifest=artifact_root / "summary_manifest.json",
         key="summary",
         folder=artifact_root,
@@ -90,7 +90,7 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
             for path in sorted(root.glob("dose_*/*/*/metrics.json"))
         ],
     )
-    with recorded(job):
+    with recorded(work):
         table, deltas = study_table(rows), phase_deltas(rows)
         files = inventory(phase_g_root.parent)
         tables: dict[str, Sequence[Row]] = {
@@ -102,13 +102,13 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         }
         for name, lines in tables.items():
             write_csv(artifact_root / name, lines)
-            job.outputs.append(artifact_root / name)
+            work.outputs.append(artifact_root / name)
         figures = summary_figures(phase_g_root, rows, table)
         for step, (name, figure) in enumerate(figures.items(), start=1):
             paths = figure_files(artifact_root, name)
             save_figure(figure, *paths)
-            job.outputs += paths
-            job.progress("figures", step, len(figures))
+            work.outputs += paths
+            work.progress("figures", step, len(figures))
         told = {
             split: findings(*(_of_split(part, split) for part in (table, deltas)))
             for split in SPLITS_TOLD
@@ -130,7 +130,7 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
         }
         write_json(artifact_root / "summary.json", summary)
         write_text(artifact_root / "summary.md", markdown(summary, files))
-        job.outputs += [artifact_root / "summary.json", artifact_root / "summary.md"]
+        work.outputs += [artifact_root / "summary.json", artifact_root / "summary.md"]
     return table
 
 

@@ -38,7 +38,7 @@ def execute_training_job(
     Parameters
     ----------
     request
-        Job, configuration, design, and who is told of every epoch.
+        Job, configuration, design, and what is called after every epoch.
     backend
         Who trains.
     settings
@@ -91,7 +91,9 @@ def run_training_job(
     """
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r}: choose one of {', '.join(sorted(BACKENDS))}")
-    config = training_config(design, job.view, machine, selection=_selection(job.train_data_path))
+    config = training_config(
+        design, job.view, machine, view_record=_view_record(job.train_data_path)
+    )
     plan = {
         "dose": job.dose,
         "view": job.view,
@@ -104,7 +106,7 @@ def run_training_job(
         return plan | {"dry_run": True}
     chosen = BACKENDS[backend]
     kept = ("train.log", "stdout.log", "stderr.log")
-    record = Work(
+    work = Work(
         manifest=artifact_root / MANIFEST,
         key=job.artifact_dir.relative_to(artifact_root).as_posix(),
         folder=job.artifact_dir,
@@ -113,7 +115,7 @@ def run_training_job(
         inputs=[job.train_data_path, job.test_data_path],
     )
     with (
-        recorded(record),
+        recorded(work),
         printed_output_kept(job.artifact_dir),
         logged(job.log_path, job.label) as log,
     ):
@@ -121,26 +123,28 @@ def run_training_job(
         log.line(f"configuration {json.dumps(plan, sort_keys=True)}")
 
         def epoch(done: EpochRecord, epochs: int) -> None:
-            record.progress("train", done.epoch, epochs, loss=done.train)
+            work.progress("train", done.epoch, epochs, loss=done.train)
             text = (
                 f"epoch {done.epoch}/{epochs} {config.loss} loss per pixel {done.train:.6f}, "
                 f"validation {done.validation:.6f}, learning rate {done.learning_rate:g}, "
                 f"{done.patterns_per_s:.1f} patterns/s"
             )
-            log.step(text, done.epoch, epochs, "epoch")
+            log.show_step(text, done.epoch, epochs, "epoch")
 
-        train_sha256 = record.sha256_of_input(job.train_data_path)
-        request = TrainingRequest(job, config, design, train_sha256, epoch, log.note, record.used)
+        train_sha256 = work.sha256_of_input(job.train_data_path)
+        request = TrainingRequest(
+            job, config, design, train_sha256, epoch, log.warn, work.report_device
+        )
         with chosen.bridged(config, job) as settings:
             result = (runner or execute_training_job)(request, chosen, settings)
-        record.results |= result.values
-        record.outputs += [*result.files, *(job.artifact_dir / name for name in kept)]
+        work.results |= result.values
+        work.outputs += [*result.files, *(job.artifact_dir / name for name in kept)]
         log.line(f"done: {json.dumps(result.values, sort_keys=True)}")
     remove_checkpoints(job.artifact_dir / CHECKPOINTS)
-    return record.results
+    return work.results
 
 
-def _selection(path: Path) -> ViewRecord | None:
+def _view_record(path: Path) -> ViewRecord | None:
     with open_npz(path) as archive:
         return view_record_of(metadata_of(archive), str(path))
 

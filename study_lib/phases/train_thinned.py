@@ -122,7 +122,7 @@ def run_thinned_job(
     if dry_run:
         return plan | {"dry_run": True}
     folder = job.artifact_dir
-    record = Work(
+    work = Work(
         manifest=artifact_root / MANIFEST,
         key=folder.relative_to(artifact_root).as_posix(),
         folder=folder,
@@ -131,39 +131,39 @@ def run_thinned_job(
         inputs=[job.train_data_path, job.test_data_path],
     )
     label = f"dose={job.dose:g} view={job.view} {THINNING_NET_LABEL}"
-    with recorded(record), printed_output_kept(folder), logged(job.log_path, label) as log:
-        record.used(str(DEVICE))
+    with recorded(work), printed_output_kept(folder), logged(job.log_path, label) as log:
+        work.report_device(str(DEVICE))
         log.line(f"{label} train={job.train_data_path.name}")
         log.line(f"configuration {json.dumps(plan, sort_keys=True)}")
 
-        def tell(what: str, done: int, total: int, loss: float) -> None:
+        def report_progress(what: str, done: int, total: int, loss: float) -> None:
             values = {"loss": loss} if np.isfinite(loss) else {}
-            record.progress(what, done, total, **values)
+            work.progress(what, done, total, **values)
             text = f"{what} {done}/{total}"
             if values:
                 text += f" loss {loss:.5f} of the base's"
             if somebody_watches() or done % max(1, total // LINES_PRINTED) == 0:
-                log.step(text, done, total, "step")
+                log.show_step(text, done, total, "step")
 
         ensemble, records = train_thinned(
             load_measurement(job.train_data_path),
             thinned,
             seed=seed,
             checkpoints=folder / CHECKPOINTS,
-            progress=tell,
-            note=log.note,
+            progress=report_progress,
+            warn=log.warn,
         )
-        ensemble = replace(ensemble, measurement_sha256=record.sha256_of_input(job.train_data_path))
+        ensemble = replace(ensemble, measurement_sha256=work.sha256_of_input(job.train_data_path))
         save_ensemble(folder / ENSEMBLE, ensemble)
         write_csv(folder / HISTORY, [asdict(one) for one in records])
-        record.results |= _results(ensemble, records, job, design) | {
+        work.results |= _results(ensemble, records, job, design) | {
             "bundle_sha256": sha256_of(folder / ENSEMBLE)
         }
-        write_json(folder / CHOICE, record.results)
-        record.outputs += [*(folder / name for name in (ENSEMBLE, CHOICE, HISTORY)), job.log_path]
-        log.line(f"done: {json.dumps(record.results['trust'], sort_keys=True)}")
+        write_json(folder / CHOICE, work.results)
+        work.outputs += [*(folder / name for name in (ENSEMBLE, CHOICE, HISTORY)), job.log_path]
+        log.line(f"done: {json.dumps(work.results['trust'], sort_keys=True)}")
     remove_checkpoints(folder / CHECKPOINTS)
-    return record.results
+    return work.results
 
 
 def train_thinned_view(

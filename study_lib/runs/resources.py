@@ -222,7 +222,9 @@ class KernelGroup:
 def kernel_groups(
     jobs: Sequence[PlannedJob], needs: Mapping[str, JobResources]
 ) -> list[KernelGroup]:
-    """Return the jobs in batches, in their order: all views of a dose, both splits of a view.
+    """Return the jobs in groups that share a kernel, in their order.
+
+    All views of a dose share one, and both splits of a view.
 
     Long jobs stay alone: there a kernel's start is nothing, and they can run beside one another.
 

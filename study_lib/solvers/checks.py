@@ -58,8 +58,9 @@ def remarks_on_isolated_patterns(
     if not isolated:
         return ()
     return (
-        f"{len(isolated)} of {len(share)} patterns overlap with no other, first pattern {isolated[0]}: "
-        "the object there is not determined by the counts; use a denser scan or leave them out",
+        f"{len(isolated)} of {len(share)} patterns overlap with no other, first pattern "
+        f"{isolated[0]}: the object there is not determined by the counts; use a denser scan or "
+        "leave them out",
     )
 
 

@@ -680,7 +680,9 @@ def test_comparison_without_any_arm_says_so(run, tmp_path):
     nothing = tmp_path / "nothing"
     roots = run.roots() | {"phase_e_root": nothing, "phase_f_root": nothing}
 
-    with pytest.raises(InputError, match=r"no arm has a result: PtychoPINN: .*; LSQML: .*; solver: "):
+    with pytest.raises(
+        InputError, match=r"no arm has a result: Ptycho.*; LSQML: .*; solver: "
+    ):
         compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
 
 

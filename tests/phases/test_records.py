@@ -158,8 +158,8 @@ def test_a_job_tells_the_device_and_the_threads_that_it_used(tmp_path):
 
     with recorded(job_in(tmp_path)) as job:
         for device in ("cpu", "cuda:1", "cpu"):
-            job.used(device)
-        job.used("cpu", threads + 1)
+            job.report_device(device)
+        job.report_device("cpu", threads + 1)
     machine = record_in(tmp_path)["machine"]
     assert (machine["device"], machine["threads"]) == ("cpu, cuda:1", str(threads + 1))
 

@@ -172,32 +172,32 @@ def matrix():
 def test_findings_are_the_numbers_of_the_table(matrix):
     text = "\n".join(findings(matrix, []))
 
-    assert "4 conditions of dose and view, arms lsqml, pinn; one replicate" in text
-    assert "registration in doubt: pinn at 1000, sparse." in text
-    assert "Highest phase MS-SSIM: lsqml in 3 of 3 conditions." in text
-    lowest = "Lowest phase error over the photon limit: lsqml in 2 of 3 conditions, pinn in 1 of 3"
+    assert "4 conditions of dose and view, arms LSQML, PINN; one replicate" in text
+    assert "registration in doubt: PINN at 1000, sparse." in text
+    assert "Highest phase MS-SSIM: LSQML in 3 of 3 conditions." in text
+    lowest = "Lowest phase error over the photon limit: LSQML in 2 of 3 conditions, PINN in 1 of 3"
     assert lowest in text
-    assert "Phase error of pinn: 0.80 (1000, baseline) to 8.00 (100000, baseline) times" in text
-    assert "so biased: lsqml in 0 of 4 conditions, pinn in 1 of 3 conditions." in text
+    assert "Phase error of PINN: 0.80 (1000, baseline) to 8.00 (100000, baseline) times" in text
+    assert "so biased: LSQML in 0 of 4 conditions, PINN in 1 of 3 conditions." in text
     doses = "From 1000 to 100000 photons per pattern the phase error of"
     both = "10.00 (limit 10.00) in baseline, 10.00 (limit 10.00) in sparse"
-    assert f"{doses} lsqml is divided by {both}." in text
-    assert f"{doses} pinn is divided by 1.00 (limit 10.00) in baseline." in text
+    assert f"{doses} LSQML is divided by {both}." in text
+    assert f"{doses} PINN is divided by 1.00 (limit 10.00) in baseline." in text
     views = "From sparse (overlap 0.20, 20 patterns) to baseline (0.75, 100), phase MS-SSIM of"
-    assert f"{views} lsqml: +0.200 at 1000, +0.200 at 100000 photons." in text
-    assert f"{views} pinn: +0.100 at 100000 photons." in text
-    assert "one split: lsqml 40, pinn 2." in text
-    assert "median 100 processor seconds, not counted above; repaid against lsqml after 3 s" in text
+    assert f"{views} LSQML: +0.200 at 1000, +0.200 at 100000 photons." in text
+    assert f"{views} PINN: +0.100 at 100000 photons." in text
+    assert "one split: LSQML 40, PINN 2." in text
+    assert "median 100 processor seconds, not counted above; repaid against LSQML after 3 s" in text
 
 
 def test_findings_change_when_the_numbers_do(matrix):
     """A sentence that stands whatever the table says would be no finding."""
     swapped = [
-        one | {"arm": "pinn" if one["arm"] == "lsqml" else "lsqml", "registration": "ok"}
+        one | {"label": "PINN" if one["label"] == "LSQML" else "LSQML", "registration": "ok"}
         for one in matrix
     ]
 
-    assert "Highest phase MS-SSIM: pinn in 4 of 4 conditions." in findings(swapped, [])
+    assert "Highest phase MS-SSIM: PINN in 4 of 4 conditions." in findings(swapped, [])
 
 
 def test_findings_count_intervals_that_exclude_zero():

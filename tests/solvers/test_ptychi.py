@@ -73,7 +73,7 @@ def scene_of(shape: tuple[int, int], *, half_pixels: bool = False, patterns: int
 
 
 def arguments(scene: Scene, **changes: object) -> dict:
-    """Return the arguments of `reconstruct` for a scene."""
+    """Return the arguments of `run_ptychi` for a scene."""
     return {
         "amplitudes": scene.amplitudes,
         "positions_px": scene.positions_px,

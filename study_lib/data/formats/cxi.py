@@ -79,7 +79,7 @@ def read_cxi(path: Path, choices: ReadChoices) -> Acquisition:
         geometry, directions = _geometry(file), _directions(file)
         pixel_m = geometry.pixel_of_object_m(side)
         if pixel_m is None:
-            raise file.refused(
+            raise file.refusal(
                 DETECTOR,
                 "energy, distance and pixel size are not all there, so metres cannot become pixels",
                 "add source_1/energy (J), distance and x_pixel_size (m)",
@@ -181,7 +181,7 @@ def _check_headers(file: Hdf5Reader, counts_name: str, translation_name: str) ->
     counts = file.optional_shape(counts_name, ranks=[3])
     translation = file.shape(translation_name)
     if len(translation) != 2 or translation[1] != 3:
-        raise file.refused(translation_name, f"found shape {translation}", "give (scan, 3)")
+        raise file.refusal(translation_name, f"found shape {translation}", "give (scan, 3)")
     probe = file.optional_shape(PROBE, "c", IMAGE_RANKS)
     file.optional_shape(OBJECT, "c", IMAGE_RANKS)
     frame = counts or probe
@@ -210,7 +210,7 @@ def _geometry(file: Hdf5Reader) -> Geometry:
     sizes = [file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "yx"]
     known = [size for size in sizes if size is not None]
     if known and (min(known) <= 0 or max(known) - min(known) > PIXEL_TOLERANCE * max(known)):
-        raise file.refused(
+        raise file.refusal(
             DETECTOR,
             f"found pixels of {' x '.join(f'{size:g}' for size in known)} m",
             "the study needs square pixels of a positive size; resample the patterns",
@@ -235,7 +235,7 @@ def _directions(file: Hdf5Reader) -> Float[np.ndarray, "2 3"]:
         return np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
     rows = basis if basis.shape == (2, 3) else basis.T
     if rows.shape != (2, 3) or not np.isfinite(rows).all() or not rows.any(axis=1).all():
-        raise file.refused(
+        raise file.refusal(
             f"{DETECTOR}/basis_vectors", f"found shape {basis.shape}", "give two vectors, (3, 2)"
         )
     directions: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -58,7 +58,7 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
         names = parameters.optional_array("scan_index", "iu")
         pixel_m = square_pixel(parameters, "object")
         if pixel_m is None:
-            raise parameters.refused(
+            raise parameters.refusal(
                 "object",
                 "found no pixel_height_m",
                 "add the pixel size in metres as attributes pixel_height_m and pixel_width_m",
@@ -156,7 +156,7 @@ def square_pixel(file: Hdf5Reader, name: str) -> float | None:
     if not sizes:
         return None
     if min(sizes) <= 0 or max(sizes) - min(sizes) > SQUARE_TOLERANCE * max(sizes):
-        raise file.refused(
+        raise file.refusal(
             name,
             f"found pixels of {' x '.join(f'{value:g}' for value in sizes)} m",
             "the study needs square pixels of a positive size; resample it",
@@ -189,7 +189,7 @@ def positions_shape(file: Hdf5Reader) -> tuple[int, int]:
     """
     rows, columns = (file.shape(f"probe_position_{axis}_m") for axis in "yx")
     if len(rows) != 1 or rows != columns:
-        raise file.refused(
+        raise file.refusal(
             "probe_position", f"found shapes {rows} and {columns}", "give one y and one x each"
         )
     return rows[0], 2

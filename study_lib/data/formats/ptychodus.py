@@ -143,7 +143,7 @@ def _check_product(file: Hdf5Reader) -> tuple[int, ...]:
     probe, positions = file.shape("probe", "cf", IMAGE_RANKS), positions_shape(file)
     names = file.optional_shape("probe_position_indexes", "iu")
     if names not in (None, positions[:1]):
-        raise file.refused(
+        raise file.refusal(
             "probe_position_indexes", f"found shape {names}", f"give {positions[0]}, one each"
         )
     return probe
@@ -168,11 +168,11 @@ def _product(file: Hdf5Reader) -> RawScan:
     names = file.optional_array("probe_position_indexes", "iu")
     pixel_m, probe_pixel_m = square_pixel(file, "object"), square_pixel(file, "probe")
     if pixel_m is None:
-        raise file.refused(
+        raise file.refusal(
             "object", "no pixel_height_m and pixel_width_m", "add them as attributes"
         )
     if probe_pixel_m and abs(probe_pixel_m / pixel_m - 1) > PIXEL_TOLERANCE:
-        raise file.refused(
+        raise file.refusal(
             "probe",
             f"its pixel is {probe_pixel_m:g} m, that of the object {pixel_m:g} m",
             "resample one of them",

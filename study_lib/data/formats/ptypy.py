@@ -51,7 +51,7 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
             raise file.missing("chunks")
         frames = {_check_chunk(file, f"chunks/{name}") for name in chunks}
         if len(frames) > 1:
-            raise file.refused("chunks", f"patterns of several shapes, {frames}", "prepare alike")
+            raise file.refusal("chunks", f"patterns of several shapes, {frames}", "prepare alike")
         parts = [_chunk(file, f"chunks/{name}") for name in chunks]
         shared = file.optional_array("meta/weight2d", "fiub")
         geometry = _geometry(file)
@@ -84,7 +84,7 @@ def _check_chunk(file: Hdf5Reader, group: str) -> tuple[int, ...]:
     data, indices = file.shape(f"{group}/data"), file.shape(f"{group}/indices")
     positions = file.shape(f"{group}/positions")
     if len(data) != 3 or 0 in data or indices != data[:1] or positions != (data[0], 2):
-        raise file.refused(
+        raise file.refusal(
             group,
             f"data {data}, indices {indices} and positions {positions} do not belong together",
             "give (frames, n, n), (frames,) and (frames, 2)",
@@ -120,7 +120,7 @@ def _geometry(file: Hdf5Reader) -> Geometry:
         or sizes.min() <= 0
         or np.ptp(sizes) > SQUARE_TOLERANCE * sizes.max()
     ):
-        raise file.refused(
+        raise file.refusal(
             "meta/psize",
             f"found pixels of {' x '.join(f'{size:g}' for size in np.ravel(sizes))} m",
             "the study needs square pixels of a positive size; prepare the data so",

@@ -60,7 +60,7 @@ def training_config(
     view_name: str,
     machine: Machine = ANY_MACHINE,
     *,
-    selection: ViewRecord | None = None,
+    view_record: ViewRecord | None = None,
 ) -> TrainingConfig:
     """Return the training of one view of a design; the dose is in the data alone.
 
@@ -68,7 +68,7 @@ def training_config(
     ----------
     design, view_name, machine
         Whose knobs.
-    selection
+    view_record
         How the view's file was grouped, where that need not be as the design has it: its
         ``neighbor_count`` and ``n_groups``.
 
@@ -79,7 +79,7 @@ def training_config(
     """
     view = design.view(view_name)
     designed = {"neighbor_count": design.neighbor_count, "n_groups": view.n_groups}
-    grouping = selection.model_dump(include=set(designed)) if selection else designed
+    grouping = view_record.model_dump(include=set(designed)) if view_record else designed
     return TrainingConfig(
         **design.training.model_dump(),
         **machine.model_dump(),

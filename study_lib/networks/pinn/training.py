@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from study_lib.errors import InputError, StudyError
-from study_lib.networks.checkpoints import CheckpointFolder, Note
+from study_lib.networks.checkpoints import CheckpointFolder, Warn
 from study_lib.networks.machine import (
     ProcessGroup,
     StopRequest,
@@ -500,7 +500,7 @@ def train(
     checkpoints: Path | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
-    note: Note | None = None,
+    warn: Warn | None = None,
 ) -> TrainedNetwork:
     """Train a network so that its object regions explain the counts.
 
@@ -522,8 +522,8 @@ def train(
         Called after every epoch with its record and the number of all epochs.
     watch
         Called after every epoch with its number and the network, which it must not change.
-    note
-        Told of damaged checkpoints and of a change of machine; default: a warning.
+    warn
+        Called with a line on a damaged checkpoint or a change of machine; default: a warning.
 
     Raises
     ------
@@ -556,7 +556,7 @@ def train(
                     "processes": processes.count,
                     "torch": str(torch.__version__),
                 },
-                note or _warn,
+                warn or _warn,
             )
         run = TrainingRun(measurement, config, device, processes, folder, stop, started)
         state = processes.told_by_leader(folder.load) if folder else None

@@ -65,7 +65,7 @@ class Smoothing:
         return cls(NONE, 0.0, ())
 
     @classmethod
-    def chosen(
+    def by_held_out_counts(
         cls,
         members: Sequence[MixingNetwork],
         shown: ThinnedInput,
@@ -168,7 +168,7 @@ def trust_of(
     members: Sequence[MixingNetwork],
     smoothing: Smoothing,
     sets: Sequence[ThinnedSet],
-    scene: BoxedScan,
+    boxed: BoxedScan,
     index: Int[Tensor, " patterns"],
 ) -> Trust:
     """Return how much likelier patterns are under the members than under the base.
@@ -189,8 +189,8 @@ def trust_of(
         for one in sets:
             mixed = smoothing.applied(mean_object(members, one.shown), one.shown.noise)
             gains.append(
-                one.deviance_nats(one.shown.base_object, scene, index)
-                - one.deviance_nats(torch.from_numpy(mixed), scene, index)
+                one.deviance_nats(one.shown.base_object, boxed, index)
+                - one.deviance_nats(torch.from_numpy(mixed), boxed, index)
             )
     mean = torch.stack(gains).mean(dim=0).double()
     error = float(mean.std()) / len(mean) ** 0.5

@@ -279,7 +279,7 @@ class BoxedScan:
 
     @classmethod
     def of(cls, measurement: Measurement, box: Box) -> "BoxedScan":
-        """Return the scene of a measurement."""
+        """Return the scan of a measurement."""
         bad = measurement.bad_pixels
         first = np.array([box[0].start, box[1].start])
         return cls(
@@ -303,7 +303,7 @@ class ThinnedSet:
     is_whole: bool
 
     def deviance_nats(
-        self, object_: Complex[Tensor, "y x"], scene: BoxedScan, index: Int[Tensor, " patterns"]
+        self, object_: Complex[Tensor, "y x"], boxed: BoxedScan, index: Int[Tensor, " patterns"]
     ) -> Float[Tensor, " patterns"]:
         """Return the negative log-likelihood of some patterns above that of a perfect model.
 
@@ -311,17 +311,17 @@ class ThinnedSet:
         ----------
         object_ : (y, x)
             In the box.
-        scene
+        boxed
             Probe and positions.
         index
             Which patterns.
         """
-        side = scene.probe.shape[-1]
-        positions = scene.positions_px[index]
-        probes = probes_at(scene.probe, positions) * self.probe_scale[index, None, None]
+        side = boxed.probe.shape[-1]
+        positions = boxed.positions_px[index]
+        probes = probes_at(boxed.probe, positions) * self.probe_scale[index, None, None]
         expected = expected_counts(probes * patches_at(object_, corners_of(positions, side), side))
         counts = self.counts[index].to(expected.dtype)
-        bad = scene.bad_pixels
+        bad = boxed.bad_pixels
         pixels = side**2 if bad is None else int((~bad).sum())
         each: Tensor = torch.vmap(lambda rate, count: half_deviance(rate, count, bad))(
             expected, counts
@@ -329,13 +329,13 @@ class ThinnedSet:
         return pixels * each
 
     def base_deviance_nats(
-        self, scene: BoxedScan, *, patterns_at_a_time: int
+        self, boxed: BoxedScan, *, patterns_at_a_time: int
     ) -> Float[Tensor, " scan"]:
         """Return :meth:`deviance_nats` of the base, for every pattern."""
         parts = torch.arange(len(self.counts)).split(patterns_at_a_time)
         with torch.no_grad():
             base = self.shown.base_object
-            return torch.cat([self.deviance_nats(base, scene, part) for part in parts])
+            return torch.cat([self.deviance_nats(base, boxed, part) for part in parts])
 
 
 def thinned_set(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from study_lib.arm_names import THINNING_NET_LABEL
 from study_lib.design.models import ThinnedDesign
 from study_lib.errors import InputError, StudyError
-from study_lib.networks.checkpoints import CheckpointFolder, Note
+from study_lib.networks.checkpoints import CheckpointFolder, Warn
 from study_lib.networks.machine import (
     StopRequest,
     TrainingStopped,
@@ -102,7 +102,7 @@ class Member:
         self,
         sets: Sequence[ThinnedSet],
         bases_nats: Sequence[Float[Tensor, " scan"]],
-        scene: BoxedScan,
+        boxed: BoxedScan,
         learned: Int[Tensor, " patterns"],
     ) -> tuple[float, float]:
         """Take one step on some patterns of one thinning.
@@ -127,13 +127,13 @@ class Member:
             group["lr"] = design.learning_rate * rate
         index = self._draw(len(sets))
         one = sets[index]
-        window = self._window(one, scene, learned)
-        inside = learned[lies_in(window, scene, learned)]
+        window = self._window(one, boxed, learned)
+        inside = learned[lies_in(window, boxed, learned)]
         chosen = torch.randperm(len(inside), generator=self.order)[: design.patterns_per_step]
         view = (self._draw(4), bool(self._draw(2))) if design.turned_views else (0, False)
         object_ = one.shown.phasor.clone()
         object_[window] = self.network.object_of(one.shown.window(window), *view)
-        loss = one.deviance_nats(object_, scene, inside[chosen]).mean()
+        loss = one.deviance_nats(object_, boxed, inside[chosen]).mean()
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), design.gradient_clip_norm)
@@ -167,7 +167,7 @@ class Member:
     def _draw(self, count: int) -> int:
         return int(torch.randint(count, (1,), generator=self.order))
 
-    def _window(self, one: ThinnedSet, scene: BoxedScan, learned: Int[Tensor, " patterns"]) -> Box:
+    def _window(self, one: ThinnedSet, boxed: BoxedScan, learned: Int[Tensor, " patterns"]) -> Box:
         """Return the part of the box that a step sees: all of it, if it is small.
 
         Data consistency is of the whole object.
@@ -176,8 +176,8 @@ class Member:
         whole = (slice(0, shape[0]), slice(0, shape[1]))
         if self.design.data_steps:
             return whole
-        window = window_of(shape, scene.probe.shape[-1], self._draw)
-        return window if len(lies_in(window, scene, learned)) else whole
+        window = window_of(shape, boxed.probe.shape[-1], self._draw)
+        return window if len(lies_in(window, boxed, learned)) else whole
 
 
 def window_of(shape: Sequence[int], patch_side: int, draw: Callable[[int], int]) -> Box:
@@ -201,11 +201,11 @@ def window_of(shape: Sequence[int], patch_side: int, draw: Callable[[int], int])
 
 
 def lies_in(
-    window: Box, scene: BoxedScan, patterns: Int[Tensor, " patterns"]
+    window: Box, boxed: BoxedScan, patterns: Int[Tensor, " patterns"]
 ) -> Int[Tensor, " inside"]:
     """Return which of some patterns have their whole patch in a window, as places in `patterns`."""
-    side = scene.probe.shape[-1]
-    corners = corners_of(scene.positions_px[patterns], side)
+    side = boxed.probe.shape[-1]
+    corners = corners_of(boxed.positions_px[patterns], side)
     first = torch.tensor([window[0].start, window[1].start])
     last = torch.tensor([window[0].stop, window[1].stop])
     inside = ((corners >= first) & (corners + side <= last)).all(dim=1)
@@ -244,7 +244,7 @@ def train_thinned(
     seed: int,
     checkpoints: Path | None = None,
     progress: Progress | None = None,
-    note: Note | None = None,
+    warn: Warn | None = None,
     seen_as: Seen = as_it_is,
 ) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
     """Return an ensemble that improves the solver's object, and how it came about.
@@ -265,8 +265,8 @@ def train_thinned(
         Called with what is done, steps done, steps in all, and the loss over that of the base for
         the same photons, which tells more than the loss: thinnings differ by far more than an
         object improves.
-    note
-        Told of damaged checkpoints and of a change of machine.
+    warn
+        Called with a line on a damaged checkpoint or a change of machine.
     seen_as
         Changes every input before the networks see it, to learn what an input is good for.
 
@@ -285,12 +285,14 @@ def train_thinned(
             f"{scan} patterns: the thinning network learns from {FEWEST_PATTERNS} or more; "
             "use a view with more, or set thinned to null"
         )
-    tell = progress or _silent
+    report_progress = progress or _silent
     with (
         stop_requests(watched=checkpoints is not None) as stop,
         borrowed_process(DEVICE, None, torch_seed(seed, "thinned weights")),
     ):
-        training = _Training(measurement, design, seed, stop, checkpoints, tell, note, seen_as)
+        training = _Training(
+            measurement, design, seed, stop, checkpoints, report_progress, warn, seen_as
+        )
         return training.to_the_end()
 
 
@@ -304,12 +306,12 @@ class _Training:
         seed: int,
         stop: StopRequest,
         checkpoints: Path | None,
-        tell: Progress,
-        note: Note | None,
+        report_progress: Progress,
+        warn: Warn | None,
         seen_as: Seen,
     ) -> None:
         self.measurement, self.design, self.seed = measurement, design, seed
-        self.stop, self.tell, self.seen_as = stop, tell, seen_as
+        self.stop, self.report_progress, self.seen_as = stop, report_progress, seen_as
         self.started_s, self.saved_s = time.process_time(), time.monotonic()
         self.cpu_s_before = 0.0  # of a training that was interrupted
         self.box = box_of(measurement)
@@ -328,7 +330,7 @@ class _Training:
                     "measurement": measurement_digest(measurement),
                 },
                 {"threads": torch.get_num_threads(), "torch": str(torch.__version__)},
-                note or (lambda text: None),
+                warn or (lambda text: None),
             )
 
     def to_the_end(self) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
@@ -339,12 +341,12 @@ class _Training:
         part, held_out = thinned(
             self.measurement, design.judged_share, generator(self.seed, "thinned choice")
         )
-        self.scene = BoxedScan.of(part, self.box)
+        self.boxed = BoxedScan.of(part, self.box)
         solved = solve_measurement(
             part, progress=lambda done, count, loss: self._end_if_asked()
         ).object_
         self.choices = thinned_choices(solved, part, held_out)
-        self.tell("choose", 1, 1, math.nan)
+        self.report_progress("choose", 1, 1, math.nan)
         self._end_if_asked()
         sets = thinned_sets(
             part,  # what was kept back for the choices teaches nothing
@@ -359,7 +361,7 @@ class _Training:
         )
         self.sets = [replace(one, shown=self.seen_as(one.shown)) for one in sets]
         self.bases_nats = [
-            one.base_deviance_nats(self.scene, patterns_at_a_time=design.patterns_per_step)
+            one.base_deviance_nats(self.boxed, patterns_at_a_time=design.patterns_per_step)
             for one in self.sets
         ]
         member = self._restored(state) if state else self._fresh_member(0)
@@ -378,7 +380,7 @@ class _Training:
                 part, self.choices, self.box, solved, with_data=self.design.data_steps > 0
             )
         )
-        smoothing = Smoothing.chosen(self.finished, shown, part, held_out, self.box)
+        smoothing = Smoothing.by_held_out_counts(self.finished, shown, part, held_out, self.box)
         trust = self._trust(smoothing)
         ensemble = ThinnedEnsemble(
             members=tuple(self.finished),
@@ -395,7 +397,7 @@ class _Training:
         return ensemble, self.records
 
     def _thinned(self, done: int, count: int) -> None:
-        self.tell("thin", done, count, math.nan)
+        self.report_progress("thin", done, count, math.nan)
         self._end_if_asked()
 
     def _end_if_asked(self) -> None:
@@ -407,7 +409,7 @@ class _Training:
 
     def _trust(self, smoothing: Smoothing) -> Trust:
         whole = [one for one in self.sets if one.is_whole]
-        return trust_of(self.finished, smoothing, whole, self.scene, self.validation)
+        return trust_of(self.finished, smoothing, whole, self.boxed, self.validation)
 
     def _fresh_member(self, index: int) -> Member:
         return Member(
@@ -425,7 +427,7 @@ class _Training:
             if self.stop.made:
                 self._save(member)
                 raise TrainingStopped("asked to end; the training is kept up to this step")
-            loss, base = member.learn(self.sets, self.bases_nats, self.scene, self.learned)
+            loss, base = member.learn(self.sets, self.bases_nats, self.boxed, self.learned)
             if not math.isfinite(loss):
                 raise StudyError(
                     f"{THINNING_NET_LABEL}: the loss is {loss} in step {member.step} of member "
@@ -433,7 +435,7 @@ class _Training:
                     f"({design.learning_rate:g})"
                 )
             self.losses.append(loss)
-            self.tell("train", before + member.step, total, loss / base)
+            self.report_progress("train", before + member.step, total, loss / base)
             if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
                 gain, error = self._validation_gain(member.average)
                 self.records.append(
@@ -452,7 +454,7 @@ class _Training:
 
     def _validation_gain(self, network: MixingNetwork) -> tuple[float, float]:
         whole = [one for one in self.sets if one.is_whole]
-        trust = trust_of([network], Smoothing.none(), whole, self.scene, self.validation)
+        trust = trust_of([network], Smoothing.none(), whole, self.boxed, self.validation)
         return trust.gain_nats, trust.standard_error_nats
 
     def _cpu_s(self) -> float:

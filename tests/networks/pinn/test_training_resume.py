@@ -197,7 +197,7 @@ def test_damaged_checkpoint_costs_an_epoch_not_the_weights(tmp_path):
         config,
         checkpoints=tmp_path,
         progress=lambda record, _: reports.append(record.epoch),
-        note=notes.append,
+        warn=notes.append,
     )
 
     assert reports == [4]
