@@ -5,7 +5,7 @@
 
 Simulates one dose and compares three arms in its baseline view, test split. The arms are the truth
 with a phase ramp, a shift and more or less noise: what they cost to make is not counted, and
-alignment, scores, held-out counts and files cost the same whoever made the object. With fly64, give
+alignment, scores, held-out counts and files cost the same for every arm. With fly64, give
 ``--no-limit`` unless there are minutes to spare.
 """
 

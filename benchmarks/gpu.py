@@ -92,8 +92,8 @@ def main() -> None:
         *((128, 1, 2, 16), (128, 4, 2, 16)),
     ):
         for precision in ("float32", "bfloat16"):
-            told = f"training patterns, N {side}, C {channels}, width {width}, batch {batch}"
-            report(f"{told}, {precision}", training(side, channels, width, batch, precision))
+            sizes = f"training patterns, N {side}, C {channels}, width {width}, batch {batch}"
+            report(f"{sizes}, {precision}", training(side, channels, width, batch, precision))
     report("inference patterns, N 64, width 1, 1,024 patterns", inference(1024))
     report("solver patterns x epochs, N 64, 760 patterns, 20 epochs", solving(760, 64, 20))
     report("solver patterns x epochs, N 128, 2,576 patterns, 4 epochs", solving(2576, 128, 4))

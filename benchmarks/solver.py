@@ -95,7 +95,7 @@ def phase_scores(
 
 
 def arguments_of(measurement: Measurement) -> dict[str, Any]:
-    """Return what LSQML is told."""
+    """Return what LSQML is given."""
     return {
         "amplitudes": measurement.amplitudes,
         "positions_px": measurement.positions_px,
@@ -221,8 +221,8 @@ def tune() -> None:
     def judged(choice: dict[str, Any]) -> list[tuple[float, int]]:
         found = []
         for measurement in data.values():
-            told = measurement.amplitudes * ~hidden
-            blind = replace(measurement, amplitudes=told, bad_pixels=hidden)
+            shown = measurement.amplitudes * ~hidden
+            blind = replace(measurement, amplitudes=shown, bad_pixels=hidden)
             result, _ = solved(blind, **choice)
             deviance = held_out_deviance(result.object_, measurement, hidden)
             found.append((deviance, len(result.losses)))
@@ -248,7 +248,7 @@ def best_lsqml(epochs: int) -> dict[float, dict[str, Any]]:
         measurement, _ = measured(design, dose, "train")
         side = measurement.probe.shape[0]
         hidden = generator(0, "hidden").random((side, side)) < HIDDEN_SHARE
-        told = replace(measurement, amplitudes=measurement.amplitudes * ~hidden)
+        shown = replace(measurement, amplitudes=measurement.amplitudes * ~hidden)
         rows = []
         for momentum, model, batch in LSQML_CHOICES:
             choice: dict[str, Any] = {
@@ -257,7 +257,7 @@ def best_lsqml(epochs: int) -> dict[float, dict[str, Any]]:
                 "batch_size": batch,
             }
             try:
-                found = run_lsqml(told, epochs, hidden=hidden, **choice)
+                found = run_lsqml(shown, epochs, hidden=hidden, **choice)
             except StudyError as error:
                 print(f"dose {dose:.0f}  {choice}  {error}", flush=True)
                 continue

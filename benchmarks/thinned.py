@@ -7,7 +7,7 @@
 
 Goes through the phases of the study, in a scratch folder: data, view, both trainings, iterative
 reconstructions of both splits, comparison of the test split. Seconds are of the processor, on one
-core where so told: ``train`` before any test pattern, ``test`` for the patterns of the test split.
+core if called as above: ``train`` before any test pattern, ``test`` for those of the test split.
 ``patterns/s`` are those that a training step explains, and those that become an object. Of more
 than one replicate means and sample standard deviations are shown. With ``--seeds`` only this
 network is trained, one member of 200 steps for each seed and dose, and its test phase SSIM is
@@ -104,11 +104,11 @@ def seeds_of(design: StudyDesign, dose: float, view: str, root: Path, *, seeds: 
             for object_ in (result.base, result.object_)
         ]
         found.append((*scores, ensemble.trust.given))
-    told = "  ".join(
+    pairs = "  ".join(
         f"{network:.3f} ({base:.3f}){'' if given else ' base kept'}"
         for base, network, given in found
     )
-    return f"{dose:g}, {view}: phase SSIM of network (base) by seed: {told}"
+    return f"{dose:g}, {view}: phase SSIM of network (base) by seed: {pairs}"
 
 
 def trained_per_s(root: Path, design: StudyDesign) -> dict[str, float]:

@@ -6,7 +6,7 @@
 Trains on the train split of each kind of object and tries each ensemble on the test split of every
 kind. ``network`` is shown as if trusted; ``gain`` is what photons of the *tried* measurement that
 were kept from the input say of it against the base, and so decides without a truth whether the
-network is used there. Then the home ensemble at a tenth and ten times its dose, and told a probe of
+network is used there. Then the home ensemble at a tenth and ten times its dose, and with a probe of
 5 % more defocus. With ``--star`` the two halves of measured patterns: no truth, but the Fourier
 ring correlation of two objects made of disjoint photons, and the same gains.
 """
@@ -97,7 +97,7 @@ def objects(arguments: argparse.Namespace, root: Path) -> None:
         _, test, truth = halves(designs["grains"], other, view, root / f"grains{other:g}")
         print(line(f"grains, at {other:g} photons", home, test, truth))
     _, test, truth = data["grains"]
-    print(line("grains, told 5 % more defocus", home, wrong_probe(test, designs["grains"]), truth))
+    print(line("grains, 5 % more defocus", home, wrong_probe(test, designs["grains"]), truth))
 
 
 def shortened(arguments: argparse.Namespace) -> ThinnedDesign:
@@ -108,20 +108,20 @@ def shortened(arguments: argparse.Namespace) -> ThinnedDesign:
 
 
 def wrong_probe(measurement: Measurement, design: StudyDesign) -> Measurement:
-    """Return the measurement as told a probe of 5 % more defocus."""
+    """Return the measurement with a probe of 5 % more defocus."""
     probe = design.probe
-    told = zone_plate_probe(
+    defocused = zone_plate_probe(
         side_px=design.patch_size_px,
         aperture_per_px=probe.aperture_per_px,
         stop_ratio=probe.stop_ratio,
         defocus_radius_px=1.05 * probe.defocus_radius_px,
     )
-    power = np.sqrt((np.abs(measurement.probe) ** 2).sum() / (np.abs(told) ** 2).sum())
-    return replace(measurement, probe=(power * told).astype(np.complex64))
+    power = np.sqrt((np.abs(measurement.probe) ** 2).sum() / (np.abs(defocused) ** 2).sum())
+    return replace(measurement, probe=(power * defocused).astype(np.complex64))
 
 
 def star(arguments: argparse.Namespace) -> None:
-    """Print what can be told of measured patterns without a truth."""
+    """Print what can be known of measured patterns without a truth."""
     whole = load_measurement(arguments.star)
     rows = whole.positions_px[:, 0]
     order = np.argsort(rows, kind="stable")

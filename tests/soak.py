@@ -102,8 +102,8 @@ def main() -> int:
                 faults.append(f"results {found[:12]}")
             bad += bool(faults)
             took = time.monotonic() - began
-            told = "; ".join(faults) or "same results"
-            print(f"round {number + 1}: {kills} kills, {took:.0f} s, {told}", flush=True)
+            verdict = "; ".join(faults) or "same results"
+            print(f"round {number + 1}: {kills} kills, {took:.0f} s, {verdict}", flush=True)
     print(f"{given.rounds - bad} of {given.rounds} rounds ended as the one that was left alone")
     return 1 if bad else 0
 

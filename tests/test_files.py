@@ -1,4 +1,4 @@
-"""Files are whole or absent; manifests lose no record, whoever writes at the same time."""
+"""Files are whole or absent; manifests lose no record, with several writers at once."""
 
 import hashlib
 import json

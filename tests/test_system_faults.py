@@ -159,10 +159,10 @@ NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null 
 def test_a_read_only_folder_stops_a_command_before_it_works(words, work, tmp_path, matrix):
     """On a machine where nothing else would be the matter."""
     target = tmp_path / "fixed"
-    told = [word.format(place=target, matrix=matrix[0]) for word in words.split()]
+    arguments = [word.format(place=target, matrix=matrix[0]) for word in words.split()]
     command = (sys.executable, "-c", WATCHED, work)
 
-    code, error, left = on_small_disk(target, "1m", *told, read_only=True, command=command)
+    code, error, left = on_small_disk(target, "1m", *arguments, read_only=True, command=command)
 
     assert code == 2, error
     assert "WORKED" not in error

@@ -219,9 +219,9 @@ def _check(acquisition: Acquisition, target: Path, how: Reconstruction) -> None:
     for name, crossing in (("between_algorithms", "half"), ("between_halves", "seventh")):
         at = report[name][f"crossing_{crossing}"]
         said = "nowhere" if at is None else f"at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
-        told = name.replace("_", " ")
+        compared = name.replace("_", " ")
         level = {"half": "1/2", "seventh": "1/7"}[crossing]
-        print(f"ring correlation {told} falls below {level} {said}")
+        print(f"ring correlation {compared} falls below {level} {said}")
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def run_all(
 
 
 def run_labelled(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool) -> None:
-    """Run every job under its label; see :func:`run_all`. In a dry run none is told to be done.
+    """Run every job under its label; see :func:`run_all`. A dry run does not call them done.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def report_skipped(
 ) -> None:
     """Print which views are left out, and write it down unless nothing is to be written.
 
-    A dry run has only plans on standard output, and tells it on standard error.
+    A dry run has only plans on standard output and lists them on standard error.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def train(
 ) -> None:
     """Train the network on the train split of each dose and view (phase E).
 
-    A view whose files are missing is skipped and told in skip_summary.json. A training that was
+    A view whose files are missing is skipped and listed in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
     from study_lib.design.presets import design_of, filtered_jobs
@@ -176,7 +176,7 @@ def train_thinned(
     """Train the thinning network on the train split of each dose and view (phase E).
 
     It learns from photons that were kept from the solver, and improves the solver's object. A view
-    whose files are missing is skipped and told in skip_summary.json. A training that was
+    whose files are missing is skipped and listed in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
     from study_lib.design.presets import design_of, filtered_jobs
@@ -285,7 +285,7 @@ def reconstruct(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as torch chooses.")] = None,
     allow_missing_phase_d: Annotated[
         bool,
-        typer.Option(help="Skip views without files and tell them in skip_summary.json."),
+        typer.Option(help="Skip views without files and list them in skip_summary.json."),
     ] = True,
     dry_run: DryRun = False,
 ) -> None:

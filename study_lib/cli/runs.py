@@ -154,7 +154,7 @@ def status(
         bool, typer.Option("--follow", "-f", help="Go on until the run stops.")
     ] = False,
 ) -> None:
-    """Say how far a run is, what runs now, and what failed and why."""
+    """Show the progress of a run, what runs now, and what failed and why."""
     from study_lib.runs import plan as plans
     from study_lib.runs import progress
     from study_lib.runs import run as runs

@@ -270,7 +270,7 @@ def is_hdf5(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(len(SIGNATURE)) == SIGNATURE
-    except OSError:  # whoever opens the file next says why it cannot be read
+    except OSError:  # the next to open the file says why it cannot be read
         return False
 
 

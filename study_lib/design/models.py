@@ -114,8 +114,8 @@ class ScanDesign(Frozen):
 class DetectorDesign(Frozen):
     """What a real detector adds and loses; all of it off unless set.
 
-    Every arm is given the mask of beamstop and bad pixels. No arm is told of dark counts or of
-    saturation: both are what they cost whoever takes the counts at their word.
+    Every arm is given the mask of beamstop and bad pixels. No arm is given dark counts or
+    saturation: the scores show what they cost an arm that ignores them.
     """
 
     dark_counts: float = Field(ge=0, le=1e6, default=0.0, description="mean dark counts per pixel")

@@ -12,7 +12,7 @@ from study_lib.errors import InputError
 
 
 class NotebookParameters(Frozen):
-    """What a notebook is told."""
+    """The parameters of a notebook."""
 
     notebook: ClassVar[str]
 
@@ -43,7 +43,7 @@ class NotebookParameters(Frozen):
 
 
 class PhaseParameters(NotebookParameters):
-    """What every notebook that is a phase of the study is told."""
+    """The parameters of every notebook that is a phase of the study."""
 
     run_folder: str = Field(min_length=1, description="folder of the run")
 
@@ -123,7 +123,7 @@ class ExploreRunParameters(CompareParameters):
     pattern: int = Field(ge=0, description="index of the pattern that is shown first")
     row_share: float = Field(ge=0, le=1, description="where the cut lies, as a share of the rows")
     sliders: Literal["auto", "always", "never"] = Field(
-        description="auto: where somebody can move them"
+        description="auto: where a person can move them"
     )
 
 
@@ -142,12 +142,12 @@ class WatchRunParameters(PhaseParameters):
     notebook = "watch_run"
     every_s: float = Field(gt=0, description="seconds between two looks")
     sliders: Literal["auto", "always", "never"] = Field(
-        description="auto: again where somebody looks on"
+        description="auto: repeated where a person looks on"
     )
 
 
 class LessonParameters(NotebookParameters):
-    """What every lesson is told: it needs no run and writes nothing."""
+    """The parameters of every lesson: it needs no run and writes nothing."""
 
     preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
     settings: list[str] = Field(description="changes of the design")

@@ -79,7 +79,7 @@ def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> Stu
     source
         Where they come from, for messages.
     settings
-        Settings that changed them; a fault in one of these is told as that setting's.
+        Settings that changed them; a fault in one of these is reported as that setting's.
 
     Raises
     ------

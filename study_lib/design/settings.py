@@ -1,4 +1,4 @@
-"""Settings as strict models, and their faults told in the words of whoever wrote the file."""
+"""Settings as strict models, and their faults in the words of the file."""
 
 from collections.abc import Sequence
 from typing import Any

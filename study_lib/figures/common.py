@@ -117,7 +117,7 @@ def patches_by_epoch(
 
 
 def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, title: str) -> Figure:
-    """Show rows of aligned objects; the first panel of each row sets the limits, told once."""
+    """Show rows of aligned objects; the first panel of each row sets its limits."""
     columns = max(len(row) for row in rows)
     rows_px, columns_px = next(iter(rows[0].values())).shape
     height_in = TITLE_IN + 1.3 * PANEL_IN * min(rows_px / columns_px, 1)
@@ -164,8 +164,8 @@ def limit_map(
         gridspec_kw={"wspace": 0.1},
     )
     figure.suptitle(title)
-    told = {label: error for label, error in errors.items() if error is not None}
-    if not told:
+    in_limits = {label: error for label, error in errors.items() if error is not None}
+    if not in_limits:
         left.text(0.5, 0.5, "no limit: the true object is zero on scored pixels", ha="center")
         left.set_axis_off()
         right.set_axis_off()
@@ -174,10 +174,10 @@ def limit_map(
     left.set(xticks=[], yticks=[])
     left.set_title("photon limit of the phase [rad]", fontsize="medium")
     figure.colorbar(shown, ax=left, shrink=0.8)
-    bars = right.barh(list(told), list(told.values()), color="gray")
+    bars = right.barh(list(in_limits), list(in_limits.values()), color="gray")
     right.bar_label(bars, fmt="%.2f", padding=3)
     right.axvline(1, linestyle=":", color="black")
-    right.set(xlabel="phase error / photon limit", xlim=(0, 1.2 * max(1, *told.values())))
+    right.set(xlabel="phase error / photon limit", xlim=(0, 1.2 * max(1, *in_limits.values())))
     right.invert_yaxis()
     return figure
 

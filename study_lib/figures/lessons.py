@@ -298,7 +298,7 @@ def losses_of_jobs(
     *,
     title: str,
 ) -> Figure:
-    """Show how many jobs are done, and the losses that running jobs have told, over their first.
+    """Show how many jobs are done, and the losses of the running jobs over their first.
 
     Parameters
     ----------

@@ -286,7 +286,7 @@ def gains_by_position(
 
 
 def spread_and_error(
-    told: Mapping[str, Float[np.ndarray, "y x"]],
+    spreads: Mapping[str, Float[np.ndarray, "y x"]],
     aligned: Mapping[str, Complex[np.ndarray, "y x"]],
     truth: Complex[np.ndarray, "y x"],
     mask: Bool[np.ndarray, "y x"],
@@ -295,13 +295,13 @@ def spread_and_error(
 ) -> Figure:
     """Show each arm's own standard deviation of the phase beside its true error; a row per arm.
 
-    On the right pixels are sorted by the told deviation into bins of equal size; on the dashed line
-    the root mean square error of a bin is what it was told to be.
+    On the right pixels are sorted by the arm's own deviation into bins of equal size; on the dashed
+    line the root mean square error of a bin is what the arm estimated.
 
     Parameters
     ----------
-    told : (y, x)
-        By arm, in radians; of those that tell one.
+    spreads : (y, x)
+        By arm, in radians; of those that have one.
     aligned : (y, x)
         Objects by arm, others too.
     truth, mask : (y, x)
@@ -310,22 +310,22 @@ def spread_and_error(
         What they belong to.
     """
     figure, axes = plt.subplots(
-        max(len(told), 1),
+        max(len(spreads), 1),
         3,
-        figsize=(4.4 * PANEL_IN, 1.15 * PANEL_IN * max(len(told), 1)),
+        figsize=(4.4 * PANEL_IN, 1.15 * PANEL_IN * max(len(spreads), 1)),
         layout="constrained",
         squeeze=False,
     )
     figure.suptitle(title)
-    if not told:
-        axes[0, 0].text(0.5, 0.5, "no arm tells how far off it is", ha="center")
+    if not spreads:
+        axes[0, 0].text(0.5, 0.5, "no arm estimates its own error", ha="center")
         for axis in axes[0]:
             axis.set_axis_off()
-    for line, (name, spread) in zip(axes, told.items(), strict=False):
+    for line, (name, spread) in zip(axes, spreads.items(), strict=False):
         error = np.angle(aligned[name] * truth.conj())
         top = float(np.percentile(np.abs(error[mask]), LARGEST_ERROR)) or 1.0
         panels = {
-            f"{name}, told: standard deviation [rad]": spread,
+            f"{name}, its own standard deviation [rad]": spread,
             f"{name}, true: |error| [rad]": np.abs(error),
         }
         for axis, (text, image) in zip(line, panels.items(), strict=False):
@@ -339,15 +339,15 @@ def spread_and_error(
 
 
 def _draw_calibration(
-    axis: Axes, told: Float[np.ndarray, " bin"], found: Float[np.ndarray, " bin"]
+    axis: Axes, estimated: Float[np.ndarray, " bin"], found: Float[np.ndarray, " bin"]
 ) -> None:
-    limits = (0.7 * min(told.min(), found.min()), 1.4 * max(told.max(), found.max()))
+    limits = (0.7 * min(estimated.min(), found.min()), 1.4 * max(estimated.max(), found.max()))
     axis.plot(limits, limits, color="gray", linestyle="--")
-    axis.plot(told, found, marker="o")
+    axis.plot(estimated, found, marker="o")
     axis.set(
         xscale="log",
         yscale="log",
-        xlabel="told [rad]",
+        xlabel="estimated by the arm [rad]",
         ylabel="true, root mean square [rad]",
     )
     for one in (axis.xaxis, axis.yaxis):
@@ -357,11 +357,11 @@ def _draw_calibration(
 def binned_spread(
     error_rad: Float[np.ndarray, " pixel"], std_rad: Float[np.ndarray, " pixel"]
 ) -> tuple[Float[np.ndarray, " bin"], Float[np.ndarray, " bin"]]:
-    """Return root mean squares of told deviation and true error, in bins of equal size."""
+    """Return root mean squares of an arm's own deviation and its error, in bins of equal size."""
     parts = np.array_split(np.argsort(std_rad, kind="stable"), BINS)
-    told, found = (
+    estimated, found = (
         np.array([np.sqrt((values[part].astype(float) ** 2).mean()) for part in parts])
         for values in (std_rad, error_rad)
     )
     floor = 1e-6  # of a logarithmic axis
-    return np.maximum(told, floor), np.maximum(found, floor)
+    return np.maximum(estimated, floor), np.maximum(found, floor)

@@ -200,12 +200,12 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         part = by_view[(view,)]
         for (arm,), rows in grouped(part, ("label",)).items():
             _draw_errors(axis, rows, arm, colours[arm])
-        told = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
+        with_limit = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
         for column, (name, style, marker) in REFERENCES.items():
-            if told:
-                limits = [told[dose][column] for dose in sorted(told)]
+            if with_limit:
+                limits = [with_limit[dose][column] for dose in sorted(with_limit)]
                 axis.plot(
-                    sorted(told),
+                    sorted(with_limit),
                     limits,
                     style,
                     color="black",

@@ -182,7 +182,7 @@ class Explorer:
     Parameters
     ----------
     run
-        The run; conditions that it has not compared yet are told as such.
+        The run; conditions that were not compared yet are refused with that reason.
     """
 
     def __init__(self, run: Run) -> None:

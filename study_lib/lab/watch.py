@@ -1,4 +1,4 @@
-"""A run while it goes on, seen from outside: how far it is, and how the losses fall.
+"""A run while it goes on, seen from outside: its progress, and how the losses fall.
 
 It reads files and nothing else, so it can watch a run on another machine that shares the folder.
 """
@@ -23,7 +23,7 @@ Curve = tuple[list[int], list[float]]
 def watch(
     run_folder: Path, jobs: Sequence[PlannedJob], *, every_s: float, sliders: Sliders = "auto"
 ) -> None:
-    """Show how far a run is; in JupyterLab anew every few seconds until the run stops.
+    """Show the progress of a run; in JupyterLab anew every few seconds until the run stops.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def watch(
     every_s
         Seconds between two looks.
     sliders
-        As in :func:`study_lib.lab.explorer.are_wanted`: where nobody looks on, one look is enough.
+        As in :func:`study_lib.lab.explorer.are_wanted`: without a viewer, once is enough.
     """
     text, picture = DisplayHandle(), DisplayHandle()
     is_shown = False
@@ -64,7 +64,7 @@ def watch(
 def losses_by_job(
     run_folder: Path, jobs: Sequence[PlannedJob], *, only_open: bool
 ) -> dict[str, Curve]:
-    """Return steps and losses that the latest jobs have told, by name; those of the last try.
+    """Return steps and losses that the latest jobs recorded in their last try, by name.
 
     Parameters
     ----------

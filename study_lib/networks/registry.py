@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a name is checked without torch, a network is built with it
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What a builder is told.
+    """What a builder needs to know.
 
     ``channels`` patterns per group, ``side_px`` pixels along a pattern, ``filters_scale`` times the
     smallest width; ``half_precision``: compute in bfloat16 where that is safe.

@@ -66,7 +66,7 @@ class ArmResult:
     """An object in the frame of the dataset, the patterns it was made from, and its cost.
 
     ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before;
-    ``phase_std_rad`` (oy, ox) is how far the arm itself thinks that its phase is off, if it says;
+    ``phase_std_rad`` (oy, ox) is the arm's own estimate of its phase error, if it has one;
     ``device`` is what computed it here.
     """
 

@@ -197,7 +197,7 @@ Progress = Callable[[str, int, int, float], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What an algorithm is told: the measurement in the frame of the object, the probe to begin."""
+    """What an algorithm is given: the measurement in the frame of the object, the first probe."""
 
     measurement: Measurement
     counts: Float[np.ndarray, "scan n n"]
@@ -262,7 +262,7 @@ def reconstructed(
     ------
     InputError
         If there are no patterns, they carry no photon scale, or the positions ask for an object
-        that nobody could reconstruct.
+        that cannot be reconstructed.
     """
     task = task_of(acquisition)
     counts, origin, measurement = task.counts, task.origin_px, task.measurement
@@ -333,17 +333,17 @@ def solve_blind(
     epochs: int,
     seed: int,
     progress: Progress | None,
-    told: str,
+    name: str,
 ) -> Found:
     """Return object and probe that explain the amplitudes, by ``solver`` or ``LSQML``.
 
     Amplitudes and not counts: the likelihood of counts would be too sure of what background and
-    detector add. ``told`` names the run to ``progress``.
+    detector add. ``name`` names the run to ``progress``.
     """
 
     def epoch(done: int, epochs: int, loss: float) -> None:
         if progress:
-            progress(told, done, epochs, loss)
+            progress(name, done, epochs, loss)
 
     started = time.process_time()
     arrays: dict[str, Any] = {
@@ -460,8 +460,8 @@ def checked(
         }
     for first, parity in enumerate(("even", "odd")):
         half = at_positions(task.measurement, np.arange(first, len(positions), 2))
-        told = f"{algorithm}, {parity} patterns"
-        objects[parity] = solve_blind(half, algorithm, epochs, seed, progress, told).object_
+        half_name = f"{algorithm}, {parity} patterns"
+        objects[parity] = solve_blind(half, algorithm, epochs, seed, progress, half_name).object_
     for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
         report[name] = _agreement(objects[pair[0]], objects[pair[1]], task.measurement)
     return report

@@ -255,10 +255,10 @@ def own_error_bar(
     crop: tuple[slice, slice],
     mask: np.ndarray,
 ) -> tuple[np.ndarray | None, dict[str, float | None]]:
-    """Return the crop of an arm's own standard deviation of the phase, and how true it is.
+    """Return an arm's own standard deviation of the phase in the crop, and how true it is.
 
     Root mean square of it over the scored pixels, and the shares of them whose error is within one
-    and two of them: .68 and .95 of normal errors. None of an arm that tells none.
+    and two of them: .68 and .95 of normal errors. None of an arm that estimates none.
     """
     columns = ("phase_std_rad", "phase_within_1_std", "phase_within_2_std")
     if result.phase_std_rad is None:
@@ -275,7 +275,7 @@ def own_error_bar(
 def fresh_counts(
     measurement: Measurement, truth: np.ndarray, design: StudyDesign, dose: float, split: str
 ) -> FreshCounts:
-    """Return counts of the view's positions that no arm has seen: a second draw of the noise."""
+    """Return counts at the view's positions that no arm has seen: a second draw of the noise."""
     return FreshCounts(
         truth=truth,
         probe=measurement.probe,

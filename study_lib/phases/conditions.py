@@ -282,7 +282,7 @@ def build_training_jobs(
     doses, views
         Only these; default: all of the design.
     allow_missing_phase_d
-        Whether a view without its files is skipped, and told in the second list.
+        Whether a view without its files is skipped, and listed in the second result.
 
     Raises
     ------
@@ -362,7 +362,7 @@ def build_reconstruction_jobs(
     doses, views, splits
         Only these; default: all.
     allow_missing_phase_d
-        Whether a view without its files is skipped, and told in the second list.
+        Whether a view without its files is skipped, and listed in the second result.
 
     Raises
     ------
@@ -396,5 +396,5 @@ def arm_folder(phase_f_root: Path, dose: float, view: str, split: str, algorithm
 
 def knowledge_of(probe: str) -> str:
     """Return in words what an iterative arm knew, by the design's ``known`` or ``refine``."""
-    told = "probe" if probe == "known" else "a first probe, refined"
-    return f"{told}, positions; uniform start"
+    known = "probe" if probe == "known" else "a first probe, refined"
+    return f"{known}, positions; uniform start"

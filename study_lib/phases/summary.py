@@ -62,7 +62,7 @@ def inventory(run_folder: Path) -> list[dict[str, Any]]:
 # --- Tables, figures, findings
 
 DOSE_HELD = "per pattern"
-SPLITS_TOLD = ("test", "train")  # what generalises first
+SPLITS_IN_ORDER = ("test", "train")  # first what was not learned from
 
 
 def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any]]:
@@ -109,15 +109,15 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
             save_figure(figure, *paths)
             work.outputs += paths
             work.progress("figures", step, len(figures))
-        told = {
+        sentences = {
             split: findings(*(_of_split(part, split) for part in (table, deltas)))
-            for split in SPLITS_TOLD
+            for split in SPLITS_IN_ORDER
             if _of_split(table, split)
         }
         summary = {
             "origin": _origin(phase_g_root),
             "dose_held_fixed": DOSE_HELD,
-            "findings": told,
+            "findings": sentences,
             "study_table": table,
             "highlights": deltas,
             "missing": _missing(phase_g_root),
@@ -172,7 +172,7 @@ def summary_figures(
     phase_g_root: Path, rows: Sequence[Row], table: Sequence[Row]
 ) -> dict[str, Figure]:
     """Return the figures of the test split by name; of the train split if there is no other."""
-    split = next(split for split in SPLITS_TOLD if _of_split(table, split))
+    split = next(split for split in SPLITS_IN_ORDER if _of_split(table, split))
     part = _of_split(table, split)
     title = f"{split} split"
     metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}

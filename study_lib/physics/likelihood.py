@@ -19,7 +19,7 @@ from study_lib.physics.measurement import Measurement
 
 # --- The measures: 1/2 per pixel where noise alone is left and photons are many
 
-COUNT_FLOOR = 1e-6  # photons per pixel below which nothing is told apart; keeps gradients finite
+COUNT_FLOOR = 1e-6  # photons per pixel, far below what matters; keeps gradients finite
 
 
 def half_deviance(

@@ -1,4 +1,4 @@
-"""Run the plan of a run with Snakemake, and say every few seconds how far it is."""
+"""Run the plan of a run with Snakemake, and report its progress every few seconds."""
 
 import os
 import signal
@@ -84,7 +84,7 @@ def run_plan(
         _let_earlier_jobs_end(run_folder, jobs, say, on_cluster=bool(profile), cancel=cancel)
         write_json(run_folder / PLAN_FILE, plan_content(jobs))
         _settle(run_folder, jobs)
-        told = _last_told(run_folder, jobs)
+        before = _last_events(run_folder, jobs)
         log_path = run_folder / LOG_FILE
         with log_path.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
@@ -103,11 +103,13 @@ def run_plan(
                 _end(process, on_cluster=bool(profile))
     failed = [job for job in jobs if not (run_folder / job.done).is_file()]
     if process.returncode or failed:
-        begun = [name for name, when in _last_told(run_folder, jobs).items() if when != told[name]]
+        begun = [
+            name for name, when in _last_events(run_folder, jobs).items() if when != before[name]
+        ]
         raise StudyError(_describe_failure(run_folder, failed, begun))
 
 
-def _last_told(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, int]:
+def _last_events(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, int]:
     """Return when each job last wrote an event, by its name; zero for one that never has."""
     newest = {job.name: newest_events(run_folder / job.folder) for job in jobs}
     return {name: path.stat().st_mtime_ns if path else 0 for name, path in newest.items()}
@@ -117,21 +119,21 @@ def _let_earlier_jobs_end(
     run_folder: Path, jobs: Sequence[PlannedJob], say: Say, *, on_cluster: bool, cancel: bool
 ) -> None:
     """Wait until no job of an earlier engine lives: a second one would write the same files."""
-    told = ""
+    shown = ""
     while live := live_jobs(run_folder, jobs, must_answer=on_cluster):
         text = "; ".join(job.text for job in live)
-        if text != told:
+        if text != shown:
             say(f"jobs of an earlier `study run` still live, waiting for them: {text}")
-        if not told and cancel:
+        if not shown and cancel:
             cancel_jobs(live)
-        elif not told and any(job.number for job in live):
+        elif not shown and any(job.number for job in live):
             say("to end them instead, stop this and give `study resume --cancel`")
-        told = text
+        shown = text
         time.sleep(WAIT_S)
 
 
 def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
-    """Let the records of the jobs alone decide what is done, whatever the engine remembers.
+    """Let the records of the jobs alone decide what is done, not what the engine remembers.
 
     An engine that was killed after a job had ended, and before it noticed, takes it for cut off.
     And of such a job it does not know with which parameters and code it ran.

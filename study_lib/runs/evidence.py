@@ -17,8 +17,8 @@ from study_lib.runs.run import BASE_FILE, DESIGN_FILE, open_run
 
 # --- The seal of a finished run: the hash of every file in its folder
 #
-# Not sealed, and not told when changed or added: the engine's own folder ``.snakemake``, and files
-# ``*.lock`` anywhere, which come and go with whoever runs or watches.
+# Not sealed, and no fault when changed or added: the engine's own folder ``.snakemake``, and files
+# ``*.lock`` anywhere, which come and go with those who run or watch.
 
 SEAL_FILE = "seal.json"
 # What the engine keeps for itself, and what hides while a file is being written or locked.
@@ -110,9 +110,9 @@ def faults_of_run(run_folder: Path) -> list[str]:
     """
     digest = cache(digest_of)  # many records name one file
     faults = faults_of_records(run_folder, digest)
-    told = {fault.split(": ")[0] for fault in faults}
+    named = {fault.split(": ")[0] for fault in faults}
     by_seal = faults_of_seal(run_folder, digest).items()
-    return faults + [f"{name}: {fault}" for name, fault in by_seal if name not in told]
+    return faults + [f"{name}: {fault}" for name, fault in by_seal if name not in named]
 
 
 def finish(run_folder: Path) -> None:
@@ -138,7 +138,8 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
 
     The jobs are those that the run's design asks for, whatever the plan in the folder says. Every
     output of a job is held against its ``done.json``, and every input and output that a phase's
-    manifest names against the hash recorded there. A missing file has one line, whoever names it.
+    manifest names against the hash recorded there. A missing file has one line,
+    however many name it.
 
     Parameters
     ----------
@@ -216,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Return the content of a record; nothing if there is no readable one."""
     try:
         content = read_json(path)
-    except StudyError:  # missing or damaged: then it vouches for nothing, which is told as a fault
+    except StudyError:  # missing or damaged: a fault of its own
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -183,7 +183,7 @@ def only_writer(
     say: Callable[[str], None],
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[None]:
-    """Hold the lock of a job for a block; wait for another holder, whoever and wherever it is.
+    """Hold the lock of a job for a block; wait for any other holder, on this machine or another.
 
     The system frees the lock when its holder ends, however it ends. On shared folders that takes a
     file system with locks across machines.
@@ -224,7 +224,7 @@ def holder_of(run_folder: Path, job: PlannedJob) -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """Return what others are told of this process while it works in a folder."""
+    """Return what others can read about this process while it works in a folder."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": utc_now()}
 
 

@@ -117,7 +117,7 @@ def _ask(
         reply = run_sync(client.execute_interactive)(
             code, silent=True, user_expressions=expressions or {}, timeout=ANSWER_S
         )
-    except (TimeoutError, RuntimeError):  # dead or deaf: told as no answer
+    except (TimeoutError, RuntimeError):  # ended, or busy: both count as no answer
         return None
     finally:
         client.stop_channels()

@@ -1,4 +1,4 @@
-"""How far a run is, and what it leaves behind that is no evidence."""
+"""The progress of a run, and the files it leaves behind that are no evidence."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def running_jobs(run_folder: Path, jobs: Sequence[PlannedJob]) -> list[str]:
     """Return one text for each job that a process runs now: it holds the job's lock."""
     texts = []
     for job in jobs:
-        # To ask for a lock is to take it for a moment: only where somebody said that he holds it.
+        # To ask for a lock is to take it for a moment: only where a holder is on record.
         if not (run_folder / job.running).is_file() or not is_held(run_folder, job):
             continue
         ended = (run_folder / job.done).is_file() or (run_folder / job.failed).is_file()
@@ -87,7 +87,7 @@ def states_of(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
 
 
 def status_lines(run_folder: Path, jobs: Sequence[PlannedJob]) -> list[str]:
-    """Return how far a run is: counts by notebook, what runs, what failed and why."""
+    """Return the progress of a run: counts by notebook, what runs, what failed and why."""
     states = states_of(run_folder, jobs)
     counts = Counter(states.values())
     by_whom = f"being run by {writer_of(run_folder / ENGINE_FILE)}"

@@ -275,7 +275,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _work(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, list[Record]]:
-    """Return what the manifests tell of work that was done, by the notebook that did it."""
+    """Return what the manifests record of work that was done, by the notebook that did it."""
     work: dict[str, list[Record]] = {}
     owned = owned_places(jobs)
     for manifest in manifests_of(run_folder):
@@ -321,29 +321,29 @@ def _provenance(
     records: Mapping[str, Record], work: Mapping[str, Sequence[Record]]
 ) -> dict[str, str]:
     """Return where and with what the jobs ran; several values where they differ."""
-    told: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for record in records.values():
         git, machine = record["git"], record["machine"]
         dirty = " with changes that are not committed" if git["dirty"] else ""
-        facts = {
+        values = {
             "commit": f"{git['commit']}{dirty}",
             "machine": f"{machine['system']}, {machine['cores']} cores",
             "threads per job": machine["threads"],
             **{f"version of {name}": version for name, version in record["versions"].items()},
         }
-        _tell(told, facts)
+        _add(found, values)
     for record in (one for part in work.values() for one in part):
         machine = record["machine"]
-        facts = {"device": machine["device"], "threads per job": machine["threads"]}
-        _tell(told, {name: value for name, value in facts.items() if value is not None})
+        values = {"device": machine["device"], "threads per job": machine["threads"]}
+        _add(found, {name: value for name, value in values.items() if value is not None})
     started = sorted(record["started"] for record in records.values())
     times = {"first job": started[0], "last job": started[-1]} if started else {}
-    return times | {name: "; ".join(values) for name, values in told.items()}
+    return times | {name: "; ".join(values) for name, values in found.items()}
 
 
-def _tell(told: dict[str, list[str]], facts: Mapping[str, Any]) -> None:
-    """Add values to those that have been told of a fact, once each."""
-    for name, value in facts.items():
-        values = told.setdefault(name, [])
-        if str(value) not in values:
-            values.append(str(value))
+def _add(found: dict[str, list[str]], values: Mapping[str, Any]) -> None:
+    """Add values to those found before under their names, each value once."""
+    for name, value in values.items():
+        texts = found.setdefault(name, [])
+        if str(value) not in texts:
+            texts.append(str(value))

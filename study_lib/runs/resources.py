@@ -166,7 +166,7 @@ def write_resources(run_folder: Path, resources: Mapping[str, Mapping[str, int]]
 
 
 def read_resources(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, JobResources]:
-    """Return what each job of a run asks for, by name; the defaults where nobody has written it.
+    """Return what each job of a run asks for, by name; the defaults where it is not written.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Remove what diffraction cannot tell: phase, phase ramp, scale and shift of a reconstruction."""
+"""Remove what diffraction leaves open: phase, phase ramp, scale and shift of a reconstruction."""
 
 from dataclasses import dataclass
 

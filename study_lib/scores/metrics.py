@@ -45,7 +45,7 @@ def score(
     """Return every score by name, and the number of scales of MS-SSIM.
 
     :data:`SCORES` tells direction and implementation of each. None means
-    better than the scale can tell: no difference (PSNR) or no crossing up to Nyquist (FRC, spectral
+    better than the scale can show: no difference (PSNR) or no crossing up to Nyquist (FRC, spectral
     signal-to-noise ratio of 1).
 
     SSIM compares means as ratios, so it needs an origin: phases count from the truth's smallest.

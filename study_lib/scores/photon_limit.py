@@ -45,7 +45,7 @@ class FisherInformation:
     positions_px : (scan, 2)
         (row, column) patch centres in object pixels.
     background
-        Photons per detector pixel that tell nothing of the object.
+        Photons per detector pixel that do not come from the object.
     bad_pixels : (n, n), optional
         Detector pixels without a count.
 
@@ -137,9 +137,9 @@ def _dot(first: Complex[Tensor, "oy ox"], second: Complex[Tensor, "oy ox"]) -> f
 # --- The limit of the phase per spatial frequency, and with a known spectrum
 #
 # The bound of unbiased estimates is the wrong curve where photons are few: there maximum
-# likelihood leaves out what the counts do not tell, and errs by the signal instead of by the
+# likelihood leaves out what the counts do not determine, and errs by the signal instead of by the
 # noise. The best *linear* estimate with a known spectrum (Wiener) is a reference, no bound:
-# whoever knows more of the object than its spectrum may do better.
+# a method that knows more of the object than its spectrum may do better.
 
 
 @dataclass(frozen=True)

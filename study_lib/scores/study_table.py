@@ -175,11 +175,13 @@ def _extent(table: Sequence[Row]) -> str:
     conditions = len(grouped(table, ("dose", "view")))
     arms = sorted({row["label"] for row in table}, key=str.casefold)
     plural = "" if conditions == 1 else "s"
-    told = f"{conditions} condition{plural} of dose and view, arms {', '.join(arms)}"
+    extent = f"{conditions} condition{plural} of dose and view, arms {', '.join(arms)}"
     if replicates == [1]:
-        return f"{told}; one replicate, so no spread and no interval can be given."
+        return f"{extent}; one replicate, so no spread and no interval can be given."
     counts = " or ".join(map(str, replicates))
-    return f"{told}; {counts} replicates, each with its own noise, choice of patterns and training."
+    return (
+        f"{extent}; {counts} replicates, each with its own noise, choice of patterns and training."
+    )
 
 
 def _best(sound: Sequence[Row], metric: str) -> str:
@@ -187,10 +189,10 @@ def _best(sound: Sequence[Row], metric: str) -> str:
     wins: dict[str, int] = {}
     counted = 0
     for part in grouped(sound, ("dose", "view")).values():
-        told = [row for row in part if row[metric] is not None]
-        if len(told) < 2:
+        scored = [row for row in part if row[metric] is not None]
+        if len(scored) < 2:
             continue
-        best = (min if lower else max)(told, key=lambda row: row[metric])
+        best = (min if lower else max)(scored, key=lambda row: row[metric])
         wins[best["label"]] = wins.get(best["label"], 0) + 1
         counted += 1
     kind = "Lowest" if lower else "Highest"
@@ -205,19 +207,19 @@ def _best(sound: Sequence[Row], metric: str) -> str:
 
 
 def _limits(sound: Sequence[Row]) -> list[str]:
-    told = [row for row in sound if row["phase_error_over_limit"] is not None]
+    limited = [row for row in sound if row["phase_error_over_limit"] is not None]
     lines = []
-    for (arm,), part in grouped(told, ("label",)).items():
+    for (arm,), part in grouped(limited, ("label",)).items():
         low, high = _extremes(part, "phase_error_over_limit")
         lines.append(
             f"Phase error of {arm}: {low['phase_error_over_limit']:.2f} ({_where(low)}) to "
             f"{high['phase_error_over_limit']:.2f} ({_where(high)}) times the photon limit."
         )
-    below = [row for row in told if row["phase_error_over_limit"] < 1]
+    below = [row for row in limited if row["phase_error_over_limit"] < 1]
     if below:
         counts = ", ".join(
             f"{arm} in {sum(row in below for row in part)} of {len(part)} conditions"
-            for (arm,), part in grouped(told, ("label",)).items()
+            for (arm,), part in grouped(limited, ("label",)).items()
         )
         lines.append(f"Below the photon limit of unbiased estimates, and so biased: {counts}.")
     return lines
@@ -226,8 +228,8 @@ def _limits(sound: Sequence[Row]) -> list[str]:
 def _dose_effects(sound: Sequence[Row]) -> list[str]:
     """Return, per arm, by how much the phase error falls with dose, and the limit beside it."""
     lines = []
-    told = [row for row in sound if row["photon_limit_phase_rad"] is not None]
-    for (arm,), rows in grouped(told, ("label",)).items():
+    limited = [row for row in sound if row["photon_limit_phase_rad"] is not None]
+    for (arm,), rows in grouped(limited, ("label",)).items():
         by_span: dict[tuple[float, float], list[str]] = {}
         for (view,), part in grouped(rows, ("view",)).items():
             low, high = _extremes(part, "dose")
@@ -351,7 +353,7 @@ COLUMNS = {
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
     "frc_half_bit_crossing": "FRC half-bit / Nyquist",
-    "held_out_excess_nats": "held-out excess [nats]",
+    "held_out_excess_nats": "fresh-count excess [nats]",
     "registration": "registration",
     "cpu_s": "CPU [s]",
     "training_cpu_s": "training CPU [s]",
@@ -364,10 +366,10 @@ NOTES = (
     "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound of "
     "the same pixels, from this view's photons. The dose is held fixed per pattern, so a denser "
     "view has more photons on each pixel and a lower bound. Below 1 is no mistake: the bound is "
-    "that of unbiased estimates, and whoever smooths, or shrinks what the counts do not tell, is "
-    "biased. The Wiener line is such a reference: the least mean square error of a linear estimate "
-    "that knows the mean spectrum of the true phase.",
-    "Held-out excess is how much less likely a second draw of counts at the same positions is "
+    "that of unbiased estimates, and an arm that smooths, or shrinks what the counts do not "
+    "determine, is biased. The Wiener line is such a reference: the least mean square error of a "
+    "linear estimate that knows the mean spectrum of the true phase.",
+    "Fresh-count excess is how much less likely a second draw of counts at the same positions is "
     "under the reconstruction than under the truth, per pattern; 0 is the truth.",
     "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time in "
     "the baseline, groups of four in the other views. Registration uncertain: the shift against "

@@ -1,4 +1,4 @@
-"""The iterative algorithms of the study by name, each told the same: patterns, positions, probe."""
+"""The iterative algorithms of the study by name; each gets the same patterns, positions, probe."""
 
 import time
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def run_algorithm(
     algorithm
         ``solver``, or an engine of pty-chi.
     measurement
-        All that the algorithm is told.
+        All that the algorithm is given.
     design
         Epochs, batches, noise model, whether the probe is known.
     seed

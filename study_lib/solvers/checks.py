@@ -76,7 +76,7 @@ def require_solvable(
     object_shape: tuple[int, int],
     bad_pixels: np.ndarray | None,
 ) -> None:
-    """Check that the arrays fit together and hold light; shapes as in `solver.reconstruct`.
+    """Check that the arrays fit together and hold light; shapes as in `solver.solve`.
 
     Raises
     ------

@@ -70,7 +70,7 @@ def slow_phasor(object_: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x
 def noise_level(light: Float[np.ndarray, "y x"]) -> float:
     """Return the standard deviation that photons leave in each part of a median lit pixel.
 
-    ``1 / (2 sqrt(photons))``, as if every photon told of one pixel (Wei et al., Phys. Rev. A 102,
+    ``1 / (2 sqrt(photons))``, as if each photon determined one pixel (Wei et al., Phys. Rev. A 102,
     043516 (2020), doi:10.1103/PhysRevA.102.043516): a scale for strengths, not a bound.
 
     Parameters
@@ -279,8 +279,8 @@ def _mean_and_error(differences: Float[np.ndarray, " scan"]) -> tuple[float, flo
 # --- Steps of the solver and a denoiser in turn
 #
 # Each epoch takes one accelerated, preconditioned step down the Poisson objective, as the solver
-# does, and denoises what it finds. Where a scan is sparse, what denoising tells of one pixel helps
-# the data to tell its neighbours (Venkatakrishnan, Bouman and Wohlberg, GlobalSIP 2013,
+# does, and denoises what it finds. Where a scan is sparse, a pixel that denoising has improved
+# helps the data to determine its neighbours (Venkatakrishnan, Bouman and Wohlberg, GlobalSIP 2013,
 # doi:10.1109/GlobalSIP.2013.6737048).
 
 EPOCHS = 10

@@ -276,7 +276,7 @@ class SolverState:
 
     It lives on the device of the settings while the solver works, on the CPU in a result.
     ``since`` is the last epoch that shortened the steps; ``lowest`` is where the objective was
-    lowest, ``best`` where the held-out counts were explained best. ``losses`` and ``held_out`` tell
+    lowest, ``best`` where the held-out counts were explained best. ``losses`` and ``held_out`` are
     the objective and that of held-out counts, per detector pixel, at the start of every epoch.
     """
 

@@ -156,7 +156,7 @@ def test_a_pickled_member_can_be_left_out(tmp_path):
 
 
 def test_a_zip_bomb_is_refused_by_its_directory(tmp_path):
-    """64 MiB of zeros in 64 KiB: the sizes are told, nothing is unpacked."""
+    """64 MiB of zeros in 64 KiB: the sizes say so, nothing is unpacked."""
     path = tmp_path / "data.npz"
     size = 2**26
     with (
@@ -356,7 +356,7 @@ def test_an_array_larger_than_memory_is_refused_before_it_is_allocated(tmp_path,
         read_npz(tmp_path / "data.npz")
 
 
-# The command line, which says in the end how much memory it took. The number that a parent is told
+# The command line, which says in the end how much memory it took. The number that a parent is given
 # of its child begins with the parent's own.
 MEASURED = """
 import atexit

@@ -27,33 +27,33 @@ def no_figure_is_left():
 
 @pytest.fixture
 def scene(rng):
-    """Return truth, an object whose errors are as told, the told deviation, a mask."""
+    """Return truth, an object, the deviation that its errors have, a mask."""
     truth = np.exp(1j * rng.uniform(-0.5, 0.5, SHAPE)).astype(np.complex64)
-    told = np.geomspace(0.01, 0.1, SHAPE[1])[None].repeat(SHAPE[0], axis=0).astype(np.float32)
-    error = told * rng.standard_normal(SHAPE)
-    return truth, (truth * np.exp(1j * error)).astype(np.complex64), told, np.ones(SHAPE, bool)
+    std_rad = np.geomspace(0.01, 0.1, SHAPE[1])[None].repeat(SHAPE[0], axis=0).astype(np.float32)
+    error = std_rad * rng.standard_normal(SHAPE)
+    return truth, (truth * np.exp(1j * error)).astype(np.complex64), std_rad, np.ones(SHAPE, bool)
 
 
-def test_bins_of_told_and_true_deviation_agree_where_it_is_true(scene):
-    truth, aligned, told, mask = scene
+def test_bins_of_estimated_and_true_deviation_agree_where_it_is_true(scene):
+    truth, aligned, std_rad, mask = scene
 
-    expected, found = binned_spread(np.angle(aligned * truth.conj())[mask], told[mask])
+    expected, found = binned_spread(np.angle(aligned * truth.conj())[mask], std_rad[mask])
 
     assert np.all(np.diff(expected) > 0)
     np.testing.assert_allclose(found, expected, rtol=0.2)
 
 
 def test_shares_within_one_and_two_deviations_are_those_of_normal_errors(scene):
-    truth, aligned, told, mask = scene
+    truth, aligned, std_rad, mask = scene
     part = mask[CROP]
-    result = ArmResult("x", "", aligned, np.arange(3), 0.0, 0.0, (), told)
+    result = ArmResult("x", "", aligned, np.arange(3), 0.0, 0.0, (), std_rad)
 
     spread, row = own_error_bar(result, aligned[CROP], truth[CROP], CROP, part)
 
-    np.testing.assert_array_equal(spread, told[CROP])
+    np.testing.assert_array_equal(spread, std_rad[CROP])
     assert row["phase_within_1_std"] == pytest.approx(0.683, abs=0.03)
     assert row["phase_within_2_std"] == pytest.approx(0.954, abs=0.02)
-    assert row["phase_std_rad"] == pytest.approx(np.sqrt((told[CROP] ** 2).mean()), rel=1e-5)
+    assert row["phase_std_rad"] == pytest.approx(np.sqrt((std_rad[CROP] ** 2).mean()), rel=1e-5)
 
 
 def test_an_arm_that_tells_nothing_has_empty_columns(scene):
@@ -66,18 +66,18 @@ def test_an_arm_that_tells_nothing_has_empty_columns(scene):
     assert set(row.values()) == {None}
 
 
-def test_spread_figure_has_a_row_for_each_arm_that_tells(scene):
-    truth, aligned, told, mask = scene
+def test_spread_figure_has_a_row_for_each_arm_with_an_estimate(scene):
+    truth, aligned, std_rad, mask = scene
 
     figure = spread_and_error(
-        {"a": told, "b": told}, {"a": aligned, "b": aligned}, truth, mask, title="t"
+        {"a": std_rad, "b": std_rad}, {"a": aligned, "b": aligned}, truth, mask, title="t"
     )
     none = spread_and_error({}, {"a": aligned}, truth, mask, title="t")
 
     titles = [axis.get_title() for axis in figure.axes]
     assert sum(text.startswith("a, ") for text in titles) == 2
     assert sum(text.startswith("b, ") for text in titles) == 2
-    assert "no arm tells" in none.axes[0].texts[0].get_text()
+    assert "no arm estimates" in none.axes[0].texts[0].get_text()
 
 
 def test_each_family_is_a_line_with_its_errors():

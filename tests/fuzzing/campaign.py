@@ -91,12 +91,14 @@ def _one_process(name: str, count: int, seed: int, first: int, keep: Path, found
             text = "".join(errors[-8:])
             found.faults.append(f"{name} file {at}: the process ended with {code}\n{text}")
             return at
-        told = json.loads(line)
-        at = told.get("at", at)
-        if "fault" in told:
-            found.faults.append(f"{name} file {told['index']} ({told['file']}):\n{told['fault']}")
-        if "end" in told:
-            end = told["end"]
+        message = json.loads(line)
+        at = message.get("at", at)
+        if "fault" in message:
+            found.faults.append(
+                f"{name} file {message['index']} ({message['file']}):\n{message['fault']}"
+            )
+        if "end" in message:
+            end = message["end"]
             found.refused += end["refused"]
             found.slowest_s = max(found.slowest_s, end["slowest_s"])
             found.grown_mib = max(found.grown_mib, end["grown_mib"])

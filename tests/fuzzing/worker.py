@@ -80,8 +80,8 @@ def work(name: str, keep: Path, folder: Path, seed: int, indices: range) -> None
             kept = keep / f"{name}-{checksum(content)}"
             kept.write_bytes(content)
             print(json.dumps({"fault": fault, "index": index, "file": str(kept)}), flush=True)
-    told = {"refused": refused, "slowest_s": slowest_s, "grown_mib": memory_mib() - start_mib}
-    print(json.dumps({"end": told}), flush=True)
+    summary = {"refused": refused, "slowest_s": slowest_s, "grown_mib": memory_mib() - start_mib}
+    print(json.dumps({"end": summary}), flush=True)
 
 
 if __name__ == "__main__":

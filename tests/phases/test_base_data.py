@@ -173,10 +173,10 @@ def test_measured_halves_and_algorithms_agree_at_low_frequencies():
     scan = read_tike(SIEMENS_STAR, ReadChoices())
     near = np.sort(np.argsort(np.hypot(*(scan.positions_px - scan.positions_px[258]).T))[:100])
     part = replace(scan, amplitudes=scan.amplitudes[near], positions_px=scan.positions_px[near])
-    told = []
+    reports = []
 
     report = checked(
-        part, algorithm="solver", epochs=40, seed=0, progress=lambda *step: told.append(step[0])
+        part, algorithm="solver", epochs=40, seed=0, progress=lambda *step: reports.append(step[0])
     )
 
     halves, algorithms = report["between_halves"], report["between_algorithms"]
@@ -185,7 +185,7 @@ def test_measured_halves_and_algorithms_agree_at_low_frequencies():
     assert np.mean(algorithms["correlation"]) > np.mean(halves["correlation"])
     assert halves["crossing_half"] < halves["crossing_seventh"]
     assert report["algorithms"].keys() == {"solver", "LSQML"}
-    assert set(told) == {"solver", "LSQML", "solver, even patterns", "solver, odd patterns"}
+    assert set(reports) == {"solver", "LSQML", "solver, even patterns", "solver, odd patterns"}
 
 
 @pytest.mark.skipif(not SIEMENS_STAR.is_file(), reason="the measured Siemens star is not here")

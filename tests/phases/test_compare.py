@@ -504,7 +504,7 @@ def test_two_draws_of_noise_score_as_theory_says(run, tmp_path, monkeypatch):
     assert (np.abs(whole.correlation - np.sqrt(signal / (signal + noise))) < chance).all()
 
 
-def test_the_held_out_likelihood_orders_truth_solver_and_ones(run, tmp_path, monkeypatch):
+def test_the_likelihood_of_fresh_counts_orders_truth_solver_and_ones(run, tmp_path, monkeypatch):
     monkeypatch.setitem(ARMS, "truth", arm_of(run, lambda truth: truth))
     monkeypatch.setitem(ARMS, "ones", arm_of(run, np.ones_like))
 
@@ -586,13 +586,13 @@ def test_scores_can_be_checked_from_the_aligned_file(run):
         error = np.sqrt((difference**2).mean())
         limit = row["photon_limit_phase_rad"]
         assert error / limit == pytest.approx(row["phase_error_over_limit"], rel=1e-3)
-        told = aligned["photon_limit_phase_std_rad"]
-        assert np.sqrt((told[aligned["mask"]] ** 2).mean()) == pytest.approx(limit, rel=1e-3)
-        assert np.isnan(told[~aligned["mask"]]).all()
+        std_rad = aligned["photon_limit_phase_std_rad"]
+        assert np.sqrt((std_rad[aligned["mask"]] ** 2).mean()) == pytest.approx(limit, rel=1e-3)
+        assert np.isnan(std_rad[~aligned["mask"]]).all()
 
 
 def test_the_photon_limit_is_one_for_all_arms_and_falls_with_the_dose(run):
-    (told,) = {row["photon_limit_phase_rad"] for row in run.rows("test")}
+    (limit_rad,) = {row["photon_limit_phase_rad"] for row in run.rows("test")}
     measurement = load_measurement(run.source("test"))
     arrays, _ = load_dataset(run.source("test"))
     crop, mask = scored_pixels(measurement, run.design.metrics.illumination_threshold)
@@ -600,7 +600,7 @@ def test_the_photon_limit_is_one_for_all_arms_and_falls_with_the_dose(run):
 
     limit = limit_of(brighter, arrays["objectGuess"], crop, mask, run.design)
 
-    assert told == pytest.approx(3 * limit.phase_rms_rad, rel=1e-3)
+    assert limit_rad == pytest.approx(3 * limit.phase_rms_rad, rel=1e-3)
     assert limit.phase_rms_rad > limit.ideal_phase_rms_rad
 
 
@@ -645,9 +645,9 @@ def test_a_missing_arm_is_a_missing_row_with_its_reason(missing, arms, reason, r
 
     assert {row["arm"] for row in rows} == arms_of(run.design).keys() - arms
     folder = comparison_folder(tmp_path, DOSE, VIEW, "test")
-    told = json.loads((folder / "missing_arms.json").read_text())
-    assert told.keys() == arms
-    assert all(re.search(reason, text) for text in told.values())
+    written = json.loads((folder / "missing_arms.json").read_text())
+    assert written.keys() == arms
+    assert all(re.search(reason, text) for text in written.values())
     assert read_npz(folder / "aligned.npz")[0].keys().isdisjoint(arms)
     assert reason_lines(write_summary(tmp_path, tmp_path / "H"), tmp_path / "H") == len(arms)
 
@@ -672,17 +672,15 @@ def test_a_failed_algorithm_is_missing_with_its_error(run, tmp_path):
 
     compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path / "G", **roots)
 
-    told = comparison_folder(tmp_path / "G", DOSE, VIEW, "test") / "missing_arms.json"
-    assert json.loads(told.read_text())["lsqml"] == "LSQML: StudyError: LSQML diverged"
+    path = comparison_folder(tmp_path / "G", DOSE, VIEW, "test") / "missing_arms.json"
+    assert json.loads(path.read_text())["lsqml"] == "LSQML: StudyError: LSQML diverged"
 
 
 def test_comparison_without_any_arm_says_so(run, tmp_path):
     nothing = tmp_path / "nothing"
     roots = run.roots() | {"phase_e_root": nothing, "phase_f_root": nothing}
 
-    with pytest.raises(
-        InputError, match=r"no arm has a result: Ptycho.*; LSQML: .*; solver: "
-    ):
+    with pytest.raises(InputError, match=r"no arm has a result: Ptycho.*; LSQML: .*; solver: "):
         compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
 
 
@@ -735,15 +733,15 @@ def test_summary_writes_what_the_plan_expects_and_twice_the_same(run, tmp_path):
 def test_summary_as_data_says_what_the_text_says(run, tmp_path):
     table = write_summary(run.root / "G", tmp_path)
 
-    told = json.loads((tmp_path / "summary.json").read_text())
-    assert told["study_table"] == table
-    assert told["dose_held_fixed"] == "per pattern"
-    assert told["metrics"] == metric_facts()
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["study_table"] == table
+    assert written["dose_held_fixed"] == "per pattern"
+    assert written["metrics"] == metric_facts()
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     for split in SPLITS:
-        assert len(told["findings"][split]) > 5
-        assert all(f"- {line}\n" in text for line in told["findings"][split])
-    assert {row["arm"] for row in told["highlights"]} == {
+        assert len(written["findings"][split]) > 5
+        assert all(f"- {line}\n" in text for line in written["findings"][split])
+    assert {row["arm"] for row in written["highlights"]} == {
         row["label"] for row in table if row["arm"] != "lsqml"
     }
 
@@ -827,7 +825,7 @@ def test_summary_of_nothing_names_the_command(tmp_path):
 
 
 def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_path):
-    """And not what the design wanted, where `study overlap` was told otherwise."""
+    """And not what the design wanted, where `study overlap` was called with another."""
     view = run.design.view(VIEW).model_copy(update={"target_overlap": None, "s_img": 0.7})
     design = run.design.model_copy(update={"views": (view,), "neighbor_count": 5})
     roots = {"phase_c_root": run.root / "C", "output_root": tmp_path, "artifact_root": tmp_path}

@@ -214,8 +214,8 @@ def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(matrix, tmp_p
 
     record = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"]
     (inputs,) = [one["inputs"] for one in record.values()]
-    told = read_json(job.artifact_dir / "denoiser.json")["measurement_sha256"]
-    assert {found["measurement_sha256"], told, *inputs.values()} == {before}
+    of_denoiser = read_json(job.artifact_dir / "denoiser.json")["measurement_sha256"]
+    assert {found["measurement_sha256"], of_denoiser, *inputs.values()} == {before}
 
 
 def test_records_of_other_jobs_stay(reconstruct, tmp_path):

@@ -554,10 +554,10 @@ def test_training_cli_goes_on_from_the_checkpoint_before_a_damaged_one(damage, t
     code, printed = train(*ONE)
 
     assert code == 0, printed.err
-    told = f"{last}: damaged, its content has SHA-256"
+    reason = f"{last}: damaged, its content has SHA-256"
     log = (cut_off.parent / "train.log").read_text()
     for text in (printed.out + printed.err, log):
-        assert told in text
+        assert reason in text
         assert f"{PREVIOUS} before it is used" in text
 
 

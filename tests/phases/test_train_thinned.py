@@ -75,22 +75,22 @@ def request_of(matrix, artifacts, split="test") -> ArmRequest:
 
 def test_the_record_holds_every_choice_with_its_evidence(trained):
     record = read_json(trained.parents[2] / "training_manifest.json")["jobs"][KEY]
-    told = read_json(trained / "thinned.json")
+    written = read_json(trained / "thinned.json")
 
     assert record["status"] == "done"
-    assert record["results"] == told
-    assert told["bundle_sha256"] == sha256_of(trained / ENSEMBLE)
+    assert record["results"] == written
+    assert written["bundle_sha256"] == sha256_of(trained / ENSEMBLE)
     for tried in (
-        told["choices"]["after"]["tried"],
-        told["choices"]["alternating"]["tried"],
-        told["smoothing"]["tried"],
+        written["choices"]["after"]["tried"],
+        written["choices"]["alternating"]["tried"],
+        written["smoothing"]["tried"],
     ):
         assert len(tried) > 5
         assert all(np.isfinite(one["gain_nats"]) for one in tried)
-    trust = told["trust"]
+    trust = written["trust"]
     assert trust["given"] == (trust["gain_nats"] > trust["standard_error_nats"])
-    assert set(told["test"]) == {"base", "object"}
-    assert told["training_cpu_s"] > 0
+    assert set(written["test"]) == {"base", "object"}
+    assert written["training_cpu_s"] > 0
     assert not (trained / "checkpoints").exists()
 
 
@@ -159,9 +159,9 @@ def test_a_dry_run_writes_nothing(matrix, tmp_path, capsys):
     flags = ("--dose=1000", "--view=dense", "--dry-run")
     assert call(matrix, tmp_path / "E", "train-thinned", *flags) == 0
 
-    told = json.loads(capsys.readouterr().out)
-    assert told["dry_run"]
-    assert told["members"] == matrix[1].thinned.members
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["dry_run"]
+    assert printed["members"] == matrix[1].thinned.members
     assert not (tmp_path / "E").exists()
 
 

@@ -86,16 +86,16 @@ def test_more_epochs_and_doses_take_longer(tiny_design_with):
     assert min(minutes[1:]) > minutes[0]
 
 
-def test_the_true_patches_take_the_disk_space_that_is_told(tiny_design_with, tmp_path):
-    told, found = [], []
+def test_the_true_patches_take_the_disk_space_that_is_forecast(tiny_design_with, tmp_path):
+    forecast, found = [], []
     for patches in ("false", "true"):
         design = tiny_design_with(f"object_patches={patches}")
-        told.append(1e9 * derived(design)["estimated_disk_gb"])
+        forecast.append(1e9 * derived(design)["estimated_disk_gb"])
         for dose in design.doses:
             generate_dose(design, dose, tmp_path / patches)
         found.append(sum(path.stat().st_size for path in (tmp_path / patches).rglob("*.npz")))
 
-    assert told[1] - told[0] == pytest.approx(found[1] - found[0], rel=0.05)
+    assert forecast[1] - forecast[0] == pytest.approx(found[1] - found[0], rel=0.05)
 
 
 def test_the_command_prints_the_whole_matrix(capsys):

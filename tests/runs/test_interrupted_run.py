@@ -61,7 +61,7 @@ def linked_base(tmp_path, base_file):
 def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(
     tmp_path, linked_base, study, monkeypatch
 ):
-    """Nor does the folder, however odd; and a secret in a notebook is told at the end of a run."""
+    """Nor does the folder, however odd; and a secret in a notebook is named at the end."""
     left_alone = tmp_path / "left_alone"
     killed = tmp_path / "killed"
     left_alone.mkdir()

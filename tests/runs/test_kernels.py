@@ -43,12 +43,12 @@ PID = "import os; print(os.getpid())"
 def test_notebooks_share_imports_and_nothing_else(tmp_path):
     with SharedKernel() as kernel:
         (pid,), first_counts = printed(kernel, tmp_path, "import colorsys; name = 1", PID)
-        told, counts = printed(
+        printed_line, counts = printed(
             kernel, tmp_path, PID, "import sys; print('name' in dir(), 'colorsys' in sys.modules)"
         )
         assert kernel.peak_memory_mib() > 10
 
-    assert told == [pid, "False", "True"]
+    assert printed_line == [pid, "False", "True"]
     assert first_counts == counts == [1, 2], "counted from the start, as in a kernel of its own"
     deadline = time.monotonic() + 5
     while is_running(int(pid)) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What a notebook may do to its runner: die, fill memory, flood, be told odd values."""
+"""What a notebook may do to its runner: die, fill memory, flood, be given odd values."""
 
 import os
 import socket
@@ -203,14 +203,14 @@ ODD = "it's \"quoted\"\n\\n \u2028\u2029 é 数 \\' {braces} # no comment \t end
 
 def test_an_odd_value_reaches_the_notebook_as_it_is(job_that_runs, tmp_path, study):
     """On its way through YAML, as the command line takes it, and through papermill."""
-    job_that_runs("import json; json.dump([run_folder, base_npz], open('told.json', 'w'))")
+    job_that_runs("import json; json.dump([run_folder, base_npz], open('given.json', 'w'))")
     values = {"run_folder": ODD, "preset": "smoke", "base_npz": ODD}
     words = [word for name, value in values.items() for word in ("-p", f"{name}={dumps(value)}")]
 
     code, _, error = study("notebook", "00_design", "out.ipynb", *words)
 
     assert code == 0, error
-    assert read_json(tmp_path / "told.json") == [ODD, ODD]
+    assert read_json(tmp_path / "given.json") == [ODD, ODD]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ SECRET = "correct-horse-battery"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "is_found"),
     [
         ("SITE_TOKEN", SECRET, True),
         ("db_password", SECRET, True),
@@ -326,7 +326,7 @@ SECRET = "correct-horse-battery"
         ("TOKEN", "no", False),
     ],
 )
-def test_a_secret_in_an_output_is_found_and_not_repeated(name, value, told, tmp_path):
+def test_a_secret_in_an_output_is_found_and_not_repeated(name, value, is_found, tmp_path):
     (tmp_path / "notebooks").mkdir()
     for file in ("a.ipynb", "figure.svg"):
         (tmp_path / "notebooks" / file).write_text(f"... {value} ...")
@@ -334,7 +334,7 @@ def test_a_secret_in_an_output_is_found_and_not_repeated(name, value, told, tmp_
 
     found = exposed_values(tmp_path, {name: value, "SHELL": "sh"})
 
-    files = ("a.ipynb", "figure.svg") if told else ()
+    files = ("a.ipynb", "figure.svg") if is_found else ()
     assert found == [f"notebooks/{file} holds the value of ${name}" for file in files]
     assert SECRET not in "".join(found)
 

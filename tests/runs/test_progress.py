@@ -64,7 +64,7 @@ def test_status_of_a_run_that_is_being_run_shows_what_runs(run):
     assert running == [f"  running: {jobs[1].name.replace('__', ' ')}: generate 1/2"]
 
 
-def test_a_reconstruction_tells_of_the_arm_that_runs_now(run):
+def test_a_reconstruction_names_the_arm_that_runs_now(run):
     jobs = plan_jobs(run.design)
     job = next(job for job in jobs if job.notebook == "04_reconstruct")
     for place, phase, time_s in (
@@ -78,9 +78,9 @@ def test_a_reconstruction_tells_of_the_arm_that_runs_now(run):
         os.utime(events, (time_s, time_s))
 
     with only_writer(run.folder, job, print):
-        told = running_jobs(run.folder, jobs)
+        statuses = running_jobs(run.folder, jobs)
 
-    assert told == [f"{job.name.replace('__', ' ')}: LSQML 4/9 loss 0.5"]
+    assert statuses == [f"{job.name.replace('__', ' ')}: LSQML 4/9 loss 0.5"]
 
 
 def test_leftovers_are_failed_tries_and_locks_and_nothing_else(run):
@@ -215,8 +215,8 @@ def test_status_follows_a_run_until_nobody_runs_it(run, study, monkeypatch):
     monkeypatch.setattr("study_lib.cli.runs.FOLLOW_S", 0.0)
     looks = iter([True, True, True, False])
     monkeypatch.setattr("study_lib.runs.progress.is_being_run", lambda _: next(looks))
-    told = iter([["0 of 2"], ["0 of 2"], ["1 of 2"], ["2 of 2"]])
-    monkeypatch.setattr("study_lib.runs.progress.status_lines", lambda *_: next(told))
+    statuses = iter([["0 of 2"], ["0 of 2"], ["1 of 2"], ["2 of 2"]])
+    monkeypatch.setattr("study_lib.runs.progress.status_lines", lambda *_: next(statuses))
 
     code, printed, _ = study("status", run.folder, "--follow")
 

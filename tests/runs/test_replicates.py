@@ -118,8 +118,8 @@ def test_a_changed_design_of_a_replicate_is_a_fault(design, tmp_path):
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"replicate": 7}))
 
-    told = set(faults_of_records(run.folder)) - set(faults)
-    assert told == {"replicate_1/design.json: is not the design of this replicate"}
+    new_faults = set(faults_of_records(run.folder)) - set(faults)
+    assert new_faults == {"replicate_1/design.json: is not the design of this replicate"}
 
 
 @pytest.mark.slow

@@ -197,7 +197,7 @@ def test_what_a_summary_says_is_text_and_never_markup(run):
 
 
 def test_the_crate_names_each_file_with_its_hash_and_the_job_that_made_it(run):
-    """What is on the disk is in the crate, whoever recorded it; the seal comes after the crate."""
+    """What is on the disk is in the crate, recorded or not; the seal comes after the crate."""
     jobs = plan_jobs(run.design)
     done = [jobs[0], next(job for job in jobs if job.notebook == "03_train"), jobs[-1]]
     for job in done:

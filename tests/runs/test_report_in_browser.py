@@ -107,6 +107,6 @@ def test_a_page_runs_and_fetches_nothing_that_would_run_elsewhere(tmp_path):
     assert "Kept heading" in shown
     assert 'data-ran="yes"' not in shown
     assert asked_by_page == []
-    # The same markup as a page of its own does both, so the browser would have told.
+    # The same markup as a page of its own does both, so the browser would have shown it.
     assert 'data-ran="yes"' in without_filter
     assert {"/script.js", "/picture.png"} <= set(asked)

@@ -227,9 +227,9 @@ def test_resume_does_only_what_is_missing_and_seals_again(smoke):
     run_folder, _, _ = smoke
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")}
     (run_folder / "phase_h_summary" / "summary.md").unlink()
-    told = study("verify", str(run_folder), cwd=run_folder)
-    assert told.returncode == 1
-    assert "phase_h_summary/summary.md: missing" in told.stderr
+    verified = study("verify", str(run_folder), cwd=run_folder)
+    assert verified.returncode == 1
+    assert "phase_h_summary/summary.md: missing" in verified.stderr
 
     result = study("resume", str(run_folder), cwd=run_folder)
 

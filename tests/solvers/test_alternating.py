@@ -44,7 +44,7 @@ def test_what_no_pattern_lights_is_left_alone():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_few_positions_gain_more_than_by_denoising_afterwards(seed):
-    """What is told of one pixel helps the data to tell its neighbours."""
+    """What is known of one pixel helps the data to determine its neighbours."""
     every = measurement_of(photons=3e3)
     index = np.sort(np.random.default_rng(seed).permutation(len(every.scan_index))[:16])
     measurement = at_positions(every, index)

@@ -202,14 +202,14 @@ def test_half_a_view_lies_in_the_frame_of_the_whole_object():
     assert correlation > 0.97
 
 
-def test_loss_falls_and_progress_is_told(small):
-    told = []
+def test_loss_falls_and_progress_is_reported(small):
+    reports = []
 
-    result = run_ptychi(**arguments(small, epochs=8, progress=lambda *step: told.append(step)))
+    result = run_ptychi(**arguments(small, epochs=8, progress=lambda *step: reports.append(step)))
 
     assert result.losses.shape == (8,)
     assert result.losses[-1] < 0.3 * result.losses[0]
-    assert told == [(epoch + 1, 8, loss) for epoch, loss in enumerate(result.losses)]
+    assert reports == [(epoch + 1, 8, loss) for epoch, loss in enumerate(result.losses)]
     assert result.cpu_s > 0
     json.dumps(result.options, allow_nan=False)
 

@@ -217,15 +217,15 @@ def test_noise_free_patterns_give_the_object_back(scan, specimen, objective):
 
 
 def test_objective_falls_and_says_it_converged(noisy):
-    told = []
+    reports = []
 
-    found = solve(**noisy, progress=lambda *step: told.append(step))
+    found = solve(**noisy, progress=lambda *step: reports.append(step))
 
     assert found.stop == "converged"
     assert len(found.losses) == len(found.wall_s) == len(found.cpu_s) < 100
     assert found.losses[-1] < 0.5 * found.losses[0]
     assert np.mean(np.diff(found.losses) <= 0) > 0.8
-    assert told == [(epoch + 1, 100, loss) for epoch, loss in enumerate(found.losses)]
+    assert reports == [(epoch + 1, 100, loss) for epoch, loss in enumerate(found.losses)]
     assert found.object_.dtype == found.probe.dtype == np.complex64
     assert found.remarks == ()
 

@@ -116,7 +116,7 @@ class TrainedNetwork:
 
 
 def shape_of(config: TrainingConfig) -> NetworkShape:
-    """Return what the builder of the network is told; the precision has been decided."""
+    """Return what the builder of the network needs; the precision is decided already."""
     return NetworkShape(
         channels=config.channels,
         side_px=config.side_px,

@@ -500,4 +500,4 @@ def _strip(
 
 
 def _silent(what: str, done: int, total: int, loss: float) -> None:
-    """Tell nobody."""
+    """Report nothing."""

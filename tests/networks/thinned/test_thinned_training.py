@@ -198,21 +198,21 @@ def test_the_base_is_judged_pattern_by_pattern_whatever_the_portions(measurement
     assert len(found) == len(measurement.scan_index)
 
 
-def test_progress_is_told_over_the_base_whatever_was_drawn(measurement):
-    told = []
+def test_reported_losses_are_over_that_of_the_base(measurement):
+    losses = []
     design = DESIGN.model_copy(update={"members": 1, "photon_shares": (0.1, 0.9)})
 
     _, records = train_thinned(
         measurement,
         design,
         seed=4,
-        progress=lambda what, done, total, loss: told.append(loss) if what == "train" else None,
+        progress=lambda what, done, total, loss: losses.append(loss) if what == "train" else None,
     )
 
     losses = [record.loss for record in records]  # one a step, so few are they
     assert max(losses) > 2 * min(losses), "few and many photons were drawn"
-    assert min(told) > 0.8
-    assert max(told) < 1, "mixed with smoother candidates the base gets likelier from the start"
+    assert min(losses) > 0.8
+    assert max(losses) < 1, "mixed with smoother candidates the base gets likelier from the start"
 
 
 @pytest.mark.parametrize("interrupted_at", [5, 12, 17])
@@ -247,10 +247,10 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("asked_in", "told"), [("choose", ["choose"]), ("thin", ["choose", "thin"])]
+    ("asked_in", "expected"), [("choose", ["choose"]), ("thin", ["choose", "thin"])]
 )
 def test_a_stop_while_the_training_is_prepared_comes_at_once(
-    measurement, tmp_path, number, asked_in, told
+    measurement, tmp_path, number, asked_in, expected
 ):
     seen, handler = [], signal.getsignal(number)
 
@@ -262,7 +262,7 @@ def test_a_stop_while_the_training_is_prepared_comes_at_once(
     with pytest.raises(TrainingStopped, match="while the training was prepared"):
         train_thinned(measurement, DESIGN, seed=4, checkpoints=tmp_path, progress=ask)
 
-    assert seen == told
+    assert seen == expected
     assert signal.getsignal(number) is handler
 
 
@@ -283,18 +283,18 @@ def test_a_stop_in_the_first_epoch_of_the_solver_waits_for_no_choice(
 
 
 def test_a_finished_training_is_not_trained_again(measurement, trained, checkpoints):
-    told = []
+    reports = []
 
     found, records = train_thinned(
         measurement,
         DESIGN,
         seed=4,
         checkpoints=checkpoints,
-        progress=lambda what, *_: told.append(what),
+        progress=lambda what, *_: reports.append(what),
     )
 
-    assert "choose" in told
-    assert "train" not in told
+    assert "choose" in reports
+    assert "train" not in reports
     assert same_weights(found, trained[0])
     assert records == trained[1]
 
@@ -464,11 +464,11 @@ def test_phase_spread_is_that_of_the_phases_and_not_of_the_global_phase():
 
 
 def test_the_spread_over_thinnings_is_that_over_repeated_experiments():
-    """Told from one measurement, against the scatter of many: right within a third."""
+    """Estimated from one measurement, against the scatter of many: right within a third."""
     first = measurement_of(photons=2e4)
     design = DESIGN.model_copy(update={"thinnings": 8})
     ensemble, _ = train_thinned(first, design, seed=4)
-    told = photon_spread(ensemble, first, np.random.default_rng(1))
+    spread_rad = photon_spread(ensemble, first, np.random.default_rng(1))
     random = np.random.default_rng(9)
     rates = expected_counts(
         exit_waves(
@@ -484,11 +484,11 @@ def test_the_spread_over_thinnings_is_that_over_repeated_experiments():
         ).object_
         for _ in range(8)
     ]
-    lit = told > 0
+    lit = spread_rad > 0
 
     found = phase_std(objects, np.mean(objects, axis=0))
 
-    ratio = np.sqrt((told[lit] ** 2).mean() / (found[lit] ** 2).mean())
+    ratio = np.sqrt((spread_rad[lit] ** 2).mean() / (found[lit] ** 2).mean())
     assert 0.67 < ratio < 1.5
 
 
@@ -510,11 +510,11 @@ def test_the_spread_over_thinnings_is_that_of_whole_results_without_their_member
         Smoothing, "applied", lambda *given: smoothed.append(given) or applied(*given)
     )
 
-    told = photon_spread(ensemble, measurement, np.random.default_rng(5))
+    spread_rad = photon_spread(ensemble, measurement, np.random.default_rng(5))
 
     lit = light_of(measurement) > 0
     whole = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
-    np.testing.assert_array_equal(told, whole * np.float32((share / (1 - share)) ** 0.5))
+    np.testing.assert_array_equal(spread_rad, whole * np.float32((share / (1 - share)) ** 0.5))
     assert len(smoothed) == (thinnings if trusted else 0)
 
 

@@ -40,12 +40,12 @@ def expected_by_numpy(object_, probe, positions_px) -> np.ndarray:
 
 
 def test_the_truth_and_its_global_phase_have_no_excess(scene):
-    held_out = FreshCounts(**scene, random=np.random.default_rng(0))
+    fresh = FreshCounts(**scene, random=np.random.default_rng(0))
 
     turned = (scene["truth"] * np.exp(0.8j)).astype(np.complex64)
 
-    assert held_out.excess_nats(scene["truth"]) == 0
-    assert held_out.excess_nats(turned) == pytest.approx(0, abs=0.05)
+    assert fresh.excess_nats(scene["truth"]) == 0
+    assert fresh.excess_nats(turned) == pytest.approx(0, abs=0.05)
 
 
 @pytest.mark.parametrize("background", [0.0, 0.5])
@@ -57,8 +57,8 @@ def test_the_mean_excess_is_the_divergence_of_the_rates(scene, background):
     )
     light = scene["probe"], scene["positions_px"]
     true = expected_by_numpy(scene["truth"], *light) + background
-    told = expected_by_numpy(other, *light) + background
-    divergence = (told - true + true * np.log(true / told)).sum() / len(true)
+    predicted = expected_by_numpy(other, *light) + background
+    divergence = (predicted - true + true * np.log(true / predicted)).sum() / len(true)
 
     draws = [
         FreshCounts(**scene, random=np.random.default_rng(seed), background=background).excess_nats(
@@ -73,11 +73,11 @@ def test_the_mean_excess_is_the_divergence_of_the_rates(scene, background):
 
 
 def test_a_ramp_and_a_scale_cost(scene):
-    held_out = FreshCounts(**scene, random=np.random.default_rng(0))
+    fresh = FreshCounts(**scene, random=np.random.default_rng(0))
     ramp = np.exp(0.05j * np.arange(40))
 
     for other in (scene["truth"] * ramp, scene["truth"] * 1.1):
-        assert held_out.excess_nats(other.astype(np.complex64)) > 5
+        assert fresh.excess_nats(other.astype(np.complex64)) > 5
 
 
 def test_bad_pixels_do_not_count(scene):
@@ -96,7 +96,7 @@ def test_bad_pixels_do_not_count(scene):
 def test_a_long_scan_is_thinned_evenly(scene):
     many = np.tile(scene["positions_px"], (40, 1))
 
-    held_out = FreshCounts(**scene | {"positions_px": many}, random=np.random.default_rng(0))
+    fresh = FreshCounts(**scene | {"positions_px": many}, random=np.random.default_rng(0))
 
-    assert sum(map(len, held_out._counts)) == 800
+    assert sum(map(len, fresh._counts)) == 800
     assert MOST_PATTERNS >= 800
