@@ -38,7 +38,7 @@ quick: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n "$(CORES)" --dist loadfile -m "not slow and not notebook" -o addopts=--strict-markers
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n "$(CORES)" --dist loadfile -m "not slow and not notebook" -p no:nbval -o addopts=--strict-markers
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.

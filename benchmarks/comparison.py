@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import fourier_shift
 
-from study_lib.data.contract import load_dataset
 from study_lib.design.presets import load_design
-from study_lib.phases.arms import ARMS, Arm, ArmRequest, ArmResult
-from study_lib.phases.compare import compare_view
-from study_lib.phases.conditions import dataset_path
-from study_lib.phases.dataset import generate_dose
+from study_lib.phases.arms import ARMS, Arm, ArmResult, HashOf
+from study_lib.phases.compare import compare
+from study_lib.phases.conditions import Condition
+from study_lib.phases.dataset import generate
 from study_lib.phases.records import peak_memory_mib
+from study_lib.physics.measurement import Measurement
+from study_lib.runs.run import Run
 
 DOSE = 1e4
 NOISE = (0.01, 0.05, 0.2)
@@ -32,12 +33,12 @@ NOISE = (0.01, 0.05, 0.2)
 def noisy_truth(truth: np.ndarray, noise: float) -> Arm:
     """Return an arm that hands out the truth, moved, tilted and with noise."""
 
-    def arm(request: ArmRequest) -> ArmResult:
+    def arm(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
         rng = np.random.default_rng(int(1e4 * noise))
         there = np.fft.ifft2(fourier_shift(np.fft.fft2(truth), (0.7, -1.2)))
         there *= np.exp(0.003j * np.arange(truth.shape[1]))
         there += noise * (rng.standard_normal(truth.shape) + 1j * rng.standard_normal(truth.shape))
-        index = request.measurement.scan_index
+        index = measurement.scan_index
         return ArmResult(
             f"noise {noise:g}", "the truth", there.astype(np.complex64), index, 0, 0, ()
         )
@@ -57,23 +58,13 @@ def main() -> None:
             [f"doses=[{DOSE:.1e}]", f"metrics.photon_limit_solves={solves}"],
         )
         with tempfile.TemporaryDirectory() as scratch:
-            root = Path(scratch)
-            generate_dose(design, DOSE, root / "C")
-            truth = load_dataset(dataset_path(root / "C", DOSE, "test"))[0]["objectGuess"]
+            condition = Run(Path(scratch), design).condition(DOSE, "baseline")
+            generate(condition)
+            truth = condition.truth()
             ARMS.clear()
             ARMS.update({f"noise{noise:g}": noisy_truth(truth, noise) for noise in NOISE})
             wall_s, cpu_s = time.perf_counter(), time.process_time()
-            rows = compare_view(
-                design,
-                DOSE,
-                "baseline",
-                "test",
-                phase_c_root=root / "C",
-                phase_d_root=root / "D",
-                phase_e_root=root / "E",
-                phase_f_root=root / "F",
-                artifact_root=root / "G",
-            )
+            rows = compare(condition)
             wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
         arms = [row for row in rows if row["arm"] in ARMS]
         print(

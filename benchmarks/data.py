@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from study_lib.data.contract import validate_file
+from study_lib.data.contract import validate
 from study_lib.design.presets import load_design
-from study_lib.phases.conditions import dataset_path
-from study_lib.phases.dataset import generate_dose
+from study_lib.phases.dataset import generate
 from study_lib.phases.records import peak_memory_mib
+from study_lib.runs.run import Run
 from study_lib.seeding import generator
 
 DOSE = 1e4
@@ -57,9 +57,11 @@ def small(folder: Path) -> None:
     design = load_design("laptop", settings)
     count = 2 * design.scan.rows * design.scan.columns
     shape = (count, design.patch_size_px, design.patch_size_px)
-    generate_dose(design, DOSE, folder / "warm")
+    warm = Run(folder / "warm", design).condition(DOSE, split="train")
+    generate(warm)
     for dose in design.doses:
-        runs = [seconds(generate_dose, design, dose, folder / f"data_{run}") for run in range(3)]
+        places = [Run(folder / f"data_{index}", design) for index in range(3)]
+        runs = [seconds(generate, place.condition(dose)) for place in places]
         floor_file = folder / "floor.npz"
         floors = [seconds(poisson_and_write, shape, dose, floor_file) for _ in range(3)]
         print(
@@ -67,9 +69,9 @@ def small(folder: Path) -> None:
             f"{min(runs) / min(floors):.2f} x drawing and writing alone"
         )
 
-    path = dataset_path(folder / "warm", DOSE, "train")
+    path = warm.whole_file
     size_mb = path.stat().st_size / 1e6
-    validation_s = min(seconds(validate_file, path) for _ in range(5))
+    validation_s = min(seconds(validate, path) for _ in range(5))
     reading_s = min(seconds(read_whole, path) for _ in range(5))
     print(f"validation  {size_mb / validation_s:8.0f} MB/s, a file of {size_mb:.0f} MB")
     print(f"            {validation_s / reading_s:8.2f} x reading with numpy")
@@ -90,11 +92,12 @@ def fly64(folder: Path) -> None:
     design = load_design("fly64")
     whole_s = 0.0
     for dose in design.doses:
-        spent_s = seconds(generate_dose, design, dose, folder)
+        condition = Run(folder, design).condition(dose)
+        spent_s = seconds(generate, condition)
         whole_s += spent_s
-        report = validate_file(dataset_path(folder, dose, "test"))
+        report = validate(condition.whole_file)
         print(f"dose {dose:9.0f}  {spent_s:6.1f} s, holds the contract: {bool(report)}", flush=True)
-        for path in (folder / f"dose_{dose:.0f}").glob("*.npz"):
+        for path in condition.folder("dataset").glob("*.npz"):
             path.unlink()
     print(f"fly64       {whole_s:6.1f} s for all doses, peak memory {peak_memory_mib():.0f} MiB")
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from study_lib.design.models import StudyDesign
+from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.errors import StudyError
 from study_lib.phases.records import peak_memory_mib
-from study_lib.phases.scene import scene_of, split_masks
+from study_lib.phases.scene import scene_of
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import Measurement
 from study_lib.physics.simulation import simulate
@@ -57,20 +57,19 @@ LSQML_CHOICES = (
 def measured(design: StudyDesign, dose: float, split: str) -> tuple[Measurement, np.ndarray]:
     """Return the patterns of one split as the study makes them, and the truth."""
     scene = scene_of(design)
-    masks = split_masks(scene.positions_px, design.guard_band_px)
     simulated = simulate(
         object_=scene.object_,
         probe=scene.probe,
-        positions_px={name: scene.positions_px[mask] for name, mask in masks.items()},
+        positions_px={name: scene.positions_of(name) for name in SPLITS},
         dose=dose,
         dark_counts=0.0,
         saturation_counts=None,
         bad_pixels=None,
         random={
-            name: generator(design.seeds.simulation, "noise", name, int(dose)) for name in masks
+            name: generator(design.seeds.simulation, "noise", name, int(dose)) for name in SPLITS
         },
     )
-    positions = scene.positions_px[masks[split]]
+    positions = scene.positions_of(split)
     every = np.arange(len(positions))
     measurement = Measurement(
         amplitudes=simulated.amplitudes[split],

@@ -23,22 +23,20 @@ from statistics import mean, stdev
 from typing import Any
 
 from study_lib.arm_names import PINN, THINNING_NET
-from study_lib.data.contract import load_dataset
-from study_lib.data.datasets import load_measurement
 from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.files import read_json
 from study_lib.networks.thinned.ensemble import reconstruct_thinned
 from study_lib.networks.thinned.studies import SURE
 from study_lib.networks.thinned.training import train_thinned
-from study_lib.phases.compare import compare_view
-from study_lib.phases.conditions import view_path
-from study_lib.phases.dataset import generate_dose
-from study_lib.phases.overlap import write_view
-from study_lib.phases.reconstruct import reconstruct_view
-from study_lib.phases.train import MANIFEST, train_view
-from study_lib.phases.train_thinned import train_thinned_view
-from study_lib.scores.scoring import scored_pixels, scores_of
+from study_lib.phases import train_thinned as thinned_phase
+from study_lib.phases.compare import compare
+from study_lib.phases.conditions import Condition
+from study_lib.phases.dataset import generate
+from study_lib.phases.overlap import choose_view
+from study_lib.phases.reconstruct import reconstruct
+from study_lib.phases.train import train
+from study_lib.runs.run import Run
 
 SHORT = {"members": 1, "steps": 200}
 COLUMNS = {
@@ -56,24 +54,29 @@ COLUMNS = {
 }
 
 
+def with_data(design: StudyDesign, dose: float, view: str, root: Path) -> Condition:
+    """Return the test split of a dose and view, whose patterns are made unless they are there."""
+    condition = Run(root, design).condition(dose, view)
+    if not condition.whole_file.exists():
+        generate(condition)
+        if view != "baseline":
+            choose_view(condition)
+    return condition
+
+
 def rows_of(
     design: StudyDesign, dose: float, view: str, root: Path, *, published: bool
 ) -> list[dict[str, Any]]:
     """Return what the study says of the test split of one replicate."""
-    data = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
-    if not (root / "C").exists():
-        generate_dose(design, dose, root / "C")
-        where = {"output_root": root / "D", "artifact_root": root / "D"}
-        if view != "baseline":
-            write_view(design, dose, view, phase_c_root=root / "C", **where)
+    condition = with_data(design, dose, view, root)
+    if not condition.folder("reconstruct").exists():
         for split in SPLITS:
-            reconstruct_view(design, dose, view, split, artifact_root=root / "F", **data)
+            reconstruct(condition.of(split))
         if published:
-            train_view(design, dose, view, artifact_root=root / "E", **data)
-    train_thinned_view(design, dose, view, artifact_root=root / "E", **data)
-    roots = {"phase_e_root": root / "E", "phase_f_root": root / "F", "artifact_root": root / "G"}
-    rows = compare_view(design, dose, view, "test", **data, **roots)
-    speeds = trained_per_s(root / "E", design)
+            train(condition)
+    thinned_phase.train_thinned(condition)
+    rows = compare(condition)
+    speeds = trained_per_s(condition)
     for row in rows:
         row["trained_per_s"] = speeds.get(row["arm"])
         row["tested_per_s"] = row["patterns"] / row["cpu_s"]
@@ -82,26 +85,15 @@ def rows_of(
 
 def seeds_of(design: StudyDesign, dose: float, view: str, root: Path, *, seeds: int) -> str:
     """Return how trainings of several seeds on the same data end, in one line."""
-    generate_dose(design, dose, root / "C")
-    where = {"output_root": root / "D", "artifact_root": root / "D"}
-    if view != "baseline":
-        write_view(design, dose, view, phase_c_root=root / "C", **where)
-    train, test = (
-        load_measurement(view_path(root / "C", root / "D", dose, view, split)) for split in SPLITS
-    )
-    path = view_path(root / "C", root / "D", dose, view, "test")
-    truth = load_dataset(path)[0]["objectGuess"]
-    crop, mask = scored_pixels(test, design.metrics.illumination_threshold)
+    condition = with_data(design, dose, view, root)
+    measured, test = condition.of("train").measurement(), condition.measurement()
     changed = design.thinned.model_copy(update=SHORT)
     found = []
     for seed in range(seeds):
-        ensemble, _ = train_thinned(train, changed, seed=seed)
+        ensemble, _ = train_thinned(measured, changed, seed=seed)
         result = reconstruct_thinned(replace(ensemble, trust=SURE), test)
         scores = [
-            scores_of(object_, truth, crop, mask, registration_limit_px=3.0, frc_threshold=0.5)[0][
-                "phase_ssim"
-            ]
-            for object_ in (result.base, result.object_)
+            condition.score(object_)[0]["phase_ssim"] for object_ in (result.base, result.object_)
         ]
         found.append((*scores, ensemble.trust.given))
     pairs = "  ".join(
@@ -111,12 +103,11 @@ def seeds_of(design: StudyDesign, dose: float, view: str, root: Path, *, seeds: 
     return f"{dose:g}, {view}: phase SSIM of network (base) by seed: {pairs}"
 
 
-def trained_per_s(root: Path, design: StudyDesign) -> dict[str, float]:
+def trained_per_s(condition: Condition) -> dict[str, float]:
     """Return how many patterns each training has explained per second."""
-    speeds = {}
-    for key, job in read_json(root / MANIFEST)["jobs"].items():
-        if key.endswith("thinned") and design.thinned is not None:
-            thinned = design.thinned
+    speeds, thinned = {}, condition.design.thinned
+    for key, job in read_json(condition.manifest("train"))["jobs"].items():
+        if key.endswith("thinned") and thinned is not None:
             shown = thinned.members * thinned.steps * thinned.patterns_per_step
             speeds[THINNING_NET] = shown / job["results"]["training_cpu_s"]
         else:

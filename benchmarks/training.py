@@ -29,7 +29,7 @@ from study_lib.networks.registry import build_network
 from study_lib.overlap.views import view_of
 from study_lib.phases.compare import scored_pixels
 from study_lib.phases.records import peak_memory_mib
-from study_lib.phases.scene import scene_of, split_masks
+from study_lib.phases.scene import scene_of
 from study_lib.physics.likelihood import half_deviance
 from study_lib.physics.measurement import Measurement
 from study_lib.physics.simulation import simulate
@@ -60,8 +60,7 @@ def measured(
     """Return a view of a small scene in memory: design, measurement of each split, true object."""
     design = load_design(preset, SMALL_SCENES[side])
     scene = scene_of(design)
-    masks = split_masks(scene.positions_px, design.guard_band_px)
-    positions = {split: scene.positions_px[masks[split]] for split in SPLITS}
+    positions = {split: scene.positions_of(split) for split in SPLITS}
     views = {
         split: view_of(positions[split], scene.probe, design.view(view), split, design)
         for split in SPLITS

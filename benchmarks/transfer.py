@@ -20,19 +20,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from study_lib.data.contract import load_dataset
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import StudyDesign, ThinnedDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.thinned.ensemble import ThinnedEnsemble, reconstruct_thinned
 from study_lib.networks.thinned.studies import SURE, accepted_by, local_gains
 from study_lib.networks.thinned.training import train_thinned
-from study_lib.phases.conditions import view_path
-from study_lib.phases.dataset import generate_dose
-from study_lib.phases.overlap import write_view
-from study_lib.physics.measurement import Measurement, at_positions, thinned
+from study_lib.phases.dataset import generate
+from study_lib.phases.overlap import choose_view
+from study_lib.physics.measurement import Measurement, at_positions, split_photons
 from study_lib.physics.probe import zone_plate_probe
-from study_lib.scores.frc import fourier_ring_correlation
+from study_lib.runs.run import Run
+from study_lib.scores.frc import ring_correlation
 from study_lib.scores.scoring import scored_pixels, scores_of
 
 KINDS = ("grains", "cells", "power_law", "siemens_star")
@@ -43,14 +42,11 @@ def halves(
     design: StudyDesign, dose: float, view: str, folder: Path
 ) -> tuple[Measurement, Measurement, np.ndarray]:
     """Return train and test split of one dose and view, and the true object."""
-    roots = {"phase_c_root": folder / "C", "phase_d_root": folder / "D"}
-    generate_dose(design, dose, folder / "C")
+    test = Run(folder, design).condition(dose, view)
+    generate(test)
     if view != "baseline":
-        where = {"output_root": folder / "D", "artifact_root": folder / "D"}
-        write_view(design, dose, view, phase_c_root=folder / "C", **where)
-    paths = [view_path(*roots.values(), dose, view, split) for split in ("train", "test")]
-    train, test = map(load_measurement, paths)
-    return train, test, load_dataset(paths[1])[0]["objectGuess"]
+        choose_view(test)
+    return test.of("train").measurement(), test.measurement(), test.truth()
 
 
 def line(name: str, ensemble: ThinnedEnsemble, test: Measurement, truth: np.ndarray) -> str:
@@ -134,14 +130,14 @@ def star(arguments: argparse.Namespace) -> None:
         f"nats, base {ensemble.choices.base}; test half: {verdict(ensemble, test)}"
     )
     sure = replace(ensemble, trust=SURE)
-    parts = thinned(test, 0.5, np.random.default_rng(SEED))
+    parts = split_photons(test, 0.5, np.random.default_rng(SEED))
     crop, mask = scored_pixels(test, 0.1)
     found = [reconstruct_thinned(sure, part) for part in parts]
     for name, pair in {
         "base": [one.base for one in found],
         "network": [one.object_ for one in found],
     }.items():
-        ring = fourier_ring_correlation(pair[0][crop], pair[1][crop], mask)
+        ring = ring_correlation(pair[0][crop], pair[1][crop], mask)
         print(f"  {name:8s} correlation of disjoint photons: {_some(ring.correlation)}")
     print(f"  {'':8s} at frequency / Nyquist:           {_some(ring.frequency)}")
 

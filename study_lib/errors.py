@@ -6,7 +6,24 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StudyError(Exception):
-    """A job failed or evidence is missing."""
+    """A job failed or evidence is missing.
+
+    Attributes
+    ----------
+    exit_code
+        With what the command line ends: 1, or 2 if the call was wrong.
+
+    Examples
+    --------
+    Every error that says what a person can do is one of these, wrong calls too:
+
+    >>> import study_lib as study
+    >>> try:
+    ...     study.open_run("a-folder-without-a-run")
+    ... except study.StudyError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    InputError 2
+    """
 
     exit_code = 1
 
@@ -20,6 +37,18 @@ class DiskFullError(StudyError):
 
 
 class InputError(StudyError):
-    """The call was wrong: an unknown option or value, a missing or broken input."""
+    """The call was wrong: an unknown option or value, a missing or broken input.
+
+    Examples
+    --------
+    The message says what was found and what to do:
+
+    >>> import study_lib as study
+    >>> try:
+    ...     study.load_design("huge")
+    ... except study.InputError as error:
+    ...     print(error)
+    preset 'huge' not found; choose one of fly64, laptop, smoke, or give the path of a YAML file
+    """
 
     exit_code = 2

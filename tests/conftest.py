@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 from command_line import Called, exit_code
+from tiny_runs import generated, with_views
 
 from study_lib.data.contract import save_dataset
 from study_lib.data.formats.acquisition import Acquisition, Geometry
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
-from study_lib.phases.conditions import phase_root
-from study_lib.phases.dataset import generate_dose
-from study_lib.phases.overlap import write_view
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.specimen import grains
+from study_lib.runs.run import Run
 
 OBJECT_SHAPE = (40, 36)
 TINY_SETTINGS = (
@@ -35,6 +34,11 @@ TINY_SETTINGS = (
     "iterative.epochs=2",
     "thinned.steps=4",
 )
+
+
+def pytest_configure() -> None:
+    # As the command line does: jsonschema would compile a grammar of web addresses for seconds.
+    sys.modules.setdefault("rfc3987_syntax", None)  # None: not to be imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -139,48 +143,16 @@ def tiny_design(tiny_design_with) -> StudyDesign:
 
 
 @pytest.fixture(scope="session")
-def matrix(tmp_path_factory, tiny_design_with) -> tuple[Path, StudyDesign]:
-    """Data of the whole original matrix, 3 doses x 3 views, in small."""
-    root = tmp_path_factory.mktemp("matrix")
+def tiny_run(tmp_path_factory, tiny_design) -> Run:
+    """The tiny study with its patterns and its views."""
+    return with_views(generated(tmp_path_factory.mktemp("run"), tiny_design))
+
+
+@pytest.fixture(scope="session")
+def matrix(tmp_path_factory, tiny_design_with) -> Run:
+    """Patterns and views of the whole original matrix, 3 doses x 3 views, in small."""
     design = tiny_design_with("doses=[1.0e+3, 1.0e+4, 1.0e+5]")
-    for dose in design.doses:
-        generate_dose(design, dose, root / "C")
-        for view in ("dense", "sparse"):
-            write_view(
-                design,
-                dose,
-                view,
-                phase_c_root=root / "C",
-                output_root=root / "D",
-                artifact_root=root / "D",
-            )
-    return root, design
-
-
-@pytest.fixture(scope="session")
-def phase_c(tiny_design, tmp_path_factory) -> Path:
-    """Root of the generated data of the tiny study."""
-    root = phase_root(tmp_path_factory.mktemp("run"), "C")
-    for dose in tiny_design.doses:
-        generate_dose(tiny_design, dose, root)
-    return root
-
-
-@pytest.fixture(scope="session")
-def phase_d(tiny_design, phase_c) -> Path:
-    """Root of all views of the tiny study, beside phase C."""
-    root = phase_root(phase_c.parent, "D")
-    for dose in tiny_design.doses:
-        for view in tiny_design.views:
-            write_view(
-                tiny_design,
-                dose,
-                view.name,
-                phase_c_root=phase_c,
-                output_root=root,
-                artifact_root=root,
-            )
-    return root
+    return with_views(generated(tmp_path_factory.mktemp("matrix"), design))
 
 
 @pytest.fixture

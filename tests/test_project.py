@@ -327,6 +327,32 @@ def test_notebook_asks_a_question_and_says_what_it_does_not_show(path):
 
 
 @every_notebook
+def test_notebook_calls_something_after_at_most_four_imports(path):
+    """The face of the library gives what a notebook needs by one name."""
+    lines = 0
+    for cell in code_of(nbformat.read(path, as_version=4)):
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                lines += 1
+            elif isinstance(node, ast.Expr) and "set_option" in ast.unparse(node):
+                continue  # how tables are shown
+            elif any(isinstance(part, ast.Call) for part in ast.walk(node)):
+                assert lines <= 4
+                return
+    pytest.fail("calls nothing")
+
+
+@every_notebook
+def test_no_text_in_a_table_of_a_notebook_is_cut_short(path):
+    """pandas ends a text that it cuts with three dots."""
+    cells = code_of(nbformat.read(path, as_version=4))
+    outputs = itertools.chain.from_iterable(cell.outputs for cell in cells)
+    tables = ("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+
+    assert [table for table in tables if re.search(r"\w\.\.\.</t[dh]>", table)] == []
+
+
+@every_notebook
 def test_notebook_checks_a_result(path):
     """Without a checked cell nbval would only see that nothing raises."""
     assert len(cells_tagged(nbformat.read(path, as_version=4), "nbval-check-output")) == 1

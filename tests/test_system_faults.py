@@ -123,7 +123,7 @@ def test_a_run_on_a_full_disk_says_so(tmp_path):
     assert left.endswith("old")
 
 
-PHASES = "--phase-c-root {matrix}/C --phase-d-root {matrix}/D --dose 1000 --view dense"
+PHASES = "--phase-c-root {data} --phase-d-root {views} --dose 1000 --view dense"
 NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null -p run_folder=r"
 
 
@@ -137,7 +137,7 @@ NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null 
             "study_lib.phases.dataset.scene_of",
         ),
         (
-            "overlap --phase-c-root {matrix}/C --output-root {place}/D --artifact-root {place}/D",
+            "overlap --phase-c-root {data} --output-root {place}/D --artifact-root {place}/D",
             "study_lib.phases.overlap.view_of",
         ),
         (
@@ -146,7 +146,7 @@ NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null 
         ),
         (
             f"train-thinned {PHASES} --artifact-root {{place}}/E",
-            "study_lib.phases.train_thinned.train_thinned",
+            "study_lib.phases.train_thinned.train_networks",
         ),
         (
             f"reconstruct {PHASES} --split test --artifact-root {{place}}/F",
@@ -159,7 +159,8 @@ NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null 
 def test_a_read_only_folder_stops_a_command_before_it_works(words, work, tmp_path, matrix):
     """On a machine where nothing else would be the matter."""
     target = tmp_path / "fixed"
-    arguments = [word.format(place=target, matrix=matrix[0]) for word in words.split()]
+    places = {"place": target, "data": matrix.root("dataset"), "views": matrix.root("views")}
+    arguments = [word.format(**places) for word in words.split()]
     command = (sys.executable, "-c", WATCHED, work)
 
     code, error, left = on_small_disk(target, "1m", *arguments, read_only=True, command=command)

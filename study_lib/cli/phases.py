@@ -6,37 +6,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from study_lib.arm_names import THINNING_NET_LABEL
 from study_lib.errors import InputError, StudyError
-from study_lib.phases.conditions import SkippedView, write_skip_summary
+
+if TYPE_CHECKING:
+    from study_lib.phases.conditions import Condition
 
 # --- Many jobs: one that fails does not keep the others from running
 
 
-def run_all(
-    jobs: Sequence[Mapping[str, Any]], function: Callable[..., Any], *, dry_run: bool
-) -> None:
-    """Run every job; one that fails is reported and the others still run.
+def run_all(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool = False) -> None:
+    """Run every job under its label; one that fails is reported and the others still run.
 
-    Raises
-    ------
-    StudyError
-        If a job failed; an InputError if no job could be done and every failure was one.
-    """
-    labels = [" ".join(f"{name}={value}" for name, value in job.items()) for job in jobs]
-    if dry_run:
-        print("\n".join(labels))
-        return
-    calls = [partial(function, **job) for job in jobs]
-    run_labelled(dict(zip(labels, calls, strict=True)), dry_run=False)
-
-
-def run_labelled(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool) -> None:
-    """Run every job under its label; see :func:`run_all`. A dry run does not call them done.
+    In a dry run a job prints its own plan, and none is reported as done.
 
     Raises
     ------
@@ -63,27 +49,47 @@ def run_labelled(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool) -> Non
         raise StudyError(message)
 
 
-def report_skipped(
-    skipped: Sequence[SkippedView], artifact_root: Path, *, jobs_left: int, dry_run: bool
+def run_each(
+    jobs: Sequence[Mapping[str, Any]], function: Callable[..., Any], *, dry_run: bool
 ) -> None:
-    """Print which views are left out, and write it down unless nothing is to be written.
+    """Call a function with the values of every job, see :func:`run_all`; a dry run lists them."""
+    labels = [" ".join(f"{name}={value}" for name, value in job.items()) for job in jobs]
+    if dry_run:
+        print("\n".join(labels))
+        return
+    run_all({label: partial(function, **job) for label, job in zip(labels, jobs, strict=True)})
 
-    A dry run has only plans on standard output and lists them on standard error.
+
+def present(
+    conditions: "list[Condition]",
+    folder: Path,
+    *,
+    splits: Sequence[str] = (),
+    allow_missing: bool = True,
+    dry_run: bool,
+) -> "list[Condition]":
+    """Return the conditions whose files are there; print which views are left out, and record it.
+
+    A dry run has only plans on standard output: it says so on standard error, and writes nothing.
 
     Raises
     ------
     InputError
-        If no job is left.
+        If none is left, or files are missing that may not be.
     """
+    from study_lib.phases.conditions import with_data, write_skip_summary
+
+    found, skipped = with_data(conditions, splits=splits, allow_missing=allow_missing)
     for missing in skipped:
         print(
             f"skipped dose={missing.dose:g} view={missing.view}: {missing.reason}",
             file=sys.stderr if dry_run else sys.stdout,
         )
     if not dry_run:
-        write_skip_summary(artifact_root, skipped)
-    if not jobs_left:
+        write_skip_summary(folder, skipped)
+    if not found:
         raise InputError("every view that was asked for is missing; run `study overlap` first")
+    return found
 
 
 # --- Options that several commands share
@@ -126,42 +132,31 @@ def train(
     A view whose files are missing is skipped and listed in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
-    from study_lib.design.presets import design_of, filtered_jobs
+    from study_lib.design.presets import design_of
     from study_lib.networks.pinn.config import machine_of
-    from study_lib.phases.conditions import TrainingJob, build_training_jobs
+    from study_lib.phases.conditions import GivenPlaces, conditions_of
 
     study = design_of(phase_c_root)
     machine = machine_of(device=device, threads=threads, compile=compiled)
-    matching = filtered_jobs(study, dose=dose, view=view, gridsize=gridsize)
-    jobs, skipped = build_training_jobs(
-        study,
-        phase_c_root=phase_c_root,
-        phase_d_root=phase_d_root,
-        artifact_root=artifact_root,
-        doses=list(dict.fromkeys(entry["dose"] for entry in matching)),
-        views=list(dict.fromkeys(entry["view"] for entry in matching)),
-        allow_missing_phase_d=True,
+    places = GivenPlaces(dataset=phase_c_root, views=phase_d_root, train=artifact_root)
+    conditions = present(
+        conditions_of(study, places, dose=dose, view=view, gridsize=gridsize),
+        artifact_root,
+        splits=("train", "test"),
+        dry_run=dry_run,
     )
-    report_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
-    from study_lib.phases.train import run_training_job
+    from study_lib.phases import train as phase
 
-    def run(job: TrainingJob) -> None:
-        results = run_training_job(
-            job,
-            design=study,
-            artifact_root=artifact_root,
-            backend=backend,
-            machine=machine,
-            dry_run=dry_run,
-        )
+    def run(condition: "Condition") -> None:
+        results = phase.train(condition, backend=backend, machine=machine, dry_run=dry_run)
         if dry_run:
             print(json.dumps(results, sort_keys=True))
             return
         print(f"  bundle {results['bundle']}, {results['bundle_bytes']} bytes")
         print(f"  SHA-256 {results['bundle_sha256']}, final loss {results['final_loss']:.6f}")
 
-    run_labelled({job.label: partial(run, job) for job in jobs}, dry_run=dry_run)
+    run_all({one.training_label: partial(run, one) for one in conditions}, dry_run=dry_run)
 
 
 def train_thinned(
@@ -179,27 +174,20 @@ def train_thinned(
     whose files are missing is skipped and listed in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
-    from study_lib.design.presets import design_of, filtered_jobs
-    from study_lib.phases.conditions import TrainingJob
-    from study_lib.phases.train_thinned import build_thinned_jobs
+    from study_lib.design.presets import design_of
+    from study_lib.phases.conditions import GivenPlaces, conditions_of
 
     study = design_of(phase_c_root)
-    matching = filtered_jobs(study, dose=dose, view=view, gridsize=gridsize)
-    jobs, skipped = build_thinned_jobs(
-        study,
-        phase_c_root=phase_c_root,
-        phase_d_root=phase_d_root,
-        artifact_root=artifact_root,
-        doses=list(dict.fromkeys(entry["dose"] for entry in matching)),
-        views=list(dict.fromkeys(entry["view"] for entry in matching)),
-        allow_missing_phase_d=True,
-    )
-    report_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
+    places = GivenPlaces(dataset=phase_c_root, views=phase_d_root, train_thinned=artifact_root)
+    chosen = conditions_of(study, places, dose=dose, view=view, gridsize=gridsize)
 
-    from study_lib.phases.train_thinned import run_thinned_job
+    from study_lib.phases import train_thinned as phase
 
-    def run(job: TrainingJob) -> None:
-        found = run_thinned_job(job, design=study, artifact_root=artifact_root, dry_run=dry_run)
+    phase.thinned_design_of(study)
+    conditions = present(chosen, artifact_root, splits=("train", "test"), dry_run=dry_run)
+
+    def run(condition: "Condition") -> None:
+        found = phase.train_thinned(condition, dry_run=dry_run)
         if dry_run:
             print(json.dumps(found, sort_keys=True))
             return
@@ -214,35 +202,8 @@ def train_thinned(
             f"{scores['object']['phase_ssim']:.3f}, {found['training_cpu_s']:.0f} CPU s"
         )
 
-    run_labelled(
-        {f"{job.label} {THINNING_NET_LABEL}": partial(run, job) for job in jobs}, dry_run=dry_run
-    )
-
-
-def check_loss(
-    reference: Annotated[Path, typer.Option(help="training_manifest.json to hold against.")],
-    candidate: Annotated[Path, typer.Option(help="training_manifest.json to check.")],
-    dose: Dose = None,
-    view: View = None,
-    gridsize: Gridsize = None,
-    tolerance: Annotated[
-        float, typer.Option(help="How much worse is allowed, as a share of the reference.")
-    ] = 0.25,
-) -> None:
-    """Compare the final losses of two sets of trainings; exit code 1 if one became worse."""
-    from study_lib.phases.train import compare_losses
-
-    changes = compare_losses(
-        reference, candidate, dose=dose, view=view, gridsize=gridsize, tolerance=tolerance
-    )
-    for change in changes:
-        print(change)
-    worse = [change.job for change in changes if not change.passed]
-    if worse:
-        raise StudyError(
-            f"{len(worse)} of {len(changes)} trainings are more than {tolerance:.0%} worse: "
-            f"{', '.join(worse)}"
-        )
+    jobs = {f"{one.training_label} {THINNING_NET_LABEL}": partial(run, one) for one in conditions}
+    run_all(jobs, dry_run=dry_run)
 
 
 # --- Iterative reconstruction
@@ -293,8 +254,8 @@ def reconstruct(
 
     Every algorithm gets all patterns of the view, its positions and its probe, nothing else.
     """
-    from study_lib.design.presets import design_of, filtered_jobs, parse_design
-    from study_lib.phases.conditions import ReconstructionJob, build_reconstruction_jobs
+    from study_lib.design.presets import design_of, parse_design
+    from study_lib.phases.conditions import GivenPlaces, conditions_of
 
     content = design_of(phase_c_root).model_dump(mode="json")
     asked = {
@@ -323,34 +284,23 @@ def reconstruct(
                 f"{flag} {value}: {takers}, and the algorithms are {', '.join(algorithms)}; "
                 "add --algorithm LSQML or leave it out"
             )
-    matching = filtered_jobs(
-        study, dose=dose, view=view, gridsize=gridsize, split=split, axes=("dose", "view", "split")
+    places = GivenPlaces(dataset=phase_c_root, views=phase_d_root, reconstruct=artifact_root)
+    filters: dict[str, Any] = {"dose": dose, "view": view, "gridsize": gridsize, "split": split}
+    conditions = present(
+        conditions_of(study, places, **filters, each_split=True),
+        artifact_root,
+        allow_missing=allow_missing_phase_d,
+        dry_run=dry_run,
     )
-    doses, views, splits = (
-        list(dict.fromkeys(entry[axis] for entry in matching)) for axis in ("dose", "view", "split")
-    )
-    jobs, skipped = build_reconstruction_jobs(
-        study,
-        phase_c_root=phase_c_root,
-        phase_d_root=phase_d_root,
-        artifact_root=artifact_root,
-        doses=doses,
-        views=views,
-        splits=splits,
-        allow_missing_phase_d=allow_missing_phase_d,
-    )
-    report_skipped(skipped, artifact_root, jobs_left=len(jobs), dry_run=dry_run)
 
-    from study_lib.phases.reconstruct import run_reconstruction_job
+    from study_lib.phases.reconstruct import reconstruct_by
 
-    def run(job: ReconstructionJob) -> None:
+    def run(condition: "Condition", algorithm: str) -> None:
         import torch
 
         if threads is not None:
             torch.set_num_threads(threads)
-        found: dict[str, Any] = run_reconstruction_job(
-            job, design=study, artifact_root=artifact_root, dry_run=dry_run
-        )
+        found = reconstruct_by(condition, algorithm, dry_run=dry_run)
         if dry_run:
             print(json.dumps(found, sort_keys=True))
             return
@@ -362,7 +312,12 @@ def reconstruct(
         for remark in found["remarks"]:
             print(f"  doubtful: {remark}")
 
-    run_labelled({job.label: partial(run, job) for job in jobs}, dry_run=dry_run)
+    jobs = {
+        f"{one.label} algorithm={algorithm}": partial(run, one, algorithm)
+        for one in conditions
+        for algorithm in algorithms
+    }
+    run_all(jobs, dry_run=dry_run)
 
 
 # --- Each phase
@@ -377,7 +332,6 @@ def register(app: typer.Typer) -> None:
         overlap,
         train,
         train_thinned,
-        check_loss,
         reconstruct,
         compare,
         summarize,
@@ -438,11 +392,13 @@ def validate(
 
     Without --strict, what can be converted exactly or loses nothing is only noted.
     """
-    from study_lib.data.contract import ContractReport, validate_file, validate_splits
+    from study_lib.data import contract
 
-    report = validate_file(file, base=base)
+    report = contract.validate(file, base=base)
     if other and not report.serious:
-        report = ContractReport(report.violations + validate_splits(file, other).violations)
+        report = contract.ContractReport(
+            report.violations + contract.validate_splits(file, other).violations
+        )
     if as_json:
         print(json.dumps(report.as_dict(), indent=2, sort_keys=True))
     counted = report.violations if strict else report.serious
@@ -466,7 +422,8 @@ def generate(
 ) -> None:
     """Simulate the patterns of every dose and split them (phase C)."""
     from study_lib.design.presets import filtered_jobs, load_design
-    from study_lib.phases.dataset import generate_dose
+    from study_lib.phases import dataset as phase
+    from study_lib.phases.conditions import GivenPlaces, condition_of
     from study_lib.phases.scene import scene_of
     from study_lib.runs.forecast import check_feasible
     from study_lib.runs.run import base_data
@@ -474,11 +431,12 @@ def generate(
     base = base_data(base_npz) if base_npz else None
     study = load_design(preset, settings or (), base)
     check_feasible(study, scene_of(study, base_npz))
-    run_all(
-        filtered_jobs(study, dose=dose, axes=("dose",)),
-        lambda dose: generate_dose(study, dose, output_root, base_npz),
-        dry_run=dry_run,
-    )
+    places, view = GivenPlaces(dataset=output_root), study.views[0].name
+
+    def run(dose: float) -> None:
+        phase.generate(condition_of(study, places, dose, view, base_npz=base_npz))
+
+    run_each(filtered_jobs(study, dose=dose, axes=("dose",)), run, dry_run=dry_run)
 
 
 def overlap(
@@ -510,6 +468,7 @@ def overlap(
     """
     from study_lib.design.presets import design_of, filtered_jobs, overlap_design
     from study_lib.overlap.views import overlap_sentence
+    from study_lib.phases.conditions import GivenPlaces, condition_of
 
     if probe_diameter_px is not None and not 0 < probe_diameter_px < math.inf:
         raise InputError(
@@ -526,22 +485,16 @@ def overlap(
         subsampling_seed=rng_seed_subsample,
     )
 
-    def run(dose: float, view: str) -> None:
-        from study_lib.phases.overlap import write_view
+    places = GivenPlaces(dataset=phase_c_root, views=output_root, overlap=artifact_root)
 
-        measured = write_view(
-            study,
-            dose,
-            view,
-            phase_c_root=phase_c_root,
-            output_root=output_root,
-            artifact_root=artifact_root,
-            diameter_px=probe_diameter_px,
-        )
+    def run(dose: float, view: str) -> None:
+        from study_lib.phases.overlap import choose_view
+
+        measured = choose_view(condition_of(study, places, dose, view), probe_diameter_px)
         for split, metrics in measured.items():
             print(f"  {overlap_sentence(split, metrics)}")
 
-    run_all(jobs, run, dry_run=dry_run)
+    run_each(jobs, run, dry_run=dry_run)
 
 
 def compare(
@@ -557,23 +510,25 @@ def compare(
 ) -> None:
     """Align every arm with the truth and score it on one mask (phase G)."""
     from study_lib.design.presets import design_of, filtered_jobs
-    from study_lib.phases.compare import compare_view
+    from study_lib.phases import compare as phase
+    from study_lib.phases.conditions import GivenPlaces, condition_of
 
     study = design_of(phase_c_root)
-    run_all(
-        filtered_jobs(study, dose=dose, view=view, split=split, axes=("dose", "view", "split")),
-        lambda dose, view, split: compare_view(
-            study,
-            dose,
-            view,
-            split,
-            phase_c_root=phase_c_root,
-            phase_d_root=phase_d_root,
-            phase_e_root=phase_e_root,
-            phase_f_root=phase_f_root,
-            artifact_root=artifact_root,
-        ),
-        dry_run=dry_run,
+    places = GivenPlaces(
+        dataset=phase_c_root,
+        views=phase_d_root,
+        train=phase_e_root,
+        train_thinned=phase_e_root,
+        reconstruct=phase_f_root,
+        compare=artifact_root,
+    )
+
+    def run(dose: float, view: str, split: str) -> None:
+        phase.compare(condition_of(study, places, dose, view, split))
+
+    axes = ("dose", "view", "split")
+    run_each(
+        filtered_jobs(study, dose=dose, view=view, split=split, axes=axes), run, dry_run=dry_run
     )
 
 
@@ -582,7 +537,8 @@ def summarize(
     artifact_root: ArtifactRoot,
 ) -> None:
     """Gather every comparison into one table and one figure per dose (phase H)."""
-    from study_lib.phases.summary import write_summary
+    from study_lib.phases import summary
+    from study_lib.phases.conditions import GivenPlaces
 
-    write_summary(phase_g_root, artifact_root)
+    summary.summarize(GivenPlaces(compare=phase_g_root, summary=artifact_root))
     print(artifact_root / "summary.md")

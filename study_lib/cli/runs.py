@@ -143,7 +143,7 @@ def resume(
     profile_folder = cluster.profile_folder(profile) if profile else None
     folder = folder or _newest()
     design = runs.open_run(folder).design
-    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    jobs = plans.plan_jobs(design)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
     _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
 
@@ -161,7 +161,7 @@ def status(
 
     folder = folder or _newest()
     design = runs.open_run(folder).design
-    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    jobs = plans.plan_jobs(design)
     last = None
     while True:
         lines = progress.status_lines(folder, jobs)
@@ -182,7 +182,7 @@ def report(folder: RunFolder = None) -> None:
 
     folder = folder or _newest()
     design = runs.open_run(folder).design
-    jobs = plans.plan_jobs(design, runs.BASE_FILE if design.base else None)
+    jobs = plans.plan_jobs(design)
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
@@ -281,7 +281,7 @@ def _planned(
     design = presets.load_design(preset, changes, base)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
-    jobs = plans.plan_jobs(design, runs.BASE_FILE if base else None)
+    jobs = plans.plan_jobs(design)
     return design, jobs, derived_matrix(design, scene)
 
 
@@ -294,7 +294,7 @@ def _execute(
     *,
     cancel: bool = False,
 ) -> None:
-    from study_lib.phases.conditions import phase_root
+    from study_lib.phases.conditions import PlacesBelow
     from study_lib.runs import engine, evidence
     from study_lib.runs.report import write_site
 
@@ -311,7 +311,7 @@ def _execute(
     index = write_site(folder, jobs)
     evidence.finish(folder)
     _warn_of_secrets(folder)
-    summary = phase_root(folder, "H") / "summary.md"
+    summary = PlacesBelow(folder).root("summary") / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary}")

@@ -122,13 +122,44 @@ def check_arrays(
     return _report(summaries, metadata, base=base)
 
 
-def validate_file(path: Path, *, base: bool = False) -> ContractReport:
+def validate(path: Path, *, base: bool = False) -> ContractReport:
     """Return every violation of DATA-001 in a file, in bounded memory whatever its size.
+
+    Parameters
+    ----------
+    path
+        An NPZ file.
+    base
+        True for a base file, of which no patterns are asked.
+
+    Returns
+    -------
+    ContractReport
+        True if nothing is violated; otherwise each violation says what to do.
 
     Raises
     ------
     InputError
         If the file is missing, damaged, hostile or no NPZ file.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mine.npz")
+    ...     patterns = np.ones((5, 8, 8), np.float32)
+    ...     np.savez(path, diffraction=patterns, probeGuess=np.ones((8, 8), np.complex64))
+    ...     report = study.validate(path)
+    >>> bool(report)
+    False
+    >>> for violation in report.serious:
+    ...     print(f"{violation.key}: {violation.remedy}")
+    objectGuess: add the object, or let `study import` reconstruct it
+    xcoords: add the columns of the patch centres
+    ycoords: add the rows of the patch centres
     """
     with open_npz(path) as archive:
         names = [name for name in archive.members if name != METADATA]
@@ -150,7 +181,7 @@ def validate_splits(train: Path, test: Path) -> ContractReport:
     needed = ("probeGuess", "objectGuess", "ycoords", "scan_index")
     parts = []
     for path in (train, test):
-        _require_sound(path, validate_file(path))
+        _require_sound(path, validate(path))
         parts.append(_converted(read_npz(path, only=needed)[0]))
     return ContractReport(tuple(check_splits(*parts)))
 
@@ -161,10 +192,35 @@ def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarra
     The arrays have the types of the contract. ``Y`` and unknown members are not read, and of a
     base file no patterns either.
 
+    Parameters
+    ----------
+    path
+        An NPZ file.
+    base
+        True for a base file.
+
+    Returns
+    -------
+    Arrays by key, in the shapes and types of the table above, and what is under ``_metadata``.
+
     Raises
     ------
     InputError
         One line per serious violation.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     condition = study.create_run(Path(folder), study.load_design("smoke")).condition(1e4)
+    ...     photons = study.generate(condition)
+    ...     arrays, metadata = study.load_dataset(condition.file)
+    >>> sorted(arrays)
+    ['diffraction', 'objectGuess', 'probeGuess', 'scan_index', 'xcoords', 'ycoords']
+    >>> metadata["domain"], arrays["diffraction"].shape
+    ('amplitude', (150, 32, 32))
     """
     wanted = [key for key in READ if not (base and key == "diffraction")]
     arrays, metadata = read_npz(path, only=wanted)

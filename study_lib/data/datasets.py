@@ -34,10 +34,36 @@ def load_measurement(path: Path) -> Measurement:
 
     Without ``groups`` in the file, every pattern is a group by itself (gridsize 1).
 
+    Parameters
+    ----------
+    path
+        An NPZ file that holds the contract DATA-001.
+
+    Returns
+    -------
+    Measurement
+        Amplitudes (scan, n, n) in sqrt(photons), positions (scan, 2) in object pixels, probe
+        (n, n), groups (group, C) of patterns.
+
     Raises
     ------
     InputError
         If the file breaks the data contract, or its amplitudes carry no photon scale.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     condition = study.create_run(Path(folder), study.load_design("smoke")).condition(1e4)
+    ...     photons = study.generate(condition)
+    ...     measurement = study.load_measurement(condition.file)
+    >>> measurement.amplitudes.shape, measurement.positions_px.shape, measurement.probe.shape
+    ((150, 32, 32), (150, 2), (32, 32))
+    >>> counts = measurement.counts  # whole photons
+    >>> round(float(counts.sum()) / 150) == round(photons["test"]["photons_per_pattern_measured"])
+    True
     """
     arrays, metadata = load_dataset(path)
     if metadata.get("photon_scale") == "none":

@@ -17,17 +17,6 @@ class NotebookParameters(Frozen):
     notebook: ClassVar[str]
 
     @classmethod
-    def from_notebook(cls, names: Mapping[str, Any]) -> "NotebookParameters":
-        """Return the parameters among a notebook's globals.
-
-        Raises
-        ------
-        InputError
-            If a value is missing or wrong.
-        """
-        return cls.check({name: names[name] for name in cls.model_fields if name in names})
-
-    @classmethod
     def check(cls, values: Mapping[str, Any]) -> "NotebookParameters":
         """Return validated parameters.
 
@@ -217,3 +206,38 @@ def parameters_of(notebook: str, values: Mapping[str, Any]) -> NotebookParameter
     if notebook not in NOTEBOOKS:
         raise InputError(f"notebook {notebook!r} not found; choose one of {', '.join(NOTEBOOKS)}")
     return NOTEBOOKS[notebook].check(values)
+
+
+def parameters(notebook: str, names: Mapping[str, Any]) -> NotebookParameters:
+    """Return the parameters of a notebook that are among some names, such as its globals.
+
+    Parameters
+    ----------
+    notebook
+        Name without suffix, such as ``05_compare``.
+    names
+        Values by name; those that the notebook does not have are left alone.
+
+    Returns
+    -------
+    NotebookParameters
+        Frozen, one attribute for each parameter.
+
+    Raises
+    ------
+    InputError
+        If there is no such notebook, or a value is missing or wrong.
+
+    Examples
+    --------
+    The first cell of a notebook sets names, the second one checks them:
+
+    >>> import study_lib as study
+    >>> run_folder = "reports/a-run"
+    >>> dose, view, split = 1e4, "dense", "test"
+    >>> parameters = study.parameters("05_compare", globals())
+    >>> parameters.dose, parameters.view, parameters.split
+    (10000.0, 'dense', 'test')
+    """
+    fields = NOTEBOOKS[notebook].model_fields if notebook in NOTEBOOKS else {}
+    return parameters_of(notebook, {name: names[name] for name in fields if name in names})

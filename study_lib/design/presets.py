@@ -42,10 +42,24 @@ def load_design(
         The base data, if the object, probe and positions come from a file; then the patch is as
         large as its probe (the next smaller power of two) unless a setting says otherwise.
 
+    Returns
+    -------
+    StudyDesign
+        Frozen; every length in object pixels, every dose in photons per pattern.
+
     Raises
     ------
     InputError
         If the preset is unknown, a name is misspelt or a value has the wrong type or size.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> design = study.load_design("smoke", ["doses=[1.0e+3, 1.0e+4]", "training.epochs=1"])
+    >>> design.doses, design.training.epochs
+    ((1000.0, 10000.0), 1)
+    >>> [(view.name, view.target_overlap) for view in design.views]
+    [('baseline', None), ('dense', 0.7), ('sparse', 0.2)]
     """
     is_file = preset.endswith((".yaml", ".yml"))
     path = Path(preset) if is_file else PRESET_FOLDER / f"{preset}.yaml"

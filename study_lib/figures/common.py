@@ -38,7 +38,25 @@ def object_and_probe(
 
 
 def patterns(counts: Float[np.ndarray, "panel n n"], titles: Sequence[str]) -> Figure:
-    """Show diffraction patterns on a logarithmic scale."""
+    """Show diffraction patterns on a logarithmic scale.
+
+    Parameters
+    ----------
+    counts : (panel, n, n)
+        Photons per detector pixel.
+    titles
+        One for each panel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> random = study.generator(42, "figure")
+    >>> counts = np.stack([random.poisson(mean, (16, 16)) for mean in (2, 200)]).astype(float)
+    >>> figure = study.figures.patterns(counts, ["weak", "strong"])
+    >>> [axis.get_title() for axis in figure.axes[:2]]
+    ['weak: log10(1 + counts)', 'strong: log10(1 + counts)']
+    """
     figure, axes = plt.subplots(
         1, len(counts), figsize=(len(counts) * PANEL_IN, PANEL_IN), layout="constrained"
     )

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib.pyplot as plt
@@ -16,16 +15,11 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.figure import Figure
 from skimage.measure import profile_line
 
-from study_lib.data.datasets import load_measurement, pattern_count
+from study_lib.data.datasets import pattern_count
 from study_lib.design.models import SPLITS
 from study_lib.errors import InputError
 from study_lib.figures import lessons, reconstruction
-from study_lib.phases.conditions import (
-    comparison_folder,
-    read_aligned,
-    read_scores,
-    view_path,
-)
+from study_lib.phases.conditions import read_aligned, read_scores
 from study_lib.physics.measurement import Measurement, counts_of
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.run import Run
@@ -158,7 +152,7 @@ KEPT = 4  # conditions in memory
 
 
 @dataclass(frozen=True)
-class Condition:
+class Compared:
     """What a comparison left of one dose, view and split.
 
     ``objects`` (y, x) are the truth, first, and every arm aligned with it, zero where ``mask`` says
@@ -183,6 +177,24 @@ class Explorer:
     ----------
     run
         The run; conditions that were not compared yet are refused with that reason.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> explorer = study.Explorer(run)  # run: study.open_run of a finished run's folder
+    >>> explorer.choices(1e4, "dense", "test")["view"].options
+    ('baseline', 'dense', 'sparse')
+    >>> figure = explorer.objects(1e4, "dense", "test", arm="solver")
+    >>> figure.get_suptitle()  # doctest: +ELLIPSIS
+    'solver, dense, test, 10000 photons per pattern, phase SSIM 0...'
+
+    The arrays behind the figures, aligned with the truth:
+
+    >>> found = explorer.condition(1e4, "dense", "test")
+    >>> list(found.objects)
+    ['truth', 'pinn', 'thinning-net', 'solver']
+    >>> found.objects["solver"].shape == found.mask.shape
+    True
     """
 
     def __init__(self, run: Run) -> None:
@@ -204,7 +216,7 @@ class Explorer:
             "index": Choice(
                 index,
                 highest=lambda dose, view, split: (
-                    pattern_count(self._view_path(dose, view, split)) - 1
+                    pattern_count(self.run.condition(dose, view, split).file) - 1
                 ),
             )
         }
@@ -262,7 +274,7 @@ class Explorer:
             title=f"row {row + found.origin_px[0]} of the object, {_said(dose, view, split)}",
         )
 
-    def _condition(self, dose: float, view: str, split: str) -> Condition:
+    def _condition(self, dose: float, view: str, split: str) -> Compared:
         """Return one condition.
 
         Raises
@@ -270,12 +282,11 @@ class Explorer:
         InputError
             If the design does not have it, or it was not compared yet.
         """
-        design = self.run.design
-        design.require_dose(dose)
-        folder = comparison_folder(self.run.root("G"), dose, design.view(view).name, split)
+        design, condition = self.run.design, self.run.condition(dose, view, split)
+        folder = condition.folder("compare")
         arrays, metadata = read_aligned(folder)
         rows = {row["arm"]: row for row in read_scores(folder)}
-        measurement = load_measurement(self._view_path(dose, view, split))
+        measurement = condition.measurement()
         mask = arrays["mask"]
         objects = {
             name: np.where(mask, array, 0)
@@ -283,7 +294,7 @@ class Explorer:
             if array.shape == mask.shape and np.iscomplexobj(array)
         }
         row, column = metadata["origin_px"]
-        return Condition(
+        return Compared(
             measurement=measurement,
             diameter_px=probe_diameter_px(measurement.probe, design.probe_power_share),
             origin_px=(row, column),
@@ -293,11 +304,8 @@ class Explorer:
             phase_ssim={arm: row["phase_ssim"] for arm, row in rows.items()},
         )
 
-    def _view_path(self, dose: float, view: str, split: str) -> Path:
-        return view_path(self.run.root("C"), self.run.root("D"), dose, view, split)
-
     @staticmethod
-    def _object(found: Condition, arm: str) -> Complex[np.ndarray, "y x"]:
+    def _object(found: Compared, arm: str) -> Complex[np.ndarray, "y x"]:
         if arm not in found.objects:
             arms = ", ".join(name for name in found.objects if name != "truth")
             raise InputError(f"arm {arm!r}: this condition has {arms}; choose one")

@@ -13,9 +13,9 @@ from study_lib.physics.simulation import expected_patterns
 from study_lib.scores.frc import (
     SEVENTH,
     FourierRingCorrelation,
-    fourier_ring_correlation,
     frc_crossing,
     half_bit_threshold,
+    ring_correlation,
 )
 
 # --- Images of known ring correlation: noisy pairs, a blurred copy
@@ -64,7 +64,7 @@ def mean_frc(
     second : (pair, y, x) or (y, x)
         The other image of each pair, or one for all of them.
     mask : (y, x)
-        As of :func:`study_lib.scores.frc.fourier_ring_correlation`.
+        As of :func:`study_lib.scores.frc.ring_correlation`.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def mean_frc(
     if not len(first):
         raise ValueError("no pair of images to correlate; give at least one")
     others = np.broadcast_to(second, first.shape)
-    found = [fourier_ring_correlation(*pair, mask) for pair in zip(first, others, strict=True)]
+    found = [ring_correlation(*pair, mask) for pair in zip(first, others, strict=True)]
     mean = np.mean([frc.correlation for frc in found], axis=0)
     return FourierRingCorrelation(found[0].frequency, mean, found[0].samples)
 

@@ -35,6 +35,16 @@ def watch(
         Seconds between two looks.
     sliders
         As in :func:`study_lib.lab.explorer.are_wanted`: without a viewer, once is enough.
+
+    Examples
+    --------
+    Outside JupyterLab it looks once: the state of the jobs as a text, the losses as a figure.
+
+    >>> import study_lib as study
+    >>> jobs = study.plan_jobs(run.design)  # run: study.open_run of a run's folder
+    >>> study.watch(run.folder, jobs, every_s=5.0)  # doctest: +ELLIPSIS
+    {'text/plain': '... of 24 jobs done, ...'}
+    Figure(...)
     """
     text, picture = DisplayHandle(), DisplayHandle()
     is_shown = False

@@ -15,8 +15,6 @@ import torch
 from jaxtyping import Complex
 
 from study_lib.data.archive import open_npz
-from study_lib.data.contract import load_object
-from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import sha256_of, write_json, write_npz
 from study_lib.networks.checkpoints import CHECKPOINTS
@@ -24,7 +22,6 @@ from study_lib.networks.machine import device_of
 from study_lib.networks.pinn.bundle import (
     BUNDLE,
     EpochRecord,
-    TrainedNetwork,
     save_bundle,
     weights_sha256,
 )
@@ -33,30 +30,26 @@ from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.network import PatchNetwork
 from study_lib.networks.pinn.training import GroupTensors
 from study_lib.networks.pinn.training import train as train_network
-from study_lib.phases.conditions import TrainingJob
+from study_lib.phases.conditions import Condition
+from study_lib.phases.records import Work
 from study_lib.physics.forward import corners_of, patches_at
 from study_lib.physics.measurement import Measurement
-from study_lib.scores.scoring import scored_pixels, scores_of
 
 # --- What a backend is asked for, and what it gives back
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """One training: what is trained how, on which patterns, and what is called meanwhile.
+    """One training: of which condition, with which knobs, and what takes its progress.
 
-    ``train_sha256`` is that of the train split's file before it was read; ``epoch`` is called with
-    its record and the number of all epochs, ``warn`` with a line on anything unexpected,
-    ``report_device`` with the device and the threads of the training.
+    ``work`` is the record of the training, with the hashes of its files and its log; ``epoch``
+    takes the record of an epoch and the number of all.
     """
 
-    job: TrainingJob
+    condition: Condition
     config: TrainingConfig
-    design: StudyDesign
-    train_sha256: str
+    work: Work
     epoch: Callable[[EpochRecord, int], None]
-    warn: Callable[[str], None]
-    report_device: Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class TrainingResult:
 class Backend(Protocol):
     """A way to train."""
 
-    def bridged(self, config: TrainingConfig, job: TrainingJob) -> AbstractContextManager[Any]:
+    def bridged(self, config: TrainingConfig, condition: Condition) -> AbstractContextManager[Any]:
         """Turn the configuration into the backend's own, for the time of one job (CONFIG-001)."""
 
     def train(
@@ -84,7 +77,7 @@ class Backend(Protocol):
         settings
             What :meth:`bridged` gave.
         request
-            Job, configuration, and what is called meanwhile.
+            Condition, configuration, and what takes its progress.
         train, test
             The two splits; the network learns from the first alone.
         """
@@ -103,7 +96,7 @@ class PtychoPinnBackend:
     """Train with ``ptycho_torch``."""
 
     @contextmanager
-    def bridged(self, config: TrainingConfig, job: TrainingJob) -> Iterator[Any]:
+    def bridged(self, config: TrainingConfig, condition: Condition) -> Iterator[Any]:
         """Fill the package's configuration from ours, for the time of one job (CONFIG-001).
 
         Raises
@@ -114,6 +107,7 @@ class PtychoPinnBackend:
         upstream, params = _module("ptycho.config.config"), _module("ptycho.params")
         _require_known(config)
         gridsize = math.isqrt(config.channels)
+        train_file = condition.of("train").file
         settings = upstream.TrainingConfig(
             model=upstream.ModelConfig(
                 N=config.side_px,
@@ -121,17 +115,17 @@ class PtychoPinnBackend:
                 n_filters_scale=config.filters_scale,
                 model_type="pinn",
             ),
-            train_data_file=job.train_data_path,
-            test_data_file=job.test_data_path,
+            train_data_file=train_file,
+            test_data_file=condition.of("test").file,
             batch_size=config.batch_size,
             nepochs=config.epochs,
             nll_weight=1.0,
             mae_weight=0.0,
-            nphotons=job.dose,
-            n_groups=config.n_groups or _groups_in(job.train_data_path),
+            nphotons=condition.dose,
+            n_groups=config.n_groups or _groups_in(train_file),
             neighbor_count=config.neighbor_count,
             subsample_seed=config.seed,
-            output_dir=job.artifact_dir,
+            output_dir=condition.folder("train"),
             backend="pytorch",
         )
         before = copy.deepcopy(params.cfg)
@@ -161,10 +155,10 @@ class PtychoPinnBackend:
         losses = [float(loss) for loss in found.get("history", {}).get("train_loss") or []]
         if not losses or not np.isfinite(losses).all():
             raise StudyError(
-                f"{request.job.label}: ptycho_torch reported the training losses {losses}; the "
-                "network is not kept"
+                f"{request.condition.training_label}: ptycho_torch reported the training losses "
+                f"{losses}; the network is not kept"
             )
-        folder = request.job.artifact_dir
+        folder = request.work.folder
         folder.mkdir(parents=True, exist_ok=True)
         bundle = folder / UPSTREAM_BUNDLE
         manager.save_torch_bundle(found["models"], str(folder / "wts.h5"), settings)
@@ -303,7 +297,7 @@ class NativeBackend:
     """Train with this project's own loop."""
 
     @contextmanager
-    def bridged(self, config: TrainingConfig, job: TrainingJob) -> Iterator[TrainingConfig]:
+    def bridged(self, config: TrainingConfig, condition: Condition) -> Iterator[TrainingConfig]:
         """Give the configuration as it is; nothing global has to know it."""
         yield config
 
@@ -319,10 +313,11 @@ class NativeBackend:
         The checkpoints of an interrupted training are taken up, and the caller removes
         them when the record is written: until then a fault must not cost the training.
         """
-        folder = request.job.artifact_dir
+        folder = request.work.folder
         threads = settings.threads or torch.get_num_threads()
-        request.report_device(str(device_of(settings.device)), threads)
-        truth, _ = load_object(request.job.test_data_path)
+        request.work.report_device(str(device_of(settings.device)), threads)
+        condition = request.condition
+        truth = condition.of("test").truth()
         snapshots = PatchSnapshots(test, truth)
         trained = train_network(
             train,
@@ -330,16 +325,18 @@ class NativeBackend:
             checkpoints=folder / CHECKPOINTS,
             progress=request.epoch,
             watch=snapshots.after_epoch,
-            warn=request.warn,
+            warn=request.work.log.warn,
         )
         snapshots.keep(trained.history.kept_epoch, trained.network)
-        trained = replace(trained, measurement_sha256=request.train_sha256)
+        made_from = request.work.sha256_of_input(condition.of("train").file)
+        trained = replace(trained, measurement_sha256=made_from)
         bundle = folder / BUNDLE
         save_bundle(bundle, trained)
         history = trained.history
         snapshots.write(folder / SNAPSHOTS)
         write_json(folder / "history.json", history.as_dict())
         history.write_csv(folder / "history.csv")
+        scores, _ = condition.of("test").score(apply_network(trained, test))
         values = {
             "patterns": len(train.scan_index),
             "groups": len(train.groups),
@@ -357,24 +354,7 @@ class NativeBackend:
             "bundle": bundle.name,
             "bundle_sha256": sha256_of(bundle),
             "bundle_bytes": bundle.stat().st_size,
-            "test": _test_scores(trained, request, test, truth),
+            "test": {name: scores[name] for name in KEPT_SCORES},
         }
         files = (bundle, *(folder / name for name in ("history.json", "history.csv", SNAPSHOTS)))
         return TrainingResult(values, files)
-
-
-def _test_scores(
-    trained: TrainedNetwork, request: TrainingRequest, test: Measurement, truth: np.ndarray
-) -> dict[str, float | str | None]:
-    """Return how the stitched test half compares with the truth: seen, and used for nothing."""
-    metrics = request.design.metrics
-    crop, mask = scored_pixels(test, metrics.illumination_threshold)
-    scores, _ = scores_of(
-        apply_network(trained, test),
-        truth,
-        crop,
-        mask,
-        registration_limit_px=metrics.registration_limit_px,
-        frc_threshold=metrics.frc_threshold,
-    )
-    return {name: scores[name] for name in KEPT_SCORES}

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.formats.acquisition import Acquisition, transformation
 from study_lib.errors import InputError
-from study_lib.physics.forward import exit_waves, expected_counts, illumination
+from study_lib.physics.forward import illumination
+from study_lib.physics.likelihood import expected_in_parts
 from study_lib.physics.measurement import Measurement, at_positions
 from study_lib.scores.alignment import align
-from study_lib.scores.frc import SEVENTH, fourier_ring_correlation, frc_crossing
+from study_lib.scores.frc import SEVENTH, frc_crossing, ring_correlation
 from study_lib.scores.scoring import scored_pixels
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver
@@ -57,9 +58,9 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
     measured = float((acquisition.amplitudes.astype(np.float64) ** 2 * good).sum())
     model = 0.0
     try:
-        for part in _parts(len(acquisition.positions_px)):
-            waves = _waves(probe, object_, acquisition.positions_px[part])
-            model += float((expected_counts(waves).double().numpy() * good).sum())
+        parts = expected_in_parts(object_, probe, acquisition.positions_px, CHUNK)
+        for _, expected in parts:
+            model += float((expected.double().numpy() * good).sum())
     except ValueError as error:
         raise InputError(f"{acquisition.metadata.get('source')}: {error}") from None
     noise = 0.0 if acquisition.is_normalized else SHOT_NOISE_SIGMAS * np.sqrt(model)
@@ -102,10 +103,9 @@ def r_factor(
     (amplitudes,) = acquisition.require("amplitudes")
     good = _good_pixels(acquisition)
     difference, total = 0.0, 0.0
-    for part in _parts(len(positions_px)):
+    for part, expected in expected_in_parts(object_, probe, positions_px, CHUNK):
         measured = amplitudes[part].astype(np.float64) * good
-        waves = _waves(probe, object_, positions_px[part])
-        model = np.sqrt(expected_counts(waves).double().numpy()) * good
+        model = np.sqrt(expected.double().numpy()) * good
         difference += float(np.abs(measured - model).sum())
         total += float(measured.sum())
     return difference / total
@@ -172,16 +172,6 @@ def _good_pixels(acquisition: Acquisition) -> Float[np.ndarray, "..."]:
     """Return 1 for every pixel that counts and 0 for the others."""
     bad = acquisition.bad_pixels
     return np.ones(()) if bad is None else (~bad).astype(np.float64)
-
-
-def _parts(count: int) -> list[slice]:
-    return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
-
-
-def _waves(probe: np.ndarray, object_: np.ndarray, positions_px: np.ndarray) -> torch.Tensor:
-    return exit_waves(
-        torch.from_numpy(probe), torch.from_numpy(object_), torch.from_numpy(positions_px)
-    )
 
 
 # --- Object and probe from measured patterns, both unknown
@@ -475,7 +465,7 @@ def _agreement(
     """Return shift, ring correlation and its crossings of two objects of one frame."""
     crop, mask = scored_pixels(measurement, ILLUMINATION_THRESHOLD)
     aligned = align(first[crop], second[crop], mask, registration_limit_px=SHIFT_LIMIT_PX)
-    rings = fourier_ring_correlation(aligned.object_, second[crop], mask)
+    rings = ring_correlation(aligned.object_, second[crop], mask)
     return {
         "shift_px": list(aligned.registration.shift_px),
         "frequency": rings.frequency.tolist(),

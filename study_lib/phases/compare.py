@@ -1,8 +1,7 @@
-"""Phase G: every arm of one dose, view and split, scored by one code on one mask."""
+"""Phase G (05_compare): every arm of a condition, scored by one code on one mask."""
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 
 from study_lib.arm_names import STD
 from study_lib.data.contract import load_object
-from study_lib.data.datasets import load_measurement
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import save_figure
@@ -19,13 +17,13 @@ from study_lib.figures.results import condition_figure
 from study_lib.files import write_csv, write_json, write_npz
 from study_lib.overlap.metrics import image_overlap
 from study_lib.overlap.views import ViewRecord, view_record_of
-from study_lib.phases.arms import ArmRequest, ArmResult, MissingResultError, arms_of
-from study_lib.phases.conditions import COMPARED, comparison_folder, view_path
-from study_lib.phases.records import Work, recorded
+from study_lib.phases.arms import ArmResult, MissingResultError, arms_of
+from study_lib.phases.conditions import COMPARED, Condition
+from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.likelihood import FreshCounts
 from study_lib.physics.measurement import Measurement, photon_budget
 from study_lib.physics.probe import probe_diameter_px
-from study_lib.scores.frc import fourier_ring_correlation
+from study_lib.scores.frc import ring_correlation
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.photon_limit import PhotonLimit, photon_limit
 from study_lib.scores.scoring import scored_pixels, scores_of
@@ -125,74 +123,76 @@ def limit_arrays(
 # --- One comparison
 
 
-def compare_view(
-    design: StudyDesign,
-    dose: float,
-    view_name: str,
-    split: str,
-    *,
-    phase_c_root: Path,
-    phase_d_root: Path,
-    phase_e_root: Path,
-    phase_f_root: Path,
-    artifact_root: Path,
-) -> list[dict[str, Any]]:
-    """Align and score every arm; write metrics, aligned objects, truth, mask; return the rows.
+def compare(condition: Condition) -> list[dict[str, Any]]:
+    """Align and score every arm of a condition on the same pixels.
 
-    An arm without a result has no row, and its reason is in ``missing_arms.json``.
+    Writes metrics, aligned objects with truth and mask, a figure and a record. An arm without a
+    result has no row, and its reason is in ``missing_arms.json``.
+
+    Parameters
+    ----------
+    condition
+        One dose, view and split; training, reconstruction or both have been done.
+
+    Returns
+    -------
+    list of dict
+        One row an arm: condition, label, scores, cost; plain values.
 
     Raises
     ------
     InputError
-        If dose or view are not in the design, a file of an earlier phase is missing or broken, or
-        no arm has a result.
+        If a file of an earlier phase is missing or broken, or no arm has a result.
     StudyError
         If the arms did not see the same patterns.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> condition = run.condition(1e4, "dense")  # run: study.open_run of a finished run's folder
+    >>> rows = study.compare(condition)
+    >>> [row["arm"] for row in rows]
+    ['pinn', 'thinning-net', 'solver']
+    >>> {row["patterns"] for row in rows} == {len(condition.measurement().scan_index)}
+    True
+
+    The photon limit is one for all arms; their errors are given in units of it:
+
+    >>> len({row["photon_limit_phase_rad"] for row in rows})
+    1
+    >>> all(row["phase_error_over_limit"] > 0 for row in rows)
+    True
     """
-    design.require_dose(dose)
-    view = design.view(view_name)
-    folder = comparison_folder(artifact_root, dose, view.name, split)
-    source = view_path(phase_c_root, phase_d_root, dose, view.name, split)
-    train_source = view_path(phase_c_root, phase_d_root, dose, view.name, "train")
-    work = Work(
-        manifest=artifact_root / "comparison_manifest.json",
-        key=folder.relative_to(artifact_root).as_posix(),
-        folder=folder,
+    design, folder = condition.design, condition.folder("compare")
+    work = work_of(
+        condition,
+        "compare",
         parameters={
-            "dose": dose,
-            "view": view.name,
-            "split": split,
+            "dose": condition.dose,
+            "view": condition.view.name,
+            "split": condition.split,
             "design": design.digest,
             **design.metrics.model_dump(),
         },
-        inputs=sorted({source, train_source}),
+        inputs=sorted({condition.file, condition.of("train").file}),
     )
     with recorded(work):
-        measurement = load_measurement(source)
-        truth, metadata = load_object(source)
+        measurement = condition.measurement()
+        truth, metadata = load_object(condition.file)
         crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
-        request = ArmRequest(
-            dose=dose,
-            view=view.name,
-            gridsize=view.gridsize,
-            split=split,
-            measurement=measurement,
-            sha256=work.sha256_of_input(source),
-            train_sha256=work.sha256_of_input(train_source),
-            phase_e_root=phase_e_root,
-            phase_f_root=phase_f_root,
-        )
-        budget = photon_budget(measurement.amplitudes)
-        conditions = {
-            "dose": dose,
-            "photons_measured": budget["photons_per_pattern_measured"],
-            "view": view.name,
-            **view_overlap(measurement, view_record_of(metadata, str(source)), design),
-            "split": split,
+        made = view_record_of(metadata, str(condition.file))
+        row = {
+            "dose": condition.dose,
+            "photons_measured": photon_budget(measurement.amplitudes)[
+                "photons_per_pattern_measured"
+            ],
+            "view": condition.view.name,
+            **view_overlap(measurement, made, design),
+            "split": condition.split,
             "replicate": design.replicate,
         }
-        found, arrays, missing = _score_arms(request, truth, crop, mask, design, work)
-        rows = [conditions | row for row in found]
+        found, arrays, missing = _score_arms(condition, measurement, truth, crop, mask, work)
+        rows = [row | arm for arm in found]
         write_csv(folder / "metrics.csv", rows)
         write_json(folder / "metrics.json", rows)
         origin = [int(crop[0].start), int(crop[1].start)]
@@ -211,16 +211,16 @@ def compare_view(
 
 
 def _score_arms(
-    request: ArmRequest,
+    condition: Condition,
+    measurement: Measurement,
     truth: np.ndarray,
     crop: tuple[slice, slice],
     mask: np.ndarray,
-    design: StudyDesign,
     work: Work,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, str]]:
     """Return a row for each arm, the crop of every object and map, and why arms are missing."""
-    measurement = request.measurement
-    fresh = fresh_counts(measurement, truth, design, request.dose, request.split)
+    design = condition.design
+    fresh = fresh_counts(condition, measurement, truth)
     limit = limit_of(measurement, truth, crop, mask, design)
     arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
     rows: list[dict[str, Any]] = []
@@ -228,17 +228,35 @@ def _score_arms(
     registered = arms_of(design)
     for step, (name, arm) in enumerate(registered.items(), start=1):
         try:
-            result = arm(request)
+            result = arm(condition, measurement, work.sha256_of_input)
         except MissingResultError as error:
             missing[name] = str(error)
             continue
         require_same_patterns(result, measurement)
-        row, aligned = _score_arm(result, truth, crop, mask, design)
-        row["held_out_excess_nats"] = fresh.excess_nats(result.object_)
-        spread, row_of_spread = own_error_bar(result, aligned, truth[crop], crop, mask)
-        row |= row_of_spread
-        arrays |= {f"{name}{STD}": spread} if spread is not None else {}
-        rows.append({"arm": name} | row | limit_row(limit, row))
+        scores, aligned = scores_of(
+            result.object_,
+            truth,
+            crop,
+            mask,
+            registration_limit_px=design.metrics.registration_limit_px,
+            frc_threshold=design.metrics.frc_threshold,
+        )
+        std_rad, row_of_spread = own_error_bar(result, aligned, truth[crop], crop, mask)
+        rows.append(
+            {
+                "arm": name,
+                "label": result.label,
+                "knows": result.knows,
+                "patterns": len(result.scan_index),
+                **scores,
+                "cpu_s": result.cpu_s,
+                "training_cpu_s": result.training_cpu_s,
+                "held_out_excess_nats": fresh.excess_nats(result.object_),
+                **row_of_spread,
+                **limit_row(limit, scores),
+            }
+        )
+        arrays |= {f"{name}{STD}": std_rad} if std_rad is not None else {}
         arrays[name] = aligned
         work.add_inputs(result.sources)
         work.report_device(result.device)
@@ -255,7 +273,7 @@ def own_error_bar(
     crop: tuple[slice, slice],
     mask: np.ndarray,
 ) -> tuple[np.ndarray | None, dict[str, float | None]]:
-    """Return an arm's own standard deviation of the phase in the crop, and how true it is.
+    """Return the crop of an arm's own standard deviation of the phase, and how true it is.
 
     Root mean square of it over the scored pixels, and the shares of them whose error is within one
     and two of them: .68 and .95 of normal errors. None of an arm that estimates none.
@@ -272,15 +290,15 @@ def own_error_bar(
     return spread, dict(zip(columns, values, strict=True))
 
 
-def fresh_counts(
-    measurement: Measurement, truth: np.ndarray, design: StudyDesign, dose: float, split: str
-) -> FreshCounts:
-    """Return counts at the view's positions that no arm has seen: a second draw of the noise."""
+def fresh_counts(condition: Condition, measurement: Measurement, truth: np.ndarray) -> FreshCounts:
+    """Return counts of the condition's positions that no arm has seen: a second draw."""
+    design = condition.design
+    seed, dose = design.noise_seeds.simulation, int(condition.dose)
     return FreshCounts(
         truth=truth,
         probe=measurement.probe,
         positions_px=measurement.positions_px,
-        random=generator(design.noise_seeds.simulation, "held out", int(dose), split),
+        random=generator(seed, "held out", dose, condition.split),
         background=design.detector.dark_counts,
         bad_pixels=measurement.bad_pixels,
     )
@@ -292,9 +310,7 @@ def comparison_figure(
     """Return the picture of one condition, from what is in its ``aligned.npz``."""
     truth, mask = arrays["truth"], arrays["mask"]
     objects = {row["label"]: arrays[row["arm"]] for row in rows}
-    rings = {
-        label: fourier_ring_correlation(object_, truth, mask) for label, object_ in objects.items()
-    }
+    rings = {label: ring_correlation(object_, truth, mask) for label, object_ in objects.items()}
     first = rows[0]
     return condition_figure(
         truth,
@@ -342,29 +358,3 @@ def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:
         f"{result.label} was made from {len(result.scan_index)} patterns, the view has "
         f"{len(measurement.scan_index)}; {len(differing)} differ; run this view's phases again"
     )
-
-
-def _score_arm(
-    result: ArmResult,
-    truth: np.ndarray,
-    crop: tuple[slice, slice],
-    mask: np.ndarray,
-    design: StudyDesign,
-) -> tuple[dict[str, Any], np.ndarray]:
-    scores, aligned = scores_of(
-        result.object_,
-        truth,
-        crop,
-        mask,
-        registration_limit_px=design.metrics.registration_limit_px,
-        frc_threshold=design.metrics.frc_threshold,
-    )
-    row = {
-        "label": result.label,
-        "knows": result.knows,
-        "patterns": len(result.scan_index),
-        **scores,
-        "cpu_s": result.cpu_s,
-        "training_cpu_s": result.training_cpu_s,
-    }
-    return row, aligned

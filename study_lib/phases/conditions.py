@@ -1,27 +1,31 @@
-"""One dose, view and split of a run: its files, its jobs, and what is left out of them."""
+"""A condition of the study, one dose, view and split, and where each phase keeps its files."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from study_lib.arm_names import current_array, current_row, key_of
+from study_lib.arm_names import current_array, current_row
 from study_lib.data.archive import read_npz
+from study_lib.data.contract import load_object
+from study_lib.data.datasets import load_measurement
 from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
+from study_lib.design.presets import filtered_jobs
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
-
-# --- Where each phase keeps its files, relative to its root
+from study_lib.physics.measurement import Measurement
 
 PHASES = {
-    "C": "phase_c_datasets",
-    "D": "phase_d_views",
-    "E": "phase_e_training",
-    "F": "phase_f_iterative",
-    "G": "phase_g_comparison",
-    "H": "phase_h_summary",
+    "dataset": "phase_c_datasets",
+    "views": "phase_d_views",
+    "overlap": "phase_d_views",
+    "train": "phase_e_training",
+    "train_thinned": "phase_e_training",
+    "reconstruct": "phase_f_iterative",
+    "compare": "phase_g_comparison",
+    "summary": "phase_h_summary",
 }
 SUMMARY_FILES = (
     "summary.md",
@@ -36,61 +40,332 @@ SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "cost")
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz", "comparison.png")
+SKIP_SUMMARY = "skip_summary.json"
+MANIFESTS = {
+    "dataset": "run_manifest.json",
+    "overlap": "overlap_manifest.json",
+    "train": "training_manifest.json",
+    "train_thinned": "training_manifest.json",
+    "reconstruct": "reconstruction_manifest.json",
+    "compare": "comparison_manifest.json",
+    "summary": "summary_manifest.json",
+}
 
 
-def replicate_folder(replicate: int) -> Path:
-    """Return where a run keeps a replicate after its first: a folder like its own."""
-    return Path(f"replicate_{replicate}")
+@runtime_checkable
+class Places(Protocol):
+    """Whatever knows the root folder of each phase: a run, a condition, or a command's options."""
+
+    def root(self, phase: str) -> Path:
+        """Return the root folder of a phase, a key of ``PHASES``."""
 
 
-def dose_name(dose: float) -> str:
-    """Return the folder name of a dose, ``dose_1000``."""
-    return f"dose_{int(dose)}"
+class GivenPlaces:
+    """Root folders that a command was given one by one.
 
-
-def phase_root(run_folder: Path, phase: str) -> Path:
-    """Return the root of a phase inside a run's folder."""
-    return run_folder / PHASES[phase]
-
-
-def dataset_path(phase_c_root: Path, dose: float, split: str) -> Path:
-    """Return the file of all patterns of a split."""
-    return phase_c_root / dose_name(dose) / f"patched_{split}.npz"
-
-
-def view_folder(root: Path, dose: float, view: str) -> Path:
-    """Return the folder of one dose and view below a phase's root."""
-    return root / dose_name(dose) / view
-
-
-def view_path(phase_c_root: Path, phase_d_root: Path, dose: float, view: str, split: str) -> Path:
-    """Return the file of the patterns that every arm uses in a view.
-
-    The baseline view is the whole split as phase C wrote it.
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from study_lib.phases.conditions import GivenPlaces
+    >>> GivenPlaces(dataset=Path("C"), compare=Path("G")).root("compare").as_posix()
+    'G'
     """
-    if view == "baseline":
-        return dataset_path(phase_c_root, dose, split)
-    return view_folder(phase_d_root, dose, view) / f"{view}_{split}.npz"
+
+    def __init__(self, **folders: Path) -> None:
+        unknown = folders.keys() - PHASES.keys()
+        if unknown:
+            raise ValueError(
+                f"no phase {', '.join(sorted(unknown))}; there are {', '.join(PHASES)}"
+            )
+        self._folders = folders
+
+    def root(self, phase: str) -> Path:
+        """Return the root folder of a phase.
+
+        Raises
+        ------
+        InputError
+            If the command was not given it.
+        """
+        if phase not in self._folders:
+            raise InputError(f"the folder of phase {phase} is needed and was not given")
+        return self._folders[phase]
 
 
-def training_folder(phase_e_root: Path, dose: float, view: str, gridsize: int) -> Path:
-    """Return the folder of one trained network."""
-    return view_folder(phase_e_root, dose, view) / f"gs{gridsize}"
+class PlacesBelow:
+    """The phases' folders where a run keeps them, below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def root(self, phase: str) -> Path:
+        """Return the root folder of a phase."""
+        return self._folder / PHASES[phase]
 
 
-def thinned_folder(phase_e_root: Path, dose: float, view: str) -> Path:
-    """Return the folder of the networks that thinned counts taught."""
-    return view_folder(phase_e_root, dose, view) / "thinned"
+@dataclass(frozen=True)
+class Condition:
+    """One dose, view and split of a study: its data, its folders, its scores.
+
+    ``places`` knows the folders of the phases; ``base_npz`` is the base data, if there is any.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from study_lib.design.presets import load_design
+    >>> from study_lib.phases.conditions import PlacesBelow, condition_of
+    >>> condition = condition_of(load_design("smoke"), PlacesBelow(Path("run")), 1e4, "dense")
+    >>> condition.title
+    'dense view, test split, 10000 photons per pattern'
+    >>> condition.file.as_posix()
+    'run/phase_d_views/dose_10000/dense/dense_test.npz'
+    >>> condition.folder("train").as_posix()
+    'run/phase_e_training/dose_10000/dense/gs2'
+    """
+
+    design: StudyDesign
+    dose: float
+    view: ViewDesign
+    split: str
+    places: Places
+    base_npz: Path | None = None
+
+    @property
+    def gridsize(self) -> int:
+        """Patterns along one side of a group."""
+        return self.view.gridsize
+
+    @property
+    def title(self) -> str:
+        """The condition in words, for figures."""
+        return f"{self.view.name} view, {self.split} split, {self.dose:g} photons per pattern"
+
+    @property
+    def label(self) -> str:
+        """The condition in a few words, for logs and command lines."""
+        return f"dose={self.dose:g} view={self.view.name} split={self.split}"
+
+    @property
+    def training_label(self) -> str:
+        """What is trained for this condition, whichever its split."""
+        return f"dose={self.dose:g} view={self.view.name} gridsize={self.gridsize}"
+
+    @property
+    def whole_file(self) -> Path:
+        """The file of all patterns of the split."""
+        return self.folder("dataset") / f"patched_{self.split}.npz"
+
+    @property
+    def file(self) -> Path:
+        """The file of the patterns that every arm uses; in the baseline view, all of the split."""
+        if self.view.name == "baseline":
+            return self.whole_file
+        return self.folder("views") / f"{self.view.name}_{self.split}.npz"
+
+    def of(self, split: str) -> "Condition":
+        """Return the same dose and view in a split, ``train`` or ``test``."""
+        return replace(self, split=required_split(split))
+
+    def root(self, phase: str) -> Path:
+        """Return the root folder of a phase, a key of ``PHASES``."""
+        return self.places.root(phase)
+
+    def folder(self, phase: str) -> Path:
+        """Return where a phase, a key of ``PHASES``, keeps what belongs to this condition."""
+        view = Path(self.view.name)
+        below = {
+            "dataset": Path(),
+            "views": view,
+            "overlap": view,
+            "train": view / f"gs{self.gridsize}",
+            "train_thinned": view / "thinned",
+        }
+        return self.root(phase) / dose_name(self.dose) / below.get(phase, view / self.split)
+
+    def manifest(self, phase: str) -> Path:
+        """Return the file in which a phase records what it did, of this condition and others."""
+        return self.root(phase) / MANIFESTS[phase]
+
+    def require_data(self) -> None:
+        """Check that the file of the patterns is there.
+
+        Raises
+        ------
+        InputError
+            If it is missing; names the command that makes it.
+        """
+        if not self.file.is_file():
+            is_baseline = self.view.name == "baseline"
+            command = "generate" if is_baseline else "overlap"
+            raise InputError(
+                f"{self.file}: no such file; make it with `study {command}` for dose {self.dose:g}"
+                + ("" if is_baseline else f" and view {self.view.name}")
+            )
+
+    def measurement(self) -> Measurement:
+        """Return the patterns, positions and probe: what an arm may know.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or breaks the contract.
+        """
+        self.require_data()
+        return load_measurement(self.file)
+
+    def truth(self) -> np.ndarray:
+        """Return the object (oy, ox) that the patterns were made from."""
+        self.require_data()
+        object_, _ = load_object(self.file)
+        return object_
+
+    def scored_pixels(self) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Return the crop, and in it the mask (y, x), on which every arm is scored."""
+        from study_lib.scores.scoring import scored_pixels
+
+        return scored_pixels(self.measurement(), self.design.metrics.illumination_threshold)
+
+    def score(self, object_: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the scores of an object (oy, ox), and its crop aligned with the truth.
+
+        On the pixels and with the limits of the comparison of every arm.
+        """
+        # torch comes with it, and conditions are planned without
+        from study_lib.scores.scoring import scores_of
+
+        metrics = self.design.metrics
+        crop, mask = self.scored_pixels()
+        return scores_of(
+            object_,
+            self.truth(),
+            crop,
+            mask,
+            registration_limit_px=metrics.registration_limit_px,
+            frc_threshold=metrics.frc_threshold,
+        )
 
 
-def reconstruction_folder(phase_f_root: Path, dose: float, view: str, split: str) -> Path:
-    """Return the folder of the iterative reconstructions of one split, one folder per arm in it."""
-    return view_folder(phase_f_root, dose, view) / split
+def condition_of(
+    design: StudyDesign,
+    places: Places,
+    dose: float,
+    view: str,
+    split: str = "test",
+    base_npz: Path | None = None,
+) -> Condition:
+    """Return a condition that a design has.
+
+    Raises
+    ------
+    InputError
+        If the design does not have the dose or the view, or there is no such split.
+    """
+    design.require_dose(dose)
+    return Condition(design, dose, design.view(view), required_split(split), places, base_npz)
 
 
-def comparison_folder(phase_g_root: Path, dose: float, view: str, split: str) -> Path:
-    """Return the folder of one comparison."""
-    return view_folder(phase_g_root, dose, view) / split
+def required_split(split: str) -> str:
+    """Return a split's name.
+
+    Raises
+    ------
+    InputError
+        If there is no such split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
+    return split
+
+
+@dataclass(frozen=True)
+class SkippedView:
+    """A dose and view that is left out because its files are missing, and why."""
+
+    dose: float
+    view: str
+    reason: str
+
+
+def conditions_of(
+    design: StudyDesign,
+    places: Places,
+    *,
+    dose: float | None = None,
+    view: str | None = None,
+    gridsize: int | None = None,
+    split: str | None = None,
+    each_split: bool = False,
+    base_npz: Path | None = None,
+) -> list[Condition]:
+    """Return the conditions that a command's filters leave, dose by dose, views in their order.
+
+    Parameters
+    ----------
+    design
+        Its doses and views: 3 x 3 of the original study make 9 conditions.
+    places
+        Where the phases keep their files.
+    dose, view, gridsize, split
+        Only these; default: all.
+    each_split
+        Whether the splits are conditions of their own; otherwise each stands for both.
+    base_npz
+        The base data, if there is any.
+
+    Raises
+    ------
+    InputError
+        If a filter names something that the design does not have, or nothing is left.
+    """
+    axes = ("dose", "view", "split") if each_split else ("dose", "view")
+    jobs = filtered_jobs(design, dose=dose, view=view, gridsize=gridsize, split=split, axes=axes)
+    return [condition_of(design, places, **job, base_npz=base_npz) for job in jobs]
+
+
+def with_data(
+    conditions: Iterable[Condition], *, splits: Sequence[str] = (), allow_missing: bool = True
+) -> tuple[list[Condition], list[SkippedView]]:
+    """Return the conditions whose files are there, and the views that are left out.
+
+    Parameters
+    ----------
+    conditions
+        In any order.
+    splits
+        Whose files a condition needs; default: that of its own split.
+    allow_missing
+        Whether a view without its files is left out; the baseline never is.
+
+    Raises
+    ------
+    InputError
+        If files are missing that may not be.
+    """
+    found: list[Condition] = []
+    skipped: dict[tuple[float, str], SkippedView] = {}
+    for condition in conditions:
+        try:
+            for split in splits or (condition.split,):
+                condition.of(split).require_data()
+        except InputError as error:
+            if condition.view.name == "baseline" or not allow_missing:
+                raise
+            key = (condition.dose, condition.view.name)
+            skipped.setdefault(key, SkippedView(*key, str(error)))
+        else:
+            found.append(condition)
+    complete = [one for one in found if (one.dose, one.view.name) not in skipped]
+    return complete, list(skipped.values())
+
+
+def write_skip_summary(folder: Path, skipped: Collection[SkippedView]) -> Mapping[str, Any]:
+    """Write and return which views are skipped; also when there is none."""
+    summary = {
+        "skipped_count": len(skipped),
+        "skipped_views": [asdict(view) for view in skipped],
+    }
+    write_json(folder / SKIP_SUMMARY, summary)
+    return summary
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
@@ -122,279 +397,25 @@ def read_aligned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {current_array(name): array for name, array in arrays.items()}, metadata
 
 
-def summary_files(phase_h_root: Path, doses: Sequence[float]) -> list[Path]:
-    """Return everything that a summary of these doses writes."""
+def replicate_folder(replicate: int) -> Path:
+    """Return where a run keeps a replicate after its first: a folder like its own."""
+    return Path(f"replicate_{replicate}")
+
+
+def dose_name(dose: float) -> str:
+    """Return the folder name of a dose, ``dose_1000``."""
+    return f"dose_{int(dose)}"
+
+
+def summary_files(folder: Path, doses: Sequence[float]) -> list[Path]:
+    """Return everything that a summary of these doses writes in its folder."""
     figures = (*SUMMARY_FIGURES, *(f"phase_{dose_name(dose)}" for dose in doses))
     return [
-        *(phase_h_root / name for name in SUMMARY_FILES),
-        *(path for name in figures for path in figure_files(phase_h_root, name)),
+        *(folder / name for name in SUMMARY_FILES),
+        *(path for name in figures for path in figure_files(folder, name)),
     ]
 
 
-def figure_files(phase_h_root: Path, name: str) -> tuple[Path, Path]:
+def figure_files(folder: Path, name: str) -> tuple[Path, Path]:
     """Return the two files of a figure of the summary: for screens, and for print."""
-    folder = phase_h_root / "figures"
-    return folder / f"{name}.png", folder / f"{name}.svg"
-
-
-# --- Views left out because their files are missing, and the record of them
-
-SKIP_SUMMARY = "skip_summary.json"
-JobT = TypeVar("JobT")
-
-
-@dataclass(frozen=True)
-class SkippedView:
-    """A condition that is left out, and why."""
-
-    dose: float
-    view: str
-    reason: str
-
-
-def require_data(path: Path, dose: float, view: str) -> None:
-    """Check that a view's file is there.
-
-    Raises
-    ------
-    InputError
-        If it is missing; names the command that makes it.
-    """
-    if not path.is_file():
-        command = "generate" if view == "baseline" else "overlap"
-        raise InputError(
-            f"{path}: no such file; make it with `study {command}` for dose {dose:g}"
-            + ("" if view == "baseline" else f" and view {view}")
-        )
-
-
-def jobs_by_view(
-    design: StudyDesign,
-    jobs_of: Callable[[float, ViewDesign], Iterable[JobT]],
-    *,
-    doses: Collection[float] | None,
-    views: Collection[str] | None,
-    allow_missing: bool,
-) -> tuple[list[JobT], list[SkippedView]]:
-    """Return the jobs of every condition, dose by dose in the order of the views, and the skipped.
-
-    Parameters
-    ----------
-    design
-        Its doses and views.
-    jobs_of
-        Returns the jobs of one condition; raises an InputError if a file of it is missing.
-    doses, views
-        Only these; None: all.
-    allow_missing
-        Whether a view without its files is skipped; the baseline never is.
-
-    Raises
-    ------
-    InputError
-        If files are missing that may not be.
-    """
-    jobs: list[JobT] = []
-    skipped: list[SkippedView] = []
-    for dose in design.doses if doses is None else doses:
-        for view in design.views:
-            if views is not None and view.name not in views:
-                continue
-            try:
-                jobs += jobs_of(dose, view)
-            except InputError as error:
-                if view.name == "baseline" or not allow_missing:
-                    raise
-                skipped.append(SkippedView(dose, view.name, str(error)))
-    return jobs, skipped
-
-
-def write_skip_summary(artifact_root: Path, skipped: Collection[SkippedView]) -> dict[str, Any]:
-    """Write and return which views are skipped; also when there is none."""
-    summary = {
-        "skipped_count": len(skipped),
-        "skipped_views": [asdict(view) for view in skipped],
-    }
-    write_json(artifact_root / SKIP_SUMMARY, summary)
-    return summary
-
-
-# --- Which networks are to be trained
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """One network: its condition, the files of its two splits, and its own folder.
-
-    Raises
-    ------
-    InputError
-        If the gridsize is not that of the view, or a file is missing; names the command that
-        makes it.
-    """
-
-    dose: float
-    view: str
-    gridsize: int
-    train_data_path: Path
-    test_data_path: Path
-    artifact_dir: Path
-
-    def __post_init__(self) -> None:
-        """Check the condition and that its files are there."""
-        wanted = 1 if self.view == "baseline" else 2
-        if self.gridsize != wanted:
-            raise InputError(
-                f"training of view {self.view} with gridsize {self.gridsize}; set it to {wanted}"
-            )
-        for path in (self.train_data_path, self.test_data_path):
-            require_data(path, self.dose, self.view)
-
-    @property
-    def log_path(self) -> Path:
-        """Where the training says what it does."""
-        return self.artifact_dir / "train.log"
-
-    @property
-    def label(self) -> str:
-        """The condition in a few words."""
-        return f"dose={self.dose:g} view={self.view} gridsize={self.gridsize}"
-
-
-def build_training_jobs(
-    design: StudyDesign,
-    *,
-    phase_c_root: Path,
-    phase_d_root: Path,
-    artifact_root: Path,
-    doses: Collection[float] | None = None,
-    views: Collection[str] | None = None,
-    allow_missing_phase_d: bool = False,
-) -> tuple[list[TrainingJob], list[SkippedView]]:
-    """Return the networks to train, dose by dose in the order of the views; writes nothing.
-
-    Parameters
-    ----------
-    design
-        Its doses and views: 3 x 3 of the original study make 9 jobs.
-    phase_c_root, phase_d_root, artifact_root
-        Where `study generate` and `study overlap` wrote, and where training will.
-    doses, views
-        Only these; default: all of the design.
-    allow_missing_phase_d
-        Whether a view without its files is skipped, and listed in the second result.
-
-    Raises
-    ------
-    InputError
-        If a file is missing: that of the baseline always, that of a view unless it is allowed.
-    """
-
-    def jobs_of(dose: float, view: ViewDesign) -> list[TrainingJob]:
-        train, test = (
-            view_path(phase_c_root, phase_d_root, dose, view.name, split) for split in SPLITS
-        )
-        folder = training_folder(artifact_root, dose, view.name, view.gridsize)
-        return [TrainingJob(dose, view.name, view.gridsize, train, test, folder)]
-
-    return jobs_by_view(
-        design, jobs_of, doses=doses, views=views, allow_missing=allow_missing_phase_d
-    )
-
-
-# --- Which iterative reconstructions are to be made
-
-RESULT = "reconstruction.npz"
-RECONSTRUCTIONS = "reconstruction_manifest.json"
-
-
-@dataclass(frozen=True)
-class ReconstructionJob:
-    """One reconstruction: its condition, its algorithm, the file of its split, its own folder.
-
-    Raises
-    ------
-    InputError
-        If the file is missing; names the command that makes it.
-    """
-
-    dose: float
-    view: str
-    split: str
-    algorithm: str
-    data_path: Path
-    artifact_dir: Path
-
-    def __post_init__(self) -> None:
-        """Check that the file is there."""
-        require_data(self.data_path, self.dose, self.view)
-
-    @property
-    def log_path(self) -> Path:
-        """Where the reconstruction says what it does."""
-        return self.artifact_dir / "reconstruct.log"
-
-    @property
-    def label(self) -> str:
-        """The condition in a few words."""
-        return f"dose={self.dose:g} view={self.view} split={self.split} algorithm={self.algorithm}"
-
-
-def build_reconstruction_jobs(
-    design: StudyDesign,
-    *,
-    phase_c_root: Path,
-    phase_d_root: Path,
-    artifact_root: Path,
-    doses: Collection[float] | None = None,
-    views: Collection[str] | None = None,
-    splits: Collection[str] = SPLITS,
-    allow_missing_phase_d: bool = False,
-) -> tuple[list[ReconstructionJob], list[SkippedView]]:
-    """Return the reconstructions to make, dose by dose in the order of the views; writes nothing.
-
-    Parameters
-    ----------
-    design
-        Its doses, views and algorithms: 3 doses x 3 views x 2 splits make 18 jobs an algorithm.
-    phase_c_root, phase_d_root, artifact_root
-        Where `study generate` and `study overlap` wrote, and where reconstructions will.
-    doses, views, splits
-        Only these; default: all.
-    allow_missing_phase_d
-        Whether a view without its files is skipped, and listed in the second result.
-
-    Raises
-    ------
-    InputError
-        If a file is missing: that of the baseline always, that of a view unless it is allowed.
-    """
-
-    def jobs_of(dose: float, view: ViewDesign) -> list[ReconstructionJob]:
-        return [
-            ReconstructionJob(
-                dose,
-                view.name,
-                split,
-                algorithm,
-                view_path(phase_c_root, phase_d_root, dose, view.name, split),
-                arm_folder(artifact_root, dose, view.name, split, algorithm),
-            )
-            for split in splits
-            for algorithm in design.iterative.algorithms
-        ]
-
-    return jobs_by_view(
-        design, jobs_of, doses=doses, views=views, allow_missing=allow_missing_phase_d
-    )
-
-
-def arm_folder(phase_f_root: Path, dose: float, view: str, split: str, algorithm: str) -> Path:
-    """Return the folder of one algorithm's reconstruction."""
-    return reconstruction_folder(phase_f_root, dose, view, split) / key_of(algorithm)
-
-
-def knowledge_of(probe: str) -> str:
-    """Return in words what an iterative arm knew, by the design's ``known`` or ``refine``."""
-    known = "probe" if probe == "known" else "a first probe, refined"
-    return f"{known}, positions; uniform start"
+    return folder / "figures" / f"{name}.png", folder / "figures" / f"{name}.svg"

@@ -18,9 +18,9 @@ from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
-from study_lib.phases.conditions import dataset_path, dose_name
-from study_lib.phases.records import Work, recorded
-from study_lib.phases.scene import Scene, scene_of, split_masks
+from study_lib.phases.conditions import Condition
+from study_lib.phases.records import recorded, work_of
+from study_lib.phases.scene import Scene, scene_of
 from study_lib.physics.measurement import photon_budget
 from study_lib.physics.simulation import SimulatedScan, bad_pixel_mask, object_patches, simulate
 from study_lib.seeding import generator
@@ -53,50 +53,73 @@ def canonicalise(
 class Stages:
     """The stages of generation; any of them can be replaced, which the tests do."""
 
-    split: Callable[..., dict[str, np.ndarray]] = split_masks
     simulate: Callable[..., SimulatedScan] = simulate
     canonicalise: Callable[..., Arrays] = canonicalise
     patches: Callable[..., np.ndarray] = object_patches
     validate: Callable[..., list[Violation]] = check_splits
 
 
-def generate_dose(
-    design: StudyDesign,
-    dose: float,
-    output_root: Path,
-    base_npz: Path | None = None,
-    stages: Stages = Stages(),
-) -> dict[str, Any]:
-    """Write the train and test patterns of one dose and return what was measured on them.
+def generate(condition: Condition, stages: Stages = Stages()) -> dict[str, Any]:
+    """Write the train and test patterns of a dose and return what was measured on them.
 
-    The probe is scaled so that the mean over all patterns of both splits is ``dose`` photons; the
-    counts are Poisson, from one seeded stream per dose and split.
+    The probe is scaled so that the mean over all patterns of both splits is the dose; the counts
+    are Poisson, from one seeded stream per dose and split.
+
+    Parameters
+    ----------
+    condition
+        Its view and split do not matter: a view is chosen from all patterns of a dose.
+    stages
+        What simulates, splits and checks.
+
+    Returns
+    -------
+    dict
+        Photons of each split, and the scene's record; plain values.
 
     Raises
     ------
     InputError
-        If the dose is not in the design, or the base file is not usable.
+        If the base file is not usable, or the folder holds data of another design.
     StudyError
         If the two splits share patterns or object rows.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     run = study.create_run(Path(folder), study.load_design("smoke"))
+    ...     photons = study.generate(run.condition(1e4))
+    ...     measurement = run.condition(1e4).measurement()
+    >>> measurement.amplitudes.shape
+    (150, 32, 32)
+
+    Over both splits the mean is the dose, up to chance:
+
+    >>> splits = [photons["train"], photons["test"]]
+    >>> patterns = sum(split["patterns"] for split in splits)
+    >>> total = sum(split["patterns"] * split["photons_per_pattern_measured"] for split in splits)
+    >>> patterns, abs(total / (patterns * 1e4) - 1) < 0.003
+    (300, True)
     """
-    design.require_dose(dose)
-    _claim_root(output_root, design)
-    work = Work(
-        manifest=output_root / "run_manifest.json",
-        key=dose_name(dose),
-        folder=output_root / dose_name(dose),
+    design, dose, base_npz = condition.design, condition.dose, condition.base_npz
+    _claim_root(condition.root("dataset"), design)
+    work = work_of(
+        condition,
+        "dataset",
         parameters={"dose": dose, "design": design.digest},
         seeds={"simulation": design.noise_seeds.simulation},
         inputs=[base_npz] if base_npz else [],
     )
     with recorded(work):
         scene = scene_of(design, base_npz)
-        masks = stages.split(scene.positions_px, design.guard_band_px)
         bad_pixels = _bad_pixels(design)
         simulated = stages.simulate(
             object_=scene.object_,
             probe=scene.probe,
-            positions_px={split: scene.positions_px[masks[split]] for split in SPLITS},
+            positions_px={split: scene.positions_of(split) for split in SPLITS},
             dose=dose,
             dark_counts=design.detector.dark_counts,
             saturation_counts=design.detector.saturation_counts,
@@ -111,8 +134,8 @@ def generate_dose(
                 amplitudes=simulated.amplitudes[split],
                 object_=scene.object_,
                 probe=simulated.probe,
-                positions_px=scene.positions_px[masks[split]],
-                scan_index=np.flatnonzero(masks[split]),
+                positions_px=scene.positions_of(split),
+                scan_index=np.flatnonzero(scene.splits[split]),
                 bad_pixels=bad_pixels,
             )
             for split in SPLITS
@@ -123,19 +146,20 @@ def generate_dose(
         for step, split in enumerate(SPLITS, start=1):
             arrays = parts[split]
             if design.object_patches:
-                positions = scene.positions_px[masks[split]]
+                positions = scene.positions_of(split)
                 patches = stages.patches(scene.object_, positions, design.patch_size_px)
                 arrays = arrays | {"Y": patches}
             limit = design.detector.saturation_counts
             photons = photon_budget(arrays["diffraction"], limit)
             work.results[split] = photons | {"photons_per_pattern_requested": dose}
-            path = dataset_path(output_root, dose, split)
+            path = condition.of(split).whole_file
             metadata = work.results[split] | _history(design, dose, split, scene, simulated)
             save_dataset(path, arrays, metadata)
             work.outputs.append(path)
             work.progress("generate", step, len(SPLITS))
         work.results["scene"] = dict(scene.record)
-        work.results["positions_in_guard_band"] = int((~(masks["train"] | masks["test"])).sum())
+        outside = ~(scene.splits["train"] | scene.splits["test"])
+        work.results["positions_in_guard_band"] = int(outside.sum())
     return work.results
 
 

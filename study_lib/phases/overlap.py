@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,75 +12,99 @@ from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
 from study_lib.files import write_json
 from study_lib.overlap.metrics import coverage_of, legacy_spacing_px, nearest_px, spacing_report
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
-from study_lib.phases.conditions import dataset_path, view_folder, view_path
-from study_lib.phases.records import Work, recorded
+from study_lib.phases.conditions import Condition
+from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.measurement import photon_budget
 
 PER_SCAN = ("diffraction", "xcoords", "ycoords", "scan_index")
 
 
-def write_view(
-    design: StudyDesign,
-    dose: float,
-    view_name: str,
-    *,
-    phase_c_root: Path,
-    output_root: Path,
-    artifact_root: Path,
-    diameter_px: float | None = None,
-) -> dict[str, Any]:
-    """Write the train and test patterns of one view with their groups, and the measured overlap.
+def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[str, Any]:
+    """Choose, group and write the train and test patterns of a view, and measure their overlap.
 
     The groups in the file are those that training uses and that the metrics are computed on.
     Nothing is written before both splits are known to work, so that their files belong together.
 
+    Parameters
+    ----------
+    condition
+        Its split does not matter.
+    diameter_px
+        Of the probe; default: measured on it.
+
+    Returns
+    -------
+    dict
+        Metrics, distances and coverage by split; plain values.
+
     Raises
     ------
     InputError
-        If dose or view are not in the design, phase C is missing, or a split has too few patterns.
+        If the data set is missing, or a split has too few patterns.
+
+    References
+    ----------
+    Overlap of discs as a measure of redundancy: Bunk et al., Ultramicroscopy 108, 481 (2008),
+    doi:10.1016/j.ultramic.2007.08.003
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     run = study.create_run(Path(folder), study.load_design("smoke"))
+    ...     photons = study.generate(run.condition(1e4))
+    ...     measured = study.choose_view(run.condition(1e4, "dense"))["test"]
+    ...     measurement = run.condition(1e4, "dense").measurement()
+
+    Patterns were left out until the overlap is the one that the design asks for:
+
+    >>> len(measurement.scan_index) < photons["test"]["patterns"]
+    True
+    >>> abs(measured["metric_2_image"] - run.design.view("dense").target_overlap) < 0.01
+    True
+    >>> measurement.groups.shape[1]  # of 2 x 2 patterns
+    4
     """
-    design.require_dose(dose)
-    view = design.view(view_name)
-    folder = view_folder(artifact_root, dose, view.name)
-    work = Work(
-        manifest=artifact_root / "overlap_manifest.json",
-        key=folder.relative_to(artifact_root).as_posix(),
-        folder=folder,
+    design, view, folder = condition.design, condition.view, condition.folder("overlap")
+    splits = [condition.of(split) for split in SPLITS]
+    work = work_of(
+        condition,
+        "overlap",
         parameters={
-            "dose": dose,
+            "dose": condition.dose,
             "view": view.model_dump(),
             "neighbor_count": design.neighbor_count,
             "probe_diameter_px": diameter_px,  # null: measured on the probe
             "design": design.digest,
         },
         seeds=design.noise_seeds.model_dump(include={"grouping", "subsampling"}),
-        inputs=[dataset_path(phase_c_root, dose, split) for split in SPLITS],
+        inputs=[one.whole_file for one in splits],
     )
     with recorded(work):
         files = []
-        for step, split in enumerate(SPLITS, start=1):
-            arrays, metadata = load_dataset(dataset_path(phase_c_root, dose, split))
+        for step, one in enumerate(splits, start=1):
+            arrays, metadata = load_dataset(one.whole_file)
             positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
             probe = arrays["probeGuess"]
-            chosen = view_of(positions, probe, view, split, design, diameter_px=diameter_px)
+            chosen = view_of(positions, probe, view, one.split, design, diameter_px=diameter_px)
             if view.name != "baseline":
-                path = view_path(phase_c_root, output_root, dose, view.name, split)
                 patterns = _take(arrays, chosen)
                 limit = design.detector.saturation_counts
                 photons = photon_budget(patterns["diffraction"], limit)
                 stated = _history(metadata, view, chosen, work) | photons
-                files.append((path, patterns, stated))
+                files.append((one.file, patterns, stated))
             shape = arrays["objectGuess"].shape
-            work.results[split] = _measured(positions, chosen, view, design, shape)
+            work.results[one.split] = _measured(positions, chosen, view, design, shape)
             work.progress("overlap", step, len(SPLITS))
         for path, patterns, stated in files:
             save_dataset(path, patterns, stated)
             work.outputs.append(path)
-        for split in SPLITS:
-            write_json(folder / f"{split}_metrics.json", work.results[split])
-            work.outputs.append(folder / f"{split}_metrics.json")
-        write_json(folder / "metrics_bundle.json", work.results)
-        work.outputs.append(folder / "metrics_bundle.json")
+        measured = {f"{one.split}_metrics.json": work.results[one.split] for one in splits}
+        for name, content in (measured | {"metrics_bundle.json": work.results}).items():
+            write_json(folder / name, content)
+            work.outputs.append(folder / name)
     return work.results
 
 

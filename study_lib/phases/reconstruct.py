@@ -1,4 +1,4 @@
-"""Phase F: one iterative reconstruction from its file to its record, for command and notebook."""
+"""Phase F (04_reconstruct): iterative reconstructions of a condition, and their denoisers."""
 
 import time
 from pathlib import Path
@@ -8,30 +8,40 @@ import numpy as np
 
 from study_lib.arm_names import key_of
 from study_lib.data.archive import read_npz
-from study_lib.data.datasets import load_measurement
-from study_lib.design.models import IterativeDesign, StudyDesign
+from study_lib.design.models import IterativeDesign
 from study_lib.errors import InputError, StudyError
-from study_lib.files import read_json, write_json, write_npz
-from study_lib.phases.conditions import (
-    RECONSTRUCTIONS,
-    RESULT,
-    ReconstructionJob,
-    build_reconstruction_jobs,
-    knowledge_of,
-    reconstruction_folder,
-)
-from study_lib.phases.records import (
-    Work,
-    logged,
-    printed_output_kept,
-    provenance,
-    recorded,
-    somebody_watches,
-)
-from study_lib.physics.measurement import Measurement, thinned
+from study_lib.files import manifest_jobs, read_json, write_json, write_npz
+from study_lib.phases.conditions import Condition
+from study_lib.phases.records import Work, performed, provenance, work_of
+from study_lib.physics.measurement import Measurement, split_photons
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import DEVICE, IterativeResult, run_algorithm
 from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
+
+RESULT = "reconstruction.npz"
+SUMMARY = "reconstructions.json"
+FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
+LINES_PRINTED = 10
+
+
+def result_of(condition: Condition, algorithm: str) -> Path:
+    """Return the file of an algorithm's object."""
+    return condition.folder("reconstruct") / key_of(algorithm) / RESULT
+
+
+def denoiser_of(condition: Condition, algorithm: str) -> Path:
+    """Return the file of the denoiser that the train split chose for an algorithm."""
+    return condition.of("train").folder("reconstruct") / key_of(algorithm) / DENOISER
+
+
+def why_missing(condition: Condition, algorithm: str) -> str:
+    """Return what the record says of a result that is not there."""
+    manifest = condition.manifest("reconstruct")
+    folder = result_of(condition, algorithm).parent
+    key = folder.relative_to(condition.root("reconstruct")).as_posix()
+    record = manifest_jobs(manifest).get(key, {}) if manifest.is_file() else {}
+    return str(record.get("error") or "it was not run; run `study reconstruct`")
+
 
 # --- The denoiser of an algorithm: chosen on the train split, applied to any
 
@@ -57,7 +67,7 @@ def choose_denoiser_of(
         Of the algorithm, and of the choice of photons.
     """
     started = time.process_time()
-    part, held_out = thinned(
+    part, held_out = split_photons(
         measurement, design.judged_share, generator(seed, "denoiser", algorithm)
     )
     object_ = run_algorithm(algorithm, part, design, seed=seed).object_
@@ -86,168 +96,143 @@ def read_denoiser(path: Path) -> tuple[DenoiserChoice, dict[str, Any]]:
         ) from None
 
 
-# --- One reconstruction job
-
-SUMMARY = "reconstructions.json"
-FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
-LINES_PRINTED = 10
+# --- One reconstruction, and all of a condition
 
 
-def run_reconstruction_job(
-    job: ReconstructionJob,
-    *,
-    design: StudyDesign,
-    artifact_root: Path,
-    dry_run: bool = False,
+def reconstruct_by(
+    condition: Condition, algorithm: str, *, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Reconstruct every pattern of one view and split; write result, log and record.
+    """Reconstruct every pattern of a condition by one algorithm; write result, log and record.
 
     Parameters
     ----------
-    job
-        From :func:`build_reconstruction_jobs`.
-    design
-        Gives the algorithm its settings and seed.
-    artifact_root
-        Holds the manifest, to which this job's record is added whether it succeeds or not.
+    condition
+        Its design gives the algorithm settings and seed.
+    algorithm
+        One of the design's.
     dry_run
         Whether to return what would be done and write nothing.
 
     Raises
     ------
     InputError
-        If the file is broken or holds nothing to reconstruct.
+        If the file is missing, broken or holds nothing to reconstruct.
     StudyError
         If pty-chi is absent, or the numbers do not stay finite.
     """
+    condition.require_data()
+    design = condition.design
     seed = design.noise_seeds.iterative
     plan = {
-        "dose": job.dose,
-        "view": job.view,
-        "split": job.split,
+        "dose": condition.dose,
+        "view": condition.view.name,
+        "split": condition.split,
         "design": design.digest,
         **design.iterative.model_dump(mode="json", exclude={"algorithms", "denoised"}),
-        "algorithm": job.algorithm,
+        "algorithm": algorithm,
     }
     if dry_run:
         return plan | {"dry_run": True}
-    work = Work(
-        manifest=artifact_root / RECONSTRUCTIONS,
-        key=job.artifact_dir.relative_to(artifact_root).as_posix(),
-        folder=job.artifact_dir,
+    work = work_of(
+        condition,
+        "reconstruct",
+        arm=key_of(algorithm),
         parameters=plan,
         seeds={"iterative": seed},
-        inputs=[job.data_path],
+        inputs=[condition.file],
     )
-    with (
-        recorded(work),
-        printed_output_kept(job.artifact_dir),
-        logged(job.log_path, job.label) as log,
-    ):
+    with performed(work, "reconstruct.log", f"{condition.label} algorithm={algorithm}"):
         work.report_device(DEVICE)
-        log.line(f"{job.label} data={job.data_path.name}")
         for name in (RESULT, DENOISER):  # never taken for this run's
-            (job.artifact_dir / name).unlink(missing_ok=True)
-        measurement = load_measurement(job.data_path)
+            (work.folder / name).unlink(missing_ok=True)
+        measurement = condition.measurement()
 
         def epoch(done: int, epochs: int, loss: float) -> None:
-            work.progress(job.algorithm, done, epochs, loss=loss)
-            text = f"{job.algorithm} epoch {done}/{epochs} loss {loss:.6g}"
-            if somebody_watches() or done % max(1, epochs // LINES_PRINTED) == 0:
-                log.show_step(text, done, epochs, "epoch")
-            else:
-                log.line(text)
+            text = f"{algorithm} epoch {done}/{epochs} loss {loss:.6g}"
+            work.step(algorithm, done, epochs, text, "epoch", LINES_PRINTED, loss=loss)
 
-        found = run_algorithm(
-            job.algorithm, measurement, design.iterative, seed=seed, progress=epoch
-        )
-        work.results |= _results(found, measurement, design) | {
-            "measurement_sha256": work.sha256_of_input(job.data_path)
-        }
-        if job.split == "train" and design.iterative.denoised:
-            log.line(f"{job.algorithm} again on a share of the photons, to choose its denoiser")
-            choice = choose_denoiser_of(job.algorithm, measurement, design.iterative, seed=seed)
-            choice |= {"measurement_sha256": work.results["measurement_sha256"]}
-            write_json(job.artifact_dir / DENOISER, choice)
-            work.outputs.append(job.artifact_dir / DENOISER)
+        found = run_algorithm(algorithm, measurement, design.iterative, seed=seed, progress=epoch)
+        made_from = {"measurement_sha256": work.sha256_of_input(condition.file)}
+        work.results |= _results(found, measurement, design.iterative) | made_from
+        if condition.split == "train" and design.iterative.denoised:
+            work.log.line(f"{algorithm} again on a share of the photons, to choose its denoiser")
+            choice = choose_denoiser_of(algorithm, measurement, design.iterative, seed=seed)
+            write_json(work.folder / DENOISER, choice | made_from)
+            work.outputs.append(work.folder / DENOISER)
             work.results["denoiser"] = {
                 name: choice[name] for name in ("family", "strength", "choice_cpu_s")
             }
-        _write(job, found, measurement, plan | work.results)
-        work.outputs += [job.artifact_dir / RESULT, job.log_path]
-        log.line(f"done: {found.stop}, final loss {float(found.losses[-1]):.6g}")
+        _write(work, found, measurement, key_of(algorithm))
+        work.outputs.append(work.folder / RESULT)
         for remark in found.remarks:
-            log.line(f"doubtful: {remark}")
+            work.log.line(f"doubtful: {remark}")
     return work.results
 
 
-def reconstruct_view(
-    design: StudyDesign,
-    dose: float,
-    view_name: str,
-    split: str,
-    *,
-    phase_c_root: Path,
-    phase_d_root: Path,
-    artifact_root: Path,
-) -> dict[str, dict[str, Any]]:
-    """Run every algorithm of the design on one view and split; what the notebook calls.
+def reconstruct(condition: Condition) -> dict[str, dict[str, Any]]:
+    """Reconstruct a condition by every algorithm of the design.
 
     An algorithm that fails does not keep the others from running: its entry has ``failed``, the
     reason, and so has ``reconstructions.json`` beside the results.
 
+    Parameters
+    ----------
+    condition
+        One dose, view and split; its design gives the algorithms, their settings and seed.
+
+    Returns
+    -------
+    dict
+        What the record keeps of each result, by arm; plain values.
+
     Raises
     ------
     InputError
-        If dose or view are not in the design, or the view's file is missing.
+        If the condition's file is missing.
     StudyError
         If every algorithm failed.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> condition = run.condition(1e4, "dense")  # run: study.open_run of a finished run's folder
+    >>> results = study.reconstruct(condition)  # doctest: +ELLIPSIS
+    solver epoch 10/100 loss ...
+    >>> list(results), results["solver"]["stop"]
+    (['solver'], 'converged')
+    >>> results["solver"]["final_loss"] < results["solver"]["first_loss"]
+    True
     """
-    design.require_dose(dose)
-    jobs, _ = build_reconstruction_jobs(
-        design,
-        phase_c_root=phase_c_root,
-        phase_d_root=phase_d_root,
-        artifact_root=artifact_root,
-        doses=[dose],
-        views=[design.view(view_name).name],
-        splits=[split],
-    )
+    condition.require_data()
     results: dict[str, dict[str, Any]] = {}
-    for job in jobs:
+    for algorithm in condition.design.iterative.algorithms:
         try:
-            found = run_reconstruction_job(job, design=design, artifact_root=artifact_root)
+            found = reconstruct_by(condition, algorithm)
         except StudyError as error:
             found = {"failed": str(error)}
-        results[key_of(job.algorithm)] = {"algorithm": job.algorithm, **found}
+        results[key_of(algorithm)] = {"algorithm": algorithm, **found}
     failures = [f"{arm}: {found['failed']}" for arm, found in results.items() if "failed" in found]
     if len(failures) == len(results):
         raise StudyError("; ".join(failures))
-    write_json(reconstruction_folder(artifact_root, dose, view_name, split) / SUMMARY, results)
+    write_json(condition.folder("reconstruct") / SUMMARY, results)
     return results
 
 
-def found_in(folder: Path, results: dict[str, dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-    """Return the arrays that each algorithm left, by its name; none for one that failed.
+def reconstructions_of(condition: Condition) -> dict[str, dict[str, np.ndarray]]:
+    """Return the arrays that each algorithm left of a condition, by its name; none of a failed one.
 
-    Parameters
-    ----------
-    folder
-        Of the dose, view and split.
-    results
-        What :func:`reconstruct_view` returned.
+    ``object`` (oy, ox), ``probe`` (n, n), ``losses`` and ``wall_s`` (epochs,), ``residuals``
+    (scan,), ``positions_px`` (scan, 2), ``scan_index`` (scan,).
     """
-    return {
-        entry["algorithm"]: read_npz(folder / arm / RESULT)[0]
-        for arm, entry in results.items()
-        if "failed" not in entry
-    }
+    paths = {name: result_of(condition, name) for name in condition.design.iterative.algorithms}
+    return {name: read_npz(path)[0] for name, path in paths.items() if path.is_file()}
 
 
 def _results(
-    found: IterativeResult, measurement: Measurement, design: StudyDesign
+    found: IterativeResult, measurement: Measurement, design: IterativeDesign
 ) -> dict[str, Any]:
     """Return what the record keeps of a result."""
+    known = "probe" if design.probe == "known" else "a first probe, refined"
     return {
         "patterns": len(measurement.scan_index),
         "epochs": len(found.losses),
@@ -255,7 +240,7 @@ def _results(
         "final_loss": float(found.losses[-1]),
         "residual": float(found.residuals.mean()),
         "stop": found.stop,
-        "knows": knowledge_of(design.iterative.probe),
+        "knows": f"{known}, positions; uniform start",
         "remarks": list(found.remarks),
         "reconstruction_wall_s": float(found.wall_s[-1]),
         "reconstruction_cpu_s": found.cpu_s,
@@ -263,12 +248,7 @@ def _results(
     }
 
 
-def _write(
-    job: ReconstructionJob,
-    found: IterativeResult,
-    measurement: Measurement,
-    metadata: dict[str, Any],
-) -> None:
+def _write(work: Work, found: IterativeResult, measurement: Measurement, arm: str) -> None:
     arrays = {
         "object": found.object_,
         "probe": found.probe,
@@ -278,6 +258,12 @@ def _write(
         "positions_px": measurement.positions_px,
         "scan_index": measurement.scan_index,
     }
-    stated = {"arm": key_of(job.algorithm), "frame": FRAME, "object_origin_px": [0, 0]}
-    versions = provenance()["versions"]
-    write_npz(job.artifact_dir / RESULT, arrays, {**stated, "versions": versions, **metadata})
+    metadata = {
+        "arm": arm,
+        "frame": FRAME,
+        "object_origin_px": [0, 0],
+        "versions": provenance()["versions"],
+        **work.parameters,
+        **work.results,
+    }
+    write_npz(work.folder / RESULT, arrays, metadata)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from study_lib.errors import InputError
 from study_lib.files import merge_record, require_writable, sha256_of
+from study_lib.phases.conditions import Condition
 from study_lib.system import IS_CHECKOUT, PROJECT
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
@@ -44,6 +45,7 @@ class Work:
     outputs: list[Path] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     _input_hashes: dict[Path, str] = field(default_factory=dict)
+    log: "JobLog" = field(init=False)
     _devices: list[str] = field(default_factory=list)
     _threads: int | None = None
     _last_event_s: float = 0.0
@@ -84,6 +86,68 @@ class Work:
             return
         self._last_event_s = now
         log_event(self.folder, phase, step, total, **values)
+
+    def step(
+        self,
+        what: str,
+        done: int,
+        total: int,
+        text: str,
+        unit: str,
+        lines: int = 0,
+        **values: float,
+    ) -> None:
+        """Record a step and add a line to the log; show it too.
+
+        Where nobody watches, about ``lines`` of all steps are shown, each if that is zero.
+        """
+        self.progress(what, done, total, **values)
+        if not lines or somebody_watches() or done % max(1, total // lines) == 0:
+            self.log.show_step(text, done, total, unit)
+        else:
+            self.log.line(text)
+
+
+def work_of(
+    condition: Condition,
+    phase: str,
+    *,
+    arm: str = "",
+    parameters: Mapping[str, Any],
+    seeds: Mapping[str, int] | None = None,
+    inputs: Sequence[Path],
+) -> Work:
+    """Return the work of a phase on a condition, or on one of its arms, not begun.
+
+    Raises
+    ------
+    InputError
+        If the root folder of the phase is not known.
+    """
+    folder = condition.folder(phase) / arm
+    return Work(
+        manifest=condition.manifest(phase),
+        key=folder.relative_to(condition.root(phase)).as_posix(),
+        folder=folder,
+        parameters=parameters,
+        seeds=seeds or {},
+        inputs=inputs,
+    )
+
+
+@contextmanager
+def performed(work: Work, log: str, title: str) -> Iterator[Work]:
+    """As :func:`recorded`, with a log of what the block says and a copy of what it prints."""
+    with (
+        recorded(work),
+        printed_output_kept(work.folder),
+        logged(work.folder / log, title) as work.log,
+    ):
+        work.log.line(title)
+        work.log.line(f"configuration {json.dumps(dict(work.parameters), sort_keys=True)}")
+        yield work
+        work.outputs += [work.folder / name for name in (log, "stdout.log", "stderr.log")]
+        work.log.line(f"done: {json.dumps(work.results, sort_keys=True)}")
 
 
 def log_event(folder: Path, phase: str, step: int, total: int, **values: float) -> None:

@@ -19,12 +19,22 @@ from study_lib.seeding import generator
 
 @dataclass(frozen=True)
 class Scene:
-    """Object, probe and scan positions before any photon is counted."""
+    """Object, probe and scan positions before any photon is counted.
+
+    ``splits`` has for ``train`` and ``test`` which positions are theirs; those in the guard band
+    between them belong to neither. ``record`` says where object and probe come from.
+    """
 
     object_: Complex[np.ndarray, "oy ox"]
     probe: Complex[np.ndarray, "n n"]
     positions_px: Float[np.ndarray, "scan 2"]
+    splits: Mapping[str, Bool[np.ndarray, " scan"]]
     record: Mapping[str, Any]
+
+    def positions_of(self, split: str) -> Float[np.ndarray, "positions 2"]:
+        """Return the positions of a split, ``train`` or ``test``."""
+        chosen: np.ndarray = self.positions_px[self.splits[split]]
+        return chosen
 
 
 def scene_of(design: StudyDesign, base_npz: Path | None = None) -> Scene:
@@ -33,11 +43,38 @@ def scene_of(design: StudyDesign, base_npz: Path | None = None) -> Scene:
     A base file gives object and probe; the positions are the measured ones, or a synthetic scan
     in the middle of the object, as the design says.
 
+    Parameters
+    ----------
+    design
+        Object, probe, scan and seeds.
+    base_npz
+        A file that holds the contract of base data.
+
+    Returns
+    -------
+    Scene
+        Object (oy, ox), probe (n, n), of unit power if it is synthetic, positions (scan, 2) in
+        object pixels, and a mask (scan,) for each split.
+
     Raises
     ------
     InputError
         If measured positions are asked for without a base file, the base file breaks the contract,
         its probe does not fit the patch size, or its object is too small for the synthetic scan.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> design = study.load_design("smoke")
+    >>> scene = study.scene_of(design)
+    >>> scene.object_.ndim, scene.probe.shape, scene.positions_px.shape
+    (2, (32, 32), (300, 2))
+
+    The rows of the two splits are farther apart than a patch is high:
+
+    >>> train, test = scene.positions_of("train"), scene.positions_of("test")
+    >>> bool(test[:, 0].min() - train[:, 0].max() > design.patch_size_px)
+    True
     """
     if base_npz:
         return _scene_of_base(design, base_npz)
@@ -90,7 +127,8 @@ def _synthetic_scene(design: StudyDesign) -> Scene:
         stop_ratio=design.probe.stop_ratio,
         defocus_radius_px=design.probe.defocus_radius_px,
     )
-    return Scene(object_, probe, positions, {"source": "synthetic"})
+    splits = split_masks(positions, design.guard_band_px)
+    return Scene(object_, probe, positions, splits, {"source": "synthetic"})
 
 
 def _scene_of_base(design: StudyDesign, base_npz: Path) -> Scene:
@@ -109,7 +147,8 @@ def _scene_of_base(design: StudyDesign, base_npz: Path) -> Scene:
         "probe_window_px": design.patch_size_px,
         "probe_power_kept": share,
     }
-    return Scene((object_ / factor).astype(np.complex64), probe, positions, record)
+    splits = split_masks(positions, design.guard_band_px)
+    return Scene((object_ / factor).astype(np.complex64), probe, positions, splits, record)
 
 
 def _synthetic_positions(design: StudyDesign) -> Float[np.ndarray, "scan 2"]:

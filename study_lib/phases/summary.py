@@ -13,9 +13,10 @@ from study_lib.figures.common import masked, phase_grid, save_figure
 from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
 from study_lib.files import manifest_jobs, read_json, write_csv, write_json, write_text
 from study_lib.phases.conditions import (
+    MANIFESTS,
     PHASES,
     SUMMARY_FIGURES,
-    comparison_folder,
+    Places,
     dose_name,
     figure_files,
     read_aligned,
@@ -42,7 +43,7 @@ def inventory(run_folder: Path) -> list[dict[str, Any]]:
     the later one; one that is gone has no size.
     """
     rows: dict[str, dict[str, Any]] = {}
-    manifests = (path for path in manifests_of(run_folder) if path.parent.name != PHASES["H"])
+    manifests = (path for path in manifests_of(run_folder) if path.parent.name != PHASES["summary"])
     for manifest in manifests:
         jobs = manifest_jobs(manifest)
         for key, record in sorted(jobs.items(), key=lambda item: item[1].get("started", "")):
@@ -65,7 +66,7 @@ DOSE_HELD = "per pattern"
 SPLITS_IN_ORDER = ("test", "train")  # first what was not learned from
 
 
-def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any]]:
+def summarize(places: Places) -> list[dict[str, Any]]:
     """Write tables, figures, findings and inventory; return the study table.
 
     ``study_table.csv`` has one row per condition and arm, ``table.csv`` (test split) and
@@ -73,26 +74,48 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
     ``inventory.csv`` every recorded file; ``summary.md`` and ``summary.json`` hold all of it for
     people and programs.
 
+    Parameters
+    ----------
+    places
+        A run, or whatever else knows the folders of its phases.
+
+    Returns
+    -------
+    list of dict
+        A row for each condition and arm, means and spreads over replicates; plain values.
+
     Raises
     ------
     InputError
         If there is no comparison to summarise.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> table = study.summarize(run)  # run: study.open_run of a finished run's folder
+    >>> [row["arm"] for row in table if row["view"] == "dense" and row["split"] == "test"]
+    ['pinn', 'solver', 'thinning-net']
+    >>> all(row["phase_mse_rad2"] > 0 for row in table)
+    True
+    >>> (run.root("summary") / "summary.md").is_file()
+    True
     """
-    rows = collect_rows(phase_g_root)
+    compared_root, folder = places.root("compare"), places.root("summary")
+    rows = collect_rows(compared_root)
     work = Work(
-        manifest=artifact_root / "summary_manifest.json",
+        manifest=folder / MANIFESTS["summary"],
         key="summary",
-        folder=artifact_root,
+        folder=folder,
         parameters={"replicates": len({row["replicate"] for row in rows})},
         inputs=[
             path
-            for root in comparison_roots(phase_g_root)
+            for root in comparison_roots(compared_root)
             for path in sorted(root.glob("dose_*/*/*/metrics.json"))
         ],
     )
     with recorded(work):
         table, deltas = study_table(rows), phase_deltas(rows)
-        files = inventory(phase_g_root.parent)
+        files = inventory(compared_root.parent)
         tables: dict[str, Sequence[Row]] = {
             "study_table.csv": table,
             "table.csv": [row for row in rows if row["split"] == "test"],
@@ -101,11 +124,11 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
             "inventory.csv": files,
         }
         for name, lines in tables.items():
-            write_csv(artifact_root / name, lines)
-            work.outputs.append(artifact_root / name)
-        figures = summary_figures(phase_g_root, rows, table)
+            write_csv(folder / name, lines)
+            work.outputs.append(folder / name)
+        figures = summary_figures(compared_root, rows, table)
         for step, (name, figure) in enumerate(figures.items(), start=1):
-            paths = figure_files(artifact_root, name)
+            paths = figure_files(folder, name)
             save_figure(figure, *paths)
             work.outputs += paths
             work.progress("figures", step, len(figures))
@@ -115,32 +138,32 @@ def write_summary(phase_g_root: Path, artifact_root: Path) -> list[dict[str, Any
             if _of_split(table, split)
         }
         summary = {
-            "origin": _origin(phase_g_root),
+            "origin": _origin(compared_root),
             "dose_held_fixed": DOSE_HELD,
             "findings": sentences,
             "study_table": table,
             "highlights": deltas,
-            "missing": _missing(phase_g_root),
+            "missing": _missing(compared_root),
             "metrics": metric_facts(),
             "figures": {
-                name: [path.relative_to(artifact_root).as_posix() for path in paths]
+                name: [path.relative_to(folder).as_posix() for path in paths]
                 for name in figures
-                for paths in [figure_files(artifact_root, name)]
+                for paths in [figure_files(folder, name)]
             },
         }
-        write_json(artifact_root / "summary.json", summary)
-        write_text(artifact_root / "summary.md", markdown(summary, files))
-        work.outputs += [artifact_root / "summary.json", artifact_root / "summary.md"]
+        write_json(folder / "summary.json", summary)
+        write_text(folder / "summary.md", markdown(summary, files))
+        work.outputs += [folder / "summary.json", folder / "summary.md"]
     return table
 
 
-def comparison_roots(phase_g_root: Path) -> list[Path]:
+def comparison_roots(compared_root: Path) -> list[Path]:
     """Return the comparisons of a run, then those of its other replicates."""
-    others = phase_g_root.parent.glob(f"replicate_*/{phase_g_root.name}")
-    return [phase_g_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+    others = compared_root.parent.glob(f"replicate_*/{compared_root.name}")
+    return [compared_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
 
 
-def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
+def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     """Return one row per (split, dose, view, arm, replicate), ordered.
 
     Raises
@@ -150,12 +173,12 @@ def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
     """
     paths = [
         path
-        for root in comparison_roots(phase_g_root)
+        for root in comparison_roots(compared_root)
         for path in sorted(root.glob("dose_*/*/*/metrics.json"))
     ]
     if not paths:
-        raise InputError(f"{phase_g_root}: no comparison found; run `study compare` first")
-    rows = [row for path in paths for row in read_scores(path.parent)]
+        raise InputError(f"{compared_root}: no comparison found; run `study compare` first")
+    rows: list[dict[str, Any]] = [row for path in paths for row in read_scores(path.parent)]
     return sorted(
         rows,
         key=lambda row: (
@@ -169,7 +192,7 @@ def collect_rows(phase_g_root: Path) -> list[dict[str, Any]]:
 
 
 def summary_figures(
-    phase_g_root: Path, rows: Sequence[Row], table: Sequence[Row]
+    compared_root: Path, rows: Sequence[Row], table: Sequence[Row]
 ) -> dict[str, Figure]:
     """Return the figures of the test split by name; of the train split if there is no other."""
     split = next(split for split in SPLITS_IN_ORDER if _of_split(table, split))
@@ -189,19 +212,19 @@ def summary_figures(
             for row in _of_split(rows, split)
             if row["dose"] == dose and row["replicate"] == first
         ]
-        figures[f"phase_{dose_name(dose)}"] = dose_figure(phase_g_root, chosen)
+        figures[f"phase_{dose_name(dose)}"] = dose_figure(compared_root, chosen)
     return figures
 
 
-def dose_figure(phase_g_root: Path, rows: Sequence[Row]) -> Figure:
+def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
     """Return the object phase of the truth and of every arm, one row of panels per view."""
     lines = []
     for view in VIEW_ORDER:
         chosen = [row for row in rows if row["view"] == view]
         if not chosen:
             continue
-        folder = comparison_folder(phase_g_root, chosen[0]["dose"], view, chosen[0]["split"])
-        arrays, _ = read_aligned(folder)
+        place = compared_root / dose_name(chosen[0]["dose"]) / view / chosen[0]["split"]
+        arrays, _ = read_aligned(place)
         panels = {f"truth, {view}": arrays["truth"]}
         for row in chosen:
             score = row["phase_ms_ssim"]
@@ -219,9 +242,9 @@ def _of_split(rows: Sequence[Row], split: str) -> list[Row]:
     return [row for row in rows if row["split"] == split]
 
 
-def _origin(phase_g_root: Path) -> Mapping[str, Any]:
+def _origin(compared_root: Path) -> Mapping[str, Any]:
     """Return which run this is, if the comparisons lie in one."""
-    path = phase_g_root.parent / "design.json"
+    path = compared_root.parent / "design.json"
     if not path.is_file():
         return {}
     design = parse_design(read_json(path), str(path))
@@ -234,11 +257,11 @@ def _origin(phase_g_root: Path) -> Mapping[str, Any]:
     }
 
 
-def _missing(phase_g_root: Path) -> list[str]:
+def _missing(compared_root: Path) -> list[str]:
     """Return one line for each arm that has no row, with its condition and the reason."""
     return [
-        f"{path.parent.relative_to(phase_g_root.parent).as_posix()}: {reason}"
-        for root in comparison_roots(phase_g_root)
+        f"{path.parent.relative_to(compared_root.parent).as_posix()}: {reason}"
+        for root in comparison_roots(compared_root)
         for path in sorted(root.glob("dose_*/*/*/missing_arms.json"))
         for reason in read_json(path).values()
     ]

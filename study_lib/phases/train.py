@@ -1,20 +1,14 @@
-"""Phase E: one training job from its files to its record, for command line and notebook alike."""
+"""Phase E (03_train): from the patterns of a view to a trained network and its record."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from study_lib.data.archive import metadata_of, open_npz
-from study_lib.data.datasets import load_measurement
-from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
-from study_lib.files import manifest_jobs
 from study_lib.networks.checkpoints import CHECKPOINTS, remove_checkpoints
 from study_lib.networks.pinn.bundle import EpochRecord
-from study_lib.networks.pinn.config import ANY_MACHINE, Machine, training_config
-from study_lib.overlap.views import ViewRecord, view_record_of
+from study_lib.networks.pinn.config import ANY_MACHINE, Machine, TrainingConfig, training_config
+from study_lib.overlap.views import view_record_of
 from study_lib.phases.backends import (
     Backend,
     NativeBackend,
@@ -22,10 +16,9 @@ from study_lib.phases.backends import (
     TrainingRequest,
     TrainingResult,
 )
-from study_lib.phases.conditions import TrainingJob, build_training_jobs
-from study_lib.phases.records import Work, logged, printed_output_kept, recorded
+from study_lib.phases.conditions import Condition
+from study_lib.phases.records import performed, work_of
 
-MANIFEST = "training_manifest.json"
 BACKENDS: dict[str, Backend] = {"native": NativeBackend(), "ptychopinn": PtychoPinnBackend()}
 Runner = Callable[[TrainingRequest, Backend, Any], TrainingResult]
 
@@ -33,12 +26,12 @@ Runner = Callable[[TrainingRequest, Backend, Any], TrainingResult]
 def execute_training_job(
     request: TrainingRequest, backend: Backend, settings: Any
 ) -> TrainingResult:
-    """Validate and load the files of a job and train for real: the runner of CLI and notebook.
+    """Validate and load the files of a condition and train for real.
 
     Parameters
     ----------
     request
-        Job, configuration, design, and what is called after every epoch.
+        Condition, configuration, and what records every epoch.
     backend
         Who trains.
     settings
@@ -49,32 +42,35 @@ def execute_training_job(
     InputError
         If a file breaks the data contract, or does not fit the configuration.
     """
-    train, test = (
-        load_measurement(path) for path in (request.job.train_data_path, request.job.test_data_path)
-    )
+    train, test = (request.condition.of(split).measurement() for split in ("train", "test"))
     return backend.train(settings, request, train, test)
 
 
-def run_training_job(
-    job: TrainingJob,
+def training_of(condition: Condition, machine: Machine = ANY_MACHINE) -> TrainingConfig:
+    """Return every knob of the training of a condition, with the groups that its file has."""
+    path = condition.of("train").file
+    with open_npz(path) as archive:
+        made = view_record_of(metadata_of(archive), str(path))
+    return training_config(condition.design, condition.view.name, machine, view_record=made)
+
+
+def train(
+    condition: Condition,
     *,
-    design: StudyDesign,
-    artifact_root: Path,
     backend: str = "native",
     machine: Machine = ANY_MACHINE,
     runner: Runner | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Run one job: folder, log, record, the bridge exactly once (CONFIG-001), then the runner.
+    """Train on the train split of a dose and view, or go on with a training that was interrupted.
+
+    Writes the network, its history, a log and a record. The configuration is bridged exactly once
+    (CONFIG-001), before any loader of the backend runs.
 
     Parameters
     ----------
-    job
-        From :func:`build_training_jobs`.
-    design
-        Gives the training its knobs and seeds.
-    artifact_root
-        Holds the manifest, to which this job's record is added whether it succeeds or not.
+    condition
+        Its split does not matter.
     backend
         A name in ``BACKENDS``.
     machine
@@ -84,178 +80,71 @@ def run_training_job(
     dry_run
         Whether to return what would be done, and write and configure nothing.
 
+    Returns
+    -------
+    dict
+        Losses, scores of the test split and the bundle's hash; plain values.
+
     Raises
     ------
     InputError
-        If the backend does not exist or its package is missing, or a file is broken.
+        If the backend does not exist or its package is missing, or a file is missing or broken.
+    StudyError
+        If the loss is no longer a number.
+
+    References
+    ----------
+    Hoidn, Mishra and Mehta, Sci. Rep. 13, 22789 (2023), doi:10.1038/s41598-023-48351-7
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> condition = run.condition(1e4, "dense")  # run: study.open_run of a finished run's folder
+    >>> plan = study.train(condition, dry_run=True)
+    >>> plan["view"], plan["gridsize"], plan["epochs"]
+    ('dense', 2, 1)
+    >>> results = study.train(condition)  # doctest: +ELLIPSIS
+    epoch 1/1 poisson loss per pixel ... patterns/s
+    >>> results["epochs"], "phase_ssim" in results["test"]
+    (1, True)
     """
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r}: choose one of {', '.join(sorted(BACKENDS))}")
-    config = training_config(
-        design, job.view, machine, view_record=_view_record(job.train_data_path)
-    )
+    for split in ("train", "test"):
+        condition.of(split).require_data()
+    config = training_of(condition, machine)
     plan = {
-        "dose": job.dose,
-        "view": job.view,
-        "gridsize": job.gridsize,
+        "dose": condition.dose,
+        "view": condition.view.name,
+        "gridsize": condition.gridsize,
         "backend": backend,
-        "design": design.digest,
+        "design": condition.design.digest,
         **config.model_dump(mode="json"),
     }
     if dry_run:
         return plan | {"dry_run": True}
     chosen = BACKENDS[backend]
-    kept = ("train.log", "stdout.log", "stderr.log")
-    work = Work(
-        manifest=artifact_root / MANIFEST,
-        key=job.artifact_dir.relative_to(artifact_root).as_posix(),
-        folder=job.artifact_dir,
+    work = work_of(
+        condition,
+        "train",
         parameters=plan,
         seeds={"training": config.seed},
-        inputs=[job.train_data_path, job.test_data_path],
+        inputs=[condition.of(split).file for split in ("train", "test")],
     )
-    with (
-        recorded(work),
-        printed_output_kept(job.artifact_dir),
-        logged(job.log_path, job.label) as log,
-    ):
-        log.line(f"{job.label} backend={backend} train={job.train_data_path.name}")
-        log.line(f"configuration {json.dumps(plan, sort_keys=True)}")
+    with performed(work, "train.log", condition.training_label):
 
         def epoch(done: EpochRecord, epochs: int) -> None:
-            work.progress("train", done.epoch, epochs, loss=done.train)
             text = (
                 f"epoch {done.epoch}/{epochs} {config.loss} loss per pixel {done.train:.6f}, "
                 f"validation {done.validation:.6f}, learning rate {done.learning_rate:g}, "
                 f"{done.patterns_per_s:.1f} patterns/s"
             )
-            log.show_step(text, done.epoch, epochs, "epoch")
+            work.step("train", done.epoch, epochs, text, "epoch", loss=done.train)
 
-        train_sha256 = work.sha256_of_input(job.train_data_path)
-        request = TrainingRequest(
-            job, config, design, train_sha256, epoch, log.warn, work.report_device
-        )
-        with chosen.bridged(config, job) as settings:
+        with chosen.bridged(config, condition) as settings:
+            request = TrainingRequest(condition, config, work, epoch)
             result = (runner or execute_training_job)(request, chosen, settings)
         work.results |= result.values
-        work.outputs += [*result.files, *(job.artifact_dir / name for name in kept)]
-        log.line(f"done: {json.dumps(result.values, sort_keys=True)}")
-    remove_checkpoints(job.artifact_dir / CHECKPOINTS)
+        work.outputs += result.files
+    remove_checkpoints(work.folder / CHECKPOINTS)
     return work.results
-
-
-def _view_record(path: Path) -> ViewRecord | None:
-    with open_npz(path) as archive:
-        return view_record_of(metadata_of(archive), str(path))
-
-
-def train_view(
-    design: StudyDesign,
-    dose: float,
-    view_name: str,
-    *,
-    phase_c_root: Path,
-    phase_d_root: Path,
-    artifact_root: Path,
-) -> dict[str, Any]:
-    """Train on one view as the design says; what the notebook calls.
-
-    Raises
-    ------
-    InputError
-        If dose or view are not in the design, or a file of the view is missing or broken.
-    """
-    design.require_dose(dose)
-    jobs, _ = build_training_jobs(
-        design,
-        phase_c_root=phase_c_root,
-        phase_d_root=phase_d_root,
-        artifact_root=artifact_root,
-        doses=[dose],
-        views=[design.view(view_name).name],
-    )
-    return run_training_job(jobs[0], design=design, artifact_root=artifact_root)
-
-
-# --- Whether trainings end as well as they did: final losses of two manifests
-
-
-@dataclass(frozen=True)
-class LossChange:
-    """One training in two manifests; passed if it is at most a share worse than the reference."""
-
-    job: str
-    reference: float
-    candidate: float
-    passed: bool
-
-    def __str__(self) -> str:
-        """Return the change in one line."""
-        change = self.candidate / self.reference - 1
-        verdict = "ok" if self.passed else "WORSE"
-        return (
-            f"{self.job}: final loss {self.reference:.6f} -> {self.candidate:.6f} "
-            f"({change:+.1%}) {verdict}"
-        )
-
-
-def compare_losses(
-    reference: Path,
-    candidate: Path,
-    *,
-    tolerance: float,
-    dose: float | None = None,
-    view: str | None = None,
-    gridsize: int | None = None,
-) -> list[LossChange]:
-    """Return how the final loss of every training that both manifests hold has changed.
-
-    Parameters
-    ----------
-    reference, candidate
-        Two files ``training_manifest.json``.
-    tolerance
-        The candidate may be worse by this share of the reference.
-    dose, view, gridsize
-        Only these trainings; default: all.
-
-    Raises
-    ------
-    InputError
-        If a manifest is missing, broken or incomplete, the tolerance is negative, a training of the
-        reference that was asked for is missing or failed in the candidate, or none matches.
-    """
-    if not tolerance >= 0:
-        raise InputError(f"tolerance {tolerance:g}: it must be 0 or more; 0.25 allows 25 %")
-    wanted = {"dose": dose, "view": view, "gridsize": gridsize}
-    before, after = (
-        _losses(path, {name: value for name, value in wanted.items() if value is not None})
-        for path in (reference, candidate)
-    )
-    if not before:
-        raise InputError(
-            f"{reference}: no finished training matches {wanted}; it holds "
-            f"{', '.join(sorted(_losses(reference, {}))) or 'none'}"
-        )
-    missing = sorted(before.keys() - after.keys())
-    if missing:
-        raise InputError(f"{candidate}: no finished training {', '.join(missing)}; train it first")
-    return [
-        LossChange(job, loss, after[job], after[job] <= loss * (1 + tolerance))
-        for job, loss in sorted(before.items())
-    ]
-
-
-def _losses(manifest: Path, wanted: Mapping[str, Any]) -> dict[str, float]:
-    losses = {}
-    for key, job in manifest_jobs(manifest).items():
-        try:
-            chosen = [job["parameters"].get(name) == value for name, value in wanted.items()]
-            if job["status"] == "done" and all(chosen):
-                losses[key] = float(job["results"]["final_loss"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(
-                f"{manifest}: {key}: its record lacks status, parameters or final loss; train it "
-                "again with `study train`, or remove it from the manifest"
-            ) from None
-    return losses

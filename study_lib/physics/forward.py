@@ -3,6 +3,33 @@
 Positions are (row, column) in object pixels and name the centre of a patch, pixel ``N // 2`` along
 each axis. Their whole part picks the patch; the rest shifts the probe, so that the object stays on
 its grid and patches are read and added without interpolation.
+
+References
+----------
+Rodenburg and Faulkner, Appl. Phys. Lett. 85, 4795 (2004), doi:10.1063/1.1823034
+
+Examples
+--------
+A probe of 10,000 photons on clear glass: the detector counts all of them.
+
+>>> import torch
+>>> import study_lib as study
+>>> scene = study.scene_of(study.load_design("smoke"))
+>>> probe = 100 * torch.from_numpy(scene.probe)  # the scene's has unit power
+>>> positions = torch.from_numpy(scene.positions_of("test"))[:3]
+>>> glass = torch.ones(scene.object_.shape, dtype=probe.dtype)
+>>> waves = study.forward.exit_waves(probe, glass, positions)
+>>> counts = study.forward.expected_counts(waves)
+>>> tuple(counts.shape)
+(3, 32, 32)
+>>> counts.sum(dim=(1, 2)).round().tolist()
+[10000.0, 10000.0, 10000.0]
+
+The specimen absorbs some of them:
+
+>>> waves = study.forward.exit_waves(probe, torch.from_numpy(scene.object_), positions)
+>>> bool((study.forward.expected_counts(waves).sum(dim=(1, 2)) < 10000).all())
+True
 """
 
 import torch

@@ -1,6 +1,6 @@
 """The only likelihood: how well an object explains counts, seen and unseen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -8,13 +8,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from study_lib.physics.forward import (
-    corners_of,
-    exit_waves,
-    expected_counts,
-    patches_at,
-    probes_at,
-)
+from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import Measurement
 
 # --- The measures: 1/2 per pixel where noise alone is left and photons are many
@@ -69,6 +63,45 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 PIXELS_AT_A_TIME = 2**21
 
 
+def deviance_by_pattern(
+    expected: Float[Tensor, "scan n n"],
+    counts: Float[Tensor, "scan n n"],
+    bad_pixels: Bool[Tensor, "n n"] | None = None,
+) -> Float[Tensor, " scan"]:
+    """Return :func:`half_deviance` of each pattern."""
+    each: Tensor = torch.vmap(lambda rate, count: half_deviance(rate, count, bad_pixels))(
+        expected, counts
+    )
+    return each
+
+
+def expected_in_parts(
+    object_: Complex[np.ndarray, "oy ox"],
+    probe: Complex[np.ndarray, "n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+    patterns_at_a_time: int = 0,
+) -> Iterator[tuple[slice, Float[Tensor, "patterns n n"]]]:
+    """Yield the photons that an object predicts, some positions at a time: memory stays bounded.
+
+    Parameters
+    ----------
+    object_ : (oy, ox)
+        In the frame of the positions.
+    probe : (n, n)
+        In sqrt(photons) per pixel.
+    positions_px : (scan, 2)
+        (row, column) patch centres.
+    patterns_at_a_time
+        Default: as many as have `PIXELS_AT_A_TIME` pixels.
+    """
+    light, transmission = torch.from_numpy(probe), torch.from_numpy(object_)
+    step = patterns_at_a_time or max(1, PIXELS_AT_A_TIME // probe.shape[-1] ** 2)
+    for start in range(0, len(positions_px), step):
+        part = slice(start, start + step)
+        places = torch.from_numpy(positions_px[part])
+        yield part, expected_counts(exit_waves(light, transmission, places))
+
+
 def pattern_residuals(
     measurement: Measurement,
     object_: Complex[np.ndarray, "oy ox"],
@@ -88,18 +121,12 @@ def pattern_residuals(
     probe : (n, n)
         In sqrt(photons) per pixel.
     """
-    side = probe.shape[-1]
-    light, transmission = torch.from_numpy(probe), torch.from_numpy(object_)
     bad = measurement.bad_pixels
     mask = None if bad is None else torch.from_numpy(bad)
     found = np.empty(len(measurement.amplitudes))
-    step = max(1, PIXELS_AT_A_TIME // side**2)
-    for start in range(0, len(found), step):
-        part = slice(start, start + step)
-        positions = torch.from_numpy(measurement.positions_px[part])
-        expected = expected_counts(exit_waves(light, transmission, positions))
+    for part, expected in expected_in_parts(object_, probe, measurement.positions_px):
         counts = torch.from_numpy(measurement.amplitudes[part]).square()
-        found[part] = torch.vmap(lambda a, b: half_deviance(a, b, mask))(expected, counts).numpy()
+        found[part] = deviance_by_pattern(expected, counts, mask).numpy()
     return found
 
 
@@ -141,8 +168,8 @@ class FreshCounts:
         bad_pixels: Bool[np.ndarray, "n n"] | None = None,
     ) -> None:
         step = -(-len(positions_px) // MOST_PATTERNS)
-        self._positions = torch.from_numpy(positions_px[::step]).to(torch.float64)
-        self._probe = torch.from_numpy(probe).to(torch.complex64)
+        self._positions_px = positions_px[::step].astype(np.float64)
+        self._probe = probe.astype(np.complex64)
         self._background = background
         self._bad = None if bad_pixels is None else torch.from_numpy(bad_pixels)
         rates = self._expected(truth)
@@ -162,22 +189,18 @@ class FreshCounts:
         return self._deviance(self._expected(object_)) - self._of_truth
 
     def _expected(self, object_: Complex[np.ndarray, "oy ox"]) -> list[Tensor]:
-        grid, side = torch.from_numpy(object_).to(torch.complex64), self._probe.shape[-1]
-        return [
-            expected_counts(
-                probes_at(self._probe, part) * patches_at(grid, corners_of(part, side), side)
-            )
-            + self._background
-            for part in self._positions.split(CHUNK)
-        ]
+        parts = expected_in_parts(
+            object_.astype(np.complex64), self._probe, self._positions_px, CHUNK
+        )
+        return [expected + self._background for _, expected in parts]
 
     def _deviance(self, expected: list[Tensor]) -> float:
-        pixels = self._probe.numel() if self._bad is None else int((~self._bad).sum())
+        pixels = self._probe.size if self._bad is None else int((~self._bad).sum())
         total = sum(
             float(half_deviance(rates, counts, self._bad)) * len(counts)
             for rates, counts in zip(expected, self._counts, strict=True)
         )
-        return pixels * total / len(self._positions)
+        return pixels * total / len(self._positions_px)
 
 
 # --- Counts held out of a measurement

@@ -104,12 +104,56 @@ def split_counts(
     return kept, counts - kept
 
 
-def thinned(
+def split_photons(
     measurement: Measurement, share: float, random: np.random.Generator
 ) -> tuple[Measurement, Measurement]:
     """Return the measurement as a share of its photons tells it, and as the others do.
 
     Each has the probe that belongs to its photons, so that the object is the same.
+
+    Parameters
+    ----------
+    measurement
+        Its counts are whole photons.
+    share
+        Chance of each photon to be in the first part; between 0 and 1, both left out.
+    random
+        Draws.
+
+    Returns
+    -------
+    Two measurements of the same positions; their counts add up to the given ones. If those are
+    Poisson numbers, the two parts are independent.
+
+    Raises
+    ------
+    InputError
+        If the share is not between 0 and 1.
+
+    References
+    ----------
+    As for :func:`split_counts`.
+
+    Examples
+    --------
+    Two patterns of 9 photons on every pixel. Each photon goes to one part or the other:
+
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> from study_lib.physics.measurement import Measurement
+    >>> measurement = Measurement(
+    ...     amplitudes=np.full((2, 8, 8), 3.0, np.float32),
+    ...     positions_px=np.array([[10.0, 10.0], [10.0, 12.0]]),
+    ...     probe=np.full((8, 8), 3 + 0j, np.complex64),
+    ...     groups=np.array([[0], [1]]),
+    ...     scan_index=np.array([0, 1]),
+    ...     object_shape=(20, 22),
+    ... )
+    >>> most, rest = study.split_photons(measurement, 0.75, study.generator(42, "split"))
+    >>> bool((most.counts + rest.counts == measurement.counts).all())
+    True
+    >>> [round(float(abs(part.probe[0, 0]) ** 2), 4) for part in (measurement, most, rest)]
+    [9.0, 6.75, 2.25]
     """
     kept, rest = split_counts(measurement.counts, share, random)
     return _weaker(measurement, kept, share), _weaker(measurement, rest, 1 - share)

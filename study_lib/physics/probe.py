@@ -1,4 +1,28 @@
-"""The probe: a defocused zone plate, its diameter, its window, its bright field."""
+"""The probe: a defocused zone plate, its diameter, its window, its bright field.
+
+Probes are complex waves (n, n), intensity is power per pixel, lengths are object pixels.
+
+Examples
+--------
+The lens is given by its pupil, so the bright field holds the whole power on the detector:
+
+>>> import numpy as np
+>>> import study_lib as study
+>>> lens = {"side_px": 64, "aperture_per_px": 0.2, "stop_ratio": 0.4}
+>>> probe = study.probe.zone_plate_probe(**lens, defocus_radius_px=7.0)
+>>> probe.shape, round(float((np.abs(probe) ** 2).sum()), 6)
+((64, 64), 1.0)
+>>> pattern = np.abs(np.fft.fftshift(np.fft.fft2(probe, norm="ortho"))) ** 2
+>>> bright = study.probe.bright_field(64, lens["aperture_per_px"])
+>>> round(float(pattern[bright].sum()), 6)
+1.0
+
+Out of focus it is wider:
+
+>>> wider = study.probe.zone_plate_probe(**lens, defocus_radius_px=14.0)
+>>> study.probe.probe_diameter_px(wider, 0.9) > study.probe.probe_diameter_px(probe, 0.9)
+True
+"""
 
 import numpy as np
 from jaxtyping import Bool, Complex

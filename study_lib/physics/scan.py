@@ -2,6 +2,28 @@
 
 Every kind fills a block of ``rows * step`` by ``columns * step`` pixels with one position per
 ``step`` x ``step`` pixels, so that kinds are compared at the same density.
+
+Positions are (scan, 2), (row, column) in object pixels, float64.
+
+Examples
+--------
+>>> import study_lib as study
+>>> sorted(study.scan.SCANS)
+['fermat', 'raster', 'spiral', 'uniform']
+>>> random = study.generator(42, "scan")
+>>> raster = study.scan.raster(rows=2, columns=3, step_px=4.0, random=random)
+>>> raster.tolist()
+[[0.0, 0.0], [0.0, 4.0], [0.0, 8.0], [4.0, 0.0], [4.0, 4.0], [4.0, 8.0]]
+
+Two blocks, one for each split, with a gap that no patch of 16 pixels bridges:
+
+>>> positions = study.scan.two_blocks(
+...     kind="raster", rows=2, columns=3, step_px=4.0, jitter_px=0.5, gap_px=17.0, margin_px=8.0,
+...     random=random,
+... )
+>>> first, second = positions[:6], positions[6:]
+>>> bool(second[:, 0].min() - first[:, 0].max() >= 17.0)
+True
 """
 
 from collections.abc import Callable

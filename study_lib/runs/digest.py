@@ -84,7 +84,7 @@ def digest_of_run(run_folder: Path) -> tuple[str, list[str]]:
 def _items(run_folder: Path) -> Iterator[tuple[str, str]]:
     """Yield each result of a run: its file and its name within, and its value or hash."""
     design = open_run(run_folder).design
-    jobs = plan_jobs(design, BASE_FILE if design.base else None)
+    jobs = plan_jobs(design)
     waiting = [job.name for job in jobs if not read_record(run_folder / job.done)]
     if waiting:
         raise StudyError(

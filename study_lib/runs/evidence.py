@@ -13,7 +13,7 @@ from study_lib.files import json_text, manifest_jobs, read_json, sha256_of, writ
 from study_lib.phases.conditions import replicate_folder
 from study_lib.phases.records import manifests_of
 from study_lib.runs.plan import PLAN_FILE, plan_content, plan_jobs
-from study_lib.runs.run import BASE_FILE, DESIGN_FILE, open_run
+from study_lib.runs.run import DESIGN_FILE, open_run
 
 # --- The seal of a finished run: the hash of every file in its folder
 #
@@ -156,7 +156,7 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     if not run_folder.is_dir():
         raise InputError(f"{run_folder}: no such folder; give a run below reports/")
     design = open_run(run_folder).design
-    jobs = plan_jobs(design, BASE_FILE if design.base else None)
+    jobs = plan_jobs(design)
     faults = []
     if design.digest not in run_folder.resolve().name:
         faults.append(f"design.json: is design {design.digest}, the folder is named for another")

@@ -11,7 +11,7 @@ from study_lib.errors import InputError
 from study_lib.networks.registry import require_network
 from study_lib.overlap.metrics import legacy_spacing_px
 from study_lib.overlap.views import view_of
-from study_lib.phases.scene import Scene, split_masks
+from study_lib.phases.scene import Scene
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import job_costs, resources_of
@@ -51,7 +51,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     InputError
         If a split has too few positions.
     """
-    masks = split_masks(scene.positions_px, design.guard_band_px)
+    masks = scene.splits
     rows = [
         _view_row(design, scene, masks[split], view.name, split)
         for view in design.views
@@ -179,8 +179,8 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
         view is too small or has no phase contrast.
     """
     check_network(design)
-    for split, mask in split_masks(scene.positions_px, design.guard_band_px).items():
-        positions = scene.positions_px[mask]
+    for split in SPLITS:
+        positions = scene.positions_of(split)
         for view in design.views:
             kept = view_of(positions, scene.probe, view, split, design).kept
             first = np.ceil(positions[kept].min(axis=0)).astype(int)

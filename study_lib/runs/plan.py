@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
+from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.notebooks import parameters_of
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_text
@@ -15,18 +15,14 @@ from study_lib.phases.conditions import (
     COMPARED,
     THINNED_FILES,
     TRAINED_FILES,
-    comparison_folder,
-    dataset_path,
+    Condition,
+    PlacesBelow,
+    condition_of,
     dose_name,
-    phase_root,
-    reconstruction_folder,
     replicate_folder,
     summary_files,
-    thinned_folder,
-    training_folder,
-    view_folder,
-    view_path,
 )
+from study_lib.runs.run import BASE_FILE
 from study_lib.system import PROJECT
 
 PLAN_FILE = "plan.json"
@@ -88,184 +84,181 @@ class PlannedJob:
         return f"jobs/{self.name}/job.lock"
 
 
-def plan_jobs(design: StudyDesign, base_npz: str | None = None) -> list[PlannedJob]:
+def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
     """Return every job of a study in an order that respects what each one needs.
+
+    Parameters
+    ----------
+    design
+        Its doses, views and replicates make the jobs.
+
+    Returns
+    -------
+    list of PlannedJob
+        Each after those it needs, which ``after`` names.
 
     Raises
     ------
     InputError
         If the parameters of a job are wrong; nothing has been started then.
+
+    Examples
+    --------
+    One dose, three views, two splits:
+
+    >>> from collections import Counter
+    >>> import study_lib as study
+    >>> jobs = study.plan_jobs(study.load_design("smoke"))
+    >>> for notebook, count in Counter(job.notebook for job in jobs).items():
+    ...     print(count, notebook)
+    1 00_design
+    1 01_dataset
+    3 02_overlap
+    3 03_train
+    3 03_train_thinned
+    6 04_reconstruct
+    6 05_compare
+    1 06_summary
+    >>> jobs[3].name, jobs[3].after
+    ('03_train__dose_10000__baseline', ('02_overlap__dose_10000__baseline',))
     """
-    first = _job(
-        "00_design",
-        after=[],
-        folder=Path("phase_a_design"),
-        outputs=[Path("phase_a_design/matrix.csv")],
-        parameters={"preset": design.preset, "base_npz": base_npz},
-    )
-    jobs = [first]
+    base = BASE_FILE if design.base else None
+    jobs = [
+        _job(
+            "00_design",
+            after=[],
+            folder=Path("phase_a_design"),
+            outputs=[Path("phase_a_design/matrix.csv")],
+            parameters={"run_folder": ".", "preset": design.preset, "base_npz": base},
+        )
+    ]
     for repetition in design.repetitions:
         is_first = repetition.replicate == design.replicate
         folder = RUN if is_first else replicate_folder(repetition.replicate)
-        for dose in design.doses:
+        for dose in repetition.doses:
             jobs += _jobs_of_dose(repetition, dose, folder)
-    summary = phase_root(RUN, "H")
+    summary = PlacesBelow(RUN).root("summary")
     jobs.append(
         _job(
             "06_summary",
-            after=[job.name for job in jobs if job.notebook in TRAINED_OR_COMPARED],
+            after=[job for job in jobs if job.notebook in TRAINED_OR_COMPARED],
             folder=summary,
             outputs=summary_files(summary, design.doses),
-            parameters={},
+            parameters={"run_folder": "."},
         )
     )
     return jobs
-
-
-@dataclass(frozen=True)
-class _Condition:
-    """One dose of one replicate, whose folder lies in the run's, and one of its views."""
-
-    design: StudyDesign
-    dose: float
-    run_folder: Path
-    view: ViewDesign
-
-    def root(self, phase: str) -> Path:
-        """Return the folder of a phase, within the run."""
-        return phase_root(self.run_folder, phase)
-
-    def job(
-        self,
-        notebook: str,
-        split: str | None = None,
-        *,
-        after: Sequence[PlannedJob],
-        folder: Path,
-        outputs: Sequence[Path],
-    ) -> PlannedJob:
-        """Return the job of a notebook for this condition, and for one split if it has one."""
-        condition = {"dose": self.dose, "view": self.view.name}
-        return _job(
-            notebook,
-            dose_name(self.dose),
-            self.view.name,
-            *([split] if split else []),
-            *_suffix(self.run_folder),
-            after=list(dict.fromkeys(job.name for job in after)),
-            folder=folder,
-            outputs=outputs,
-            parameters=_place(self.run_folder) | condition | ({"split": split} if split else {}),
-        )
 
 
 def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[PlannedJob]:
     """Return the jobs of one dose of one replicate, whose folder lies in the run's."""
-    root = phase_root(run_folder, "C")
-    dataset = _job(
-        "01_dataset",
-        dose_name(dose),
-        *_suffix(run_folder),
-        after=[],
-        folder=root / dose_name(dose),
-        outputs=[dataset_path(root, dose, split) for split in SPLITS],
-        parameters=_place(run_folder) | {"dose": dose},
+    places = PlacesBelow(run_folder)
+    first = condition_of(design, places, dose, design.views[0].name)
+    dataset = _job_of(
+        "01_dataset", first, run_folder, ("dose",), after=[], outputs=_files(first, "whole_file")
     )
     jobs = [dataset]
     for view in design.views:
-        condition = _Condition(design, dose, run_folder, view)
-        overlap = _overlap_job(condition, dataset)
-        learned = _training_jobs(condition, overlap)
-        jobs += [overlap, *learned, *_split_jobs(condition, overlap, learned)]
+        jobs += _jobs_of_view(condition_of(design, places, dose, view.name), run_folder, dataset)
     return jobs
 
 
-def _overlap_job(condition: _Condition, dataset: PlannedJob) -> PlannedJob:
-    root, dose, view = condition.root("D"), condition.dose, condition.view.name
-    files = [view_path(condition.root("C"), root, dose, view, split) for split in SPLITS]
-    folder = view_folder(root, dose, view)
-    return condition.job(
+def _jobs_of_view(condition: Condition, run_folder: Path, dataset: PlannedJob) -> list[PlannedJob]:
+    """Return the jobs of one dose and view: its patterns, trainings, and both splits' objects."""
+    design, folder = condition.design, condition.folder("overlap")
+    measured = ["metrics_bundle.json", *(f"{split}_metrics.json" for split in SPLITS)]
+    own = [] if condition.file == condition.whole_file else _files(condition, "file")
+    axes = ("dose", "view")
+    overlap = _job_of(
         "02_overlap",
+        condition,
+        run_folder,
+        axes,
         after=[dataset],
-        folder=folder,
-        outputs=[
-            folder / "metrics_bundle.json",
-            *(folder / f"{split}_metrics.json" for split in SPLITS),
-            *(path for path in files if path.is_relative_to(root)),
-        ],
+        outputs=[*(folder / name for name in measured), *own],
     )
-
-
-def _training_jobs(condition: _Condition, overlap: PlannedJob) -> list[PlannedJob]:
-    root, dose, view = condition.root("E"), condition.dose, condition.view
-    folders: dict[str, tuple[Path, tuple[str, ...]]] = {
-        "03_train": (training_folder(root, dose, view.name, view.gridsize), TRAINED_FILES)
-    }
-    if condition.design.thinned is not None:
-        folders["03_train_thinned"] = (thinned_folder(root, dose, view.name), THINNED_FILES)
-    return [
-        condition.job(
-            notebook, after=[overlap], folder=folder, outputs=[folder / name for name in names]
-        )
-        for notebook, (folder, names) in folders.items()
-    ]
-
-
-def _split_jobs(
-    condition: _Condition, overlap: PlannedJob, learned: Sequence[PlannedJob]
-) -> list[PlannedJob]:
-    """Return for each split its reconstruction and its comparison."""
-    dose, view = condition.dose, condition.view.name
-    reconstructions = {}
-    for split in SPLITS:
-        folder = reconstruction_folder(condition.root("F"), dose, view, split)
-        reconstructions[split] = condition.job(
-            "04_reconstruct",
-            split,
+    written: dict[str, tuple[str, ...]] = {"train": TRAINED_FILES}
+    if design.thinned is not None:
+        written["train_thinned"] = THINNED_FILES
+    learned = [
+        _job_of(
+            f"03_{phase}",
+            condition,
+            run_folder,
+            axes,
             after=[overlap],
-            folder=folder,
-            outputs=[folder / "reconstructions.json"],
+            outputs=[condition.folder(phase) / name for name in names],
         )
-    # What is denoised is denoised as the train split chose.
-    chosen = [reconstructions["train"]] if condition.design.iterative.denoised else []
-    jobs = []
-    for split, reconstruct in reconstructions.items():
-        folder = comparison_folder(condition.root("G"), dose, view, split)
-        compare = condition.job(
+        for phase, names in written.items()
+    ]
+    jobs = [overlap, *learned]
+    chosen: list[PlannedJob] = []  # what is denoised is denoised as the train split chose
+    for one in (condition.of(split) for split in SPLITS):
+        iterated = _job_of(
+            "04_reconstruct",
+            one,
+            run_folder,
+            (*axes, "split"),
+            after=[overlap],
+            outputs=[one.folder("reconstruct") / "reconstructions.json"],
+        )
+        if one.split == "train" and design.iterative.denoised:
+            chosen.append(iterated)
+        compared = _job_of(
             "05_compare",
-            split,
-            after=[*learned, *chosen, reconstruct],
-            folder=folder,
-            outputs=[folder / name for name in COMPARED],
+            one,
+            run_folder,
+            (*axes, "split"),
+            after=[*learned, *chosen, iterated],
+            outputs=[one.folder("compare") / name for name in COMPARED],
         )
-        jobs += [reconstruct, compare]
+        jobs += [iterated, compared]
     return jobs
 
 
-def _place(run_folder: Path) -> dict[str, str]:
-    return {"run_folder": run_folder.as_posix()}
+def _files(condition: Condition, kind: str) -> list[Path]:
+    """Return a file of a condition, ``file`` or ``whole_file``, in each split."""
+    return [getattr(condition.of(split), kind) for split in SPLITS]
 
 
-def _suffix(run_folder: Path) -> tuple[str, ...]:
-    """Return what names of jobs end in: nothing in the first replicate."""
-    return () if run_folder == RUN else (run_folder.name,)
+def _job_of(
+    notebook: str,
+    condition: Condition,
+    run_folder: Path,
+    axes: Sequence[str],
+    *,
+    after: Sequence[PlannedJob],
+    outputs: Sequence[Path],
+) -> PlannedJob:
+    """Return the job of a notebook for a condition; ``axes`` are those that its name tells."""
+    values = {"dose": condition.dose, "view": condition.view.name, "split": condition.split}
+    labels = {**values, "dose": dose_name(condition.dose)}
+    suffix = () if run_folder == RUN else (run_folder.name,)
+    return _job(
+        notebook,
+        *(str(labels[axis]) for axis in axes),
+        *suffix,
+        after=after,
+        folder=condition.folder(notebook.partition("_")[2]),
+        outputs=outputs,
+        parameters={"run_folder": run_folder.as_posix()} | {axis: values[axis] for axis in axes},
+    )
 
 
 def _job(
     notebook: str,
     *label: str,
-    after: list[str],
+    after: Sequence[PlannedJob],
     folder: Path,
     outputs: Sequence[Path],
     parameters: Mapping[str, Any],
 ) -> PlannedJob:
-    values = {"run_folder": ".", **parameters}
-    parameters_of(notebook, values)
+    parameters_of(notebook, parameters)
     return PlannedJob(
         name="__".join((notebook, *label)),
         notebook=notebook,
-        parameters=values,
-        after=tuple(after),
+        parameters=parameters,
+        after=tuple(dict.fromkeys(job.name for job in after)),
         folder=folder.as_posix(),
         outputs=tuple(path.as_posix() for path in outputs),
         metrics={

@@ -13,7 +13,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from study_lib.files import manifest_jobs, path_inside, read_json, sha256_of, write_json, write_text
-from study_lib.phases.conditions import SUMMARY_FIGURES, phase_root
+from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
 from study_lib.phases.records import manifests_of
 from study_lib.runs.evidence import sealed_names
 from study_lib.runs.job import job_owning, owned_places, read_record
@@ -222,7 +222,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
             page = f"{PAGES}/{job.name}.html"
             write_text(path_inside(run_folder, page), notebook_page(source, job.executed, style()))
             pages[job.name.replace("__", " ")] = page
-    summary_root = phase_root(run_folder, "H")
+    summary_root = PlacesBelow(run_folder).root("summary")
     path = summary_root / "summary.json"
     summary = read_json(path) if path.is_file() else None
     content = {

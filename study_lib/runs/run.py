@@ -19,8 +19,9 @@ from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, read_json, sha256_of, write_json
 from study_lib.phases.conditions import (
-    comparison_folder,
-    phase_root,
+    PHASES,
+    Condition,
+    condition_of,
     read_scores,
     replicate_folder,
 )
@@ -48,8 +49,28 @@ class Run:
         return shared if is_nested and not own.exists() else own
 
     def root(self, phase: str) -> Path:
-        """Return the root folder of a phase, ``"C"`` to ``"H"``."""
-        return phase_root(self.folder, phase)
+        """Return the root folder of a phase, a key of ``study_lib.phases.conditions.PHASES``."""
+        return self.folder / PHASES[phase]
+
+    def condition(self, dose: float, view: str | None = None, split: str = "test") -> Condition:
+        """Return one dose, view and split of the run.
+
+        Parameters
+        ----------
+        dose
+            Mean photons per pattern.
+        view
+            By name; default: the first of the design.
+        split
+            ``train`` or ``test``.
+
+        Raises
+        ------
+        InputError
+            If the design does not have them.
+        """
+        name = view or self.design.views[0].name
+        return condition_of(self.design, self, dose, name, split, self.base_npz)
 
 
 def base_data(base_npz: Path) -> BaseData:
@@ -78,10 +99,32 @@ def run_name(design: StudyDesign) -> str:
 def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) -> Run:
     """Return the run of a folder, which is made if it does not exist yet.
 
+    Parameters
+    ----------
+    folder
+        Of the run.
+    design
+        What it is about; written to ``design.json``.
+    base_npz
+        File of the base data; copied into the folder.
+
     Raises
     ------
     InputError
         If the folder already belongs to another design.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> design = study.load_design("smoke", ["doses=[1.0e+3]"])
+    >>> with TemporaryDirectory() as folder:
+    ...     run = study.create_run(Path(folder), design)
+    ...     sorted(path.name for path in run.folder.iterdir())
+    ['design.json']
+    >>> run.condition(1e3, "dense").title
+    'dense view, test split, 1000 photons per pattern'
     """
     path = folder / DESIGN_FILE
     if path.exists():
@@ -103,14 +146,31 @@ def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) 
     return Run(folder, design)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: str | Path) -> Run:
     """Return the run of an existing folder.
+
+    Parameters
+    ----------
+    folder
+        Of a run that was made before, such as one below ``reports``.
 
     Raises
     ------
     InputError
-        If there is no readable design in it.
+        If there is no readable design in it, or its base data are missing or were changed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     made = study.create_run(Path(folder), study.load_design("smoke"))
+    ...     found = study.open_run(folder)
+    >>> found.design.preset, found == made
+    ('smoke', True)
     """
+    folder = Path(folder)
     path = folder / DESIGN_FILE
     if not path.is_file():
         raise InputError(
@@ -155,22 +215,50 @@ def require_condition(parameters: NotebookParameters) -> None:
 
 def _require_arm(run: Run, parameters: ExploreRunParameters) -> None:
     """Check that an arm was compared; without its comparison there is nothing to look at."""
-    folder = comparison_folder(run.root("G"), parameters.dose, parameters.view, parameters.split)
-    arms = [row["arm"] for row in read_scores(folder)]
+    condition = run.condition(parameters.dose, parameters.view, parameters.split)
+    arms = [row["arm"] for row in read_scores(condition.folder("compare"))]
     if parameters.arm not in arms:
         raise InputError(
             f"arm {parameters.arm!r}: this condition has {', '.join(arms)}; choose one"
         )
 
 
-def open_or_create(folder: Path, preset: str, base_npz: Path | None = None) -> Run:
+def open_or_create(folder: str | Path, preset: str, base_npz: str | Path | None = None) -> Run:
     """Return the run of a folder, made from a preset if the folder is new.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    preset
+        As for :func:`study_lib.design.presets.load_design`.
+    base_npz
+        File of the base data, if the object, probe and positions come from one.
 
     Raises
     ------
     InputError
-        If the folder holds a run of another preset or another base file.
+        If the folder holds a run of another preset or another base file, or as for
+        :func:`open_run` and :func:`study_lib.design.presets.load_design`.
+
+    Examples
+    --------
+    The second call finds what the first one made; another preset is refused:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     made = study.open_or_create(folder, "smoke")
+    ...     found = study.open_or_create(folder, "smoke")
+    ...     try:
+    ...         other = study.open_or_create(folder, "laptop")
+    ...     except study.InputError as error:
+    ...         print("refused" if "preset smoke, not laptop" in str(error) else error)
+    refused
+    >>> found == made
+    True
     """
+    folder, base_npz = Path(folder), Path(base_npz) if base_npz else None
     if not (folder / DESIGN_FILE).exists():
         base = base_data(base_npz) if base_npz else None
         return create_run(folder, load_design(preset, base=base), base_npz)

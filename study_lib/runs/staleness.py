@@ -37,8 +37,7 @@ def code_of(notebook: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     for name in sorted(sources):
         digest.update(f"{name}\0{_meaning(sources[name])}\0".encode())
-    for cell in _cells(notebook):
-        digest.update(f"{ast.dump(cell)}\0".encode())
+    digest.update(ast.dump(_cells(notebook)).encode())
     used = {PACKAGES[name] for name in _packages(sources.values())}
     versions = {name: metadata.version(name) for name in sorted(used)}
     return {"sources": digest.hexdigest()[:16], "packages": versions}
@@ -54,7 +53,8 @@ def sources_of(notebook: str) -> dict[str, Path]:
     """
     known = _modules(LIBRARY)
     reached: dict[str, Path] = {}
-    waiting = [name for cell in _cells(notebook) for name in _imports(cell)]
+    cells = _cells(notebook)
+    waiting = [*_imports(cells), *_behind_face(cells)]
     while waiting:
         name = waiting.pop()
         if name not in known or name in reached:
@@ -81,16 +81,52 @@ def _modules(library: Path) -> dict[str, Path]:
     return names
 
 
-def _cells(notebook: str) -> list[ast.Module]:
-    """Return a notebook's cells of code."""
+def _cells(notebook: str) -> ast.Module:
+    """Return a notebook's cells of code as one."""
     path = NOTEBOOK_FOLDER / f"{notebook}.ipynb"
     cells = (cell for cell in read_json(path)["cells"] if cell["cell_type"] == "code")
     try:
-        return [ast.parse("".join(cell["source"])) for cell in cells]
+        return ast.parse("\n".join("".join(cell["source"]) for cell in cells))
     except SyntaxError as error:
         raise InputError(
             f"{path}: a cell is not plain Python ({error}); take out magics and shell commands"
         ) from None
+
+
+def _behind_face(cells: ast.Module) -> Iterator[str]:
+    """Yield the modules that names like ``study.train`` or ``study.figures.losses`` load."""
+    faces = {
+        alias.asname or alias.name
+        for node in ast.walk(cells)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "study_lib"
+    }
+    for node in ast.walk(cells):
+        if not isinstance(node, ast.Attribute):
+            continue
+        first, *words = ast.unparse(node).split(".")
+        package = "study_lib" if first in faces else ""
+        for word in words:
+            home = _homes(package).get(word)
+            if home is None:
+                break
+            package = f"{home}.{word}"
+            yield from (home, package)
+
+
+@cache
+def _homes(package: str) -> dict[str, str]:
+    """Return where the names live that a package loads when they are first used, by its stub."""
+    stub = LIBRARY.parent.joinpath(*package.split("."), "__init__.pyi")
+    if not package or not stub.is_file():
+        return {}
+    return {
+        alias.name: f"{package}.{node.module}" if node.module else package
+        for node in ast.parse(stub.read_bytes()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
 
 @cache

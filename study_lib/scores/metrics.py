@@ -20,9 +20,9 @@ from study_lib.scores.alignment import require_comparable
 from study_lib.scores.frc import (
     SEVENTH,
     first_below,
-    fourier_ring_correlation,
     frc_crossing,
     half_bit_threshold,
+    ring_correlation,
     spectral_snr,
 )
 
@@ -83,7 +83,7 @@ def score(
         scores[f"{name}_psnr_db"] = None if is_flat else psnr_db(image, reference, mask)
         scores[f"{name}_mae{unit}"] = mae(image, reference, mask)
         scores[f"{name}_mse{square}"] = mse(image, reference, mask)
-    frc = fourier_ring_correlation(object_, truth, mask)
+    frc = ring_correlation(object_, truth, mask)
     # In decibels a curve that is infinite has a finite neighbour to be interpolated with.
     snr_db = 10 * np.log10(np.clip(spectral_snr(object_, truth, mask), 1e-30, 1e30))
     return scores | {

@@ -20,6 +20,35 @@ def scored_pixels(
 
     The crop is the box of the scan positions; the mask leaves out pixels that receive less than a
     share of the median illumination there. Neither depends on any arm.
+
+    Parameters
+    ----------
+    measurement
+        Its positions and probe.
+    illumination_threshold
+        Share of the median light, 0 to 1, as in :class:`study_lib.design.models.MetricsDesign`.
+
+    Returns
+    -------
+    Slices of rows and columns of the object, and the mask (y, x) in the crop, True where scored.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import study_lib as study
+    >>> with TemporaryDirectory() as folder:
+    ...     condition = study.create_run(Path(folder), study.load_design("smoke")).condition(1e4)
+    ...     photons = study.generate(condition)
+    ...     measurement, truth = condition.measurement(), condition.truth()
+    >>> crop, mask = study.scored_pixels(measurement, 0.1)
+    >>> truth[crop].shape == mask.shape
+    True
+
+    A higher threshold leaves out more of the dim pixels:
+
+    >>> bool(study.scored_pixels(measurement, 0.9)[1].sum() < mask.sum())
+    True
     """
     positions = measurement.positions_px
     first = np.ceil(positions.min(axis=0)).astype(int)
@@ -50,9 +79,36 @@ def scores_of(
     object_, truth : (oy, ox)
         Reconstruction and truth.
     crop, mask : (y, x)
-        From :func:`scored_pixels`.
+        From :func:`scored_pixels`: slices of the object, and True where they are scored.
     registration_limit_px, frc_threshold
         As in :class:`study_lib.design.models.MetricsDesign`.
+
+    Returns
+    -------
+    Scores by name, as in the columns of a comparison, and the aligned crop (y, x), complex64.
+
+    Examples
+    --------
+    What patterns cannot tell, such as a constant phase, costs nothing:
+
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> truth = study.scene_of(study.load_design("smoke")).object_
+    >>> crop = np.s_[20:52, 20:60]
+    >>> mask = np.ones(truth[crop].shape, bool)
+    >>> limits = {"registration_limit_px": 3.0, "frc_threshold": 0.5}
+    >>> turned = (truth * np.exp(1j)).astype(np.complex64)
+    >>> scores, aligned = study.scores_of(turned, truth, crop, mask, **limits)
+    >>> round(scores["phase_ssim"], 3), scores["registration"]
+    (1.0, 'ok')
+    >>> bool(np.abs(aligned - truth[crop]).max() < 1e-3)
+    True
+
+    A flat object scores less, and says that it could not be registered:
+
+    >>> flat, _ = study.scores_of(np.ones_like(truth), truth, crop, mask, **limits)
+    >>> flat["phase_ssim"] < 0.5, flat["registration"]
+    (True, 'uncertain')
     """
     # A moved image is not known at its edge: align on a wider crop, score on the crop.
     wide, inner = _widened(crop, math.ceil(registration_limit_px), truth.shape)

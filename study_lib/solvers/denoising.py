@@ -209,7 +209,7 @@ def choose_denoiser(
     Parameters
     ----------
     object_ : (oy, ox)
-        Made from one part of the counts, :func:`study_lib.physics.measurement.thinned`.
+        Made from one part of the counts, :func:`study_lib.physics.measurement.split_photons`.
     lit
         What that part lights.
     held_out

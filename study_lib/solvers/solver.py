@@ -499,12 +499,57 @@ def solve(
     progress
         Called after each epoch with (epochs done, epochs at most, loss).
 
+    Returns
+    -------
+    SolverResult
+        ``object_`` (oy, ox), ``probe`` (n, n), ``positions_px`` (scan, 2), ``losses`` (epochs,).
+
     Raises
     ------
     InputError
         If the arrays do not fit together or hold no light, or the state is of other patterns.
     StudyError
         If the numbers leave the range of single precision.
+
+    References
+    ----------
+    Poisson likelihood of patterns: Thibault and Guizar-Sicairos, New J. Phys. 14, 063004 (2012),
+    doi:10.1088/1367-2630/14/6/063004
+
+    Examples
+    --------
+    Counts of a known scene; from them, the probe and the positions back to its object:
+
+    >>> import numpy as np
+    >>> import torch
+    >>> import study_lib as study
+    >>> scene = study.scene_of(study.load_design("smoke"))
+    >>> positions, probe = scene.positions_of("test"), 300 * scene.probe
+    >>> waves = study.forward.exit_waves(
+    ...     *(torch.from_numpy(array) for array in (probe, scene.object_, positions))
+    ... )
+    >>> counts = study.generator(42, "noise").poisson(study.forward.expected_counts(waves))
+    >>> found = study.solve(
+    ...     amplitudes=np.sqrt(counts),
+    ...     positions_px=positions,
+    ...     probe=probe,
+    ...     object_shape=scene.object_.shape,
+    ... )
+    >>> found.stop, found.remarks
+    ('converged', ())
+    >>> bool(found.losses[-1] < 0.1 * found.losses[0])
+    True
+
+    In the middle of the scan the phase is right, up to a constant and a ramp:
+
+    >>> row, column = positions.mean(axis=0).astype(int)
+    >>> middle = (slice(row - 8, row + 8), slice(column - 8, column + 8))
+    >>> scores, _ = study.scores_of(
+    ...     found.object_, scene.object_, middle, scene.object_[middle] != 0,
+    ...     registration_limit_px=3.0, frc_threshold=0.5,
+    ... )
+    >>> scores["phase_mae_rad"] < 0.05
+    True
     """
     require_solvable(amplitudes, positions_px, probe, object_shape, bad_pixels)
     model, state = _prepared(amplitudes, positions_px, probe, bad_pixels, settings)

@@ -11,7 +11,6 @@ import pytest
 from study_lib.data.contract import save_dataset
 from study_lib.design.presets import load_design
 from study_lib.files import write_json
-from study_lib.phases.conditions import comparison_folder
 from study_lib.runs.run import create_run
 
 
@@ -312,7 +311,7 @@ def test_no_notebook_is_started_to_look_at_what_was_not_compared(
     )
     run = create_run(tmp_path / "run", load_design("smoke"))
     if compared:
-        folder = comparison_folder(run.root("G"), 1e4, "dense", "test")
+        folder = run.condition(1e4, "dense").folder("compare")
         write_json(folder / "metrics.json", [{"arm": arm} for arm in compared])
     values = ["run_folder=run", "dose=1.0e+4", "view=dense", "split=test", "arm=solvr"]
     values += ["pattern=0", "row_share=0.5", "sliders=never"]
@@ -334,7 +333,7 @@ def test_the_former_name_of_an_arm_is_read_as_its_own(
         "study_lib.runs.notebook.execute_notebook", lambda name, *_: started.append(name)
     )
     run = create_run(tmp_path / "run", load_design("smoke"))
-    folder = comparison_folder(run.root("G"), 1e4, "dense", "test")
+    folder = run.condition(1e4, "dense").folder("compare")
     write_json(folder / "metrics.json", [{"arm": compared}])
     values = ["run_folder=run", "dose=1.0e+4", "view=dense", "split=test", f"arm={asked}"]
     values += ["pattern=0", "row_share=0.5", "sliders=never"]

@@ -12,7 +12,7 @@ from study_lib.data.contract import (
     load_dataset,
     load_object,
     save_dataset,
-    validate_file,
+    validate,
     validate_splits,
 )
 from study_lib.data.rules import DETECTOR_SETTINGS, summary_of_array
@@ -434,12 +434,12 @@ def test_a_file_is_validated_without_reading_it_into_memory_at_once(tmp_path, mo
     """The verdict does not depend on how many slabs an array comes in."""
     arrays = good_arrays() | with_value("diffraction", (4, 2, 2), np.nan)
     np.savez(tmp_path / "data.npz", **arrays)
-    whole = validate_file(tmp_path / "data.npz")
+    whole = validate(tmp_path / "data.npz")
     monkeypatch.setattr("study_lib.data.archive.SLAB_BYTES", 300)
     monkeypatch.setattr("study_lib.data.rules.SLAB_BYTES", 300)
     monkeypatch.setattr("study_lib.data.rules.KEPT_BYTES", 300)
 
-    in_slabs = validate_file(tmp_path / "data.npz")
+    in_slabs = validate(tmp_path / "data.npz")
 
     assert [str(entry) for entry in in_slabs.serious] == [str(entry) for entry in whole.serious]
     assert "1 NaN or infinite, first at index 4" in str(in_slabs.serious[0])

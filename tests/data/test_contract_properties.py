@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study_lib.data.contract import check_arrays, load_dataset, save_dataset, validate_file
+from study_lib.data.contract import check_arrays, load_dataset, save_dataset, validate
 from study_lib.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -140,7 +140,7 @@ def test_a_file_is_judged_like_the_arrays_in_it(data, tmp_path_factory):
 
     save_dataset(path, arrays, metadata)
 
-    assert validate_file(path).violations == ()
+    assert validate(path).violations == ()
     loaded, found = load_dataset(path)
     assert found == metadata
     assert all(np.array_equal(loaded[key], arrays[key]) for key in loaded)

@@ -17,7 +17,7 @@ import torch
 from small_training import config_of, measurement_of
 
 from fuzzing.mutations import BLIND, TEXT, mutated, mutated_archive
-from study_lib.data.contract import load_dataset, save_dataset, validate_file
+from study_lib.data.contract import load_dataset, save_dataset, validate
 from study_lib.data.formats.acquisition import Acquisition, Geometry
 from study_lib.data.formats.cxi import write_cxi
 from study_lib.data.formats.ptychi import write_ptychi
@@ -26,7 +26,7 @@ from study_lib.data.formats.registry import ReadChoices, read_file
 from study_lib.design.presets import PRESET_FOLDER, load_design
 from study_lib.errors import InputError
 from study_lib.networks.checkpoints import TITLE, CheckpointFolder, read_checkpoint
-from study_lib.networks.pinn.bundle import load_bundle, save_bundle
+from study_lib.networks.pinn.bundle import load_network, save_bundle
 from study_lib.networks.pinn.training import train
 from study_lib.runs.evidence import faults_of_run, faults_of_seal
 from study_lib.runs.plan import plan_content, plan_jobs, read_plan
@@ -105,7 +105,7 @@ def _npz(folder: Path) -> dict[str, Target]:
 
     def both(path: Path) -> object:
         with suppress(InputError):  # refusing is right; the next reader gets the file too
-            validate_file(path)
+            validate(path)
         return load_dataset(path)
 
     def foreign(path: Path) -> object:
@@ -200,7 +200,7 @@ def _networks(folder: Path) -> dict[str, Target]:
     (checkpoint,) = (folder / "checkpoints").iterdir()
     return {
         "network": Target(
-            load_bundle, "network.pt", ((folder / "network.pt").read_bytes(),), mutated_archive
+            load_network, "network.pt", ((folder / "network.pt").read_bytes(),), mutated_archive
         ),
         "checkpoint": Target(
             read_checkpoint, "last.checkpoint", (checkpoint.read_bytes(),), with_true_hash

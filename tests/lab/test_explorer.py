@@ -8,19 +8,16 @@ from study_lib.data.datasets import load_measurement, pattern_count
 from study_lib.errors import InputError
 from study_lib.files import write_json, write_npz
 from study_lib.lab.explorer import Explorer, phase_along
-from study_lib.phases.conditions import comparison_folder, dataset_path, view_path
 from study_lib.physics.measurement import Measurement
-from study_lib.runs.run import Run
 
 CONDITION = (10000.0, "baseline", "test")
 SHAPE = (12, 20)
 
 
 @pytest.fixture
-def explorer(phase_c, phase_d, tiny_design, rng):
+def explorer(tiny_run, rng):
     """A run with data, and a comparison of one condition."""
-    run = Run(phase_c.parent, tiny_design)
-    folder = comparison_folder(run.root("G"), *CONDITION)
+    folder = tiny_run.condition(*CONDITION).folder("compare")
     mask = np.ones(SHAPE, bool)
     mask[0, 3] = False
     truth = np.exp(1j * rng.uniform(-1, 1, SHAPE)).astype(np.complex64)
@@ -30,11 +27,11 @@ def explorer(phase_c, phase_d, tiny_design, rng):
     write_json(
         folder / "metrics.json", [{"arm": "solver", "label": "solver", "phase_ssim": 0.987654}]
     )
-    return Explorer(run)
+    return Explorer(tiny_run)
 
 
 def test_arms_of_a_run_from_before_they_were_renamed_have_the_names_of_today(explorer):
-    folder = comparison_folder(explorer.run.root("G"), *CONDITION)
+    folder = explorer.run.condition(*CONDITION).folder("compare")
     arrays, metadata = read_npz(folder / "aligned.npz")
     arrays["pinn-thinned"] = arrays.pop("solver")
     write_npz(folder / "aligned.npz", arrays, metadata)
@@ -83,8 +80,7 @@ def test_a_condition_is_the_truth_first_and_every_arm_on_scored_pixels(explorer)
 
 
 def test_the_pattern_shown_is_the_one_asked_for(explorer):
-    path = dataset_path(explorer.run.root("C"), CONDITION[0], CONDITION[2])
-    measurement = load_measurement(path)
+    measurement = explorer.run.condition(*CONDITION).measurement()
 
     figure = explorer.pattern(*CONDITION, 7)
 
@@ -100,10 +96,9 @@ def test_the_pattern_shown_is_the_one_asked_for(explorer):
 
 
 def test_patterns_are_counted_without_reading_one(explorer, monkeypatch):
-    roots = explorer.run.root("C"), explorer.run.root("D")
     dose, design = CONDITION[0], explorer.run.design
     views = [(view.name, split) for view in design.views for split in ("train", "test")]
-    paths = [view_path(*roots, dose, *view) for view in views]
+    paths = [explorer.run.condition(dose, *view).file for view in views]
     sizes = [len(load_measurement(path).scan_index) for path in paths]
     monkeypatch.setattr(NpzArchive, "read", lambda *given: pytest.fail("read"))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from study_lib.lab.lessons import blurred, crossings, mean_frc, noisy_pairs, thresholds
-from study_lib.scores.frc import FourierRingCorrelation, fourier_ring_correlation, ring_sums
+from study_lib.scores.frc import FourierRingCorrelation, ring_correlation, ring_sums
 
 SHAPE = (64, 48)
 MASK = np.ones(SHAPE, bool)
@@ -63,7 +63,7 @@ def test_halves_to_a_seventh_ask_what_their_mean_to_a_half_of_the_truth_does(ima
 def test_the_mean_of_one_pair_is_its_own_correlation(image, rng):
     halves = noisy_pairs(image, 0.5, count=1, random=rng)
 
-    alone = fourier_ring_correlation(halves[0, 0], halves[1, 0], MASK)
+    alone = ring_correlation(halves[0, 0], halves[1, 0], MASK)
     mean = mean_frc(*halves, MASK)
 
     np.testing.assert_array_equal(mean.correlation, alone.correlation)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import exit_code
+from tiny_runs import generated, moved, with_views
 
 from study_lib.data.contract import load_dataset
-from study_lib.design.models import SPLITS
+from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
@@ -23,11 +24,11 @@ from study_lib.overlap.views import (
     view_of,
     view_record_of,
 )
-from study_lib.phases.conditions import dataset_path, view_folder, view_path
-from study_lib.phases.dataset import generate_dose
-from study_lib.phases.overlap import write_view
-from study_lib.phases.scene import scene_of, split_masks
+from study_lib.phases.conditions import Condition
+from study_lib.phases.overlap import choose_view
+from study_lib.phases.scene import scene_of
 from study_lib.physics.probe import probe_diameter_px, probe_fwhm_px
+from study_lib.runs.run import Run
 
 DOSE = 1e4
 
@@ -36,12 +37,15 @@ def positions_in(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
 
 
-def roots_in(folder: Path, phase_c: Path | None = None) -> dict[str, Path]:
-    return {
-        "phase_c_root": phase_c or folder / "C",
-        "output_root": folder / "D",
-        "artifact_root": folder / "D",
-    }
+def measured_in(condition: Condition) -> dict[str, Any]:
+    """Return what is written of the split's overlap."""
+    return read_json(condition.folder("overlap") / f"{condition.split}_metrics.json")
+
+
+def elsewhere(run: Run, folder: Path, view: str, design: StudyDesign | None = None) -> Condition:
+    """Return a view of a run's patterns whose files come elsewhere, maybe of another design."""
+    condition = Run(run.folder, design or run.design).condition(DOSE, view, "train")
+    return moved(condition, views=folder, overlap=folder)
 
 
 def with_view(design, name: str, **changes):
@@ -54,10 +58,11 @@ def with_view(design, name: str, **changes):
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("view", ["dense", "sparse"])
-def test_the_metrics_are_those_of_the_file_that_arms_read(view, split, phase_c, phase_d):
-    arrays, metadata = load_dataset(view_path(phase_c, phase_d, DOSE, view, split))
-    whole, _ = load_dataset(dataset_path(phase_c, DOSE, split))
-    metrics = read_json(view_folder(phase_d, DOSE, view) / f"{split}_metrics.json")
+def test_the_metrics_are_those_of_the_file_that_arms_read(view, split, tiny_run):
+    condition = tiny_run.condition(DOSE, view, split)
+    arrays, metadata = load_dataset(condition.file)
+    whole, _ = load_dataset(condition.whole_file)
+    metrics = measured_in(condition)
     positions, groups = positions_in(arrays), arrays["groups"]
     diameter = probe_diameter_px(arrays["probeGuess"], 0.9)
 
@@ -79,9 +84,10 @@ def test_the_metrics_are_those_of_the_file_that_arms_read(view, split, phase_c, 
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_distances_and_coverage_are_those_of_the_patterns_used(split, phase_c, phase_d):
-    arrays, _ = load_dataset(view_path(phase_c, phase_d, DOSE, "sparse", split))
-    metrics = read_json(view_folder(phase_d, DOSE, "sparse") / f"{split}_metrics.json")
+def test_distances_and_coverage_are_those_of_the_patterns_used(split, tiny_run):
+    condition = tiny_run.condition(DOSE, "sparse", split)
+    arrays, _ = load_dataset(condition.file)
+    metrics = measured_in(condition)
     positions = positions_in(arrays)
 
     between = np.linalg.norm(positions[:, None] - positions, axis=-1)
@@ -95,23 +101,24 @@ def test_distances_and_coverage_are_those_of_the_patterns_used(split, phase_c, p
     assert metrics["coverage"]["lit_px"] == lit
 
 
-def test_the_record_says_how_the_probe_was_measured(phase_c, phase_d):
-    metrics = read_json(view_folder(phase_d, DOSE, "dense") / "train_metrics.json")
-    probe = load_dataset(dataset_path(phase_c, DOSE, "train"))[0]["probeGuess"]
+def test_the_record_says_how_the_probe_was_measured(tiny_run):
+    condition = tiny_run.condition(DOSE, "dense", "train")
+    metrics = measured_in(condition)
+    probe = load_dataset(condition.whole_file)[0]["probeGuess"]
 
     assert metrics["probe_diameter_px"] == probe_diameter_px(probe, 0.9)
     assert "brightest pixels with 0.9 of the power" in metrics["probe_diameter_definition"]
     assert metrics["probe_fwhm_px"] == probe_fwhm_px(probe)
 
 
-def test_the_original_rule_is_reported_of_the_whole_split(phase_c, phase_d):
-    metrics = read_json(view_folder(phase_d, DOSE, "sparse") / "test_metrics.json")
+def test_the_original_rule_is_reported_of_the_whole_split(tiny_run):
+    metrics = measured_in(tiny_run.condition(DOSE, "sparse"))
 
     rule = metrics["legacy_spacing"]
     assert rule["threshold_px"] == pytest.approx((1 - 0.4) * 16)
     assert rule["greedy_accepted"] == rule["greedy_acceptance_rate"] * metrics["images_total"]
     assert rule["greedy_accepted"] <= rule["packing_bound"]
-    baseline = read_json(view_folder(phase_d, DOSE, "baseline") / "test_metrics.json")
+    baseline = measured_in(tiny_run.condition(DOSE, "baseline"))
     assert baseline["legacy_spacing"] is None
 
 
@@ -120,8 +127,8 @@ def test_views_of_the_presets_reach_their_targets_and_dense_is_denser(preset):
     """Metric 3 cannot tell: it is about 1/4 in both, which is why near groups are counted too."""
     design = load_design(preset)
     scene = scene_of(design)
-    for split, mask in split_masks(scene.positions_px, design.guard_band_px).items():
-        positions = scene.positions_px[mask]
+    for split in SPLITS:
+        positions = scene.positions_of(split)
         dense, sparse = (
             view_of(positions, scene.probe, design.view(name), split, design).metrics
             for name in ("dense", "sparse")
@@ -141,9 +148,10 @@ def test_views_of_the_presets_reach_their_targets_and_dense_is_denser(preset):
         assert (dense.selection, sparse.selection) == ("uniform", "blue_noise")
 
 
-def test_views_reach_their_targets_or_say_so(phase_d, tiny_design):
-    for view in tiny_design.views[1:]:
-        bundle = read_json(view_folder(phase_d, DOSE, view.name) / "metrics_bundle.json")
+def test_views_reach_their_targets_or_say_so(tiny_run):
+    for view in tiny_run.design.views[1:]:
+        folder = tiny_run.condition(DOSE, view.name).folder("overlap")
+        bundle = read_json(folder / "metrics_bundle.json")
         for split, metrics in bundle.items():
             error = abs(metrics["metric_2_image"] - view.target_overlap)
             assert metrics["target_reached"] == (error <= TARGET_TOLERANCE)
@@ -151,12 +159,10 @@ def test_views_reach_their_targets_or_say_so(phase_d, tiny_design):
             assert overlap_sentence(split, metrics).endswith("reached")
 
 
-def test_a_target_that_the_scan_cannot_reach_is_said_with_what_it_can(
-    tmp_path, phase_c, tiny_design
-):
-    design = with_view(tiny_design, "dense", target_overlap=0.99)
+def test_a_target_that_the_scan_cannot_reach_is_said_with_what_it_can(tmp_path, tiny_run):
+    design = with_view(tiny_run.design, "dense", target_overlap=0.99)
 
-    measured = write_view(design, DOSE, "dense", **roots_in(tmp_path, phase_c))
+    measured = choose_view(elsewhere(tiny_run, tmp_path, "dense", design))
 
     for split, metrics in measured.items():
         assert not metrics["target_reached"]
@@ -167,10 +173,10 @@ def test_a_target_that_the_scan_cannot_reach_is_said_with_what_it_can(
         assert f"NOT reached: this scan allows {low:.3f} to {high:.3f}" in sentence
 
 
-def test_a_target_missed_for_want_of_groups_does_not_blame_the_scan(tmp_path, phase_c, tiny_design):
-    design = with_view(tiny_design, "dense", n_groups=2)
+def test_a_target_missed_for_want_of_groups_does_not_blame_the_scan(tmp_path, tiny_run):
+    design = with_view(tiny_run.design, "dense", n_groups=2)
 
-    measured = write_view(design, DOSE, "dense", **roots_in(tmp_path, phase_c))
+    measured = choose_view(elsewhere(tiny_run, tmp_path, "dense", design))
 
     for split, metrics in measured.items():
         assert metrics["overlap_sparsest"] < metrics["target_overlap"] < metrics["overlap_densest"]
@@ -182,50 +188,47 @@ def test_a_target_missed_for_want_of_groups_does_not_blame_the_scan(tmp_path, ph
         assert f"its {min(7, used - 1)} nearest" in sentence
 
 
-def test_a_target_missed_between_two_counts_of_patterns_says_so(phase_d):
-    metrics = read_json(view_folder(phase_d, DOSE, "dense") / "train_metrics.json")
+def test_a_target_missed_between_two_counts_of_patterns_says_so(tiny_run):
+    metrics = measured_in(tiny_run.condition(DOSE, "dense", "train"))
     missed = metrics | {"target_reached": False, "metric_2_image": 0.63}
 
     assert overlap_sentence("train", missed).endswith("too much; enlarge the scan")
 
 
-def test_a_failure_in_one_split_leaves_the_files_of_both_as_they_were(
-    tmp_path, phase_c, tiny_design
-):
-    data = shutil.copytree(phase_c, tmp_path / "C")
-    roots = roots_in(tmp_path)
-    write_view(tiny_design, DOSE, "dense", **roots)
-    folder = view_folder(tmp_path / "D", DOSE, "dense")
+def test_a_failure_in_one_split_leaves_the_files_of_both_as_they_were(tmp_path, tiny_run):
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    changed = with_view(tiny_run.design, "dense", target_overlap=0.5)
+    condition = Run(tmp_path / "run", changed).condition(DOSE, "dense")
+    folder = condition.folder("views")
     before = {path.name: sha256_of(path) for path in folder.glob("*.[nj]*") if path.is_file()}
-    dataset_path(data, DOSE, "test").write_bytes(b"broken")
+    condition.whole_file.write_bytes(b"broken")
 
     with pytest.raises(InputError, match=r"patched_test\.npz"):
-        write_view(with_view(tiny_design, "dense", target_overlap=0.5), DOSE, "dense", **roots)
+        choose_view(condition)
 
     del before["events.jsonl"]
     assert {name: sha256_of(folder / name) for name in before} == before
     assert {"dense_train.npz", "dense_test.npz", "metrics_bundle.json"} < set(before)
 
 
-def test_the_baseline_is_phase_c_itself_measured_but_not_copied(phase_c, phase_d):
-    folder = view_folder(phase_d, DOSE, "baseline")
+def test_the_baseline_is_phase_c_itself_measured_but_not_copied(tiny_run):
+    baseline = tiny_run.condition(DOSE, "baseline")
+    folder = baseline.folder("overlap")
     bundle = read_json(folder / "metrics_bundle.json")
 
     assert not list(folder.glob("*.npz"))
     for split, metrics in bundle.items():
-        assert view_path(phase_c, phase_d, DOSE, "baseline", split).parent.parent == phase_c
+        assert baseline.of(split).file.parent.parent == tiny_run.root("dataset")
         assert (metrics["gridsize"], metrics["metric_1_group"], metrics["s_img"]) == (1, None, 1)
 
 
-def test_fewer_groups_leave_the_file_without_the_patterns_that_no_group_has(
-    tmp_path, phase_c, tiny_design
-):
-    design = with_view(tiny_design, "dense", target_overlap=None, s_img=0.8, n_groups=4)
-    roots = roots_in(tmp_path, phase_c)
+def test_fewer_groups_leave_the_file_without_the_patterns_that_no_group_has(tmp_path, tiny_run):
+    design = with_view(tiny_run.design, "dense", target_overlap=None, s_img=0.8, n_groups=4)
+    condition = elsewhere(tiny_run, tmp_path, "dense", design)
 
-    metrics = write_view(design, DOSE, "dense", **roots)["train"]
+    metrics = choose_view(condition)["train"]
 
-    arrays, _ = load_dataset(view_path(phase_c, tmp_path / "D", DOSE, "dense", "train"))
+    arrays, _ = load_dataset(condition.file)
     assert arrays["groups"].shape == (4, 4)
     assert set(arrays["groups"].ravel()) == set(range(len(arrays["xcoords"])))
     assert metrics["images_used"] == len(arrays["xcoords"]) <= 16
@@ -236,15 +239,15 @@ def test_fewer_groups_leave_the_file_without_the_patterns_that_no_group_has(
     )
 
 
-def test_single_values_of_the_file_stay_single(tmp_path, phase_c, phase_d):
+def test_single_values_of_the_file_stay_single(tiny_run):
     """The original made one metadata text per pattern of it."""
-    path = view_path(phase_c, phase_d, DOSE, "sparse", "train")
+    condition = tiny_run.condition(DOSE, "sparse", "train")
 
-    with np.load(path, allow_pickle=False) as archive:
+    with np.load(condition.file, allow_pickle=False) as archive:
         assert archive["_metadata"].shape == ()
         assert archive["_metadata"].dtype.kind == "U"
-    _, whole = load_dataset(dataset_path(phase_c, DOSE, "train"))
-    _, part = load_dataset(path)
+    _, whole = load_dataset(condition.whole_file)
+    _, part = load_dataset(condition.file)
     assert part["transformations"][: len(whole["transformations"])] == whole["transformations"]
     seeds = part["transformations"][-1]["parameters"]["seeds"]
     assert seeds == {"grouping": 123, "subsampling": 456}
@@ -255,36 +258,32 @@ def test_single_values_of_the_file_stay_single(tmp_path, phase_c, phase_d):
 
 def test_every_dose_keeps_the_same_patterns_and_groups(tmp_path, tiny_design_with):
     design = tiny_design_with("doses=[1.0e+3, 1.0e+5]")
-    views = []
-    for dose in design.doses:
-        generate_dose(design, dose, tmp_path / "C")
-        write_view(design, dose, "sparse", **roots_in(tmp_path))
-        path = view_path(tmp_path / "C", tmp_path / "D", dose, "sparse", "train")
-        views.append(load_dataset(path)[0])
+    run = with_views(generated(tmp_path, design))
+    views = [load_dataset(run.condition(dose, "sparse", "train").file)[0] for dose in design.doses]
 
     for key in ("scan_index", "groups", "xcoords"):
         np.testing.assert_array_equal(views[0][key], views[1][key])
 
 
 def test_a_split_with_too_few_patterns_is_refused_and_recorded(tmp_path, tiny_design_with):
-    design = tiny_design_with("scan.rows=2", "scan.columns=3")
-    generate_dose(design, DOSE, tmp_path / "C")
+    run = generated(tmp_path, tiny_design_with("scan.rows=2", "scan.columns=3"))
+    condition = run.condition(DOSE, "dense")
 
     with pytest.raises(InputError, match="train split, view dense: 6 patterns; 8 are needed"):
-        write_view(design, DOSE, "dense", **roots_in(tmp_path))
+        choose_view(condition)
 
-    job = read_json(tmp_path / "D" / "overlap_manifest.json")["jobs"]["dose_10000/dense"]
+    job = read_json(condition.manifest("overlap"))["jobs"]["dose_10000/dense"]
     assert job["status"] == "failed"
 
 
 def test_a_view_before_its_data_is_refused(tmp_path, tiny_design):
     with pytest.raises(InputError, match=r"patched_train\.npz: no such file"):
-        write_view(tiny_design, DOSE, "dense", **roots_in(tmp_path))
+        choose_view(Run(tmp_path, tiny_design).condition(DOSE, "dense"))
 
 
-def test_another_replicate_chooses_and_groups_other_patterns(phase_c, tiny_design_with):
+def test_another_replicate_chooses_and_groups_other_patterns(tiny_run, tiny_design_with):
     """With the same positions and probe: both seeds are the replicate's."""
-    arrays, _ = load_dataset(dataset_path(phase_c, DOSE, "train"))
+    arrays, _ = load_dataset(tiny_run.condition(DOSE, split="train").whole_file)
     found = []
     for replicate in (0, 1):
         design = tiny_design_with(f"replicate={replicate}")
@@ -300,26 +299,22 @@ def test_another_replicate_chooses_and_groups_other_patterns(phase_c, tiny_desig
 
 
 @pytest.fixture
-def overlap_call(tmp_path):
+def overlap_call(tmp_path, tiny_run):
     """Run `study overlap` in this process; return the exit code."""
 
-    def call(phase_c: Path, *flags: str, folder: Path = tmp_path) -> int:
-        roots = [
-            f"--{name.replace('_', '-')}={path}" for name, path in roots_in(folder, phase_c).items()
-        ]
-        return exit_code("overlap", *roots, *flags)
+    def call(*flags: str, run: Run = tiny_run, folder: Path = tmp_path) -> int:
+        roots = {
+            "phase-c-root": run.root("dataset"),
+            "output-root": folder / "D",
+            "artifact-root": folder / "D",
+        }
+        return exit_code("overlap", *(f"--{name}={path}" for name, path in roots.items()), *flags)
 
     return call
 
 
-def measured_by(folder: Path, view: str, split: str = "train") -> dict[str, Any]:
-    return read_json(view_folder(folder / "D", DOSE, view) / f"{split}_metrics.json")
-
-
-def test_the_command_makes_every_view_and_says_what_it_reached(
-    overlap_call, tmp_path, phase_c, capsys
-):
-    assert overlap_call(phase_c) == 0
+def test_the_command_makes_every_view_and_says_what_it_reached(overlap_call, tmp_path, capsys):
+    assert overlap_call() == 0
 
     printed = capsys.readouterr().out
     assert printed.count("target 0.6 reached") == printed.count("target 0.4 reached") == 2
@@ -328,12 +323,12 @@ def test_the_command_makes_every_view_and_says_what_it_reached(
     assert set(jobs) == {f"dose_10000/{view}" for view in ("baseline", "dense", "sparse")}
 
 
-def test_the_flags_of_the_original_replace_what_the_design_says(overlap_call, tmp_path, phase_c):
+def test_the_flags_of_the_original_replace_what_the_design_says(overlap_call, tmp_path, tiny_run):
     flags = ("--s-img=0.9", "--n-groups=5", "--neighbor-count=5", "--probe-diameter-px=9.5")
 
-    assert overlap_call(phase_c, "--view=dense", "--gridsize=2", *flags) == 0
+    assert overlap_call("--view=dense", "--gridsize=2", *flags) == 0
 
-    metrics = measured_by(tmp_path, "dense")
+    metrics = measured_in(elsewhere(tiny_run, tmp_path / "D", "dense"))
     assert metrics["images_subsampled"] == round(0.9 * metrics["images_total"])
     assert (metrics["group_count"], metrics["neighbor_count"]) == (5, 5)
     assert (metrics["probe_diameter_px"], metrics["probe_diameter_definition"]) == (9.5, "given")
@@ -343,26 +338,26 @@ def test_the_flags_of_the_original_replace_what_the_design_says(overlap_call, tm
     assert job["parameters"]["probe_diameter_px"] == 9.5
 
 
-def test_the_file_says_with_what_its_overlap_was_measured(overlap_call, tmp_path, phase_c):
+def test_the_file_says_with_what_its_overlap_was_measured(overlap_call, tmp_path, tiny_run):
     """A comparison takes these, and not what the design says."""
     flags = ("--view=dense", "--s-img=0.9", "--neighbor-count=5", "--probe-diameter-px=9.5")
-    assert overlap_call(phase_c, *flags) == 0
-    path = view_path(phase_c, tmp_path / "D", DOSE, "dense", "train")
+    assert overlap_call(*flags) == 0
+    condition = elsewhere(tiny_run, tmp_path / "D", "dense")
 
-    how = view_record_of(load_dataset(path)[1], "view")
+    how = view_record_of(load_dataset(condition.file)[1], "view")
 
     assert how is not None
     assert (how.neighbor_count, how.probe_diameter_px, how.target_overlap) == (5, 9.5, None)
-    whole = load_dataset(dataset_path(phase_c, DOSE, "train"))[1]
+    whole = load_dataset(condition.whole_file)[1]
     assert view_record_of(whole, "split") is None
 
 
-def test_another_seed_keeps_other_patterns(overlap_call, tmp_path, phase_c):
+def test_another_seed_keeps_other_patterns(overlap_call, tmp_path, tiny_run):
     kept = []
     for seed in ("1", "2"):
         flags = ("--view=sparse", f"--rng-seed-subsample={seed}")
-        assert overlap_call(phase_c, *flags, folder=tmp_path / seed) == 0
-        path = view_path(phase_c, tmp_path / seed / "D", DOSE, "sparse", "train")
+        assert overlap_call(*flags, folder=tmp_path / seed) == 0
+        path = elsewhere(tiny_run, tmp_path / seed / "D", "sparse").file
         kept.append(load_dataset(path)[0]["scan_index"].tolist())
 
     assert kept[0] != kept[1]
@@ -389,10 +384,8 @@ def test_another_seed_keeps_other_patterns(overlap_call, tmp_path, phase_c):
         (["--dose=7"], "dose 7 is not in the design"),
     ],
 )
-def test_a_wrong_call_ends_with_2_and_says_why(
-    flags, message, overlap_call, tmp_path, phase_c, capsys
-):
-    assert overlap_call(phase_c, *flags) == 2
+def test_a_wrong_call_ends_with_2_and_says_why(flags, message, overlap_call, tmp_path, capsys):
+    assert overlap_call(*flags) == 2
 
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.rglob("*.npz"))
@@ -409,13 +402,13 @@ def test_a_wrong_call_ends_with_2_and_says_why(
 def test_broken_positions_end_with_2_and_name_the_key(
     broken, message, overlap_call, tmp_path, tiny_design, capsys
 ):
-    generate_dose(tiny_design, DOSE, tmp_path / "C")
-    path = dataset_path(tmp_path / "C", DOSE, "train")
+    run = generated(tmp_path, tiny_design)
+    path = run.condition(DOSE, split="train").whole_file
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive.files}
     np.savez(path, **arrays | {name: broken(arrays[name]) for name in ("xcoords", "ycoords")})
 
-    assert overlap_call(tmp_path / "C", "--view=dense") == 2
+    assert overlap_call("--view=dense", run=run) == 2
 
     assert message in capsys.readouterr().err
 
@@ -423,7 +416,7 @@ def test_broken_positions_end_with_2_and_name_the_key(
 def test_every_pattern_leads_as_many_groups_as_asked(tiny_design_with):
     design = tiny_design_with()
     scene = scene_of(design)
-    positions = scene.positions_px[split_masks(scene.positions_px, design.guard_band_px)["train"]]
+    positions = scene.positions_of("train")
     once, thrice = (
         view_of(
             positions,

@@ -13,48 +13,39 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import fourier_shift
+from tiny_runs import generated, moved
 
 from study_lib.data.archive import read_npz
 from study_lib.data.contract import load_dataset, save_dataset
-from study_lib.data.datasets import load_measurement
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.models import SPLITS
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import colours_of
 from study_lib.figures.results import condition_figure
-from study_lib.files import sha256_of, write_npz
-from study_lib.networks.pinn.bundle import BUNDLE, load_bundle
+from study_lib.files import read_json, sha256_of, write_json, write_npz
+from study_lib.networks.pinn.bundle import BUNDLE, load_network
 from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble
 from study_lib.overlap.views import view_record_of
 from study_lib.phases import arms
 from study_lib.phases import backends as native_backend
-from study_lib.phases.arms import ARMS, ArmRequest, ArmResult, arms_of
+from study_lib.phases.arms import ARMS, ArmResult, arms_of
 from study_lib.phases.compare import (
-    compare_view,
+    compare,
     limit_of,
     limit_row,
     require_same_patterns,
     view_overlap,
 )
-from study_lib.phases.conditions import (
-    RESULT,
-    arm_folder,
-    comparison_folder,
-    phase_root,
-    summary_files,
-    thinned_folder,
-    training_folder,
-    view_path,
-)
-from study_lib.phases.dataset import generate_dose
-from study_lib.phases.overlap import write_view
-from study_lib.phases.reconstruct import reconstruct_view
-from study_lib.phases.summary import write_summary
-from study_lib.phases.train import train_view
-from study_lib.phases.train_thinned import train_thinned_view
+from study_lib.phases.conditions import PHASES, Condition, GivenPlaces, summary_files
+from study_lib.phases.overlap import choose_view
+from study_lib.phases.reconstruct import reconstruct, reconstructions_of, result_of
+from study_lib.phases.summary import summarize
+from study_lib.phases.train import train
+from study_lib.phases.train_thinned import train_thinned
 from study_lib.physics.measurement import Measurement
+from study_lib.runs.run import Run
 from study_lib.scores.alignment import without_mean
-from study_lib.scores.frc import fourier_ring_correlation, ring_sums, window_of
+from study_lib.scores.frc import ring_correlation, ring_sums, window_of
 from study_lib.scores.metrics import METRICS, SCORES, metric_facts, ms_ssim_scales
 from study_lib.scores.scoring import scored_pixels
 from study_lib.solvers import ptychi as ptychi_engine
@@ -77,55 +68,51 @@ TINY = (
 )
 
 
-@dataclasses.dataclass
-class Run:
-    """A finished run of one view, and every measurement that an arm was given on the way."""
+def of(run: Run, split: str) -> Condition:
+    return run.condition(DOSE, VIEW, split)
 
-    root: Path
-    design: StudyDesign
-    seen: dict[str, list[Measurement | dict]]
 
-    def source(self, split: str, view: str = VIEW) -> Path:
-        return view_path(self.root / "C", self.root / "D", DOSE, view, split)
+def compared(run: Run, split: str, name: str) -> Path:
+    return of(run, split).folder("compare") / name
 
-    def roots(self, *, of: str = "CDEF") -> dict[str, Path]:
-        return {f"phase_{phase.lower()}_root": self.root / phase for phase in of}
 
-    def compare(self, split: str, artifact_root: Path, view: str = VIEW) -> list[dict]:
-        roots = self.roots()
-        return compare_view(self.design, DOSE, view, split, artifact_root=artifact_root, **roots)
+def rows_of(run: Run, split: str) -> list[dict]:
+    return read_json(compared(run, split, "metrics.json"))
 
-    def rows(self, split: str) -> list[dict]:
-        return json.loads(self.compared(split, "metrics.json").read_text())
 
-    def compared(self, split: str, name: str) -> Path:
-        return comparison_folder(self.root / "G", DOSE, VIEW, split) / name
+def weights(run: Run) -> str:
+    """Return a hash of every weight of every network."""
+    condition, digest = of(run, "train"), hashlib.sha256()
+    network = load_network(condition.folder("train") / BUNDLE).network
+    for one in (network, *load_ensemble(condition.folder("train_thinned") / ENSEMBLE).members):
+        for weight in one.state_dict().values():
+            digest.update(weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
-    def weights(self) -> str:
-        path = training_folder(self.root / "E", DOSE, VIEW, 2) / BUNDLE
-        digest = hashlib.sha256()
-        members = load_ensemble(thinned_folder(self.root / "E", DOSE, VIEW) / ENSEMBLE).members
-        for network in (load_bundle(path).network, *members):
-            for weight in network.state_dict().values():
-                digest.update(weight.contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
-    def iterated(self, split: str) -> dict[str, np.ndarray]:
-        """Return the arrays of every algorithm but the times."""
-        found = {}
-        for algorithm in self.design.iterative.algorithms:
-            folder = arm_folder(self.root / "F", DOSE, VIEW, split, algorithm)
-            arrays, _ = read_npz(folder / RESULT)
-            found |= {f"{algorithm} {key}": array for key, array in arrays.items()}
-        return {key: array for key, array in found.items() if not key.endswith(" wall_s")}
+def iterated(run: Run, split: str) -> dict[str, np.ndarray]:
+    """Return the arrays of every algorithm but the times."""
+    found = reconstructions_of(of(run, split))
+    assert found.keys() == set(run.design.iterative.algorithms)
+    return {
+        f"{algorithm} {key}": array
+        for algorithm, arrays in found.items()
+        for key, array in arrays.items()
+        if key != "wall_s"
+    }
 
 
 def reconstruct_and_train(run: Run) -> None:
-    roots = run.roots(of="CD")
-    train_view(run.design, DOSE, VIEW, artifact_root=run.root / "E", **roots)
-    train_thinned_view(run.design, DOSE, VIEW, artifact_root=run.root / "E", **roots)
+    train(of(run, "train"))
+    train_thinned(of(run, "train"))
     for split in SPLITS:
-        reconstruct_view(run.design, DOSE, VIEW, split, artifact_root=run.root / "F", **roots)
+        reconstruct(of(run, split))
+
+
+def results_of(condition: Condition) -> dict[str, ArmResult]:
+    """Return what every arm makes of a condition and of the files as they are."""
+    arms = arms_of(condition.design)
+    return {name: arm(condition, condition.measurement(), sha256_of) for name, arm in arms.items()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,51 +124,32 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def request_of(run, split):
-    """Return what an arm is asked for, with the hashes of the files as they are."""
-    return ArmRequest(
-        dose=DOSE,
-        view=VIEW,
-        gridsize=2,
-        split=split,
-        measurement=load_measurement(run.source(split)),
-        sha256=sha256_of(run.source(split)),
-        train_sha256=sha256_of(run.source("train")),
-        phase_e_root=run.root / "E",
-        phase_f_root=run.root / "F",
-    )
+@pytest.fixture(scope="module")
+def seen() -> dict[str, list[Measurement | dict]]:
+    """Every measurement that an arm of the run was given on the way."""
+    return {"train": [], "lsqml": [], "solver": [], "pinn": [], "thinned": []}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory, seen) -> Run:
     """Every phase once, with a witness at the door of each arm."""
-    root = tmp_path_factory.mktemp("run")
-    design = load_design("smoke", TINY)
-    run = Run(root, design, {"train": [], "lsqml": [], "solver": [], "pinn": [], "thinned": []})
 
     def witness(name, function):
         def call(*arguments, **named):
             measured = [one for one in arguments if isinstance(one, Measurement)]
-            run.seen[name].append(measured[-1] if measured else named)
+            seen[name].append(measured[-1] if measured else named)
             return function(*arguments, **named)
 
         return call
 
-    generate_dose(design, DOSE, root / "C")
-    write_view(
-        design,
-        DOSE,
-        VIEW,
-        phase_c_root=root / "C",
-        output_root=root / "D",
-        artifact_root=root / "D",
-    )
+    run = generated(tmp_path_factory.mktemp("run"), load_design("smoke", TINY))
+    choose_view(run.condition(DOSE, VIEW))
     with pytest.MonkeyPatch.context() as patch:
-        train = native_backend.train_network
+        train_network = native_backend.train_network
 
         def train_seen(measurement, config, **settings):
-            run.seen["train"].append(measurement)
-            return train(measurement, config, **settings)
+            seen["train"].append(measurement)
+            return train_network(measurement, config, **settings)
 
         patch.setattr(native_backend, "train_network", train_seen)
         patch.setattr(ptychi_engine, "run_ptychi", witness("lsqml", ptychi_engine.run_ptychi))
@@ -191,7 +159,7 @@ def run(tmp_path_factory) -> Run:
         patch.setattr(arms, "reconstruct_thinned", thinned)
         reconstruct_and_train(run)
         for split in SPLITS:
-            run.compare(split, root / "G")
+            compare(of(run, split))
     return run
 
 
@@ -202,7 +170,7 @@ def test_train_and_test_light_no_common_pixel(run):
     """Whole patches of every pattern of phase C, not only the bright part of the probe."""
     lit = {}
     for split in SPLITS:
-        arrays, _ = load_dataset(run.root / "C" / "dose_10000" / f"patched_{split}.npz")
+        arrays, _ = load_dataset(of(run, split).whole_file)
         side = arrays["probeGuess"].shape[0]
         lit[split] = np.zeros(arrays["objectGuess"].shape, dtype=bool)
         for y, x in zip(arrays["ycoords"], arrays["xcoords"], strict=True):
@@ -217,41 +185,40 @@ def test_train_and_test_light_no_common_pixel(run):
 def test_sparse_view_leaves_patterns_out(run):
     """Else the tests below could not tell a view from the whole split."""
     for split in SPLITS:
-        whole = load_measurement(view_path(run.root / "C", run.root / "D", DOSE, "baseline", split))
-        kept = load_measurement(run.source(split)).scan_index
+        whole = run.condition(DOSE, "baseline", split).measurement()
+        kept = of(run, split).measurement().scan_index
         assert 8 <= len(kept) < len(whole.scan_index)
         assert np.isin(kept, whole.scan_index).all()
 
 
-def test_every_arm_was_given_the_patterns_of_the_view(run):
-    (trained_on,) = run.seen["train"]
-    wanted = {split: load_dataset(run.source(split))[0] for split in SPLITS}
+def test_every_arm_was_given_the_patterns_of_the_view(run, seen):
+    (trained_on,) = seen["train"]
+    wanted = {split: load_dataset(of(run, split).file)[0] for split in SPLITS}
     order = ("train", "test")
 
     assert np.array_equal(trained_on.amplitudes, wanted["train"]["diffraction"])
     assert np.array_equal(trained_on.groups, wanted["train"]["groups"])
-    for split, *networks in zip(order, run.seen["pinn"], run.seen["thinned"], strict=True):
+    for split, *networks in zip(order, seen["pinn"], seen["thinned"], strict=True):
         # Beside the patterns themselves, thinned ones were seen by the solver and by LSQML.
         iterations = [
-            seen
+            given
             for name in ("lsqml", "solver")
-            for seen in run.seen[name]
-            if np.array_equal(seen["amplitudes"], wanted[split]["diffraction"])
+            for given in seen[name]
+            if np.array_equal(given["amplitudes"], wanted[split]["diffraction"])
         ]
         assert len(iterations) >= 2
         positions = np.stack([wanted[split]["ycoords"], wanted[split]["xcoords"]], axis=1)
-        for seen in (*map(vars, networks), *iterations):
-            assert np.array_equal(seen["amplitudes"], wanted[split]["diffraction"])
-            assert np.array_equal(seen["positions_px"], positions)
-            assert np.array_equal(seen["probe"], wanted[split]["probeGuess"])
+        for given in (*map(vars, networks), *iterations):
+            assert np.array_equal(given["amplitudes"], wanted[split]["diffraction"])
+            assert np.array_equal(given["positions_px"], positions)
+            assert np.array_equal(given["probe"], wanted[split]["probeGuess"])
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_arm_reports_the_patterns_of_the_view(run, split):
-    measurement = load_measurement(run.source(split))
-    request = request_of(run, split)
+    measurement = of(run, split).measurement()
 
-    results = {name: arm(request) for name, arm in arms_of(run.design).items()}
+    results = results_of(of(run, split))
 
     assert set(results) == ARM_NAMES
     for result in results.values():
@@ -259,59 +226,59 @@ def test_every_arm_reports_the_patterns_of_the_view(run, split):
         assert result.object_.shape == measurement.object_shape
         assert "positions" in result.knows
     assert len({result.label for result in results.values()}) == len(results)
-    assert {row["patterns"] for row in run.rows(split)} == {len(measurement.scan_index)}
+    assert {row["patterns"] for row in rows_of(run, split)} == {len(measurement.scan_index)}
 
 
 def test_no_arm_can_see_the_truth(run, tmp_path):
     """Another object in the files, the same counts: not one byte of any result changes."""
-    blind = Run(tmp_path, run.design, {})
+    blind = Run(tmp_path, run.design)
     random = np.random.default_rng(1)
     for split in SPLITS:
-        arrays, metadata = load_dataset(run.source(split))
+        arrays, metadata = load_dataset(of(run, split).file)
         noise = random.normal(size=(2, *arrays["objectGuess"].shape))
         poison = arrays | {"objectGuess": (noise[0] + 1j * noise[1]).astype(np.complex64)}
-        save_dataset(blind.source(split), poison, metadata)
+        save_dataset(of(blind, split).file, poison, metadata)
 
     reconstruct_and_train(blind)
 
-    assert blind.weights() == run.weights()
+    assert weights(blind) == weights(run)
     for split in SPLITS:
-        for key, array in run.iterated(split).items():
-            assert blind.iterated(split)[key].tobytes() == array.tobytes(), key
-        for arm in arms_of(run.design).values():
-            poisoned, honest = arm(request_of(blind, split)), arm(request_of(run, split))
-            assert poisoned.object_.tobytes() == honest.object_.tobytes()
+        for key, array in iterated(run, split).items():
+            assert iterated(blind, split)[key].tobytes() == array.tobytes(), key
+        poisoned = results_of(of(blind, split))
+        for name, honest in results_of(of(run, split)).items():
+            assert poisoned[name].object_.tobytes() == honest.object_.tobytes(), name
 
 
 def test_other_counts_do_change_every_arm(run, tmp_path):
     """The blindness test would pass for arms that ignore the file."""
-    changed = Run(tmp_path, run.design, {})
+    changed = Run(tmp_path, run.design)
     for split in SPLITS:
-        arrays, metadata = load_dataset(run.source(split))
+        arrays, metadata = load_dataset(of(run, split).file)
         flipped = arrays["diffraction"][:, ::-1].copy()
-        save_dataset(changed.source(split), arrays | {"diffraction": flipped}, metadata)
+        save_dataset(of(changed, split).file, arrays | {"diffraction": flipped}, metadata)
 
     reconstruct_and_train(changed)
 
-    assert changed.weights() != run.weights()
+    assert weights(changed) != weights(run)
     for algorithm in run.design.iterative.algorithms:
         name = f"{algorithm} object"
-        assert not np.array_equal(changed.iterated("test")[name], run.iterated("test")[name])
+        assert not np.array_equal(iterated(changed, "test")[name], iterated(run, "test")[name])
 
 
 @pytest.mark.parametrize("arm", sorted(ARM_NAMES))
 def test_a_result_from_other_data_is_refused(run, arm):
     """New counts at the same positions: the old result must not be scored against them."""
-    stale = dataclasses.replace(request_of(run, "test"), sha256="0" * 64, train_sha256="0" * 64)
+    condition = of(run, "test")
 
     with pytest.raises(StudyError, match=r"made from other data .* run its phase again"):
-        arms_of(run.design)[arm](stale)
+        arms_of(run.design)[arm](condition, condition.measurement(), lambda path: "0" * 64)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_mask_is_known_before_any_arm(run, split):
     """Brute force from the file: box of the positions, a tenth of the median illumination."""
-    arrays, _ = load_dataset(run.source(split))
+    arrays, _ = load_dataset(of(run, split).file)
     probe, side = arrays["probeGuess"], arrays["probeGuess"].shape[0]
     frequency = np.fft.fftfreq(side)
     photons = np.zeros(arrays["objectGuess"].shape)
@@ -328,7 +295,7 @@ def test_mask_is_known_before_any_arm(run, split):
     columns = slice(math.ceil(arrays["xcoords"].min()), math.floor(arrays["xcoords"].max()) + 1)
     box = photons[rows, columns]
 
-    aligned, metadata = read_npz(run.compared(split, "aligned.npz"))
+    aligned, metadata = read_npz(compared(run, split, "aligned.npz"))
 
     expected = box > 0.1 * np.median(box)
     assert (aligned["mask"] == expected).mean() > 0.999  # single precision at the threshold
@@ -339,7 +306,7 @@ def test_mask_is_known_before_any_arm(run, split):
 
 def test_pixels_without_light_are_not_scored(run):
     """Three patterns; the third lies far from the others and nothing in between is lit."""
-    measurement = load_measurement(run.source("test"))
+    measurement = of(run, "test").measurement()
     positions = np.array([[20.0, 10.0], [26.0, 14.0], [60.0, 30.0]])
     gappy = Measurement(
         amplitudes=measurement.amplitudes[:3],
@@ -360,7 +327,7 @@ def test_pixels_without_light_are_not_scored(run):
 
 @pytest.mark.parametrize("change", ["fewer", "other", "order"])
 def test_arm_with_other_patterns_stops_the_comparison(change, run):
-    measurement = load_measurement(run.source("test"))
+    measurement = of(run, "test").measurement()
     index = measurement.scan_index
     used = {"fewer": index[1:], "other": index + 1, "order": index[::-1].copy()}[change]
     ones = np.ones(measurement.object_shape, np.complex64)
@@ -373,34 +340,31 @@ def test_arm_with_other_patterns_stops_the_comparison(change, run):
 
 def test_comparison_with_a_result_of_another_view_fails_and_says_so(run, tmp_path):
     """The iterative result of the whole split in the place of the view's."""
-    folder = arm_folder(tmp_path / "F", DOSE, VIEW, "test", "LSQML")
-    before = arm_folder(run.root / "F", DOSE, VIEW, "test", "LSQML")
-    arrays, metadata = read_npz(before / RESULT)
-    folder.mkdir(parents=True)
+    condition = of(run, "test")
+    there = moved(condition, reconstruct=tmp_path / "F", compare=tmp_path / "G")
+    arrays, metadata = read_npz(result_of(condition, "LSQML"))
+    path = result_of(there, "LSQML")
+    path.parent.mkdir(parents=True)
     shorter = arrays | {"scan_index": arrays["scan_index"][:-1]}
-    np.savez(folder / RESULT, **shorter, _metadata=np.array(json.dumps(metadata)))
-    roots = run.roots() | {"phase_f_root": tmp_path / "F"}
+    np.savez(path, **shorter, _metadata=np.array(json.dumps(metadata)))
 
     with pytest.raises(StudyError, match="LSQML was made from"):
-        compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path / "G", **roots)
+        compare(there)
 
-    (record,) = json.loads((tmp_path / "G" / "comparison_manifest.json").read_text())[
-        "jobs"
-    ].values()
+    (record,) = read_json(tmp_path / "G" / "comparison_manifest.json")["jobs"].values()
     assert record["status"] == "failed"
-    assert not (comparison_folder(tmp_path / "G", DOSE, VIEW, "test") / "metrics.json").exists()
+    assert not (there.folder("compare") / "metrics.json").exists()
 
 
 # --- scores
 
 
-def arm_of(run: Run, change, view: str = VIEW) -> object:
+def arm_of(change) -> object:
     """Return an arm that hands out a function of the truth."""
 
-    def arm(request: ArmRequest) -> ArmResult:
-        truth = load_dataset(run.source(request.split, view))[0]["objectGuess"]
-        index = request.measurement.scan_index
-        return ArmResult("Test arm", "the truth", change(truth), index, 0.0, 0.0, ())
+    def arm(condition: Condition, measurement: Measurement, hash_of: object) -> ArmResult:
+        object_, index = change(condition.truth()), measurement.scan_index
+        return ArmResult("Test arm", "the truth", object_, index, 0.0, 0.0, ())
 
     return arm
 
@@ -412,9 +376,9 @@ def test_perfect_arm_with_another_phase_and_scale_is_perfect(run, tmp_path, monk
         ramp = 0.02 * np.arange(truth.shape[0])[:, None] - 0.03 * np.arange(truth.shape[1])
         return (3.7 * np.exp(1j * (2.1 + ramp)) * truth).astype(np.complex64)
 
-    monkeypatch.setitem(ARMS, "perfect", arm_of(run, free_choice))
+    monkeypatch.setitem(ARMS, "perfect", arm_of(free_choice))
 
-    rows = {row["arm"]: row for row in run.compare("test", tmp_path)}
+    rows = {row["arm"]: row for row in compare(moved(of(run, "test"), compare=tmp_path))}
 
     perfect = rows.pop("perfect")
     assert perfect["phase_ms_ssim"] > 0.999
@@ -430,11 +394,8 @@ def test_perfect_arm_with_another_phase_and_scale_is_perfect(run, tmp_path, monk
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Run:
     """Patterns of a scene of 47 x 75 pixels; nobody has reconstructed anything."""
-    root = tmp_path_factory.mktemp("scene")
     scan = "scan={kind: raster, rows: 16, columns: 24, step_px: 3.0, jitter_px: 0.6}"
-    design = load_design("smoke", [scan])
-    generate_dose(design, DOSE, root / "C")
-    return Run(root, design, {})
+    return generated(tmp_path_factory.mktemp("scene"), load_design("smoke", [scan]))
 
 
 @pytest.mark.parametrize("shift_px", [0.0, 1.3])
@@ -446,14 +407,14 @@ def test_an_arm_that_is_the_truth_scores_one_in_everything(shift_px, scene, tmp_
     """
     loss = 5e-3 if shift_px else 1e-6
 
-    def moved(truth: np.ndarray) -> np.ndarray:
+    def shifted(truth: np.ndarray) -> np.ndarray:
         ramp = 0.02 * np.arange(truth.shape[0])[:, None] - 0.03 * np.arange(truth.shape[1])
         there = np.fft.ifft2(fourier_shift(np.fft.fft2(truth), (shift_px, -shift_px)))
         return (0.4 * np.exp(1j * (ramp - 1.9)) * there).astype(np.complex64)
 
-    monkeypatch.setitem(ARMS, "moved", arm_of(scene, moved, view="baseline"))
+    monkeypatch.setitem(ARMS, "moved", arm_of(shifted))
 
-    (row,) = scene.compare("test", tmp_path, view="baseline")
+    (row,) = compare(moved(scene.condition(DOSE, "baseline"), compare=tmp_path))
 
     found = np.array([-row["shift_row_px"], row["shift_column_px"]])
     np.testing.assert_allclose(found, shift_px, atol=0.002)
@@ -478,11 +439,12 @@ def test_two_draws_of_noise_score_as_theory_says(run, tmp_path, monkeypatch):
         return change
 
     for seed in (1, 2):
-        monkeypatch.setitem(ARMS, f"noise{seed}", arm_of(run, noisy(seed)))
+        monkeypatch.setitem(ARMS, f"noise{seed}", arm_of(noisy(seed)))
 
-    rows = {row["arm"]: row for row in run.compare("test", tmp_path)}
+    condition = moved(of(run, "test"), compare=tmp_path)
+    rows = {row["arm"]: row for row in compare(condition)}
 
-    aligned, _ = read_npz(comparison_folder(tmp_path, DOSE, VIEW, "test") / "aligned.npz")
+    aligned, _ = read_npz(condition.folder("compare") / "aligned.npz")
     truth, mask = aligned["truth"], aligned["mask"]
     modulus = np.abs(truth[mask])
     expected = {"phase_mse_rad2": (sigma**2 / modulus**2).mean(), "amplitude_mse": sigma**2}
@@ -497,40 +459,43 @@ def test_two_draws_of_noise_score_as_theory_says(run, tmp_path, monkeypatch):
     spectrum = np.fft.fft2(without_mean(truth, window))
     signal = ring_sums(np.abs(spectrum) ** 2)
     noise = 2 * sigma**2 * (window**2).sum() * ring_sums(np.ones(mask.shape))
-    half = fourier_ring_correlation(aligned["noise1"], aligned["noise2"], mask)
-    whole = fourier_ring_correlation(aligned["noise1"], truth, mask)
+    half = ring_correlation(aligned["noise1"], aligned["noise2"], mask)
+    whole = ring_correlation(aligned["noise1"], truth, mask)
     chance = 4 / np.sqrt(2 * half.samples)
     assert (np.abs(half.correlation - signal / (signal + noise)) < chance).all()
     assert (np.abs(whole.correlation - np.sqrt(signal / (signal + noise))) < chance).all()
 
 
 def test_the_likelihood_of_fresh_counts_orders_truth_solver_and_ones(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(ARMS, "truth", arm_of(run, lambda truth: truth))
-    monkeypatch.setitem(ARMS, "ones", arm_of(run, np.ones_like))
+    monkeypatch.setitem(ARMS, "truth", arm_of(lambda truth: truth))
+    monkeypatch.setitem(ARMS, "ones", arm_of(np.ones_like))
 
-    excess = {row["arm"]: row["held_out_excess_nats"] for row in run.compare("test", tmp_path)}
+    excess = {
+        row["arm"]: row["held_out_excess_nats"]
+        for row in compare(moved(of(run, "test"), compare=tmp_path))
+    }
 
     assert excess["truth"] == 0
     assert 0 < excess["solver"] < excess["ones"]
 
 
 def test_each_condition_has_its_picture_and_says_what_its_numbers_mean(run):
-    picture = run.compared("test", "comparison.png").read_bytes()
+    picture = compared(run, "test", "comparison.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
-    manifest = json.loads((run.root / "G" / "comparison_manifest.json").read_text())
-    (job,) = (job for key, job in manifest["jobs"].items() if key.endswith("test"))
+    jobs = read_json(of(run, "test").manifest("compare"))["jobs"]
+    (job,) = (job for key, job in jobs.items() if key.endswith("test"))
     assert job["results"]["metrics"].keys() == METRICS.keys()
-    for row in run.rows("test"):
+    for row in rows_of(run, "test"):
         assert row["replicate"] == 0
         assert row["wiener_phase_rad"] < row["shrinking_limit_phase_rad"]
         assert row["shrinking_limit_phase_rad"] <= row["photon_limit_phase_rad"]
 
 
 def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(ARMS, "ones", arm_of(run, np.ones_like))
+    monkeypatch.setitem(ARMS, "ones", arm_of(np.ones_like))
 
-    rows = {row["arm"]: row for row in run.compare("test", tmp_path)}
+    rows = {row["arm"]: row for row in compare(moved(of(run, "test"), compare=tmp_path))}
 
     ones = rows.pop("ones")
     assert ones["phase_ms_ssim"] < rows["lsqml"]["phase_ms_ssim"]
@@ -539,7 +504,7 @@ def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_
     assert ones["registration"] == "uncertain"
     assert ones["frc_crossing"] < 0.2
     timeless = [key for key in ones if key not in ("cpu_s", "training_cpu_s")]
-    for before in run.rows("test"):
+    for before in rows_of(run, "test"):
         assert [before[key] for key in timeless] == [rows[before["arm"]][key] for key in timeless]
 
 
@@ -548,10 +513,10 @@ def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_
     [(np.zeros_like, "zero"), (lambda truth: truth * np.float32(np.nan), "not finite|NaN|finite")],
 )
 def test_arm_without_an_object_stops_the_comparison(change, message, run, tmp_path, monkeypatch):
-    monkeypatch.setitem(ARMS, "broken", arm_of(run, change))
+    monkeypatch.setitem(ARMS, "broken", arm_of(change))
 
     with pytest.raises(ValueError, match=message):
-        run.compare("test", tmp_path)
+        compare(moved(of(run, "test"), compare=tmp_path))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -559,9 +524,9 @@ def test_metrics_are_finite_or_null(run, split):
     def refuse(text):
         raise AssertionError(f"{text} is not JSON")
 
-    text = run.compared(split, "metrics.json").read_text()
+    text = compared(run, split, "metrics.json").read_text()
     rows = json.loads(text, parse_constant=refuse)
-    aligned, _ = read_npz(run.compared(split, "aligned.npz"))
+    aligned, _ = read_npz(compared(run, split, "aligned.npz"))
     scales = ms_ssim_scales(aligned["mask"].shape)
 
     assert [row["arm"] for row in rows] == list(arms_of(run.design))
@@ -572,15 +537,15 @@ def test_metrics_are_finite_or_null(run, split):
         numbers = [value for value in row.values() if isinstance(value, float)]
         assert all(map(math.isfinite, numbers))
         assert row["cpu_s"] > 0
-    with run.compared(split, "metrics.csv").open(encoding="ascii") as file:
+    with compared(run, split, "metrics.csv").open(encoding="ascii") as file:
         assert [row["arm"] for row in csv.DictReader(file)] == list(arms_of(run.design))
 
 
 def test_scores_can_be_checked_from_the_aligned_file(run):
     """Anyone can recompute the mean phase error from what is stored, without this library."""
-    aligned, _ = read_npz(run.compared("test", "aligned.npz"))
+    aligned, _ = read_npz(compared(run, "test", "aligned.npz"))
 
-    for row in run.rows("test"):
+    for row in rows_of(run, "test"):
         difference = np.angle(aligned[row["arm"]] * aligned["truth"].conj())[aligned["mask"]]
         assert np.abs(difference).mean() == pytest.approx(row["phase_mae_rad"], rel=1e-3)
         error = np.sqrt((difference**2).mean())
@@ -592,9 +557,9 @@ def test_scores_can_be_checked_from_the_aligned_file(run):
 
 
 def test_the_photon_limit_is_one_for_all_arms_and_falls_with_the_dose(run):
-    (limit_rad,) = {row["photon_limit_phase_rad"] for row in run.rows("test")}
-    measurement = load_measurement(run.source("test"))
-    arrays, _ = load_dataset(run.source("test"))
+    (limit_rad,) = {row["photon_limit_phase_rad"] for row in rows_of(run, "test")}
+    measurement = of(run, "test").measurement()
+    arrays, _ = load_dataset(of(run, "test").file)
     crop, mask = scored_pixels(measurement, run.design.metrics.illumination_threshold)
     brighter = dataclasses.replace(measurement, probe=3 * measurement.probe)
 
@@ -605,8 +570,8 @@ def test_the_photon_limit_is_one_for_all_arms_and_falls_with_the_dose(run):
 
 
 def test_an_object_with_a_hole_has_no_photon_limit(run):
-    measurement = load_measurement(run.source("test"))
-    arrays, _ = load_dataset(run.source("test"))
+    measurement = of(run, "test").measurement()
+    arrays, _ = load_dataset(of(run, "test").file)
     crop, mask = scored_pixels(measurement, run.design.metrics.illumination_threshold)
     holed = arrays["objectGuess"].copy()
     first = np.argwhere(mask)[0]
@@ -620,8 +585,8 @@ def test_an_object_with_a_hole_has_no_photon_limit(run):
 
 def test_a_design_that_asks_for_no_photon_limit_gets_none(run, tiny_design_with):
     design = tiny_design_with("metrics.photon_limit_solves=0")
-    measurement = load_measurement(run.source("test"))
-    arrays, _ = load_dataset(run.source("test"))
+    measurement = of(run, "test").measurement()
+    arrays, _ = load_dataset(of(run, "test").file)
     crop, mask = scored_pixels(measurement, run.design.metrics.illumination_threshold)
 
     assert limit_of(measurement, arrays["objectGuess"], crop, mask, design) is None
@@ -631,25 +596,31 @@ def test_a_design_that_asks_for_no_photon_limit_gets_none(run, tiny_design_with)
     ("missing", "arms", "reason"),
     [
         (
-            "E",
+            ("train", "train_thinned"),
             {"pinn", "thinning-net"},
-            r"\.pt is not there; run `study train",
+            r"(PtychoPINN|thinning network): .*\.pt is not there; run `study train",
         ),
-        ("F", ARM_NAMES - {"pinn", "thinning-net"}, r"it was not run; run `study reconstruct`"),
+        (
+            ("reconstruct",),
+            ARM_NAMES - {"pinn", "thinning-net"},
+            r"it was not run; run `study reconstruct`",
+        ),
     ],
 )
 def test_a_missing_arm_is_a_missing_row_with_its_reason(missing, arms, reason, run, tmp_path):
-    roots = run.roots() | {f"phase_{missing.lower()}_root": tmp_path / "nothing"}
+    nothing = dict.fromkeys(missing, tmp_path / "nothing")
+    places = {"compare": tmp_path / "G", "summary": tmp_path / "H"}
+    condition = moved(of(run, "test"), **nothing, **places)
 
-    rows = compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
+    rows = compare(condition)
 
     assert {row["arm"] for row in rows} == arms_of(run.design).keys() - arms
-    folder = comparison_folder(tmp_path, DOSE, VIEW, "test")
-    written = json.loads((folder / "missing_arms.json").read_text())
+    folder = condition.folder("compare")
+    written = read_json(folder / "missing_arms.json")
     assert written.keys() == arms
     assert all(re.search(reason, text) for text in written.values())
     assert read_npz(folder / "aligned.npz")[0].keys().isdisjoint(arms)
-    assert reason_lines(write_summary(tmp_path, tmp_path / "H"), tmp_path / "H") == len(arms)
+    assert reason_lines(summarize(condition), tmp_path / "H") == len(arms)
 
 
 def reason_lines(rows: list[dict], folder: Path) -> int:
@@ -661,34 +632,35 @@ def reason_lines(rows: list[dict], folder: Path) -> int:
 
 def test_a_failed_algorithm_is_missing_with_its_error(run, tmp_path):
     """Not a result of an earlier run in its place."""
-    folder = arm_folder(tmp_path / "F", DOSE, VIEW, "test", "LSQML")
-    key = folder.relative_to(tmp_path / "F").as_posix()
-    (tmp_path / "F").mkdir()
+    condition = moved(of(run, "test"), reconstruct=tmp_path / "F", compare=tmp_path / "G")
+    key = result_of(condition, "LSQML").parent.relative_to(tmp_path / "F").as_posix()
     record = {"status": "failed", "error": "StudyError: LSQML diverged"}
-    (tmp_path / "F" / "reconstruction_manifest.json").write_text(
-        json.dumps({"jobs": {key: record}})
-    )
-    roots = run.roots() | {"phase_f_root": tmp_path / "F"}
+    write_json(condition.manifest("reconstruct"), {"jobs": {key: record}})
 
-    compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path / "G", **roots)
+    compare(condition)
 
-    path = comparison_folder(tmp_path / "G", DOSE, VIEW, "test") / "missing_arms.json"
-    assert json.loads(path.read_text())["lsqml"] == "LSQML: StudyError: LSQML diverged"
+    reasons = read_json(condition.folder("compare") / "missing_arms.json")
+    assert reasons["lsqml"] == "LSQML: StudyError: LSQML diverged"
 
 
 def test_comparison_without_any_arm_says_so(run, tmp_path):
-    nothing = tmp_path / "nothing"
-    roots = run.roots() | {"phase_e_root": nothing, "phase_f_root": nothing}
+    nothing = dict.fromkeys(("train", "train_thinned", "reconstruct"), tmp_path / "nothing")
 
-    with pytest.raises(InputError, match=r"no arm has a result: Ptycho.*; LSQML: .*; solver: "):
-        compare_view(run.design, DOSE, VIEW, "test", artifact_root=tmp_path, **roots)
+    reasons = r"no arm has a result: PtychoPINN: .*; LSQML: .*; solver: "
+    with pytest.raises(InputError, match=reasons):
+        compare(moved(of(run, "test"), compare=tmp_path, **nothing))
 
 
 # --- summary
 
 
+def summarized(run: Run, folder: Path) -> list[dict]:
+    """Return the summary of a run, which is written to a folder of its own."""
+    return summarize(GivenPlaces(compare=run.root("compare"), summary=folder))
+
+
 def test_summary_has_one_row_for_each_condition_and_arm(run, tmp_path):
-    rows = write_summary(run.root / "G", tmp_path)
+    rows = summarized(run, tmp_path)
 
     assert len(rows) == 2 * len(arms_of(run.design))
     for name, split in (("table.csv", "test"), ("table_train.csv", "train")):
@@ -699,10 +671,10 @@ def test_summary_has_one_row_for_each_condition_and_arm(run, tmp_path):
 
 
 def test_summary_shows_every_arm_and_existing_figures(run, tmp_path):
-    write_summary(run.root / "G", tmp_path)
+    summarized(run, tmp_path)
 
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    for row in run.rows("test"):
+    for row in rows_of(run, "test"):
         assert text.count(f" | {row['label']} | {row['patterns']} | ") == 2  # test and train
         assert text.count(f" | {row['label']} | ") == (2 if row["arm"] == "lsqml" else 4)
     assert "one replicate, so no spread" in text
@@ -718,7 +690,7 @@ def test_summary_shows_every_arm_and_existing_figures(run, tmp_path):
 
 def test_summary_writes_what_the_plan_expects_and_twice_the_same(run, tmp_path):
     for name in ("once", "twice"):
-        write_summary(run.root / "G", tmp_path / name)
+        summarized(run, tmp_path / name)
 
     once, twice = (
         {path.name: path.read_bytes() for path in summary_files(tmp_path / name, [DOSE])}
@@ -731,7 +703,7 @@ def test_summary_writes_what_the_plan_expects_and_twice_the_same(run, tmp_path):
 
 
 def test_summary_as_data_says_what_the_text_says(run, tmp_path):
-    table = write_summary(run.root / "G", tmp_path)
+    table = summarized(run, tmp_path)
 
     written = json.loads((tmp_path / "summary.json").read_text())
     assert written["study_table"] == table
@@ -748,43 +720,42 @@ def test_summary_as_data_says_what_the_text_says(run, tmp_path):
 
 def test_inventory_lists_what_the_phases_recorded_with_its_hash(run, tmp_path):
     """The whole run is listed, and each file once; a summary does not list itself."""
-    for phase in "CDEFG":
-        shutil.copytree(run.root / phase, phase_root(tmp_path, phase))
+    copy = Run(tmp_path / "run", run.design)
+    shutil.copytree(run.folder, copy.folder)
     for _ in range(2):
-        write_summary(phase_root(tmp_path, "G"), phase_root(tmp_path, "H"))
+        summarize(copy)
 
-    with (phase_root(tmp_path, "H") / "inventory.csv").open(encoding="utf-8") as file:
+    with (copy.root("summary") / "inventory.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len({row["path"] for row in rows}) == len(rows)
     assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
     for row in rows:
-        path = tmp_path / row["path"]
+        path = copy.folder / row["path"]
         assert (int(row["bytes"]), row["sha256"]) == (path.stat().st_size, sha256_of(path))
     found = {row["phase"] for row in rows}
-    assert found == {phase_root(tmp_path, phase).name for phase in "CDEFG"}
+    assert found == {copy.root(phase).name for phase in PHASES if phase != "summary"}
     assert any(row["path"].endswith("gs2/model.pt") for row in rows)
 
 
 def test_replicates_from_before_and_after_an_arm_was_renamed_are_one_arm(run, tmp_path):
-    first, second = (phase_root(tmp_path / place, "G") for place in ("", "replicate_1"))
-    for root in (first, second):
-        shutil.copytree(run.root / "G", root)
+    first, second = (Run(tmp_path / place, run.design) for place in ("", "replicate_1"))
+    for one in (first, second):
+        shutil.copytree(run.root("compare"), one.root("compare"))
     old = {"arm": "pinn-thinned", "label": "PtychoPINN thinned"}
-    for folder in (path.parent for path in first.rglob("metrics.json")):
-        rows = json.loads((folder / "metrics.json").read_text())
-        rows = [row | old if row["arm"] == "thinning-net" else row for row in rows]
-        (folder / "metrics.json").write_text(json.dumps(rows))
-        arrays, metadata = read_npz(folder / "aligned.npz")
+    for split in SPLITS:
+        path = compared(first, split, "metrics.json")
+        rows = [row | old if row["arm"] == "thinning-net" else row for row in read_json(path)]
+        write_json(path, rows)
+        arrays, metadata = read_npz(compared(first, split, "aligned.npz"))
         ours = [name for name in arrays if name.startswith("thinning-net")]
         assert len(ours) == 2
         for name in ours:
             arrays[name.replace("thinning-net", "pinn-thinned")] = arrays.pop(name)
-        write_npz(folder / "aligned.npz", arrays, metadata)
-    for path in second.rglob("metrics.json"):
-        rows = [row | {"replicate": 1} for row in json.loads(path.read_text())]
-        path.write_text(json.dumps(rows))
+        write_npz(compared(first, split, "aligned.npz"), arrays, metadata)
+        path = compared(second, split, "metrics.json")
+        write_json(path, [row | {"replicate": 1} for row in read_json(path)])
 
-    table = write_summary(first, tmp_path / "H")
+    table = summarized(first, tmp_path / "H")
 
     assert {row["arm"] for row in table} == ARM_NAMES
     assert {row["replicates"] for row in table} == {2}
@@ -793,20 +764,20 @@ def test_replicates_from_before_and_after_an_arm_was_renamed_are_one_arm(run, tm
 
 def test_replicates_are_gathered_into_means_and_spreads(run, tmp_path):
     """From the folders that a run keeps its replicates in; figures show the first."""
-    first, second = (phase_root(tmp_path / place, "G") for place in ("", "replicate_1"))
+    first, second = (Run(tmp_path / place, run.design) for place in ("", "replicate_1"))
     scores = {}
-    for replicate, root in enumerate((first, second)):
-        shutil.copytree(run.root / "G", root)
-        path = comparison_folder(root, DOSE, VIEW, "test") / "metrics.json"
-        rows = json.loads(path.read_text())
+    for replicate, one in enumerate((first, second)):
+        shutil.copytree(run.root("compare"), one.root("compare"))
+        path = compared(one, "test", "metrics.json")
+        rows = read_json(path)
         for row in rows:
             row["replicate"] = replicate
             row["phase_ms_ssim"] += 0.01 * replicate
             row["registration"] = "ok"
             scores.setdefault(row["arm"], []).append(row["phase_ms_ssim"])
-        path.write_text(json.dumps(rows))
+        write_json(path, rows)
 
-    table = write_summary(first, tmp_path / "H")
+    table = summarized(first, tmp_path / "H")
 
     for row in (row for row in table if row["split"] == "test"):
         assert row["replicates"] == 2
@@ -820,7 +791,7 @@ def test_replicates_are_gathered_into_means_and_spreads(run, tmp_path):
 
 def test_summary_of_nothing_names_the_command(tmp_path):
     with pytest.raises(InputError, match="no comparison found; run `study compare` first"):
-        write_summary(tmp_path, tmp_path / "H")
+        summarize(GivenPlaces(compare=tmp_path, summary=tmp_path / "H"))
     assert not (tmp_path / "H").exists()
 
 
@@ -828,16 +799,16 @@ def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_pat
     """And not what the design wanted, where `study overlap` was called with another."""
     view = run.design.view(VIEW).model_copy(update={"target_overlap": None, "s_img": 0.7})
     design = run.design.model_copy(update={"views": (view,), "neighbor_count": 5})
-    roots = {"phase_c_root": run.root / "C", "output_root": tmp_path, "artifact_root": tmp_path}
-    metrics = write_view(design, DOSE, VIEW, diameter_px=11.0, **roots)["test"]
-    path = view_path(run.root / "C", tmp_path, DOSE, VIEW, "test")
+    changed = Run(run.folder, design).condition(DOSE, VIEW)
+    condition = moved(changed, views=tmp_path, overlap=tmp_path)
+    metrics = choose_view(condition, 11.0)["test"]
 
-    made = view_record_of(load_dataset(path)[1], str(path))
-    found = view_overlap(load_measurement(path), made, run.design)
+    made = view_record_of(load_dataset(condition.file)[1], str(condition.file))
+    found = view_overlap(condition.measurement(), made, run.design)
 
     assert found == {"overlap": metrics["metric_2_image"], "overlap_target": None}
-    rows = run.rows("test")
-    bundle = json.loads((run.root / "D" / "dose_10000" / VIEW / "test_metrics.json").read_text())
+    rows = rows_of(run, "test")
+    bundle = read_json(of(run, "test").folder("overlap") / "test_metrics.json")
     assert rows[0]["overlap"] == bundle["metric_2_image"]
     assert rows[0]["overlap_target"] == run.design.view(VIEW).target_overlap
 

@@ -5,25 +5,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.ndimage import fourier_shift
+from tiny_runs import generated
 
 from study_lib import seeding
-from study_lib.data.contract import load_dataset, validate_file
+from study_lib.data.contract import load_dataset, validate
 from study_lib.design.models import SPLITS
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
 from study_lib.phases import dataset as generation
 from study_lib.phases import scene
-from study_lib.phases.conditions import dataset_path
-from study_lib.phases.dataset import Stages, canonicalise, generate_dose
+from study_lib.phases.dataset import Stages, canonicalise, generate
 from study_lib.phases.scene import scene_of
 from study_lib.physics.simulation import expected_patterns, simulate
-from study_lib.runs.run import base_data
+from study_lib.runs.run import Run, base_data
 
 DOSE = 1e4
 
 
-def splits_of(root, dose: float = DOSE) -> dict[str, dict[str, np.ndarray]]:
-    return {split: load_dataset(dataset_path(root, dose, split))[0] for split in SPLITS}
+def splits_of(run: Run, dose: float = DOSE) -> dict[str, dict[str, np.ndarray]]:
+    return {split: load_dataset(run.condition(dose, split=split).whole_file)[0] for split in SPLITS}
 
 
 def counts_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -44,24 +44,24 @@ def model_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.array(patterns)
 
 
-def test_the_mean_over_both_splits_is_the_dose_within_photon_noise(phase_c):
-    counts = np.concatenate([counts_of(arrays) for arrays in splits_of(phase_c).values()])
+def test_the_mean_over_both_splits_is_the_dose_within_photon_noise(tiny_run):
+    counts = np.concatenate([counts_of(arrays) for arrays in splits_of(tiny_run).values()])
 
     total, requested = counts.sum(), DOSE * len(counts)
     assert abs(total - requested) < 5 * np.sqrt(requested)
 
 
-def test_the_model_in_the_file_predicts_exactly_the_dose(phase_c):
+def test_the_model_in_the_file_predicts_exactly_the_dose(tiny_run):
     """No hidden normalisation: probe, object and positions give photons, summing to the dose."""
-    expected = np.concatenate([model_of(arrays) for arrays in splits_of(phase_c).values()])
+    expected = np.concatenate([model_of(arrays) for arrays in splits_of(tiny_run).values()])
 
     assert expected.sum() == pytest.approx(DOSE * len(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_counts_scatter_about_the_model_as_photons_do(split, phase_c):
+def test_counts_scatter_about_the_model_as_photons_do(split, tiny_run):
     """sum (n - m)^2 = sum m for Poisson counts, with variance sum m + 2 m^2; over all pixels."""
-    arrays = splits_of(phase_c)[split]
+    arrays = splits_of(tiny_run)[split]
     expected = model_of(arrays)
 
     squares = ((counts_of(arrays) - expected) ** 2).sum()
@@ -71,16 +71,16 @@ def test_counts_scatter_about_the_model_as_photons_do(split, phase_c):
     assert spread < 0.1 * expected.sum()
 
 
-def test_every_pixel_agrees_with_the_model_also_in_the_dark_field(phase_c):
-    arrays = splits_of(phase_c)["train"]
+def test_every_pixel_agrees_with_the_model_also_in_the_dark_field(tiny_run):
+    arrays = splits_of(tiny_run)["train"]
     summed, expected = counts_of(arrays).sum(axis=0), model_of(arrays).sum(axis=0)
 
     assert (np.abs(summed - expected) < 5 * np.sqrt(expected) + 5).all()
     assert summed.argmax() != 0
 
 
-def test_amplitudes_are_roots_of_whole_photons(phase_c):
-    for arrays in splits_of(phase_c).values():
+def test_amplitudes_are_roots_of_whole_photons(tiny_run):
+    for arrays in splits_of(tiny_run).values():
         squares = arrays["diffraction"].astype(float) ** 2
         np.testing.assert_allclose(squares, np.round(squares), rtol=1e-6)
 
@@ -96,8 +96,7 @@ def test_every_draw_has_a_stream_of_its_own(tmp_path, monkeypatch, tiny_design_w
 
     for module in (generation, scene):
         monkeypatch.setattr(module, "generator", watched)
-    for dose in design.doses:
-        generate_dose(design, dose, tmp_path)
+    generated(tmp_path, design)
 
     noise = [purpose for purpose in purposes if "noise" in purpose]
     assert len(set(noise)) == len(noise) == 4
@@ -106,22 +105,20 @@ def test_every_draw_has_a_stream_of_its_own(tmp_path, monkeypatch, tiny_design_w
 
 def test_the_same_seeds_give_the_same_bytes_whatever_ran_before(tmp_path, tiny_design_with):
     design = tiny_design_with("doses=[1.0e+3, 1.0e+4]")
-    for dose in (1e3, 1e4):
-        generate_dose(design, dose, tmp_path / "both")
-    generate_dose(design, 1e4, tmp_path / "alone")
+    both, alone = generated(tmp_path / "both", design), Run(tmp_path / "alone", design)
+    generate(alone.condition(1e4))
 
     for split in SPLITS:
         first, second = (
-            dataset_path(tmp_path / root, 1e4, split).read_bytes() for root in ("both", "alone")
+            run.condition(1e4, split=split).whole_file.read_bytes() for run in (both, alone)
         )
         assert first == second
 
 
 def test_doses_share_the_scene_but_not_the_noise(tmp_path, tiny_design_with):
     design = tiny_design_with("doses=[1.0e+4, 1.0001e+4]")
-    for dose in design.doses:
-        generate_dose(design, dose, tmp_path)
-    first, second = (splits_of(tmp_path, dose)["train"] for dose in design.doses)
+    run = generated(tmp_path, design)
+    first, second = (splits_of(run, dose)["train"] for dose in design.doses)
 
     for key in ("objectGuess", "xcoords", "ycoords", "scan_index"):
         np.testing.assert_array_equal(first[key], second[key])
@@ -129,17 +126,17 @@ def test_doses_share_the_scene_but_not_the_noise(tmp_path, tiny_design_with):
     assert (counts_of(first) != counts_of(second))[bright].mean() > 0.8
 
 
-def test_another_seed_gives_another_object_scan_and_noise(tmp_path, phase_c, tiny_design_with):
-    generate_dose(tiny_design_with("seeds.simulation=43"), DOSE, tmp_path)
-    first, second = splits_of(phase_c)["train"], splits_of(tmp_path)["train"]
+def test_another_seed_gives_another_object_scan_and_noise(tmp_path, tiny_run, tiny_design_with):
+    other = generated(tmp_path, tiny_design_with("seeds.simulation=43"))
+    first, second = splits_of(tiny_run)["train"], splits_of(other)["train"]
 
     for key in ("objectGuess", "xcoords", "diffraction"):
         assert first[key].tobytes() != second[key].tobytes()
 
 
-def test_splits_name_different_patterns_of_one_scan(phase_c, tiny_design):
+def test_splits_name_different_patterns_of_one_scan(tiny_run, tiny_design):
     positions = scene_of(tiny_design).positions_px
-    splits = splits_of(phase_c)
+    splits = splits_of(tiny_run)
 
     assert not np.intersect1d(splits["train"]["scan_index"], splits["test"]["scan_index"]).size
     for arrays in splits.values():
@@ -149,10 +146,10 @@ def test_splits_name_different_patterns_of_one_scan(phase_c, tiny_design):
 
 def test_a_base_file_gives_object_probe_and_positions(tmp_path, tiny_design_with, base_file):
     path, base = base_file()
-    design = tiny_design_with(base=base_data(path))
-    generate_dose(design, DOSE, tmp_path / "C", path)
+    run = generated(tmp_path, tiny_design_with(base=base_data(path)))
 
-    for arrays in splits_of(tmp_path / "C").values():
+    assert run.base_npz == path
+    for arrays in splits_of(run).values():
         np.testing.assert_array_equal(arrays["objectGuess"], base["objectGuess"])
         np.testing.assert_array_equal(arrays["ycoords"], base["ycoords"][arrays["scan_index"]])
         np.testing.assert_array_equal(arrays["xcoords"], base["xcoords"][arrays["scan_index"]])
@@ -163,23 +160,22 @@ def test_a_base_file_gives_object_probe_and_positions(tmp_path, tiny_design_with
 
 def test_a_dose_outside_the_design_is_refused_and_writes_nothing(tmp_path, tiny_design):
     with pytest.raises(InputError, match="dose 500 is not in the design"):
-        generate_dose(tiny_design, 500.0, tmp_path / "C")
+        generate(Run(tmp_path, tiny_design).condition(500.0))
 
-    assert not (tmp_path / "C").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_manifest_keeps_every_dose_and_what_was_measured(tmp_path, tiny_design_with):
     design = tiny_design_with("doses=[1.0e+3, 1.0e+4]")
-    for dose in design.doses:
-        generate_dose(design, dose, tmp_path)
+    run = generated(tmp_path, design)
 
-    jobs = read_json(tmp_path / "run_manifest.json")["jobs"]
+    jobs = read_json(run.root("dataset") / "run_manifest.json")["jobs"]
 
     assert jobs.keys() == {"dose_1000", "dose_10000"}
     for dose in design.doses:
         job = jobs[f"dose_{int(dose)}"]
         assert job["status"] == "done"
-        for split, arrays in splits_of(tmp_path, dose).items():
+        for split, arrays in splits_of(run, dose).items():
             budget = job["results"][split]
             assert budget["photons_per_pattern_requested"] == dose
             assert budget["photons_per_pattern_measured"] == pytest.approx(
@@ -191,19 +187,20 @@ def test_the_manifest_keeps_every_dose_and_what_was_measured(tmp_path, tiny_desi
 def test_a_broken_base_leaves_a_record_of_the_failure(tmp_path, tiny_design):
     base = tmp_path / "base.npz"
     np.savez(base, probeGuess=np.ones((16, 16)))
+    condition = Run(tmp_path, tiny_design).condition(DOSE)
 
     with pytest.raises(InputError, match="DATA-001"):
-        generate_dose(tiny_design, DOSE, tmp_path / "C", base)
+        generate(replace(condition, base_npz=base))
 
-    job = read_json(tmp_path / "C" / "run_manifest.json")["jobs"]["dose_10000"]
+    job = read_json(condition.manifest("dataset"))["jobs"]["dose_10000"]
     assert job["status"] == "failed"
     assert "probeGuess: found float64" in job["error"]
     assert job["outputs"] == {}
 
 
-def test_another_replicate_has_other_noise_on_the_same_scene(tmp_path, phase_c, tiny_design_with):
-    generate_dose(tiny_design_with("replicate=1"), DOSE, tmp_path)
-    first, second = splits_of(phase_c)["train"], splits_of(tmp_path)["train"]
+def test_another_replicate_has_other_noise_on_the_same_scene(tmp_path, tiny_run, tiny_design_with):
+    other = generated(tmp_path, tiny_design_with("replicate=1"))
+    first, second = splits_of(tiny_run)["train"], splits_of(other)["train"]
 
     for key in ("objectGuess", "probeGuess", "xcoords", "ycoords", "scan_index"):
         np.testing.assert_array_equal(first[key], second[key])
@@ -224,9 +221,10 @@ def test_every_stage_can_be_replaced(tmp_path, tiny_design):
         }
         return replace(simulated, amplitudes=patterns)
 
-    generate_dose(tiny_design, DOSE, tmp_path, stages=Stages(simulate=noise_free))
+    run = Run(tmp_path, tiny_design)
+    generate(run.condition(DOSE), Stages(simulate=noise_free))
 
-    arrays = splits_of(tmp_path)["train"]
+    arrays = splits_of(run)["train"]
     assert np.abs(counts_of(arrays) - model_of(arrays)).max() < 0.51
 
 
@@ -240,31 +238,31 @@ def test_no_pattern_is_simulated_beyond_the_object(outside):
         expected_patterns(object_, probe, np.vstack([inside, outside]))
 
 
-def test_splits_that_share_object_rows_are_not_written(tmp_path, tiny_design):
-    def halves(positions_px, guard_band_px):
-        rows = positions_px[:, 0]
+def test_splits_that_share_object_rows_are_not_written(tmp_path, tiny_design, monkeypatch):
+    def without_a_gap(*given):
+        whole = scene_of(*given)
+        rows = whole.positions_px[:, 0]
         middle = np.median(rows)
-        return {"train": rows < middle, "test": rows >= middle}
+        return replace(whole, splits={"train": rows < middle, "test": rows >= middle})
 
     def shifted(**arrays):
         canonical = canonicalise(**arrays)
         return canonical | {"ycoords": np.full(len(canonical["ycoords"]), 20.0)}
 
-    stages = Stages(split=halves, canonicalise=shifted)
+    monkeypatch.setattr(generation, "scene_of", without_a_gap)
     with pytest.raises(StudyError, match="lit by both splits"):
-        generate_dose(tiny_design, DOSE, tmp_path, stages=stages)
+        generate(Run(tmp_path, tiny_design).condition(DOSE), Stages(canonicalise=shifted))
 
     assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_true_patches_are_written_on_request(tmp_path, tiny_design_with):
-    design = tiny_design_with("object_patches=true")
-    generate_dose(design, DOSE, tmp_path)
+    run = generated(tmp_path, tiny_design_with("object_patches=true"))
 
-    path = dataset_path(tmp_path, DOSE, "train")
+    path = run.condition(DOSE, split="train").whole_file
     with np.load(path) as archive:
         patches, object_ = archive["Y"], archive["objectGuess"]
         corners = np.round([archive["ycoords"], archive["xcoords"]]).astype(int).T - 8
-    assert validate_file(path).violations == ()
+    assert validate(path).violations == ()
     for patch, (row, column) in zip(patches, corners, strict=True):
         np.testing.assert_array_equal(patch, object_[row : row + 16, column : column + 16])

@@ -1,6 +1,5 @@
 """Iterative reconstructions from the command line: jobs, records, results, failures."""
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -9,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_runs import moved
 
 from study_lib.data.archive import read_npz
-from study_lib.data.contract import load_dataset
-from study_lib.data.datasets import load_measurement
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
-from study_lib.phases import reconstruct as reconstruction_job
-from study_lib.phases.conditions import RESULT, build_reconstruction_jobs, view_path
-from study_lib.phases.reconstruct import reconstruct_view, run_reconstruction_job
+from study_lib.phases import reconstruct as phase
+from study_lib.phases.conditions import Condition, conditions_of, with_data
+from study_lib.phases.reconstruct import RESULT, reconstructions_of
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.likelihood import half_deviance, pattern_residuals
 from study_lib.physics.measurement import Measurement
+from study_lib.runs.run import Run
 from study_lib.solvers import algorithms as iterative
 from study_lib.solvers.algorithms import IterativeResult, run_algorithm
 from study_lib.solvers.checks import require_solvable
@@ -43,10 +42,9 @@ def reconstruct(matrix, tmp_path, study):
     """Run `study reconstruct` on the matrix."""
 
     def call(*flags: str, phase_d: Path | None = None):
-        root, _ = matrix
         roots = {
-            "phase-c-root": root / "C",
-            "phase-d-root": phase_d or root / "D",
+            "phase-c-root": matrix.root("dataset"),
+            "phase-d-root": phase_d or matrix.root("views"),
             "artifact-root": tmp_path / "F",
         }
         arguments = [f"--{name}={path}" for name, path in roots.items()]
@@ -56,33 +54,36 @@ def reconstruct(matrix, tmp_path, study):
     return call
 
 
-def measurement_of(matrix, dose: float = 1e4, view: str = "dense") -> Measurement:
-    return load_measurement(view_path(matrix[0] / "C", matrix[0] / "D", dose, view, "test"))
+@pytest.fixture
+def condition(matrix, tmp_path) -> Condition:
+    """A dense view whose reconstructions are kept in the test's folder."""
+    return moved(matrix.condition(1e3, "dense"), reconstruct=tmp_path / "F")
 
 
-def jobs_of(matrix, artifact_root: Path, **choice):
-    root, design = matrix
-    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
-    return build_reconstruction_jobs(design, **roots, artifact_root=artifact_root, **choice)
+@pytest.fixture(scope="module")
+def measurement(matrix) -> Measurement:
+    return matrix.condition(1e4, "dense").measurement()
 
 
 # --- which jobs
 
 
-def test_each_algorithm_has_eighteen_jobs_and_building_them_writes_nothing(matrix, tmp_path):
-    jobs, skipped = jobs_of(matrix, tmp_path / "F")
+def test_there_are_eighteen_conditions_and_planning_them_writes_nothing(matrix, tmp_path):
+    run = Run(tmp_path / "run", matrix.design)
+    planned = conditions_of(run.design, run, each_split=True)
 
-    for algorithm in ("LSQML", "solver"):
-        conditions = [(job.dose, job.view, job.split) for job in jobs if job.algorithm == algorithm]
-        assert conditions == [
-            (dose, view, split)
-            for dose in DOSES
-            for view in ("baseline", "dense", "sparse")
-            for split in ("train", "test")
-        ]
-    assert len({job.artifact_dir for job in jobs}) == len(jobs) == 36
-    assert skipped == []
-    assert not (tmp_path / "F").exists()
+    expected = [
+        (dose, view, split)
+        for dose in DOSES
+        for view in ("baseline", "dense", "sparse")
+        for split in ("train", "test")
+    ]
+    assert run.design.iterative.algorithms == ("LSQML", "solver")
+    assert [(one.dose, one.view.name, one.split) for one in planned] == expected
+    assert len({one.folder("reconstruct") for one in planned}) == 18
+    assert not run.folder.exists()
+    here = conditions_of(matrix.design, matrix, each_split=True)
+    assert with_data(here, allow_missing=False) == (here, [])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_job_leaves_result_log_and_record(reconstruct, matrix, tmp_path):
 
     record = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"][KEY]
     arrays, metadata = read_npz(tmp_path / "F" / KEY / RESULT)
-    measurement = measurement_of(matrix, 1e3)
+    measurement = matrix.condition(1e3, "dense").measurement()
     assert code == 0
     assert record["status"] == "done"
     assert record["outputs"][f"{KEY}/{RESULT}"] == sha256_of(tmp_path / "F" / KEY / RESULT)
@@ -196,26 +197,25 @@ def test_the_record_names_the_device_and_the_threads(reconstruct, tmp_path):
     assert (machine["device"], machine["threads"]) == ("cpu", "2")
 
 
-def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(matrix, tmp_path, monkeypatch):
+def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(
+    condition, tmp_path, monkeypatch
+):
     """The result is from what was read, and says so: the arm refuses it for the new file."""
-    jobs, _ = jobs_of(matrix, tmp_path / "F", doses=[1e3], views=["dense"], splits=["train"])
-    job = jobs[-1]
-    copy = tmp_path / "dense_train.npz"
-    shutil.copy(job.data_path, copy)
-    before = sha256_of(copy)
+    shutil.copytree(condition.root("views"), tmp_path / "D")
+    train = moved(condition, views=tmp_path / "D").of("train")
+    before = sha256_of(train.file)
 
     def meanwhile(*arguments, **named):
-        copy.write_bytes(b"other data")
+        train.file.write_bytes(b"other data")
         return run_algorithm(*arguments, **named)
 
-    monkeypatch.setattr(reconstruction_job, "run_algorithm", meanwhile)
-    job = dataclasses.replace(job, data_path=copy)
-    found = run_reconstruction_job(job, design=matrix[1], artifact_root=tmp_path / "F")
+    monkeypatch.setattr(phase, "run_algorithm", meanwhile)
+    found = phase.reconstruct_by(train, "solver")
 
-    record = read_json(tmp_path / "F" / "reconstruction_manifest.json")["jobs"]
-    (inputs,) = [one["inputs"] for one in record.values()]
-    of_denoiser = read_json(job.artifact_dir / "denoiser.json")["measurement_sha256"]
-    assert {found["measurement_sha256"], of_denoiser, *inputs.values()} == {before}
+    (record,) = read_json(train.manifest("reconstruct"))["jobs"].values()
+    assert record["inputs"] == {"../D/dose_1000/dense/dense_train.npz": before}
+    denoiser = read_json(train.folder("reconstruct") / "solver" / "denoiser.json")
+    assert found["measurement_sha256"] == denoiser["measurement_sha256"] == before
 
 
 def test_records_of_other_jobs_stay(reconstruct, tmp_path):
@@ -248,7 +248,8 @@ def test_an_unknown_probe_is_unknown_to_every_algorithm(reconstruct, matrix, tmp
         arrays, metadata = read_npz(
             tmp_path / "F" / "dose_100000" / "dense" / "test" / arm / RESULT
         )
-        assert arrays["probe"].tobytes() != measurement_of(matrix, 1e5).probe.tobytes()
+        first = matrix.condition(1e5, "dense").measurement().probe
+        assert arrays["probe"].tobytes() != first.tobytes()
         assert metadata["knows"] == "a first probe, refined, positions; uniform start"
 
 
@@ -276,7 +277,7 @@ def diverging(algorithm: str, *arguments: object, **named: object) -> IterativeR
 
 
 def test_a_failed_job_ends_with_1_after_the_others(reconstruct, tmp_path, monkeypatch):
-    monkeypatch.setattr(reconstruction_job, "run_algorithm", diverging)
+    monkeypatch.setattr(phase, "run_algorithm", diverging)
     folder = tmp_path / "F" / "dose_1000" / "dense" / "test"
     folder.joinpath("lsqml").mkdir(parents=True)
     (folder / "lsqml" / RESULT).write_bytes(b"of an earlier run")
@@ -298,7 +299,7 @@ def test_nothing_but_broken_input_ends_with_2(reconstruct, tmp_path, monkeypatch
     def refuse(*arguments: object, **named: object) -> IterativeResult:
         raise InputError("the probe is zero")
 
-    monkeypatch.setattr(reconstruction_job, "run_algorithm", refuse)
+    monkeypatch.setattr(phase, "run_algorithm", refuse)
 
     code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
 
@@ -310,7 +311,7 @@ def test_an_interrupted_command_says_so_and_ends_with_130(reconstruct, monkeypat
     def interrupt(*arguments: object, **named: object) -> IterativeResult:
         raise KeyboardInterrupt("stopped in epoch 3")
 
-    monkeypatch.setattr(reconstruction_job, "run_algorithm", interrupt)
+    monkeypatch.setattr(phase, "run_algorithm", interrupt)
 
     code, printed = reconstruct("--dose", "1e3", "--view", "dense", "--split", "test")
 
@@ -343,29 +344,29 @@ def test_without_pty_chi_the_solver_still_runs_and_the_remedy_is_told(
     assert (tmp_path / "F" / KEY / RESULT).is_file()
 
 
-def test_the_notebook_goes_on_without_an_algorithm_that_failed(matrix, tmp_path, monkeypatch):
-    monkeypatch.setattr(reconstruction_job, "run_algorithm", diverging)
-    root, design = matrix
-    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+def test_the_notebook_goes_on_without_an_algorithm_that_failed(condition, monkeypatch):
+    monkeypatch.setattr(phase, "run_algorithm", diverging)
 
-    results = reconstruct_view(design, 1e3, "dense", "test", **roots, artifact_root=tmp_path)
+    results = phase.reconstruct(condition)
 
     assert results["lsqml"]["failed"].startswith("LSQML diverged")
     assert results["solver"]["residual"] > 0
-    written = read_json(tmp_path / "dose_1000" / "dense" / "test" / "reconstructions.json")
+    written = read_json(condition.folder("reconstruct") / "reconstructions.json")
+    assert written == results
     assert written.keys() == {"lsqml", "solver"}
+    (found,) = reconstructions_of(condition).items()
+    assert found[0] == "solver"
+    assert len(found[1]["losses"]) == results["solver"]["epochs"]
 
 
-def test_the_notebook_fails_if_every_algorithm_does(matrix, tmp_path, monkeypatch):
+def test_the_notebook_fails_if_every_algorithm_does(condition, tmp_path, monkeypatch):
     def failing(algorithm: str, *_: object, **__: object) -> IterativeResult:
         raise StudyError(f"{algorithm} is out of order")
 
-    monkeypatch.setattr(reconstruction_job, "run_algorithm", failing)
-    root, design = matrix
-    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+    monkeypatch.setattr(phase, "run_algorithm", failing)
 
     with pytest.raises(StudyError, match="lsqml: LSQML is out of order; solver: solver is out"):
-        reconstruct_view(design, 1e3, "dense", "test", **roots, artifact_root=tmp_path)
+        phase.reconstruct(condition)
 
     assert not list(tmp_path.rglob("reconstructions.json"))
 
@@ -406,13 +407,15 @@ def broken(measurement: Measurement, kind: str) -> Measurement:
         ("outside", "leaves the object"),
     ],
 )
-def test_what_cannot_be_reconstructed_is_refused(matrix, algorithm, kind, message):
+def test_what_cannot_be_reconstructed_is_refused(
+    measurement, tiny_design, algorithm, kind, message
+):
     with pytest.raises(InputError, match=message):
-        run_algorithm(algorithm, broken(measurement_of(matrix), kind), matrix[1].iterative, seed=1)
+        run_algorithm(algorithm, broken(measurement, kind), tiny_design.iterative, seed=1)
 
 
 @pytest.mark.parametrize("algorithm", ["solver", "LSQML"])
-def test_the_patterns_are_checked_once(matrix, algorithm, monkeypatch):
+def test_the_patterns_are_checked_once(measurement, tiny_design, algorithm, monkeypatch):
     checks = []
 
     def counted(*arguments):
@@ -422,24 +425,24 @@ def test_the_patterns_are_checked_once(matrix, algorithm, monkeypatch):
     for module in ("study_lib.solvers.algorithms", "study_lib.solvers.solver"):
         monkeypatch.setattr(f"{module}.require_solvable", counted)
 
-    run_algorithm(algorithm, measurement_of(matrix), matrix[1].iterative, seed=1)
+    run_algorithm(algorithm, measurement, tiny_design.iterative, seed=1)
 
     assert len(checks) == 1
 
 
 @pytest.mark.parametrize("algorithm", ["solver", "LSQML", "rPIE", "BH", "autodiff"])
 @pytest.mark.parametrize("kind", ["one pattern", "no overlap"])
-def test_patterns_alone_give_a_flagged_result_never_nan(matrix, algorithm, kind):
+def test_patterns_alone_give_a_flagged_result_never_nan(measurement, tiny_design, algorithm, kind):
     """One pattern has no unique object: nothing in the counts tells."""
-    measurement = broken(measurement_of(matrix), kind)
+    alone = broken(measurement, kind)
 
-    found = run_algorithm(algorithm, measurement, matrix[1].iterative, seed=1)
+    found = run_algorithm(algorithm, alone, tiny_design.iterative, seed=1)
 
     assert np.isfinite(found.object_).all()
     assert any("overlap with no other" in remark for remark in found.remarks)
 
 
-def test_a_result_worse_than_an_object_of_ones_is_flagged(matrix, monkeypatch):
+def test_a_result_worse_than_an_object_of_ones_is_flagged(measurement, tiny_design, monkeypatch):
     def lost(**arguments: object) -> object:
         found = honest(**arguments)
         object.__setattr__(found, "object_", 9 * found.object_)
@@ -448,7 +451,7 @@ def test_a_result_worse_than_an_object_of_ones_is_flagged(matrix, monkeypatch):
     honest = iterative.ptychi_engine.run_ptychi
     monkeypatch.setattr(iterative.ptychi_engine, "run_ptychi", lost)
 
-    found = run_algorithm("LSQML", measurement_of(matrix), matrix[1].iterative, seed=1)
+    found = run_algorithm("LSQML", measurement, tiny_design.iterative, seed=1)
 
     assert any("no better than an object of ones" in remark for remark in found.remarks)
 
@@ -458,9 +461,8 @@ def test_a_result_worse_than_an_object_of_ones_is_flagged(matrix, monkeypatch):
 
 def test_residuals_are_the_deviance_pattern_by_pattern(matrix):
     """Of the true object about what Poisson noise leaves, and their mean is the total."""
-    measurement = measurement_of(matrix, 1e5)
-    path = view_path(matrix[0] / "C", matrix[0] / "D", 1e5, "dense", "test")
-    truth = load_dataset(path)[0]["objectGuess"]
+    bright = matrix.condition(1e5, "dense")
+    measurement, truth = bright.measurement(), bright.truth()
 
     residuals = pattern_residuals(measurement, truth, measurement.probe)
     worse = pattern_residuals(measurement, np.ones_like(truth), measurement.probe)
@@ -475,10 +477,8 @@ def test_residuals_are_the_deviance_pattern_by_pattern(matrix):
     assert (worse > residuals).all()
 
 
-def test_residuals_leave_bad_pixels_out(matrix):
-    measurement = measurement_of(matrix, 1e4)
-    path = view_path(matrix[0] / "C", matrix[0] / "D", 1e4, "dense", "test")
-    truth = load_dataset(path)[0]["objectGuess"]
+def test_residuals_leave_bad_pixels_out(matrix, measurement):
+    truth = matrix.condition(1e4, "dense").truth()
     bad = np.zeros(measurement.probe.shape, bool)
     bad[3:6, 4:9] = True
     blinded = np.where(bad, 0, measurement.amplitudes).astype(np.float32)

@@ -29,10 +29,9 @@ def lit_px(scene, mask) -> tuple[np.ndarray, np.ndarray]:
 def test_no_object_row_is_lit_by_both_splits(preset, kind):
     design = load_design(preset, [f"scan.kind={kind}"])
     scene = scene_of(design)
-    masks = split_masks(scene.positions_px, design.guard_band_px)
 
-    _, (last_of_train, _) = lit_px(scene, masks["train"])
-    (first_of_test, _), _ = lit_px(scene, masks["test"])
+    _, (last_of_train, _) = lit_px(scene, scene.splits["train"])
+    (first_of_test, _), _ = lit_px(scene, scene.splits["test"])
 
     assert last_of_train < first_of_test
 
@@ -54,10 +53,9 @@ def test_the_guard_band_holds_for_any_scan(seed):
 @pytest.mark.parametrize("preset", ["smoke", "laptop"])
 def test_a_synthetic_scan_loses_almost_nothing_to_the_guard_band(preset, kind):
     design = load_design(preset, [f"scan.kind={kind}"])
-    masks = split_masks(scene_of(design).positions_px, design.guard_band_px)
 
     planned = design.scan.rows * design.scan.columns
-    for mask in masks.values():
+    for mask in scene_of(design).splits.values():
         assert mask.sum() > 0.95 * planned
 
 
@@ -77,10 +75,9 @@ def test_every_object_with_every_scan_can_be_studied(specimen, kind):
 def test_a_scan_too_small_for_the_guard_band_is_refused(tiny_design_with, base_file):
     path, _ = base_file(rows_px=30.0)
     design = tiny_design_with(base=base_data(path))
-    positions = scene_of(design, path).positions_px
 
     with pytest.raises(InputError, match="guard band of 17 rows leaves no position for the train"):
-        split_masks(positions, design.guard_band_px)
+        scene_of(design, path)
 
 
 def test_a_larger_base_probe_is_cropped_and_the_share_recorded(tiny_design_with, base_file):
@@ -113,8 +110,7 @@ def test_a_synthetic_scan_lies_in_the_middle_of_the_base_object(kind, base_file)
     left_over = first, np.array(scene.object_.shape) - 1 - last
     assert (left_over[0] >= 0).all()
     assert np.abs(left_over[0] - left_over[1]).max() <= 1
-    masks = split_masks(scene.positions_px, design.guard_band_px)
-    assert sum(mask.sum() for mask in masks.values()) > 0.9 * len(scene.positions_px)
+    assert sum(mask.sum() for mask in scene.splits.values()) > 0.9 * len(scene.positions_px)
 
 
 @pytest.mark.parametrize("axis", ["rows", "columns"])

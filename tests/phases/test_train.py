@@ -1,6 +1,5 @@
 """Training jobs from the command line: the real runner, its bridge, its records, its skips."""
 
-import dataclasses
 import errno
 import hashlib
 import io
@@ -8,28 +7,30 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import exit_code
 from fake_upstream import Upstream
 from hostile import Evil
+from tiny_runs import moved
 
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, sha256_of
 from study_lib.networks.checkpoints import LAST, PREVIOUS, TITLE
-from study_lib.networks.pinn.bundle import load_bundle
+from study_lib.networks.pinn.bundle import load_network
 from study_lib.networks.pinn.config import TrainingConfig
 from study_lib.phases import backends as native_backend
 from study_lib.phases import records
-from study_lib.phases import train as training_job
+from study_lib.phases import train as phase
 from study_lib.phases.backends import TrainingRequest, TrainingResult
-from study_lib.phases.conditions import TrainingJob, build_training_jobs
-from study_lib.phases.overlap import write_view
+from study_lib.phases.conditions import Condition, conditions_of, with_data
+from study_lib.phases.overlap import choose_view
 from study_lib.phases.records import printed_output_kept
-from study_lib.phases.train import BACKENDS, compare_losses, run_training_job
+from study_lib.phases.train import BACKENDS
+from study_lib.runs.run import Run
 
 DOSES = (1e3, 1e4, 1e5)
 KEY = "dose_1000/baseline/gs1"
@@ -45,9 +46,9 @@ class Recorder:
 
     def __call__(self, request: TrainingRequest, backend: object, settings: object):
         self.requests.append(request)
-        if request.job.view == self.failing:
+        if request.condition.view.name == self.failing:
             raise StudyError("the network exploded")
-        bundle = request.job.artifact_dir / "model.pt"
+        bundle = request.work.folder / "model.pt"
         bundle.write_bytes(b"weights")
         values = {
             "bundle": "model.pt",
@@ -63,12 +64,11 @@ def train(matrix, tmp_path, monkeypatch, study):
     """Run `study train` on the matrix with or without another runner."""
 
     def call(*flags: str, runner=None, phase_d: Path | None = None):
-        root, _ = matrix
         if runner:
-            monkeypatch.setattr(training_job, "execute_training_job", runner)
+            monkeypatch.setattr(phase, "execute_training_job", runner)
         roots = {
-            "phase-c-root": root / "C",
-            "phase-d-root": phase_d or root / "D",
+            "phase-c-root": matrix.root("dataset"),
+            "phase-d-root": phase_d or matrix.root("views"),
             "artifact-root": tmp_path / "E",
         }
         arguments = [f"--{name}={path}" for name, path in roots.items()]
@@ -78,28 +78,37 @@ def train(matrix, tmp_path, monkeypatch, study):
     return call
 
 
-def jobs_of(matrix, tmp_path: Path, **choice) -> list[TrainingJob]:
-    root, design = matrix
-    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
-    return build_training_jobs(design, **roots, artifact_root=tmp_path / "E", **choice)[0]
+@pytest.fixture
+def baseline(matrix, tmp_path) -> Condition:
+    """The baseline at 1000 photons, whose training is kept in the test's folder."""
+    return moved(matrix.condition(1e3, "baseline"), train=tmp_path / "E")
 
 
-def run(job: TrainingJob, matrix, tmp_path: Path, **choice):
-    return run_training_job(job, design=matrix[1], artifact_root=tmp_path / "E", **choice)
+@pytest.fixture
+def dense(matrix, tmp_path) -> Condition:
+    """The dense view at 1000 photons, whose training is kept in the test's folder."""
+    return moved(matrix.condition(1e3, "dense"), train=tmp_path / "E")
 
 
-def test_the_matrix_has_nine_jobs_dose_by_dose_and_building_them_writes_nothing(matrix, tmp_path):
-    jobs = jobs_of(matrix, tmp_path)
+def test_the_matrix_has_nine_conditions_dose_by_dose_and_planning_writes_nothing(matrix, tmp_path):
+    run = Run(tmp_path / "run", matrix.design)
+    planned = conditions_of(run.design, run)
 
-    assert [(job.dose, job.view, job.gridsize) for job in jobs] == [
+    expected = [
         (dose, view, gridsize)
         for dose in DOSES
         for view, gridsize in (("baseline", 1), ("dense", 2), ("sparse", 2))
     ]
-    assert not (tmp_path / "E").exists()
-    for job in jobs:
-        assert job.train_data_path.is_file()
-        assert job.log_path == job.artifact_dir / "train.log"
+    assert [(one.dose, one.view.name, one.gridsize) for one in planned] == expected
+    folders = [one.folder("train") for one in planned]
+    assert folders == [
+        run.root("train") / f"dose_{dose:.0f}" / view / f"gs{gridsize}"
+        for dose, view, gridsize in expected
+    ]
+    assert not run.folder.exists()
+    found, skipped = with_data(conditions_of(matrix.design, matrix), splits=("train", "test"))
+    assert [(one.dose, one.view.name, one.gridsize) for one in found] == expected
+    assert skipped == []
 
 
 def test_training_cli_invokes_real_runner(train, matrix, tmp_path):
@@ -111,12 +120,14 @@ def test_training_cli_invokes_real_runner(train, matrix, tmp_path):
     assert code == 0
     (request,) = recorder.requests
     assert isinstance(request.config, TrainingConfig)
-    assert (request.job.dose, request.job.view, request.job.gridsize) == (1e3, "baseline", 1)
-    assert request.job.train_data_path == matrix[0] / "C" / "dose_1000" / "patched_train.npz"
-    assert request.job.artifact_dir == tmp_path / "E" / KEY
+    condition = request.condition
+    assert (condition.dose, condition.view.name, condition.gridsize) == (1e3, "baseline", 1)
+    expected = matrix.root("dataset") / "dose_1000" / "patched_train.npz"
+    assert condition.of("train").file == expected
+    assert request.work.folder == tmp_path / "E" / KEY
     assert request.config.channels == 1
-    assert request.config.neighbor_count == matrix[1].neighbor_count == 7
-    assert request.config.epochs == matrix[1].training.epochs
+    assert request.config.neighbor_count == matrix.design.neighbor_count == 7
+    assert request.config.epochs == matrix.design.training.epochs
 
 
 @pytest.mark.slow
@@ -127,7 +138,7 @@ def test_training_cli_default_runner_trains_for_real(train, tmp_path):
     job = read_json(tmp_path / "E" / "training_manifest.json")["jobs"]["dose_10000/dense/gs2"]
     assert code == 0
     assert job["status"] == "done"
-    trained = load_bundle(folder / "model.pt")
+    trained = load_network(folder / "model.pt")
     assert len(trained.history.records) == job["results"]["epochs"] >= 1
     assert job["results"]["bundle_sha256"] == sha256_of(folder / "model.pt")
     assert job["results"]["bundle_bytes"] == (folder / "model.pt").stat().st_size
@@ -205,20 +216,22 @@ def test_training_cli_unknown_backend_ends_with_2_and_names_the_known(train):
     assert "backend 'keras': choose one of native, ptychopinn" in printed.err
 
 
-def test_training_cli_dry_run_writes_and_configures_nothing(train, matrix, tmp_path, monkeypatch):
+def test_training_cli_dry_run_writes_and_configures_nothing(
+    train, baseline, matrix, tmp_path, monkeypatch
+):
     """Both ways in: the command, and the function."""
     upstream, recorder = Upstream(), Recorder()
     upstream.install(monkeypatch)
 
     code, printed = train("--dry-run", "--backend=ptychopinn", runner=recorder)
-    plan = run(jobs_of(matrix, tmp_path)[0], matrix, tmp_path, runner=recorder, dry_run=True)
+    plan = phase.train(baseline, runner=recorder, dry_run=True)
 
     assert code == 0
     lines = [json.loads(line) for line in printed.out.splitlines()]
     assert len(lines) == 9
     assert lines[0]["neighbor_count"] == 7
     assert plan["dry_run"]
-    assert plan["epochs"] == matrix[1].training.epochs
+    assert plan["epochs"] == matrix.design.training.epochs
     assert not upstream.calls
     assert not recorder.requests
     assert not (tmp_path / "E").exists()
@@ -250,7 +263,8 @@ def test_training_cli_a_failed_job_ends_with_1_after_the_others(train, tmp_path)
 
     jobs = read_json(tmp_path / "E" / "training_manifest.json")["jobs"]
     assert code == 1
-    assert [request.job.view for request in recorder.requests] == ["baseline", "dense", "sparse"]
+    views = [request.condition.view.name for request in recorder.requests]
+    assert views == ["baseline", "dense", "sparse"]
     assert {key.split("/")[1]: job["status"] for key, job in jobs.items()} == {
         "baseline": "done",
         "dense": "failed",
@@ -296,96 +310,89 @@ def test_training_cli_only_missing_views_end_with_2(train, tmp_path):
 
 
 def test_missing_views_are_an_error_unless_skipping_is_allowed(matrix, tmp_path):
-    root, design = matrix
-    roots = {"phase_c_root": root / "C", "phase_d_root": tmp_path, "artifact_root": tmp_path}
+    conditions = [moved(one, views=tmp_path) for one in conditions_of(matrix.design, matrix)]
 
     with pytest.raises(InputError, match=r"dense_train\.npz: no such file; .*`study overlap` for"):
-        build_training_jobs(design, **roots)
-    jobs, skipped = build_training_jobs(design, **roots, allow_missing_phase_d=True)
-    assert (len(jobs), len(skipped)) == (3, 6)
+        with_data(conditions, splits=("train", "test"), allow_missing=False)
+    found, skipped = with_data(conditions, splits=("train", "test"))
+    assert (len(found), len(skipped)) == (3, 6)
+    with pytest.raises(InputError, match=r"dense_train\.npz: no such file; .*`study overlap` for"):
+        phase.train(conditions[1], runner=Recorder())
 
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_missing_baseline_is_always_an_error(matrix, tmp_path, allowed):
-    root, design = matrix
-    roots = {"phase_c_root": tmp_path, "phase_d_root": root / "D", "artifact_root": tmp_path}
+    conditions = [moved(one, dataset=tmp_path) for one in conditions_of(matrix.design, matrix)]
 
     with pytest.raises(InputError, match="make it with `study generate` for dose 1000"):
-        build_training_jobs(design, **roots, allow_missing_phase_d=allowed)
+        with_data(conditions, splits=("train", "test"), allow_missing=allowed)
 
 
-def test_a_job_with_another_gridsize_than_its_view_is_refused(matrix, tmp_path):
-    job = jobs_of(matrix, tmp_path)[1]
+def test_a_view_of_which_one_split_is_missing_is_left_out(matrix, tmp_path):
+    dense = moved(matrix.condition(1e3, "dense", "train"), views=tmp_path)
+    dense.file.parent.mkdir(parents=True)
+    shutil.copy(matrix.condition(1e3, "dense", "train").file, dense.file)
 
-    with pytest.raises(InputError, match="view dense with gridsize 1; set it to 2"):
-        TrainingJob(job.dose, job.view, 1, job.train_data_path, job.test_data_path, tmp_path)
+    found, skipped = with_data([dense, dense.of("test")])
+
+    assert found == []
+    assert [(one.dose, one.view) for one in skipped] == [(1e3, "dense")]
+    assert "dense_test.npz" in skipped[0].reason
 
 
-def test_training_cli_bridging_happens_once_before_any_loader(matrix, tmp_path, monkeypatch):
+def test_training_cli_bridging_happens_once_before_any_loader(dense, monkeypatch):
     upstream = Upstream()
     upstream.install(monkeypatch)
     seen = []
-    load = training_job.load_measurement
+    load = Condition.measurement
 
-    def loading(path):
+    def loading(condition):
         seen.append(list(upstream.calls))
-        return load(path)
+        return load(condition)
 
-    monkeypatch.setattr(training_job, "load_measurement", loading)
+    monkeypatch.setattr(Condition, "measurement", loading)
 
-    run(jobs_of(matrix, tmp_path)[1], matrix, tmp_path, backend="ptychopinn")
+    phase.train(dense, backend="ptychopinn")
 
     assert upstream.calls == ["bridge", "load", "load", "train", "save"]
     assert seen == [["bridge"], ["bridge"]]
 
 
-def test_training_cli_native_bridging_happens_once(matrix, tmp_path, monkeypatch):
+def test_training_cli_native_bridging_happens_once(baseline, monkeypatch):
     calls = []
     native = BACKENDS["native"]
     bridged = native.bridged
     monkeypatch.setattr(native, "bridged", lambda *given: calls.append(given) or bridged(*given))
 
-    run(jobs_of(matrix, tmp_path)[0], matrix, tmp_path, runner=Recorder())
+    phase.train(baseline, runner=Recorder())
 
     assert len(calls) == 1
 
 
 def test_the_configuration_has_the_groups_of_the_file_not_of_the_design(matrix, tmp_path):
     """Views can be made with another K and number of groups than the design has."""
-    root, design = matrix
-    roots = {"phase_c_root": root / "C", "phase_d_root": tmp_path / "D"}
-    other = design.model_copy(update={"neighbor_count": 5})
-    write_view(
-        other,
-        1e3,
-        "dense",
-        phase_c_root=root / "C",
-        output_root=tmp_path / "D",
-        artifact_root=tmp_path / "D",
-    )
-    jobs, _ = build_training_jobs(
-        design, **roots, artifact_root=tmp_path / "E", doses=[1e3], views=["dense"]
-    )
+    changed = matrix.design.model_copy(update={"neighbor_count": 5})
+    places = {"views": tmp_path / "D", "overlap": tmp_path / "D", "train": tmp_path / "E"}
+    choose_view(moved(Run(matrix.folder, changed).condition(1e3, "dense"), **places))
     runner = Recorder()
 
-    run_training_job(jobs[0], design=design, artifact_root=tmp_path / "E", runner=runner)
+    phase.train(moved(matrix.condition(1e3, "dense"), **places), runner=runner)
 
-    assert design.neighbor_count != 5
+    assert matrix.design.neighbor_count != 5
     assert runner.requests[0].config.neighbor_count == 5
 
 
-def test_the_upstream_package_gets_every_knob_and_never_the_object(matrix, tmp_path, monkeypatch):
+def test_the_upstream_package_gets_every_knob_and_never_the_object(dense, monkeypatch):
     upstream = Upstream()
     upstream.install(monkeypatch)
-    job = jobs_of(matrix, tmp_path)[1]
 
-    results = run(job, matrix, tmp_path, backend="ptychopinn")
+    results = phase.train(dense, backend="ptychopinn")
 
-    design, settings = matrix[1], upstream.settings
+    design, settings = dense.design, upstream.settings
     assert (settings.model.N, settings.model.gridsize) == (design.patch_size_px, 2)
     assert (settings.nepochs, settings.nphotons) == (design.training.epochs, 1e3)
     assert (settings.neighbor_count, settings.batch_size) == (7, design.training.batch_size)
-    with np.load(job.train_data_path) as archive:
+    with np.load(dense.of("train").file) as archive:
         assert settings.n_groups == len(archive["groups"])
         np.testing.assert_array_equal(upstream.train.diff3d, archive["diffraction"])
         np.testing.assert_array_equal(upstream.train.coordinates[0], archive["xcoords"])
@@ -393,24 +400,23 @@ def test_the_upstream_package_gets_every_knob_and_never_the_object(matrix, tmp_p
     np.testing.assert_array_equal(upstream.train.object, 1)
     assert upstream.cfg_at_training["gridsize"] == 2
     assert results["final_loss"] == 0.25
-    assert results["bundle_sha256"] == sha256_of(job.artifact_dir / "wts.h5.zip")
+    assert results["bundle_sha256"] == sha256_of(dense.folder("train") / "wts.h5.zip")
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_global_configuration_is_as_before_whether_the_job_fails_or_not(
-    matrix, tmp_path, monkeypatch, fails
+    baseline, monkeypatch, fails
 ):
     upstream = Upstream(fails=fails)
     upstream.install(monkeypatch)
     random_before = torch.get_rng_state()
     threads_before = torch.get_num_threads()
 
-    job = jobs_of(matrix, tmp_path)[0]
     if fails:
         with pytest.raises(RuntimeError, match="out of memory"):
-            run(job, matrix, tmp_path, backend="ptychopinn")
+            phase.train(baseline, backend="ptychopinn")
     else:
-        run(job, matrix, tmp_path, backend="ptychopinn")
+        phase.train(baseline, backend="ptychopinn")
 
     assert upstream.cfg == {"N": 7, "left": "alone"}
     assert torch.equal(torch.get_rng_state(), random_before)
@@ -418,29 +424,22 @@ def test_the_global_configuration_is_as_before_whether_the_job_fails_or_not(
 
 
 @pytest.mark.parametrize("losses", [[], [0.5, float("nan")]])
-def test_an_upstream_training_without_a_loss_is_not_kept(matrix, tmp_path, monkeypatch, losses):
+def test_an_upstream_training_without_a_loss_is_not_kept(baseline, monkeypatch, losses):
     upstream = Upstream(losses=losses)
     upstream.install(monkeypatch)
 
     with pytest.raises(StudyError, match="the network is not kept"):
-        run(jobs_of(matrix, tmp_path)[0], matrix, tmp_path, backend="ptychopinn")
+        phase.train(baseline, backend="ptychopinn")
 
     assert "save" not in upstream.calls
 
 
-def test_a_knob_that_the_upstream_package_lacks_is_refused(
-    matrix, tmp_path, monkeypatch, tiny_design_with
-):
+def test_a_knob_that_the_upstream_package_lacks_is_refused(baseline, monkeypatch, tiny_design_with):
     Upstream().install(monkeypatch)
     design = tiny_design_with("doses=[1.0e+3]", "training.loss=amplitude")
 
     with pytest.raises(InputError, match=r"cannot do training\.loss = amplitude"):
-        run_training_job(
-            jobs_of(matrix, tmp_path)[0],
-            design=design,
-            artifact_root=tmp_path / "E",
-            backend="ptychopinn",
-        )
+        phase.train(replace(baseline, design=design), backend="ptychopinn")
 
 
 def test_training_cli_a_missing_upstream_package_is_one_line_with_the_remedy(train):
@@ -468,39 +467,37 @@ def test_training_cli_does_not_import_torch_before_it_trains():
 def test_the_same_job_twice_gives_the_same_weights(matrix, tmp_path):
     weights, digests = [], []
     for name in ("first", "second"):
-        (job, *_) = jobs_of(matrix, tmp_path / name)
-        digests.append(run(job, matrix, tmp_path / name)["weights_sha256"])
-        weights.append(load_bundle(job.artifact_dir / "model.pt").network.state_dict())
+        condition = moved(matrix.condition(1e3, "baseline"), train=tmp_path / name)
+        digests.append(phase.train(condition)["weights_sha256"])
+        weights.append(load_network(condition.folder("train") / "model.pt").network.state_dict())
 
     for one, other in zip(*(state.values() for state in weights), strict=True):
         assert torch.equal(one, other)
     assert digests[0] == digests[1]
 
 
-def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(matrix, tmp_path, monkeypatch):
+def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(baseline, tmp_path, monkeypatch):
     """The network is of what was read, and says so: the arm refuses it for the new file."""
-    copy = tmp_path / "train.npz"
-    job = jobs_of(matrix, tmp_path)[0]
-    shutil.copy(job.train_data_path, copy)
-    before, train_network = sha256_of(copy), native_backend.train_network
+    shutil.copytree(baseline.root("dataset"), tmp_path / "C")
+    condition = moved(baseline, dataset=tmp_path / "C")
+    source = condition.of("train").file
+    before, train_network = sha256_of(source), native_backend.train_network
 
     def meanwhile(*arguments, **named):
-        copy.write_bytes(b"other data")
+        source.write_bytes(b"other data")
         return train_network(*arguments, **named)
 
     monkeypatch.setattr(native_backend, "train_network", meanwhile)
-    run(dataclasses.replace(job, train_data_path=copy), matrix, tmp_path)
+    phase.train(condition)
 
     record = read_json(tmp_path / "E" / "training_manifest.json")["jobs"][KEY]
-    assert record["inputs"]["../train.npz"] == before
-    assert load_bundle(job.artifact_dir / "model.pt").measurement_sha256 == before
+    assert record["inputs"]["../C/dose_1000/patched_train.npz"] == before
+    assert load_network(condition.folder("train") / "model.pt").measurement_sha256 == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["history", "scores", "record"])
-def test_a_fault_after_the_training_does_not_cost_the_training(
-    matrix, tmp_path, monkeypatch, fault
-):
+def test_a_fault_after_the_training_does_not_cost_the_training(baseline, monkeypatch, fault):
     """The disk is full when the history, the scores or the record are made; then it is not."""
 
     def full(*_, **__):
@@ -508,20 +505,19 @@ def test_a_fault_after_the_training_does_not_cost_the_training(
 
     module, name = {
         "history": (native_backend, "write_json"),
-        "scores": (native_backend, "scores_of"),
+        "scores": (Condition, "score"),
         "record": (records, "merge_record"),
     }[fault]
-    job = jobs_of(matrix, tmp_path)[0]
     with monkeypatch.context() as patch:
         patch.setattr(module, name, full)
         with pytest.raises(OSError, match="no space left"):
-            run(job, matrix, tmp_path)
+            phase.train(baseline)
 
-    run(job, matrix, tmp_path)
+    phase.train(baseline)
 
-    log = job.log_path.read_text(encoding="ascii")
+    log = (baseline.folder("train") / "train.log").read_text(encoding="ascii")
     assert log.count(" epoch 1/") == 1, "the second try found the training done"
-    assert not (job.artifact_dir / "checkpoints").exists()
+    assert not (baseline.folder("train") / "checkpoints").exists()
 
 
 @pytest.fixture
@@ -532,7 +528,7 @@ def cut_off(train, tmp_path, monkeypatch):
         raise OSError(errno.EIO, "no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(native_backend, "scores_of", no_scores)
+        patch.setattr(Condition, "score", no_scores)
         assert train(*ONE)[0] == 1
     return tmp_path / "E" / KEY / "checkpoints"
 
@@ -610,81 +606,3 @@ def test_a_new_try_adds_to_what_an_interrupted_one_printed(tmp_path):
         first, mark, second = (tmp_path / name).read_text().splitlines()
         assert (first, second) == (f"{before}epoch 1, inter", f"{before}epoch 1")
         assert mark.startswith("--- another try, ")
-
-
-@pytest.fixture
-def manifests(tmp_path):
-    """Two manifests of two trainings; the second view is 30 % worse in the second one."""
-
-    def job(view: str, loss: float, status: str = "done"):
-        parameters = {"dose": 1e3, "view": view, "gridsize": 1 if view == "baseline" else 2}
-        return {"status": status, "parameters": parameters, "results": {"final_loss": loss}}
-
-    paths = tmp_path / "before.json", tmp_path / "after.json"
-    for path, dense in zip(paths, (1.0, 1.3), strict=True):
-        jobs = {"baseline": job("baseline", 2.0), "dense": job("dense", dense)}
-        path.write_text(json.dumps({"jobs": jobs}))
-    return paths
-
-
-@pytest.mark.parametrize(
-    ("flags", "code"), [([], 1), (["--tolerance=0.31"], 0), (["--view=baseline"], 0)]
-)
-def test_check_loss_passes_and_fails_by_the_tolerance(manifests, capsys, flags, code):
-    before, after = manifests
-
-    assert exit_code("check-loss", f"--reference={before}", f"--candidate={after}", *flags) == code
-
-    assert ("WORSE" in capsys.readouterr().out) == (code == 1)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--dose=7"], "no finished training matches"),
-        (["--tolerance=-1"], "tolerance -1: it must be 0 or more"),
-        (["--candidate=absent.json"], "absent.json: no such file"),
-    ],
-)
-def test_check_loss_wrong_calls_end_with_2(manifests, capsys, flags, message):
-    before, after = manifests
-
-    assert exit_code("check-loss", f"--reference={before}", f"--candidate={after}", *flags) == 2
-
-    assert message in capsys.readouterr().err
-
-
-def test_check_loss_misses_a_training_that_failed(manifests):
-    before, after = manifests
-    content = json.loads(after.read_text())
-    content["jobs"]["dense"]["status"] = "failed"
-    after.write_text(json.dumps(content))
-
-    with pytest.raises(InputError, match="no finished training dense; train it first"):
-        compare_losses(before, after, tolerance=0.25)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda job: job.pop("results"),
-        lambda job: job["results"].pop("final_loss"),
-        lambda job: job["results"].update(final_loss=None),
-        lambda job: job["results"].update(final_loss="low"),
-        lambda job: job.update(results=[]),
-        lambda job: job.update(parameters=None),
-        lambda job: job.pop("status"),
-    ],
-)
-def test_check_loss_names_an_incomplete_record(manifests, capsys, damage):
-    before, after = manifests
-    content = json.loads(after.read_text())
-    damage(content["jobs"]["dense"])
-    after.write_text(json.dumps(content))
-    roots = (f"--reference={before}", f"--candidate={after}")
-
-    assert exit_code("check-loss", *roots, "--gridsize=2") == 2
-
-    error = capsys.readouterr().err
-    assert f"{after}: dense: its record lacks" in error
-    assert "train it again with `study train`" in error

@@ -1,7 +1,6 @@
 """Phase E of the thinning network and the denoised arms, through the public commands."""
 
 import csv
-import dataclasses
 import errno
 import json
 import shutil
@@ -9,68 +8,65 @@ import shutil
 import numpy as np
 import pytest
 from command_line import exit_code
+from tiny_runs import moved
 
-from study_lib.data.datasets import load_measurement
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of
 from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble, reconstruct_thinned
 from study_lib.networks.thinned.training import ThinnedRecord
 from study_lib.phases import records
-from study_lib.phases import train_thinned as thinned_job
-from study_lib.phases.arms import ArmRequest, arms_of
-from study_lib.phases.conditions import arm_folder, thinned_folder, view_path
-from study_lib.phases.reconstruct import DENOISER, read_denoiser, reconstruct_view
-from study_lib.phases.train_thinned import build_thinned_jobs, run_thinned_job, thinned_design_of
+from study_lib.phases import train_thinned as phase
+from study_lib.phases.arms import ArmResult, arms_of
+from study_lib.phases.conditions import Condition, conditions_of
+from study_lib.phases.reconstruct import (
+    DENOISER,
+    denoiser_of,
+    read_denoiser,
+    reconstruct,
+    result_of,
+)
+from study_lib.phases.train_thinned import thinned_design_of
+from study_lib.runs.run import Run
 from study_lib.solvers.denoising import LitPart
 
 pytestmark = pytest.mark.slow
 
-CONDITION = (1e4, "dense")
+FLAGS = ("--dose=10000", "--view=dense")
 KEY = "dose_10000/dense/thinned"
 
 
 @pytest.fixture(scope="module")
-def artifacts(tmp_path_factory):
-    return tmp_path_factory.mktemp("artifacts")
+def condition(matrix, tmp_path_factory) -> Condition:
+    """A dense view of the matrix, whose results are kept in this module's own folder."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    places = {"train_thinned": folder / "E", "reconstruct": folder / "F"}
+    return moved(matrix.condition(1e4, "dense"), **places)
 
 
 def call(matrix, artifact_root, command, *flags):
     """Run a phase command on the matrix; return its exit code."""
-    root, _ = matrix
     arguments = [
-        f"--phase-c-root={root / 'C'}",
-        f"--phase-d-root={root / 'D'}",
+        f"--phase-c-root={matrix.root('dataset')}",
+        f"--phase-d-root={matrix.root('views')}",
         f"--artifact-root={artifact_root}",
     ]
     return exit_code(command, *arguments, *flags)
 
 
 @pytest.fixture(scope="module")
-def trained(matrix, artifacts):
-    assert call(matrix, artifacts / "E", "train-thinned", "--dose=10000", "--view=dense") == 0
-    return thinned_folder(artifacts / "E", *CONDITION)
+def trained(matrix, condition):
+    assert call(matrix, condition.root("train_thinned"), "train-thinned", *FLAGS) == 0
+    return condition.folder("train_thinned")
 
 
 @pytest.fixture(scope="module")
-def reconstructed(matrix, artifacts):
-    flags = ("--dose=10000", "--view=dense")
-    assert call(matrix, artifacts / "F", "reconstruct", *flags) == 0
-    return artifacts / "F"
+def reconstructed(matrix, condition):
+    assert call(matrix, condition.root("reconstruct"), "reconstruct", *FLAGS) == 0
+    return condition
 
 
-def request_of(matrix, artifacts, split="test") -> ArmRequest:
-    root, _ = matrix
-    sources = {one: view_path(root / "C", root / "D", *CONDITION, one) for one in ("train", "test")}
-    return ArmRequest(
-        *CONDITION,
-        gridsize=2,
-        split=split,
-        measurement=load_measurement(sources[split]),
-        sha256=sha256_of(sources[split]),
-        train_sha256=sha256_of(sources["train"]),
-        phase_e_root=artifacts / "E",
-        phase_f_root=artifacts / "F",
-    )
+def result(condition: Condition, arm: str) -> ArmResult:
+    return arms_of(condition.design)[arm](condition, condition.measurement(), sha256_of)
 
 
 def test_the_record_holds_every_choice_with_its_evidence(trained):
@@ -95,27 +91,24 @@ def test_the_record_holds_every_choice_with_its_evidence(trained):
 
 
 def test_a_view_that_is_written_again_meanwhile_is_not_vouched_for(
-    matrix, trained, tmp_path, monkeypatch
+    condition, trained, tmp_path, monkeypatch
 ):
-    root, design = matrix
-    copy = tmp_path / "dense_train.npz"
-    jobs, _ = build_thinned_jobs(
-        design, phase_c_root=root / "C", phase_d_root=root / "D", artifact_root=tmp_path / "E"
-    )
-    shutil.copy(jobs[0].train_data_path, copy)
-    before = sha256_of(copy)
+    shutil.copytree(condition.root("views"), tmp_path / "D")
+    copied = moved(condition, views=tmp_path / "D", train_thinned=tmp_path / "E")
+    source = copied.of("train").file
+    before = sha256_of(source)
 
     def meanwhile(*_, **__):
-        copy.write_bytes(b"other data")
+        source.write_bytes(b"other data")
         return load_ensemble(trained / ENSEMBLE), [ThinnedRecord(1, 1, 0.5, 0.1, 0.01, 1.0)]
 
-    monkeypatch.setattr(thinned_job, "train_thinned", meanwhile)
-    job = dataclasses.replace(jobs[0], train_data_path=copy)
-    run_thinned_job(job, design=design, artifact_root=tmp_path / "E")
+    monkeypatch.setattr(phase, "train_networks", meanwhile)
+    phase.train_thinned(copied)
 
     (record,) = read_json(tmp_path / "E" / "training_manifest.json")["jobs"].values()
-    assert record["inputs"]["../dense_train.npz"] == before
-    assert load_ensemble(job.artifact_dir / ENSEMBLE).measurement_sha256 == before
+    assert record["inputs"]["../D/dose_10000/dense/dense_train.npz"] == before
+    bundle = copied.folder("train_thinned") / ENSEMBLE
+    assert load_ensemble(bundle).measurement_sha256 == before
 
 
 @pytest.mark.parametrize("fault", ["scores", "record"])
@@ -129,22 +122,21 @@ def test_a_fault_after_the_training_leaves_what_it_can_go_on_from(
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "no space left")
 
-    module, name = {"scores": (thinned_job, "scores_of"), "record": (records, "merge_record")}[
-        fault
-    ]
-    monkeypatch.setattr(thinned_job, "train_thinned", trained_before)
+    module, name = {"scores": (Condition, "score"), "record": (records, "merge_record")}[fault]
+    monkeypatch.setattr(phase, "train_networks", trained_before)
     monkeypatch.setattr(module, name, full)
 
-    assert call(matrix, tmp_path, "train-thinned", "--dose=10000", "--view=dense") != 0
+    assert call(matrix, tmp_path, "train-thinned", *FLAGS) != 0
 
-    assert (thinned_folder(tmp_path, *CONDITION) / "checkpoints").is_dir()
+    again = moved(matrix.condition(1e4, "dense"), train_thinned=tmp_path)
+    assert (again.folder("train_thinned") / "checkpoints").is_dir()
 
 
 def test_the_history_has_every_member(matrix, trained):
     with (trained / "history.csv").open(encoding="ascii") as file:
         rows = list(csv.DictReader(file))
 
-    design = matrix[1].thinned
+    design = matrix.design.thinned
     assert {int(row["member"]) for row in rows} == set(range(1, design.members + 1))
     assert int(rows[-1]["step"]) == design.steps
 
@@ -161,73 +153,57 @@ def test_a_dry_run_writes_nothing(matrix, tmp_path, capsys):
 
     printed = json.loads(capsys.readouterr().out)
     assert printed["dry_run"]
-    assert printed["members"] == matrix[1].thinned.members
+    assert printed["members"] == matrix.design.thinned.members
     assert not (tmp_path / "E").exists()
 
 
-def test_a_design_without_it_says_so(matrix, tmp_path):
-    without = matrix[1].model_copy(update={"thinned": None})
+def test_a_design_without_it_says_so(matrix):
+    without = matrix.design.model_copy(update={"thinned": None})
 
     with pytest.raises(InputError, match=r"thinned is null in this design, .*laptop\.yaml"):
         thinned_design_of(without)
     with pytest.raises(InputError, match=r"thinned is null"):
-        build_thinned_jobs(
-            without,
-            phase_c_root=matrix[0] / "C",
-            phase_d_root=matrix[0] / "D",
-            artifact_root=tmp_path,
-        )
+        phase.train_thinned(Run(matrix.folder, without).condition(1e4))
     assert "thinning-net" not in arms_of(without)
 
 
-def test_every_condition_has_a_folder_of_its_own(matrix, tmp_path):
-    root, design = matrix
-    jobs, skipped = build_thinned_jobs(
-        design, phase_c_root=root / "C", phase_d_root=root / "D", artifact_root=tmp_path
-    )
+def test_every_condition_has_a_folder_of_its_own(matrix):
+    folders = {one.folder("train_thinned") for one in conditions_of(matrix.design, matrix)}
 
-    assert len({job.artifact_dir for job in jobs}) == len(jobs) == 9
-    assert all(job.artifact_dir.name == "thinned" for job in jobs)
-    assert skipped == []
+    assert len(folders) == 9
+    assert all(folder.name == "thinned" for folder in folders)
 
 
 # --- arms
 
 
-def test_the_arm_tells_its_object_and_how_far_off_it_is(matrix, artifacts, trained):
-    request = request_of(matrix, artifacts)
-
-    result = arms_of(matrix[1])["thinning-net"](request)
+def test_the_arm_tells_its_object_and_how_far_off_it_is(condition, trained):
+    own = result(condition, "thinning-net")
 
     ensemble = load_ensemble(trained / ENSEMBLE)
-    found = reconstruct_thinned(ensemble, request.measurement)
-    np.testing.assert_array_equal(result.object_, found.object_)
-    assert result.phase_std_rad.shape == result.object_.shape
-    assert result.phase_std_rad.max() > 0
-    assert result.training_cpu_s == ensemble.training_cpu_s
-    assert ("not trusted" in result.knows) == (not ensemble.trust.given)
-    again = arms_of(matrix[1])["thinning-net"](request)
-    np.testing.assert_array_equal(result.phase_std_rad, again.phase_std_rad)
+    found = reconstruct_thinned(ensemble, condition.measurement())
+    np.testing.assert_array_equal(own.object_, found.object_)
+    assert own.phase_std_rad.shape == own.object_.shape
+    assert own.phase_std_rad.max() > 0
+    assert own.training_cpu_s == ensemble.training_cpu_s
+    assert ("not trusted" in own.knows) == (not ensemble.trust.given)
+    again = result(condition, "thinning-net")
+    np.testing.assert_array_equal(own.phase_std_rad, again.phase_std_rad)
 
 
 @pytest.mark.parametrize("algorithm", ["LSQML", "solver"])
-def test_the_denoiser_is_chosen_on_the_train_split_and_used_on_both(
-    matrix, artifacts, reconstructed, algorithm
-):
-    train, test = (
-        arm_folder(reconstructed, *CONDITION, split, algorithm) for split in ("train", "test")
-    )
+def test_the_denoiser_is_chosen_on_the_train_split_and_used_on_both(reconstructed, algorithm):
+    train, test = (reconstructed.of(split) for split in ("train", "test"))
 
-    choice, written = read_denoiser(train / DENOISER)
+    choice, written = read_denoiser(denoiser_of(test, algorithm))
 
-    assert not (test / DENOISER).exists()
-    assert written["measurement_sha256"] == request_of(matrix, artifacts).train_sha256
+    assert denoiser_of(test, algorithm).parent == result_of(train, algorithm).parent
+    assert not (result_of(test, algorithm).parent / DENOISER).exists()
+    assert written["measurement_sha256"] == sha256_of(train.file)
     assert written["choice_cpu_s"] > 0
-    for split in ("train", "test"):
-        request = request_of(matrix, artifacts, split)
-        arms = arms_of(matrix[1])
-        plain, smooth = (arms[f"{algorithm.lower()}{kind}"](request) for kind in ("", "-denoised"))
-        expected = choice.applied(plain.object_, LitPart.of(request.measurement))
+    for one in (train, test):
+        plain, smooth = (result(one, f"{algorithm.lower()}{kind}") for kind in ("", "-denoised"))
+        expected = choice.applied(plain.object_, LitPart.of(one.measurement()))
         np.testing.assert_array_equal(smooth.object_, expected)
         assert smooth.training_cpu_s == written["choice_cpu_s"]
         assert choice.family in smooth.knows
@@ -242,13 +218,13 @@ def test_a_broken_choice_is_refused_with_the_remedy(tmp_path):
 
 def test_without_denoised_arms_nothing_is_chosen(matrix, tmp_path, tiny_design_with):
     design = tiny_design_with("iterative.denoised=false", "iterative.algorithms=[solver]")
-    root, _ = matrix
-    roots = {"phase_c_root": root / "C", "phase_d_root": root / "D"}
+    train = Run(matrix.folder, design).condition(1e4, "dense", "train")
+    condition = moved(train, reconstruct=tmp_path)
 
-    reconstruct_view(design, *CONDITION, "train", **roots, artifact_root=tmp_path)
+    reconstruct(condition)
 
-    assert (arm_folder(tmp_path, *CONDITION, "train", "solver") / "reconstruction.npz").is_file()
-    assert not (arm_folder(tmp_path, *CONDITION, "train", "solver") / DENOISER).exists()
+    assert result_of(condition, "solver").is_file()
+    assert not denoiser_of(condition, "solver").exists()
     assert set(arms_of(design)) == {"pinn", "thinning-net", "solver"}
 
 

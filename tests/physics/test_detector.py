@@ -5,16 +5,15 @@ import pytest
 import torch
 from scipy.special import xlogy
 from scipy.stats import chisquare, poisson
+from tiny_runs import generated
 
-from study_lib.data.contract import load_dataset, validate_file
+from study_lib.data.contract import load_dataset, validate
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import SPLITS
 from study_lib.design.presets import load_design
 from study_lib.networks.pinn.config import training_config
 from study_lib.networks.pinn.training import GroupTensors, train, uniform_object_loss
-from study_lib.phases.conditions import dataset_path, view_path
-from study_lib.phases.dataset import generate_dose
-from study_lib.phases.overlap import write_view
+from study_lib.phases.overlap import choose_view
 from study_lib.physics.forward import exit_waves, expected_counts, probes_at
 from study_lib.physics.likelihood import half_deviance
 from study_lib.physics.measurement import photon_budget
@@ -116,24 +115,22 @@ def test_dead_pixels_are_a_share_placed_by_the_seed():
 
 @pytest.fixture(scope="module")
 def masked(tiny_design_with, tmp_path_factory):
-    """Root of data with a beamstop, dead pixels and dark counts."""
+    """A run whose detector has a beamstop, dead pixels and dark counts."""
     design = tiny_design_with(
         "detector.beamstop_radius_px=1.5",
         "detector.bad_pixel_share=0.05",
         "detector.dark_counts=2.0",
     )
-    root = tmp_path_factory.mktemp("masked")
-    generate_dose(design, DOSE, root)
-    return root
+    return generated(tmp_path_factory.mktemp("masked"), design)
 
 
 def test_files_carry_the_mask_and_hold_the_contract(masked):
     masks = []
     for split in SPLITS:
-        path = dataset_path(masked, DOSE, split)
+        path = masked.condition(DOSE, split=split).whole_file
         arrays, metadata = load_dataset(path)
         masks.append(arrays["bad_pixels"])
-        assert validate_file(path).serious == ()
+        assert validate(path).serious == ()
         assert not arrays["diffraction"][:, masks[-1]].any()
         assert metadata["detector"]["beamstop_radius_px"] == 1.5
         assert metadata["photons_per_pattern_measured"] < 0.9 * DOSE
@@ -143,15 +140,10 @@ def test_files_carry_the_mask_and_hold_the_contract(masked):
 
 def test_saturation_is_recorded_of_a_split_and_of_a_view(tmp_path, tiny_design_with):
     design = tiny_design_with("detector.saturation_counts=50")
-    generate_dose(design, DOSE, tmp_path)
-    roots = {"phase_c_root": tmp_path, "output_root": tmp_path / "D"}
-    write_view(design, DOSE, "sparse", **roots, artifact_root=tmp_path / "D")
-    paths = (
-        dataset_path(tmp_path, DOSE, "train"),
-        view_path(tmp_path, tmp_path / "D", DOSE, "sparse", "train"),
-    )
+    condition = generated(tmp_path, design).condition(DOSE, "sparse", "train")
+    choose_view(condition)
 
-    for path in paths:
+    for path in (condition.whole_file, condition.file):
         arrays, metadata = load_dataset(path)
         counts = np.round(arrays["diffraction"].astype(float) ** 2)
         assert metadata["saturated_pixels"] == (counts == 50).sum() > 0
@@ -164,7 +156,7 @@ def test_saturation_is_recorded_of_a_split_and_of_a_view(tmp_path, tiny_design_w
 def test_what_is_expected_of_the_detector_is_what_its_pixels_count(masked):
     """Dark counts and the mask included: from the scene in the file, written out."""
     for split in SPLITS:
-        arrays, metadata = load_dataset(dataset_path(masked, DOSE, split))
+        arrays, metadata = load_dataset(masked.condition(DOSE, split=split).whole_file)
         waves = exit_waves(
             torch.from_numpy(arrays["probeGuess"].astype(complex)),
             torch.from_numpy(arrays["objectGuess"].astype(complex)),
@@ -177,15 +169,15 @@ def test_what_is_expected_of_the_detector_is_what_its_pixels_count(masked):
         assert metadata["photons_per_pattern_expected"] == pytest.approx(valid, rel=1e-5)
 
 
-def test_an_ideal_detector_leaves_no_mask(phase_c):
-    arrays, metadata = load_dataset(dataset_path(phase_c, DOSE, "train"))
+def test_an_ideal_detector_leaves_no_mask(tiny_run):
+    arrays, metadata = load_dataset(tiny_run.condition(DOSE, split="train").whole_file)
 
     assert "bad_pixels" not in arrays
     assert "detector" not in metadata
 
 
 def test_what_a_file_holds_in_bad_pixels_is_not_handed_on(masked, tmp_path):
-    arrays, _ = load_dataset(dataset_path(masked, DOSE, "train"))
+    arrays, _ = load_dataset(masked.condition(DOSE, split="train").whole_file)
     arrays["diffraction"][:, arrays["bad_pixels"]] = 99.0
     np.savez(tmp_path / "data.npz", **arrays)
 
@@ -213,7 +205,7 @@ def test_the_networks_loss_does_not_look_at_bad_pixels(rng):
 @pytest.mark.slow
 def test_a_network_trained_with_a_mask_learns_from_the_other_pixels(masked):
     """The loss falls below that of a uniform object, which knows the mask too."""
-    measurement = load_measurement(dataset_path(masked, DOSE, "train"))
+    measurement = masked.condition(DOSE, split="train").measurement()
 
     settings = [
         "training.epochs=6",
@@ -231,7 +223,7 @@ def test_a_network_trained_with_a_mask_learns_from_the_other_pixels(masked):
 
 def test_the_uniform_object_it_is_held_against_knows_the_mask(masked):
     """The best featureless object over the good pixels, from numpy alone."""
-    measurement = load_measurement(dataset_path(masked, DOSE, "train"))
+    measurement = masked.condition(DOSE, split="train").measurement()
     good = ~measurement.bad_pixels
     shifted = probes_at(
         torch.from_numpy(measurement.probe), torch.from_numpy(measurement.positions_px)
@@ -263,7 +255,7 @@ def reconstructed(measurement, amplitudes, bad_pixels) -> np.ndarray:
 @pytest.mark.slow
 def test_lsqml_does_not_look_at_bad_pixels(masked):
     """Whatever stands in them, the object is the same but for rounding."""
-    measurement = load_measurement(dataset_path(masked, DOSE, "train"))
+    measurement = masked.condition(DOSE, split="train").measurement()
     garbage = measurement.amplitudes.copy()
     garbage[:, measurement.bad_pixels] = 30.0
 

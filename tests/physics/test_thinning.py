@@ -7,7 +7,7 @@ from small_training import measurement_of
 
 from study_lib.errors import InputError
 from study_lib.physics.forward import exit_waves, expected_counts
-from study_lib.physics.measurement import at_positions, split_counts, thinned
+from study_lib.physics.measurement import at_positions, split_counts, split_photons
 
 DRAWS = 200_000
 
@@ -55,7 +55,7 @@ def test_each_part_has_the_probe_of_its_photons():
     object_ = torch.from_numpy(np.full(measurement.object_shape, 0.8 + 0.3j, np.complex64))
     positions = torch.from_numpy(measurement.positions_px)
 
-    parts = thinned(measurement, 0.7, np.random.default_rng(1))
+    parts = split_photons(measurement, 0.7, np.random.default_rng(1))
 
     whole = expected_counts(exit_waves(torch.from_numpy(measurement.probe), object_, positions))
     for part, share in zip(parts, (0.7, 0.3), strict=True):

@@ -9,14 +9,9 @@ import torch
 
 from study_lib.data.archive import read_npz
 from study_lib.files import read_json, write_csv, write_json, write_npz
-from study_lib.phases.conditions import (
-    comparison_folder,
-    dataset_path,
-    reconstruction_folder,
-    training_folder,
-)
+from study_lib.phases.reconstruct import result_of
 from study_lib.runs.plan import plan_jobs
-from study_lib.runs.run import create_run
+from study_lib.runs.run import Run, create_run
 
 CONDITION = (1e4, "baseline", "test")
 ROW = {
@@ -29,19 +24,18 @@ ROW = {
 
 
 @pytest.fixture
-def run(tmp_path, tiny_design, phase_c):
+def run(tmp_path, tiny_design, tiny_run):
     """A finished run's records, with one result of each kind."""
     run = create_run(tmp_path / "a run", tiny_design)
     for job in plan_jobs(tiny_design):
         write_json(run.folder / job.done, {"status": "done", "wall_s": 1.5})
-    shutil.copytree(phase_c, run.root("C"))
-    folder = comparison_folder(run.root("G"), *CONDITION)
+    shutil.copytree(tiny_run.root("dataset"), run.root("dataset"))
+    folder = comparison(run)
     write_json(folder / "metrics.json", [ROW])
     write_csv(folder / "metrics.csv", [ROW])
     write_json(folder / "missing_arms.json", {"lsqml": "the file /somewhere/of/mine is missing"})
-    reconstruction = reconstruction_folder(run.root("F"), *CONDITION) / "solver"
     write_json(
-        reconstruction / "denoiser.json",
+        reconstruction(run) / "denoiser.json",
         {
             "family": "total_variation",
             "strength": 0.5,
@@ -50,14 +44,13 @@ def run(tmp_path, tiny_design, phase_c):
         },
     )
     write_npz(
-        reconstruction / "reconstruction.npz",
+        reconstruction(run) / "reconstruction.npz",
         {"object": np.full((3, 4), 1 + 2j, np.complex64), "wall_s": np.arange(2.0)},
         {"stop": "converged", "reconstruction_cpu_s": 0.2, "versions": {"numpy": "2.4.6"}},
     )
-    network = training_folder(run.root("E"), 1e4, "baseline", 1)
-    network.mkdir(parents=True)
+    network(run).parent.mkdir(parents=True)
     state = {"first.weight": torch.arange(6.0).reshape(2, 3), "seen": torch.tensor(7)}
-    torch.save({"state": state, "training_cpu_s": 9.0}, network / "model.pt")
+    torch.save({"state": state, "training_cpu_s": 9.0}, network(run))
     return run
 
 
@@ -90,19 +83,19 @@ def change_weight(path, name) -> None:
 
 
 def patterns(run):
-    return dataset_path(run.root("C"), 1e4, "train")
+    return run.condition(1e4, split="train").whole_file
 
 
 def reconstruction(run):
-    return reconstruction_folder(run.root("F"), *CONDITION) / "solver"
+    return result_of(run.condition(*CONDITION), "solver").parent
 
 
 def comparison(run):
-    return comparison_folder(run.root("G"), *CONDITION)
+    return run.condition(*CONDITION).folder("compare")
 
 
 def network(run):
-    return training_folder(run.root("E"), 1e4, "baseline", 1) / "model.pt"
+    return run.condition(*CONDITION).folder("train") / "model.pt"
 
 
 def better(rows):
@@ -155,21 +148,21 @@ def test_one_changed_bit_changes_the_digest(what, run, study):
 def test_date_place_name_and_load_change_nothing(run, study, tmp_path):
     before = digest(study, run)
 
-    elsewhere = run.folder.rename(tmp_path / "2001-01-01_other")
-    folder = reconstruction_folder(elsewhere / "phase_f_iterative", *CONDITION) / "solver"
+    elsewhere = Run(run.folder.rename(tmp_path / "2001-01-01_other"), run.design)
+    folder = reconstruction(elsewhere)
     change_json(folder / "denoiser.json", lambda choice: choice.update(choice_cpu_s=99.0))
     arrays, metadata = read_npz(folder / "reconstruction.npz")
     arrays["wall_s"] += 1
     slower = metadata | {"reconstruction_cpu_s": 7.0, "versions": {"numpy": "3.0"}}
     write_npz(folder / "reconstruction.npz", arrays, slower)
-    path = training_folder(elsewhere / "phase_e_training", 1e4, "baseline", 1) / "model.pt"
+    path = network(elsewhere)
     torch.save(torch.load(path, weights_only=True) | {"training_cpu_s": 1.0}, path)
-    compared = comparison_folder(elsewhere / "phase_g_comparison", *CONDITION)
+    compared = comparison(elsewhere)
     change_json(compared / "metrics.json", lambda rows: rows[0].update(cpu_s=5.0, label="ours"))
     change_json(compared / "missing_arms.json", lambda arms: arms.update(lsqml="elsewhere too"))
-    (elsewhere / "phase_g_comparison" / "events.jsonl").write_text("{}\n")
+    (elsewhere.root("compare") / "events.jsonl").write_text("{}\n")
 
-    found = study("digest", elsewhere)
+    found = study("digest", elsewhere.folder)
     assert (found.code, found.out.strip()) == (0, before)
 
 
@@ -219,7 +212,7 @@ def test_an_arm_that_was_renamed_leaves_the_digest_as_it_was(study, run):
         write_json(folder / "missing_arms.json", {key: "a reason"})
         array = np.ones((2, 3), np.float32)
         write_npz(folder / "aligned.npz", {key: array, f"{key}_phase_std_rad": array}, {})
-        write_csv(run.root("H") / "highlights.csv", [{"arm": label, "reference": "LSQML"}])
+        write_csv(run.root("summary") / "highlights.csv", [{"arm": label, "reference": "LSQML"}])
         return digest(study, run)
 
     today, former = (written(*pair) for pair in (names.keys(), names.values()))

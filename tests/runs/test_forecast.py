@@ -7,12 +7,11 @@ import sys
 import pytest
 from command_line import exit_code
 from jsonschema import ValidationError, validate
+from tiny_runs import generated
 
 from study_lib.data.contract import load_dataset
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
-from study_lib.phases.conditions import dataset_path, view_path
-from study_lib.phases.dataset import generate_dose
 from study_lib.phases.scene import scene_of
 from study_lib.runs.forecast import derived_matrix, table_text
 from study_lib.runs.plan import plan_jobs
@@ -49,19 +48,18 @@ def test_the_guard_band_is_wider_than_a_patch(fly64):
     assert fly64["positions"] == {"train": 5152, "test": 5152, "guard_band": 0}
 
 
-def test_the_matrix_says_what_the_run_then_uses(tiny_design, phase_c, phase_d):
-    matrix = derived(tiny_design)
+def test_the_matrix_says_what_the_run_then_uses(tiny_run):
+    dose, matrix = tiny_run.design.doses[0], derived(tiny_run.design)
 
     for row in matrix["views"]:
-        path = view_path(phase_c, phase_d, tiny_design.doses[0], row["view"], row["split"])
-        arrays, _ = load_dataset(path)
+        arrays, _ = load_dataset(tiny_run.condition(dose, row["view"], row["split"]).file)
         assert row["patterns"] == len(arrays["diffraction"])
         assert row["groups"] == len(arrays.get("groups", arrays["diffraction"]))
     for split in ("train", "test"):
-        arrays, _ = load_dataset(dataset_path(phase_c, tiny_design.doses[0], split))
+        arrays, _ = load_dataset(tiny_run.condition(dose, split=split).whole_file)
         assert matrix["positions"][split] == len(arrays["xcoords"])
         assert matrix["object_shape_px"] == list(arrays["objectGuess"].shape)
-    assert sum(matrix["jobs"].values()) == len(plan_jobs(tiny_design))
+    assert sum(matrix["jobs"].values()) == len(plan_jobs(tiny_run.design))
 
 
 def test_a_target_the_scan_cannot_reach_is_said(tiny_design_with):
@@ -91,8 +89,7 @@ def test_the_true_patches_take_the_disk_space_that_is_forecast(tiny_design_with,
     for patches in ("false", "true"):
         design = tiny_design_with(f"object_patches={patches}")
         forecast.append(1e9 * derived(design)["estimated_disk_gb"])
-        for dose in design.doses:
-            generate_dose(design, dose, tmp_path / patches)
+        generated(tmp_path / patches, design)
         found.append(sum(path.stat().st_size for path in (tmp_path / patches).rglob("*.npz")))
 
     assert forecast[1] - forecast[0] == pytest.approx(found[1] - found[0], rel=0.05)

@@ -72,11 +72,10 @@ def test_each_replicate_is_a_run_of_its_own_with_its_design(design, tmp_path):
     assert open_run(run.folder).design == design
 
 
-def test_replicates_share_the_base_data(phase_c, tmp_path):
+def test_replicates_share_the_base_data(tiny_run, tmp_path):
     from study_lib.data.contract import load_dataset
-    from study_lib.phases.conditions import dataset_path
 
-    arrays, metadata = load_dataset(dataset_path(phase_c, 1e4, "train"))
+    arrays, metadata = load_dataset(tiny_run.condition(1e4, split="train").whole_file)
     base = tmp_path / "measured.npz"
     save_dataset(base, arrays, metadata)
     design = load_design("smoke", ["replicates=2"], base_data(base))

@@ -148,7 +148,7 @@ def test_each_notebook_has_the_work_of_its_own_jobs_that_were_done(run):
     """Two kinds of training share a manifest; a failed try is no work that led to anything."""
     jobs = plan_jobs(run.design)
     trainings = [job for job in jobs if job.notebook.startswith("03_train")]
-    manifest = run.root("E") / "training_manifest.json"
+    manifest = run.root("train") / "training_manifest.json"
     for index, job in enumerate(trainings):
         finish_job(run, job)
         key = (run.folder / job.folder).relative_to(manifest.parent).as_posix()
@@ -186,7 +186,7 @@ def test_what_a_summary_says_is_text_and_never_markup(run):
         "missing": [HOSTILE[1]],
         "figures": {},
     }
-    write_json(run.root("H") / "summary.json", summary)
+    write_json(run.root("summary") / "summary.json", summary)
 
     text = write_site(run.folder, jobs).read_text(encoding="utf-8")
 
@@ -207,7 +207,7 @@ def test_the_crate_names_each_file_with_its_hash_and_the_job_that_made_it(run):
     not_done = next(job for job in jobs if job.notebook == "03_train_thinned")
     write_text(run.folder / not_done.folder / "train.log", "epoch 1")
     write_text(run.folder / "engine.log", "3 jobs")
-    write_json(run.root("E") / "training_manifest.json", {"jobs": {}})
+    write_json(run.root("train") / "training_manifest.json", {"jobs": {}})
     write_site(run.folder, jobs)
     seal(run.folder)
 

@@ -10,9 +10,9 @@ from skimage.metrics import structural_similarity
 from study_lib.scores.alignment import align, shifted
 from study_lib.scores.frc import (
     FourierRingCorrelation,
-    fourier_ring_correlation,
     frc_crossing,
     half_bit_threshold,
+    ring_correlation,
 )
 from study_lib.scores.metrics import (
     MS_SSIM_WEIGHTS,
@@ -280,7 +280,7 @@ def test_complex_nrmse_of_a_wrong_scale():
 
 
 def test_frc_of_equal_images_never_crosses():
-    frc = fourier_ring_correlation(crop(frame()), crop(frame()), inner_mask())
+    frc = ring_correlation(crop(frame()), crop(frame()), inner_mask())
 
     np.testing.assert_allclose(frc.correlation, 1)
     assert frc.frequency[-1] == pytest.approx(1)
@@ -289,12 +289,12 @@ def test_frc_of_equal_images_never_crosses():
 
 
 def test_frc_is_signed_and_blind_to_scale():
-    frc = fourier_ring_correlation(-2 * crop(frame()), crop(frame()), inner_mask())
+    frc = ring_correlation(-2 * crop(frame()), crop(frame()), inner_mask())
     np.testing.assert_allclose(frc.correlation, -1)
 
 
 def test_frc_of_independent_noise_is_zero():
-    frc = fourier_ring_correlation(5 + noise(1), 5 + noise(2), EVERYWHERE)
+    frc = ring_correlation(5 + noise(1), 5 + noise(2), EVERYWHERE)
 
     # A ring of n independent samples scatters by 1 / sqrt(2 n); the window makes n smaller.
     samples = 2 * np.pi * np.arange(1, len(frc.correlation) + 1) * SHAPE[1] / SHAPE[0]
@@ -307,7 +307,7 @@ def test_frc_of_noise_added_to_a_signal(sigma):
     """FRC = sqrt(S / (S + N)) against a noiseless truth; S and N are white here."""
     truth = noise(3)
 
-    frc = fourier_ring_correlation(truth + sigma * noise(4), truth, EVERYWHERE)
+    frc = ring_correlation(truth + sigma * noise(4), truth, EVERYWHERE)
 
     assert frc.correlation[10:].mean() == pytest.approx(np.sqrt(1 / (1 + sigma**2)), abs=0.02)
 
@@ -318,7 +318,7 @@ def test_frc_rings_are_circles_in_cycles_per_pixel():
     truth = noise(5, shape)
     for cycles in np.indices(shape) / 4:
         spoilt = truth + 5 * np.exp(2j * np.pi * cycles)
-        frc = fourier_ring_correlation(spoilt, truth, np.ones(shape, dtype=bool))
+        frc = ring_correlation(spoilt, truth, np.ones(shape, dtype=bool))
         lost = np.average(frc.frequency, weights=(1 - frc.correlation) ** 2)
         assert lost == pytest.approx(0.5, abs=0.02)
 
@@ -326,7 +326,7 @@ def test_frc_rings_are_circles_in_cycles_per_pixel():
 def test_frc_crossing_moves_down_with_noise():
     crossings = [
         frc_crossing(
-            fourier_ring_correlation(crop(frame()) + sigma * noise(6), crop(frame()), EVERYWHERE),
+            ring_correlation(crop(frame()) + sigma * noise(6), crop(frame()), EVERYWHERE),
             0.5,
         )
         for sigma in (0.01, 0.1, 0.5)
@@ -370,7 +370,7 @@ def test_unrelated_noise_correlates_as_the_samples_of_its_rings_say():
     more samples than are counted, about a fifth, and the threshold is on the safe side.
     """
     mask = np.ones(SHAPE, dtype=bool)
-    draws = [fourier_ring_correlation(noise(k), noise(k + 1000), mask) for k in range(60)]
+    draws = [ring_correlation(noise(k), noise(k + 1000), mask) for k in range(60)]
 
     spread = np.var([draw.correlation for draw in draws], axis=0)
 
@@ -385,7 +385,7 @@ def test_a_constant_object_has_no_correlation_and_finite_scores():
 
     scores = score(constant, crop(frame()), inner_mask(), frc_threshold=0.5)
 
-    frc = fourier_ring_correlation(constant, crop(frame()), inner_mask())
+    frc = ring_correlation(constant, crop(frame()), inner_mask())
     assert not frc.correlation.any()
     assert scores["frc_crossing"] == pytest.approx(2 / max(SHAPE))
     json.dumps(scores, allow_nan=False)

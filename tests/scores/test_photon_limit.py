@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 from study_lib.errors import StudyError
 from study_lib.physics.forward import illumination
-from study_lib.scores.frc import fourier_ring_correlation, ring_sums, window_of
+from study_lib.scores.frc import ring_correlation, ring_sums, window_of
 from study_lib.scores.photon_limit import (
     FisherInformation,
     alignment_directions,
@@ -289,8 +289,7 @@ def test_rings_are_those_of_errors_of_the_bound(truth, light, places, scored, do
     errors = dense_errors(truth, light, places, scored, draws=400)
     inside = scored[CROP]
     curves = [
-        fourier_ring_correlation((truth + error)[CROP], truth[CROP], inside).correlation
-        for error in errors
+        ring_correlation((truth + error)[CROP], truth[CROP], inside).correlation for error in errors
     ]
     powers = [ring_power((error / truth).imag[CROP] * inside, inside) for error in errors]
 

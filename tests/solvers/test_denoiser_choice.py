@@ -8,7 +8,7 @@ from small_training import measurement_of, true_object
 from study_lib.networks.thinned.inputs import thinned_choices, thinned_input
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import box_of, thinned
+from study_lib.physics.measurement import box_of, split_photons
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
@@ -105,7 +105,7 @@ def test_the_judge_is_the_likelihood_of_poisson_counts():
 
 def test_few_photons_want_a_denoiser_and_a_perfect_object_wants_none():
     measurement = measurement_of(photons=1e3)
-    part, held_out = thinned(measurement, 0.8, np.random.default_rng(4))
+    part, held_out = split_photons(measurement, 0.8, np.random.default_rng(4))
     solved = solve_measurement(part).object_
 
     lit_part = LitPart.of(part)
@@ -126,7 +126,7 @@ def test_few_photons_want_a_denoiser_and_a_perfect_object_wants_none():
 
 def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(monkeypatch):
     measurement = measurement_of(photons=1e3)
-    part, held_out = thinned(measurement, 0.8, np.random.default_rng(4))
+    part, held_out = split_photons(measurement, 0.8, np.random.default_rng(4))
     solved = solve_measurement(part).object_
     passes = []
 

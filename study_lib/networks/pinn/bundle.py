@@ -147,13 +147,40 @@ def save_bundle(path: Path, trained: TrainedNetwork) -> None:
         torch.save(content, temporary)
 
 
-def load_bundle(path: Path) -> TrainedNetwork:
+def load_network(path: Path) -> TrainedNetwork:
     """Return the network that :func:`save_bundle` wrote; runs no code from the file.
+
+    Parameters
+    ----------
+    path
+        ``model.pt`` in a condition's folder of the training.
+
+    Returns
+    -------
+    TrainedNetwork
+        On the CPU, ready to be applied, with configuration and history.
 
     Raises
     ------
     InputError
         If the file is missing or is not such a bundle.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> condition = run.condition(1e4, "dense")  # run: study.open_run of a finished run's folder
+    >>> trained = study.load_network(condition.folder("train") / "model.pt")
+    >>> trained.config.channels, trained.config.side_px  # groups of 4 patterns, 16 pixels a side
+    (4, 16)
+    >>> len(trained.history.train) == trained.config.epochs
+    True
+
+    The object that it sees in patterns it has not learned from, in the frame of the positions:
+
+    >>> from study_lib.networks.pinn.inference import apply_network
+    >>> measurement = condition.measurement()
+    >>> apply_network(trained, measurement).shape == measurement.object_shape
+    True
     """
     if not path.is_file():
         raise InputError(f"{path}: no trained network; run `study train` for this dose and view")

@@ -25,7 +25,7 @@ from study_lib.networks.thinned.inputs import (
 )
 from study_lib.networks.thinned.network import MixingNetwork
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import Box, Measurement, box_of, thinned
+from study_lib.physics.measurement import Box, Measurement, box_of, split_photons
 from study_lib.solvers.denoising import (
     NONE,
     STRENGTHS,
@@ -242,7 +242,7 @@ def photon_spread(
     share = ensemble.design.judged_share
     objects = []
     for _ in range(ensemble.design.thinnings):
-        part, _ = thinned(measurement, share, random)
+        part, _ = split_photons(measurement, share, random)
         shown = _shown(ensemble, part)
         object_ = _object_of(ensemble, shown, _objects_of_members(ensemble, shown))
         objects += _pasted(part, (object_, 1.0))
@@ -343,10 +343,36 @@ def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
 def load_ensemble(path: Path) -> ThinnedEnsemble:
     """Return the ensemble that :func:`save_ensemble` wrote; runs no code from the file.
 
+    Parameters
+    ----------
+    path
+        ``ensemble.pt`` in a condition's folder of the training from thinned counts.
+
+    Returns
+    -------
+    ThinnedEnsemble
+        On the CPU, ready to be applied, with its choices and what it is to be trusted with.
+
     Raises
     ------
     InputError
         If the file is missing or is not such an ensemble.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> condition = run.condition(1e4, "dense")  # run: study.open_run of a finished run's folder
+    >>> ensemble = study.load_ensemble(condition.folder("train_thinned") / "ensemble.pt")
+    >>> len(ensemble.members), ensemble.side_px
+    (2, 16)
+
+    The object that it makes of patterns it has not learned from, in the frame of the positions:
+
+    >>> from study_lib.networks.thinned.ensemble import reconstruct_thinned
+    >>> measurement = condition.measurement()
+    >>> found = reconstruct_thinned(ensemble, measurement)
+    >>> found.object_.shape == measurement.object_shape
+    True
     """
     if not path.is_file():
         raise InputError(f"{path}: no ensemble; run `study train-thinned` for this dose and view")

@@ -17,8 +17,8 @@ from study_lib.physics.forward import (
     probes_at,
 )
 from study_lib.physics.fourier import fourier, inverse_fourier
-from study_lib.physics.likelihood import half_deviance, likelihood_judge
-from study_lib.physics.measurement import Box, Measurement, at_positions, thinned
+from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge
+from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
@@ -323,10 +323,7 @@ class ThinnedSet:
         counts = self.counts[index].to(expected.dtype)
         bad = boxed.bad_pixels
         pixels = side**2 if bad is None else int((~bad).sum())
-        each: Tensor = torch.vmap(lambda rate, count: half_deviance(rate, count, bad))(
-            expected, counts
-        )
-        return pixels * each
+        return pixels * deviance_by_pattern(expected, counts, bad)
 
     def base_deviance_nats(
         self, boxed: BoxedScan, *, patterns_at_a_time: int
@@ -370,7 +367,7 @@ def thinned_set(
     scan = len(measurement.positions_px)
     count = min(scan, max(FEWEST_POSITIONS, round(kept_share * scan)))
     kept = np.sort(random.permutation(scan)[:count])
-    part, rest = thinned(measurement, photon_share, random)
+    part, rest = split_photons(measurement, photon_share, random)
     counts = measurement.counts
     counts[kept] = rest.counts[kept]
     scale: np.ndarray = np.ones(scan, np.float32)

@@ -21,7 +21,7 @@ from study_lib.networks.thinned.ensemble import (
 from study_lib.networks.thinned.inputs import ALTERNATING_FAMILIES, ThinnedInput
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import Measurement, thinned
+from study_lib.physics.measurement import Measurement, split_photons
 
 GRADIENT_MAPS, LIGHT_MAPS = (0, 1), (2, 3)
 SURE = Trust(gain_nats=1.0, standard_error_nats=0.0)
@@ -138,7 +138,7 @@ def local_gains(
     random
         Chooses them.
     """
-    part, held_out = thinned(measurement, ensemble.design.judged_share, random)
+    part, held_out = split_photons(measurement, ensemble.design.judged_share, random)
     found = reconstruct_thinned(replace(ensemble, trust=SURE), part)
     judge = likelihood_judge(held_out)
     gains: np.ndarray = judge(found.base) - judge(found.object_)

@@ -43,7 +43,13 @@ from study_lib.networks.thinned.inputs import (
 )
 from study_lib.networks.thinned.network import MixingNetwork
 from study_lib.physics.forward import corners_of
-from study_lib.physics.measurement import Box, Measurement, box_of, measurement_digest, thinned
+from study_lib.physics.measurement import (
+    Box,
+    Measurement,
+    box_of,
+    measurement_digest,
+    split_photons,
+)
 from study_lib.seeding import generator, torch_seed
 from study_lib.solvers.solver import solve_measurement
 
@@ -338,7 +344,7 @@ class _Training:
         design = self.design
         total = design.members * design.steps
         state = self.checkpoints.load() if self.checkpoints else None
-        part, held_out = thinned(
+        part, held_out = split_photons(
             self.measurement, design.judged_share, generator(self.seed, "thinned choice")
         )
         self.boxed = BoxedScan.of(part, self.box)

@@ -9,7 +9,7 @@ from hostile import Evil
 from small_training import config_of, fingerprint, measurement_of
 
 from study_lib.errors import InputError
-from study_lib.networks.pinn.bundle import load_bundle, save_bundle
+from study_lib.networks.pinn.bundle import load_network, save_bundle
 from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.training import train
 from study_lib.physics.measurement import Measurement
@@ -25,7 +25,7 @@ def test_bundle_gives_the_same_reconstruction(tmp_path):
     trained = trained_on(measurement, epochs=2, filters_scale=2)
     save_bundle(tmp_path / "model.pt", trained)
 
-    loaded = load_bundle(tmp_path / "model.pt")
+    loaded = load_network(tmp_path / "model.pt")
 
     assert fingerprint(loaded) == fingerprint(trained)
     assert loaded.history == trained.history
@@ -52,7 +52,7 @@ def test_bundle_that_would_run_code_is_refused(save, run, tmp_path):
     save(Evil(trace), bundle)
 
     with pytest.raises(InputError, match=r"model\.pt: not a network of this study"):
-        load_bundle(bundle)
+        load_network(bundle)
 
     assert not trace.exists()
     run(bundle)
@@ -67,7 +67,7 @@ def test_truncated_bundle_is_refused(share, tmp_path):
     bundle.write_bytes(content[: int(share * len(content))])
 
     with pytest.raises(InputError, match="train it again"):
-        load_bundle(bundle)
+        load_network(bundle)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_bundle_of_another_shape_is_refused(change, tmp_path):
     torch.save(content, bundle)
 
     with pytest.raises(InputError, match="train it again"):
-        load_bundle(bundle)
+        load_network(bundle)
 
 
 def test_missing_bundle_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(InputError, match="no trained network; run `study train`"):
-        load_bundle(tmp_path / "model.pt")
+        load_network(tmp_path / "model.pt")

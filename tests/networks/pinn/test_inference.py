@@ -82,6 +82,15 @@ def test_object_is_the_same_whether_patches_are_kept_or_computed_again(gridsize)
     assert kept.tobytes() == again.tobytes()
 
 
+def test_on_a_processor_torch_is_not_asked_for_repeatable_algorithms(monkeypatch):
+    """A processor is repeatable anyway, and torch would import its compiler: a second a job."""
+    measurement = measurement_of()
+    perfect = TrainedNetwork(TrueNetwork(measurement), config_of(measurement), NOTHING, 0.0)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", pytest.fail)
+
+    apply_network(perfect, measurement, device="cpu")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("gridsize", [1, 2])
 def test_a_gpu_sees_the_same_object(gridsize):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from killing import command
 from small_training import config_of, fingerprint, measurement_of
+from tiny_runs import generated
 
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
@@ -21,7 +22,6 @@ from study_lib.networks.machine import TrainingStopped
 from study_lib.networks.pinn import training as training_loop
 from study_lib.networks.pinn.network import BackPropagation, PtychoPinn
 from study_lib.networks.pinn.training import train
-from study_lib.phases.dataset import generate_dose
 
 pytestmark = pytest.mark.slow
 
@@ -274,11 +274,11 @@ def test_training_in_another_thread_leaves_signals_alone(tmp_path):
 
 def test_a_stopped_command_goes_on_to_the_same_weights(tmp_path, tiny_design_with):
     """As by a scheduler whose time is up: it sends SIGTERM."""
-    design = tiny_design_with("training.epochs=20")
-    generate_dose(design, 1e4, tmp_path / "C")
+    run = generated(tmp_path, tiny_design_with("training.epochs=20"))
 
     def training(place: str) -> subprocess.Popen:
-        roots = ("--phase-c-root", "C", "--phase-d-root", "D", "--artifact-root", place)
+        data = ("--phase-c-root", run.root("dataset"), "--phase-d-root", run.root("views"))
+        roots = (*map(str, data), "--artifact-root", place)
         return command("train", *roots, "--view", "baseline", cwd=tmp_path, stdout=subprocess.PIPE)
 
     def weights(place: str) -> str:

@@ -28,7 +28,7 @@ from study_lib.networks.thinned.inputs import BoxedScan, thinned_choices, thinne
 from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.forward import exit_waves, expected_counts
-from study_lib.physics.measurement import at_positions, box_of, thinned
+from study_lib.physics.measurement import at_positions, box_of, split_photons
 from study_lib.solvers.denoising import light_of
 from study_lib.solvers.solver import solve_measurement
 
@@ -58,7 +58,7 @@ def measurement():
 
 @pytest.fixture(scope="module")
 def choices(measurement):
-    part, held_out = thinned(measurement, 0.8, np.random.default_rng(1))
+    part, held_out = split_photons(measurement, 0.8, np.random.default_rng(1))
     return thinned_choices(solve_measurement(part).object_, part, held_out)
 
 
@@ -199,20 +199,20 @@ def test_the_base_is_judged_pattern_by_pattern_whatever_the_portions(measurement
 
 
 def test_reported_losses_are_over_that_of_the_base(measurement):
-    losses = []
+    reported = []
     design = DESIGN.model_copy(update={"members": 1, "photon_shares": (0.1, 0.9)})
 
     _, records = train_thinned(
         measurement,
         design,
         seed=4,
-        progress=lambda what, done, total, loss: losses.append(loss) if what == "train" else None,
+        progress=lambda what, done, total, loss: reported.append(loss) if what == "train" else None,
     )
 
     losses = [record.loss for record in records]  # one a step, so few are they
     assert max(losses) > 2 * min(losses), "few and many photons were drawn"
-    assert min(losses) > 0.8
-    assert max(losses) < 1, "mixed with smoother candidates the base gets likelier from the start"
+    assert min(reported) > 0.8
+    assert max(reported) < 1, "mixed with smoother candidates the base gets likelier from the start"
 
 
 @pytest.mark.parametrize("interrupted_at", [5, 12, 17])
@@ -501,7 +501,7 @@ def test_the_spread_over_thinnings_is_that_of_whole_results_without_their_member
     share, thinnings = DESIGN.judged_share, DESIGN.thinnings
     random = np.random.default_rng(5)
     objects = [
-        reconstruct_thinned(ensemble, thinned(measurement, share, random)[0]).object_
+        reconstruct_thinned(ensemble, split_photons(measurement, share, random)[0]).object_
         for _ in range(thinnings)
     ]
     smoothed = []

@@ -1,0 +1,32 @@
+"""Runs of a tiny study: with patterns, with views, with phases in folders of their own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from study_lib.design.models import StudyDesign
+from study_lib.phases.conditions import PHASES, Condition, GivenPlaces
+from study_lib.phases.dataset import generate
+from study_lib.phases.overlap import choose_view
+from study_lib.runs.run import Run
+
+
+def generated(folder: Path, design: StudyDesign) -> Run:
+    """Return a run with the patterns of every dose."""
+    run = Run(folder, design)
+    for dose in design.doses:
+        generate(run.condition(dose))
+    return run
+
+
+def with_views(run: Run) -> Run:
+    """Return the run with the patterns of every view too."""
+    for dose in run.design.doses:
+        for view in run.design.views:
+            choose_view(run.condition(dose, view.name))
+    return run
+
+
+def moved(condition: Condition, **folders: Path) -> Condition:
+    """Return the condition with some phases in other root folders."""
+    roots = {phase: condition.root(phase) for phase in PHASES}
+    return replace(condition, places=GivenPlaces(**roots | folders))
