@@ -1,7 +1,22 @@
 """Dose and overlap study of ptychography: a thin typed library behind parameterised notebooks.
 
-Import what you need from where it lives, for example
-``from study_lib.physics.forward import exit_waves``.
+``import study_lib as study`` gives the names that a notebook needs; each is loaded when it is first
+used. Everything else is imported from where it lives, ``from study_lib.scores.metrics import
+ssim``; docs/code.md says where that is.
+
+runs: ``open_run``, ``open_or_create``, ``create_run``, ``parameters``, ``plan_jobs``;
+phases, each of a condition or a run: ``generate``, ``choose_view``, ``train``, ``train_thinned``,
+``reconstruct``, ``compare``, ``summarize``;
+data: ``load_measurement``, ``load_dataset``, ``validate``, ``load_network``, ``load_ensemble``;
+physics: ``forward``, ``probe``, ``scan``, ``specimen``, ``split_photons``, ``scene_of``,
+``load_design``, ``generator``;
+numbers: ``solve``, ``scored_pixels``, ``scores_of``, ``photon_limit``, ``ring_correlation``;
+to see: ``figures``, ``Explorer``, ``watch``;
+errors: ``StudyError``, ``InputError``.
 """
 
+import lazy_loader
+
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,3 +4,7 @@ What light does on its way through probe, object and detector belongs here, and 
 the counts that it leaves. Files, designs and the choices of an algorithm do not. It may import
 only the ground: errors, seeding, system.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,37 @@
+from . import figures as figures
+from .data.contract import load_dataset as load_dataset
+from .data.contract import validate as validate
+from .data.datasets import load_measurement as load_measurement
+from .design.notebooks import parameters as parameters
+from .design.presets import load_design as load_design
+from .errors import InputError as InputError
+from .errors import StudyError as StudyError
+from .lab.explorer import Explorer as Explorer
+from .lab.watch import watch as watch
+from .networks.pinn.bundle import load_network as load_network
+from .networks.thinned.ensemble import load_ensemble as load_ensemble
+from .phases.compare import compare as compare
+from .phases.dataset import generate as generate
+from .phases.overlap import choose_view as choose_view
+from .phases.reconstruct import reconstruct as reconstruct
+from .phases.scene import scene_of as scene_of
+from .phases.summary import summarize as summarize
+from .phases.train import train as train
+from .phases.train_thinned import train_thinned as train_thinned
+from .physics import forward as forward
+from .physics import probe as probe
+from .physics import scan as scan
+from .physics import specimen as specimen
+from .physics.measurement import split_photons as split_photons
+from .runs.plan import plan_jobs as plan_jobs
+from .runs.run import create_run as create_run
+from .runs.run import open_or_create as open_or_create
+from .runs.run import open_run as open_run
+from .scores.frc import ring_correlation as ring_correlation
+from .scores.photon_limit import photon_limit as photon_limit
+from .scores.scoring import scored_pixels as scored_pixels
+from .scores.scoring import scores_of as scores_of
+from .seeding import generator as generator
+from .solvers.solver import solve as solve
+
+__version__: str
