@@ -4,12 +4,12 @@
 used. Everything else is imported from where it lives, ``from study_lib.scores.metrics import
 ssim``; docs/code.md says where that is.
 
-runs: ``open_run``, ``open_or_create``, ``create_run``, ``parameters``, ``plan_jobs``;
+runs: ``open_run``, ``open_or_create``, ``create_run``, ``plan_jobs``;
 phases, each of a condition or a run: ``generate``, ``choose_view``, ``train``, ``train_thinned``,
 ``reconstruct``, ``compare``, ``summarize``;
 data: ``load_measurement``, ``load_dataset``, ``validate``, ``load_network``, ``load_ensemble``;
-physics: ``forward``, ``probe``, ``scan``, ``specimen``, ``split_photons``, ``scene_of``,
-``load_design``, ``generator``;
+design: ``load_design``, ``parameters``, ``scene_of``, ``generator``;
+physics: ``forward``, ``probe``, ``scan``, ``specimen``, ``split_photons``;
 numbers: ``solve``, ``scored_pixels``, ``scores_of``, ``photon_limit``, ``ring_correlation``;
 to see: ``figures``, ``Explorer``, ``watch``;
 errors: ``StudyError``, ``InputError``.

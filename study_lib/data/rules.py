@@ -1,4 +1,4 @@
-"""The rules of DATA-001, and what they need to know of an array."""
+"""Rules of DATA-001 between arrays, between splits, of metadata; single arrays: see contract."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Matplotlib only: arrays in, Figure out. Nothing is computed here."""
+"""What figures share: panels, colours, saving, and figures that several notebooks show."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
@@ -184,7 +184,12 @@ def limit_map(
     figure.suptitle(title)
     in_limits = {label: error for label, error in errors.items() if error is not None}
     if not in_limits:
-        left.text(0.5, 0.5, "no limit: the true object is zero on scored pixels", ha="center")
+        left.text(
+            0.5,
+            0.5,
+            "no photon limit: switched off, or the truth is zero on a scored pixel",
+            ha="center",
+        )
         left.set_axis_off()
         right.set_axis_off()
         return figure

@@ -1,5 +1,6 @@
 """What both networks share: the machine, checkpoints, and the registry of names.
 
-A network has a package of its own beside these; of files they know only bundles and checkpoints.
-What a phase does with a network does not belong here. It may import solvers and everything below.
+Another network of patterns is a builder in registry and keeps the training of pinn; only what is
+trained in another way has a package of its own. Of files they know only bundles and checkpoints;
+what a phase does with a network does not belong here. It may import solvers and everything below.
 """

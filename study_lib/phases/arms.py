@@ -75,7 +75,8 @@ def pinn(condition: Condition, measurement: Measurement, hash_of: HashOf) -> Arm
     if not path.is_file():
         raise MissingResultError(f"{PINN_LABEL}: {path} is not there; run `study train`")
     trained = load_network(path)
-    _require_made_from(trained.measurement_sha256, hash_of(condition.of("train").file), path)
+    made_from = hash_of(condition.of("train").file)
+    _require_made_from(trained.measurement_sha256, made_from, path, "train")
     device = str(device_of("auto"))
     started = time.process_time()
     object_ = apply_network(trained, measurement, device=device)
@@ -99,10 +100,14 @@ def iterative(
     if not path.is_file():
         raise MissingResultError(f"{algorithm}: {why_missing(condition, algorithm)}")
     arrays, metadata = read_npz(path)
-    missing = {"object", "scan_index"} - arrays.keys() | {"knows"} - metadata.keys()
+    missing = {"object", "scan_index"} - arrays.keys() | {
+        "knows",
+        "reconstruction_cpu_s",
+    } - metadata.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run `study reconstruct`")
-    _require_made_from(str(metadata.get("measurement_sha256")), hash_of(condition.file), path)
+    made_from = str(metadata.get("measurement_sha256"))
+    _require_made_from(made_from, hash_of(condition.file), path, "reconstruct")
     return ArmResult(
         label=label_of(algorithm),
         knows=str(metadata["knows"]),
@@ -127,7 +132,8 @@ def denoised(
         )
     choice, written = read_denoiser(path)
     made_from = str(written.get("measurement_sha256"))
-    _require_made_from(made_from, hash_of(condition.of("train").file), path)
+    expected = hash_of(condition.of("train").file)
+    _require_made_from(made_from, expected, path, "reconstruct --split train")
     started = time.process_time()
     object_ = choice.applied(plain.object_, LitPart.of(measurement))
     return replace(
@@ -149,7 +155,8 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
             f"{THINNING_NET_LABEL}: {path} is not there; run `study train-thinned`"
         )
     ensemble = load_ensemble(path)
-    _require_made_from(ensemble.measurement_sha256, hash_of(condition.of("train").file), path)
+    made_from = hash_of(condition.of("train").file)
+    _require_made_from(ensemble.measurement_sha256, made_from, path, "train-thinned")
     started = time.process_time()
     found = reconstruct_thinned(ensemble, measurement)
     cpu_s = time.process_time() - started
@@ -181,7 +188,7 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
     return arms
 
 
-def _require_made_from(found: str, expected: str, path: Path) -> None:
+def _require_made_from(found: str, expected: str, path: Path, command: str) -> None:
     """Check that a result was made from the view's file as it is now.
 
     Raises
@@ -192,7 +199,7 @@ def _require_made_from(found: str, expected: str, path: Path) -> None:
     if found != expected:
         raise StudyError(
             f"{path} was made from other data (SHA-256 {found[:8]}) than the view now holds "
-            f"({expected[:8]}); run its phase again"
+            f"({expected[:8]}); run `study {command}` again"
         )
 
 

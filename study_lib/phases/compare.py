@@ -18,7 +18,7 @@ from study_lib.files import write_csv, write_json, write_npz
 from study_lib.overlap.metrics import image_overlap
 from study_lib.overlap.views import ViewRecord, view_record_of
 from study_lib.phases.arms import ArmResult, MissingResultError, arms_of
-from study_lib.phases.conditions import COMPARED, Condition
+from study_lib.phases.conditions import COMPARED, MISSING_ARMS, Condition
 from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.likelihood import FreshCounts
 from study_lib.physics.measurement import Measurement, photon_budget
@@ -26,7 +26,7 @@ from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import ring_correlation
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.photon_limit import PhotonLimit, photon_limit
-from study_lib.scores.scoring import scored_pixels, scores_of
+from study_lib.scores.scoring import scored_pixels
 from study_lib.seeding import generator
 
 # --- The photon limit of a condition, as columns and arrays
@@ -197,7 +197,7 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
         write_json(folder / "metrics.json", rows)
         origin = [int(crop[0].start), int(crop[1].start)]
         write_npz(folder / "aligned.npz", arrays, {"origin_px": origin, **work.parameters})
-        write_json(folder / "missing_arms.json", missing)
+        write_json(folder / MISSING_ARMS, missing)
         save_figure(comparison_figure(arrays, rows, design), folder / "comparison.png")
         work.outputs += [folder / name for name in COMPARED]
         work.results |= {
@@ -233,14 +233,7 @@ def _score_arms(
             missing[name] = str(error)
             continue
         require_same_patterns(result, measurement)
-        scores, aligned = scores_of(
-            result.object_,
-            truth,
-            crop,
-            mask,
-            registration_limit_px=design.metrics.registration_limit_px,
-            frc_threshold=design.metrics.frc_threshold,
-        )
+        scores, aligned = condition.score_on(result.object_, truth, crop, mask)
         std_rad, row_of_spread = own_error_bar(result, aligned, truth[crop], crop, mask)
         rows.append(
             {
@@ -273,10 +266,11 @@ def own_error_bar(
     crop: tuple[slice, slice],
     mask: np.ndarray,
 ) -> tuple[np.ndarray | None, dict[str, float | None]]:
-    """Return the crop of an arm's own standard deviation of the phase, and how true it is.
+    """Return an arm's own estimate of its phase error on the crop, and how well it holds.
 
-    Root mean square of it over the scored pixels, and the shares of them whose error is within one
-    and two of them: .68 and .95 of normal errors. None of an arm that estimates none.
+    ``aligned`` and ``truth`` are crops (y, x). The numbers are the root mean square of the estimate
+    over the scored pixels, and the shares of these whose true error is at most one, and at most
+    two, estimates: .68 and .95 if errors are normal. All None for an arm without an estimate.
     """
     columns = ("phase_std_rad", "phase_within_1_std", "phase_within_2_std")
     if result.phase_std_rad is None:
@@ -327,7 +321,7 @@ def comparison_figure(
 def view_overlap(
     measurement: Measurement, made: ViewRecord | None, design: StudyDesign
 ) -> dict[str, float | None]:
-    """Return metric 2 of the patterns that the arms used, and its target when they were chosen.
+    """Return the overlap (metric 2) of the patterns that the arms used, and its target.
 
     With the neighbours and the probe diameter that the file was chosen with, which need not be
     those of the design; those of the design if nothing was left out.
@@ -356,5 +350,6 @@ def require_same_patterns(result: ArmResult, measurement: Measurement) -> None:
     differing = np.setxor1d(result.scan_index, measurement.scan_index)
     raise StudyError(
         f"{result.label} was made from {len(result.scan_index)} patterns, the view has "
-        f"{len(measurement.scan_index)}; {len(differing)} differ; run this view's phases again"
+        f"{len(measurement.scan_index)}; {len(differing)} differ; "
+        "run `study reconstruct` and the trainings of this view again"
     )

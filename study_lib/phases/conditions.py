@@ -17,6 +17,8 @@ from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.physics.measurement import Measurement
 
+# Root folders by key. "views" is where the files of views lie, "overlap" where their record does:
+# one folder in a run, two options of `study overlap`.
 PHASES = {
     "dataset": "phase_c_datasets",
     "views": "phase_d_views",
@@ -39,7 +41,8 @@ SUMMARY_FILES = (
 SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "cost")
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
-COMPARED = ("metrics.csv", "metrics.json", "missing_arms.json", "aligned.npz", "comparison.png")
+MISSING_ARMS = "missing_arms.json"
+COMPARED = ("metrics.csv", "metrics.json", MISSING_ARMS, "aligned.npz", "comparison.png")
 SKIP_SUMMARY = "skip_summary.json"
 MANIFESTS = {
     "dataset": "run_manifest.json",
@@ -88,7 +91,9 @@ class GivenPlaces:
             If the command was not given it.
         """
         if phase not in self._folders:
-            raise InputError(f"the folder of phase {phase} is needed and was not given")
+            raise InputError(
+                f"the folder of phase {phase} was not given; pass {phase}=FOLDER to GivenPlaces"
+            )
         return self._folders[phase]
 
 
@@ -171,7 +176,7 @@ class Condition:
         return self.places.root(phase)
 
     def folder(self, phase: str) -> Path:
-        """Return where a phase, a key of ``PHASES``, keeps what belongs to this condition."""
+        """Return where a key of ``PHASES``, except ``summary``, keeps what is this condition's."""
         view = Path(self.view.name)
         below = {
             "dataset": Path(),
@@ -183,7 +188,7 @@ class Condition:
         return self.root(phase) / dose_name(self.dose) / below.get(phase, view / self.split)
 
     def manifest(self, phase: str) -> Path:
-        """Return the file in which a phase records what it did, of this condition and others."""
+        """Return the manifest of a phase, a key of ``MANIFESTS``: of this condition and others."""
         return self.root(phase) / MANIFESTS[phase]
 
     def require_data(self) -> None:
@@ -230,18 +235,30 @@ class Condition:
 
         On the pixels and with the limits of the comparison of every arm.
         """
+        return self.score_on(object_, self.truth(), *self.scored_pixels())
+
+    def score_on(
+        self,
+        object_: np.ndarray,
+        truth: np.ndarray,
+        crop: tuple[slice, slice],
+        mask: np.ndarray,
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the scores of an object (oy, ox) and its aligned crop, with the design's limits.
+
+        ``truth`` is (oy, ox); ``crop`` and ``mask`` (y, x) are those of :meth:`scored_pixels`.
+        """
         # torch comes with it, and conditions are planned without
         from study_lib.scores.scoring import scores_of
 
-        metrics = self.design.metrics
-        crop, mask = self.scored_pixels()
+        limits = self.design.metrics
         return scores_of(
             object_,
-            self.truth(),
+            truth,
             crop,
             mask,
-            registration_limit_px=metrics.registration_limit_px,
-            frc_threshold=metrics.frc_threshold,
+            registration_limit_px=limits.registration_limit_px,
+            frc_threshold=limits.frc_threshold,
         )
 
 
@@ -378,7 +395,9 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "metrics.json"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; run 05_compare for this condition first")
+        raise InputError(
+            f"{path}: no such file; run `study compare`, or `study resume` of the run, first"
+        )
     return [current_row(row) for row in read_json(path)]
 
 
@@ -392,7 +411,9 @@ def read_aligned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     path = folder / "aligned.npz"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; run 05_compare for this condition first")
+        raise InputError(
+            f"{path}: no such file; run `study compare`, or `study resume` of the run, first"
+        )
     arrays, metadata = read_npz(path)
     return {current_array(name): array for name, array in arrays.items()}, metadata
 

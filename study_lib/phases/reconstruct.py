@@ -89,8 +89,9 @@ def read_denoiser(path: Path) -> tuple[DenoiserChoice, dict[str, Any]]:
     """
     content: dict[str, Any] = read_json(path)
     try:
+        float(content["choice_cpu_s"])  # the arm's cost
         return DenoiserChoice.from_record(content), content
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: not the choice of a denoiser ({error}); run `study reconstruct --split train`"
         ) from None
@@ -102,7 +103,9 @@ def read_denoiser(path: Path) -> tuple[DenoiserChoice, dict[str, Any]]:
 def reconstruct_by(
     condition: Condition, algorithm: str, *, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Reconstruct every pattern of a condition by one algorithm; write result, log and record.
+    """Reconstruct the object of a condition by one algorithm, from all its patterns.
+
+    Writes result, log and record.
 
     Parameters
     ----------

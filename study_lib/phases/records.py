@@ -32,8 +32,9 @@ EVENT_INTERVAL_S = 1.0
 class Work:
     """One piece of work, which leaves a record in its phase's manifest.
 
-    ``folder`` receives ``events.jsonl``; paths in the record are relative to the manifest.
-    ``inputs`` have the hashes that they had before the work read them.
+    ``key`` is its name in the manifest. ``folder`` receives ``events.jsonl``; paths in the record
+    are relative to the manifest. ``inputs`` are hashed when the work begins. ``log``, and so
+    ``step``, are there only within :func:`performed`; under :func:`recorded` use ``progress``.
     """
 
     manifest: Path
@@ -62,8 +63,12 @@ class Work:
         ------
         InputError
             If there was no such file.
+        ValueError
+            If the file is there and was not named.
         """
         if path not in self._input_hashes:
+            if path.is_file():
+                raise ValueError(f"{path} is not among the inputs of this work; name it in inputs")
             raise InputError(f"{path}: no such file; run the phase that writes it first")
         return self._input_hashes[path]
 

@@ -1,8 +1,8 @@
 """The experiment: arrays in, arrays out.
 
-What light does on its way through probe, object and detector belongs here, and the likelihood of
-the counts that it leaves. Files, designs and the choices of an algorithm do not. It may import
-only the ground: errors, seeding, system.
+What light does on its way through probe, object and detector (simulation has its faults) belongs
+here, and the likelihood of the counts that it leaves. Files, designs and the choices of an
+algorithm do not. It may import only the ground: errors, seeding, system.
 """
 
 import lazy_loader

@@ -5,6 +5,8 @@ Every kind fills a block of ``rows * step`` by ``columns * step`` pixels with on
 
 Positions are (scan, 2), (row, column) in object pixels, float64.
 
+A new kind is a function in SCANS and a word in design/models.ScanDesign.kind.
+
 Examples
 --------
 >>> import study_lib as study

@@ -1,4 +1,8 @@
-"""A scan simulated: from object, probe and positions to counted patterns (pure, in memory)."""
+"""A scan simulated: from object, probe and positions to counted patterns (pure, in memory).
+
+A new detector fault is a line in count_photons or a mask here, and a number in
+design/models.DetectorDesign.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

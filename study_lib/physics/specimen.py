@@ -2,6 +2,8 @@
 
 Objects are complex transmissions (oy, ox), complex64, at most 1 in amplitude; lengths are pixels.
 
+A new kind is a function in SPECIMENS and a model in design/models.SpecimenDesign.
+
 Examples
 --------
 >>> import numpy as np

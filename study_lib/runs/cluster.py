@@ -1,4 +1,8 @@
-"""Schedulers of clusters: their profiles, and which of a run's jobs still live there."""
+"""Schedulers of clusters: their profiles, and which of a run's jobs still live there.
+
+Another scheduler: CANCEL, SUBMIT and live_jobs here; SCHEDULER_IDS in job; a profile in
+workflow/profiles.
+"""
 
 import getpass
 import hashlib

@@ -1,10 +1,11 @@
 """One SHA-256 over what a run found: arrays, weights, positions, scores and choices.
 
 Two runs with equal results have equal digests, whatever their date, folder, name and the load of
-the machine. Left out are durations, hashes and versions, which no two runs share, and sentences for
-people, which decide nothing. Numbers computed with other thread counts, or on other machines, may
-differ in their last bits; then digests differ too. Arms are called by the names they have today,
-so that a run from before a name changed has the digest of one made since.
+the machine. Left out is what may differ between runs that found the same: durations, hashes of
+files, versions, machines; what repeats the design; and sentences for people. Numbers computed with
+other thread counts, or on other machines, may differ in their last bits; then digests differ too.
+Arms are called by the names they have today, so that a run from before a name changed has the
+digest of one made since.
 """
 
 import csv
@@ -22,6 +23,7 @@ from study_lib.arm_names import current_arm, current_array
 from study_lib.data.archive import METADATA, metadata_of, open_npz
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
+from study_lib.phases.conditions import MISSING_ARMS
 from study_lib.runs.job import read_record
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.run import BASE_FILE, open_run
@@ -49,7 +51,6 @@ NOT_DECIDING = frozenset(
         *("probe_diameter_definition", "dose_held_fixed", "missing"),
     }
 )
-MISSING_ARMS = "missing_arms.json"
 # What tells the rows of a table apart; they are compared whatever their order.
 ROW_KEYS = ("replicate", "split", "dose", "view", "arm", "reference")
 

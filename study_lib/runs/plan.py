@@ -1,4 +1,7 @@
-"""The frozen plan of a run: one job per notebook, dose, view and split."""
+"""The frozen plan of a run: one job per notebook and what it depends on.
+
+That is the replicate, and of dose, view and split as many as the notebook has.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -56,7 +59,7 @@ class PlannedJob:
     folder: str
     outputs: Sequence[str]
     metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    figures: int = field(default=1)
+    figures: int = 1
 
     @property
     def executed(self) -> str:
@@ -239,7 +242,7 @@ def _job_of(
         *(str(labels[axis]) for axis in axes),
         *suffix,
         after=after,
-        folder=condition.folder(notebook.partition("_")[2]),
+        folder=condition.folder(notebook.partition("_")[2]),  # 03_train: a key of PHASES
         outputs=outputs,
         parameters={"run_folder": run_folder.as_posix()} | {axis: values[axis] for axis in axes},
     )
@@ -286,7 +289,9 @@ def read_plan(path: Path) -> list[PlannedJob]:
     try:
         return [_read_job(job) for job in content["jobs"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a plan of this study ({error})") from None
+        raise InputError(
+            f"{path}: not a plan of this study ({error}); `study resume` writes it again"
+        ) from None
 
 
 def _read_job(content: Mapping[str, Any]) -> PlannedJob:

@@ -1,4 +1,7 @@
-"""Which code and which packages decide what a notebook computes: if they change, it runs again.
+"""What a notebook computes with: a hash of its code, and versions of packages.
+
+``job.reason_to_run`` decides with them, and with parameters, inputs and outputs, whether a job runs
+again.
 
 A notebook's own cells count, and every module of the library that they import, directly or through
 others. Comments, docstrings and layout do not. Modules that draw count only for the notebooks that
@@ -21,7 +24,7 @@ from study_lib.system import LIBRARY
 
 WRITE_FIGURES = ("05_compare", "06_summary")
 DRAWING = "study_lib.figures"
-PACKAGES = {  # as imported, and as installed
+DECIDING = {  # as imported, and as installed
     "numpy": "numpy",
     "ptychi": "ptychi",
     "scipy": "scipy",
@@ -32,13 +35,19 @@ PACKAGES = {  # as imported, and as installed
 
 @cache
 def code_of(notebook: str) -> dict[str, Any]:
-    """Return what a job of a notebook computes with: a hash of the sources, and versions."""
+    """Return what a job of a notebook computes with: a hash of the sources, and versions.
+
+    Raises
+    ------
+    InputError
+        As for :func:`sources_of`.
+    """
     sources = sources_of(notebook)
     digest = hashlib.sha256()
     for name in sorted(sources):
         digest.update(f"{name}\0{_meaning(sources[name])}\0".encode())
     digest.update(ast.dump(_cells(notebook)).encode())
-    used = {PACKAGES[name] for name in _packages(sources.values())}
+    used = {DECIDING[name] for name in _packages(sources.values())}
     versions = {name: metadata.version(name) for name in sorted(used)}
     return {"sources": digest.hexdigest()[:16], "packages": versions}
 
@@ -54,7 +63,7 @@ def sources_of(notebook: str) -> dict[str, Path]:
     known = _modules(LIBRARY)
     reached: dict[str, Path] = {}
     cells = _cells(notebook)
-    waiting = [*_imports(cells), *_behind_face(cells)]
+    waiting = [*_imports(cells), *_loaded_lazily(cells)]
     while waiting:
         name = waiting.pop()
         if name not in known or name in reached:
@@ -93,9 +102,9 @@ def _cells(notebook: str) -> ast.Module:
         ) from None
 
 
-def _behind_face(cells: ast.Module) -> Iterator[str]:
+def _loaded_lazily(cells: ast.Module) -> Iterator[str]:
     """Yield the modules that names like ``study.train`` or ``study.figures.losses`` load."""
-    faces = {
+    libraries = {
         alias.asname or alias.name
         for node in ast.walk(cells)
         if isinstance(node, ast.Import)
@@ -106,7 +115,7 @@ def _behind_face(cells: ast.Module) -> Iterator[str]:
         if not isinstance(node, ast.Attribute):
             continue
         first, *words = ast.unparse(node).split(".")
-        package = "study_lib" if first in faces else ""
+        package = "study_lib" if first in libraries else ""
         for word in words:
             home = _homes(package).get(word)
             if home is None:
@@ -156,7 +165,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 def _packages(paths: Iterable[Path]) -> set[str]:
     """Return which of the packages that decide numbers are imported by some modules."""
     imported = {name.split(".")[0] for path in paths for name in _imports_of(path)}
-    return imported & PACKAGES.keys()
+    return imported & DECIDING.keys()
 
 
 @cache
