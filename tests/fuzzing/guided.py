@@ -24,6 +24,8 @@ except ModuleNotFoundError:
     sys.exit("guided.py needs atheris: pip install atheris (Linux; Python 3.11 to 3.13)")
 
 with atheris.instrument_imports(include=["study_lib", "yaml", "zipfile"]):
+    import study_lib.networks.checkpoints
+    import study_lib.networks.pinn.bundle  # noqa: F401  # targets import them too late to be looked into
     from fuzzing.targets import NAMES, target
     from study_lib.errors import StudyError
 

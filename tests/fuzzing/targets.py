@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from small_training import config_of, measurement_of
 
 from fuzzing.mutations import BLIND, TEXT, mutated, mutated_archive
 from study_lib.data.contract import load_dataset, save_dataset, validate
@@ -25,9 +23,6 @@ from study_lib.data.formats.ptychodus import patterns_path, write_ptychodus
 from study_lib.data.formats.registry import ReadChoices, read_file
 from study_lib.design.presets import PRESET_FOLDER, load_design
 from study_lib.errors import InputError
-from study_lib.networks.checkpoints import TITLE, CheckpointFolder, read_checkpoint
-from study_lib.networks.pinn.bundle import load_network, save_bundle
-from study_lib.networks.pinn.training import train
 from study_lib.runs.evidence import faults_of_run, faults_of_seal
 from study_lib.runs.plan import plan_content, plan_jobs, read_plan
 from study_lib.runs.progress import last_event, status_lines
@@ -193,6 +188,14 @@ def _run_files(folder: Path) -> dict[str, Target]:
 
 
 def _networks(folder: Path) -> dict[str, Target]:
+    """Import torch here: every other target has a process of its own, and does without."""
+    import torch
+    from small_training import config_of, measurement_of
+
+    from study_lib.networks.checkpoints import CheckpointFolder, read_checkpoint
+    from study_lib.networks.pinn.bundle import load_network, save_bundle
+    from study_lib.networks.pinn.training import train
+
     measurement = measurement_of(gridsize=1)
     save_bundle(folder / "network.pt", train(measurement, config_of(measurement, epochs=1)))
     checkpoints = CheckpointFolder(folder / "checkpoints", {"seed": 1}, {"threads": 1}, print)
@@ -210,6 +213,8 @@ def _networks(folder: Path) -> dict[str, Target]:
 
 def with_true_hash(content: bytes, random: np.random.Generator) -> bytes:
     """Spoil a checkpoint; often its title states the hash of what is spoilt."""
+    from study_lib.networks.checkpoints import TITLE
+
     if random.random() < 0.3:
         return blindly(content, random)
     payload = mutated_archive(content.partition(b"\n")[2], random)

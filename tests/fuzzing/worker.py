@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from fuzzing.mutations import checksum
-from fuzzing.targets import target
 from study_lib.errors import StudyError
 
 LIMIT_S = 2.0  # of the processor: a busy machine is no fault; who waits, the campaign sees
@@ -36,6 +35,11 @@ def stop(*_: object) -> None:
 
 
 def memory_mib() -> float:
+    """Return the most that this process has had; ru_maxrss begins with what its parent has."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (peak,) = (line for line in status.open() if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
@@ -48,6 +52,10 @@ def main() -> None:
 
 
 def work(name: str, keep: Path, folder: Path, seed: int, indices: range) -> None:
+    # As the command line does: jsonschema would compile a grammar of web addresses for seconds.
+    sys.modules.setdefault("rfc3987_syntax", None)  # None: not to be imported
+    from fuzzing.targets import target
+
     reader = target(name, folder)
     resource.setrlimit(resource.RLIMIT_AS, (HARD_LIMIT_BYTES, HARD_LIMIT_BYTES))
     signal.signal(signal.SIGPROF, stop)
