@@ -300,7 +300,7 @@ def test_a_notebook_is_not_started_for_what_its_run_does_not_have(
     ("compared", "message"),
     [
         (["pinn", "solver"], "arm 'solvr': this condition has pinn, solver; choose one"),
-        ([], "metrics.json: no such file; run 05_compare for this condition first"),
+        ([], "metrics.json: no such file; run `study compare`"),
     ],
 )
 def test_no_notebook_is_started_to_look_at_what_was_not_compared(

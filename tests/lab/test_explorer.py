@@ -135,7 +135,7 @@ def test_objects_and_cut_carry_their_condition(explorer):
 
 
 def test_what_a_run_does_not_have_is_told(explorer):
-    with pytest.raises(InputError, match="run 05_compare for this condition first"):
+    with pytest.raises(InputError, match="run `study compare`"):
         explorer.condition(10000.0, "dense", "test")
     with pytest.raises(InputError, match="this condition has solver; choose one"):
         explorer.objects(*CONDITION, "pinn")
