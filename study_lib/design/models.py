@@ -163,8 +163,8 @@ class IterativeDesign(Frozen):
     solver: SolverDesign
     denoised: bool = Field(
         default=False,
-        description="whether each is also shown denoised, an arm of its own: by what counts of the "
-        "train split choose that the object was not made from",
+        description="whether each is also shown denoised, an arm of its own, as held-out counts of "
+        "the train split choose",
     )
     judged_share: float = Field(
         gt=0, lt=1, default=0.8, description="photons left to the object that these counts judge"

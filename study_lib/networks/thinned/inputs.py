@@ -291,7 +291,7 @@ class BoxedScan:
 
 @dataclass(frozen=True)
 class ThinnedSet:
-    """One thinning: what the network is shown, and the counts that it was not made from.
+    """One thinning: what the network is shown, and the counts that are held out of it.
 
     ``counts`` (scan, n, n) are of the probe times ``probe_scale`` (scan,): the other photons of a
     position that the input has, all photons of one that was left out. ``is_whole``: none was.

@@ -1,4 +1,4 @@
-"""Training the thinning network: no truth, only counts that its input was not made from."""
+"""Training the thinning network: without a truth, by held-out counts."""
 
 import copy
 import math
@@ -255,7 +255,7 @@ def train_thinned(
 ) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
     """Return an ensemble that improves the solver's object, and how it came about.
 
-    Every choice is made by counts of this measurement that the judged object was not made from.
+    Every choice is made by held-out counts of this measurement.
 
     Parameters
     ----------
