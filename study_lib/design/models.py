@@ -536,3 +536,16 @@ class StudyDesign(Frozen):
             f"dose {dose:g} is not in the design; choose one of "
             f"{', '.join(f'{dose:g}' for dose in self.doses)}"
         )
+
+
+def require_split(split: str) -> str:
+    """Return a split's name.
+
+    Raises
+    ------
+    InputError
+        If there is no such split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
+    return split

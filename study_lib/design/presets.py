@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from study_lib.design.models import SPLITS, BaseData, StudyDesign
+from study_lib.design.models import SPLITS, BaseData, StudyDesign, require_split
 from study_lib.design.settings import describe_faults
 from study_lib.errors import InputError
 from study_lib.files import read_json
@@ -258,8 +258,6 @@ def filtered_jobs(
     """
     doses = [study.require_dose(dose)] if dose is not None else list(study.doses)
     views = [study.view(view)] if view is not None else list(study.views)
-    if split is not None and split not in SPLITS:
-        raise InputError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
     names = [entry.name for entry in views if gridsize in (None, entry.gridsize)]
     if not names:
         known = ", ".join(f"{entry.name} (gridsize {entry.gridsize})" for entry in study.views)
@@ -267,7 +265,7 @@ def filtered_jobs(
     values: dict[str, list[Any]] = {
         "dose": doses,
         "view": names,
-        "split": [split] if split else list(SPLITS),
+        "split": list(SPLITS) if split is None else [require_split(split)],
     }
     combinations = itertools.product(*(values[axis] for axis in axes))
     return [dict(zip(axes, combination, strict=True)) for combination in combinations]

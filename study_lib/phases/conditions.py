@@ -11,7 +11,7 @@ from study_lib.arm_names import current_array, current_row
 from study_lib.data.archive import read_npz
 from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
+from study_lib.design.models import StudyDesign, ViewDesign, require_split
 from study_lib.design.presets import filtered_jobs
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
@@ -41,6 +41,7 @@ SUMMARY_FILES = (
 SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "cost")
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
+RECONSTRUCTED = "reconstructions.json"
 MISSING_ARMS = "missing_arms.json"
 COMPARED = ("metrics.csv", "metrics.json", MISSING_ARMS, "aligned.npz", "comparison.png")
 SKIP_SUMMARY = "skip_summary.json"
@@ -169,7 +170,7 @@ class Condition:
 
     def of(self, split: str) -> "Condition":
         """Return the same dose and view in a split, ``train`` or ``test``."""
-        return replace(self, split=required_split(split))
+        return replace(self, split=require_split(split))
 
     def root(self, phase: str) -> Path:
         """Return the root folder of a phase, a key of ``PHASES``."""
@@ -278,20 +279,7 @@ def condition_of(
         If the design does not have the dose or the view, or there is no such split.
     """
     design.require_dose(dose)
-    return Condition(design, dose, design.view(view), required_split(split), places, base_npz)
-
-
-def required_split(split: str) -> str:
-    """Return a split's name.
-
-    Raises
-    ------
-    InputError
-        If there is no such split.
-    """
-    if split not in SPLITS:
-        raise InputError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
-    return split
+    return Condition(design, dose, design.view(view), require_split(split), places, base_npz)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from study_lib.data.archive import read_npz
 from study_lib.design.models import IterativeDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs, read_json, write_json, write_npz
-from study_lib.phases.conditions import Condition
+from study_lib.phases.conditions import RECONSTRUCTED, Condition
 from study_lib.phases.records import Work, performed, provenance, work_of
 from study_lib.physics.measurement import Measurement, split_photons
 from study_lib.seeding import generator
@@ -19,7 +19,6 @@ from study_lib.solvers.algorithms import DEVICE, IterativeResult, run_algorithm
 from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
 
 RESULT = "reconstruction.npz"
-SUMMARY = "reconstructions.json"
 FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
 LINES_PRINTED = 10
 
@@ -217,7 +216,7 @@ def reconstruct(condition: Condition) -> dict[str, dict[str, Any]]:
     failures = [f"{arm}: {found['failed']}" for arm, found in results.items() if "failed" in found]
     if len(failures) == len(results):
         raise StudyError("; ".join(failures))
-    write_json(condition.folder("reconstruct") / SUMMARY, results)
+    write_json(condition.folder("reconstruct") / RECONSTRUCTED, results)
     return results
 
 

@@ -100,16 +100,19 @@ class Work:
         text: str,
         unit: str,
         lines: int = 0,
+        *,
+        log_all: bool = True,
         **values: float,
     ) -> None:
-        """Record a step and add a line to the log; show it too.
+        """Record a step, add a line to the log and show it.
 
-        Where nobody watches, about ``lines`` of all steps are shown, each if that is zero.
+        Where nobody watches, about ``lines`` of all steps are shown, each if that is zero; the log
+        has the others too, unless ``log_all`` is false.
         """
         self.progress(what, done, total, **values)
         if not lines or somebody_watches() or done % max(1, total // lines) == 0:
             self.log.show_step(text, done, total, unit)
-        else:
+        elif log_all:
             self.log.line(text)
 
 

@@ -115,7 +115,7 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
         def progress(what: str, done: int, total: int, loss: float) -> None:
             values = {"loss": loss} if np.isfinite(loss) else {}
             text = f"{what} {done}/{total}" + (f" loss {loss:.5f} of the base's" if values else "")
-            work.step(what, done, total, text, "step", LINES_PRINTED, **values)
+            work.step(what, done, total, text, "step", LINES_PRINTED, log_all=False, **values)
 
         ensemble, records = train_networks(
             train.measurement(),

@@ -10,7 +10,6 @@ digest of one made since.
 
 import csv
 import hashlib
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +20,9 @@ import torch
 
 from study_lib.arm_names import current_arm, current_array
 from study_lib.data.archive import METADATA, metadata_of, open_npz
-from study_lib.errors import InputError, StudyError
+from study_lib.errors import StudyError
 from study_lib.files import read_json
+from study_lib.networks.weights import content_of
 from study_lib.phases.conditions import MISSING_ARMS
 from study_lib.runs.job import read_record
 from study_lib.runs.plan import plan_jobs
@@ -33,24 +33,38 @@ PLACES = ("phase_*/**/*", "replicate_*/phase_*/**/*")
 NOT_RESULTS = re.compile(r"(_manifest|^skip_summary|^inventory|^design|^matrix)\.(json|csv)$")
 # A suffix or word of seconds marks a duration or a speed.
 DURATION = re.compile(r"(^|_)(s|seconds)(_(std|low|high))?$")
-NOT_DECIDING = frozenset(
-    {
-        *("measurement_sha256", "bundle_sha256", "sha256", "versions", "git", "machine"),
-        *("design", "source", "origin", "path", "figures", "default_device", "device", "threads"),
-        *(
-            "options",
-            "config",
-            "label",
-            "knows",
-            "remarks",
-            "findings",
-            "frame",
-            "metrics",
-            "metrics_version",
-        ),
-        *("probe_diameter_definition", "dose_held_fixed", "missing"),
-    }
-)
+# Names of what decides nothing; settings are in the design.
+HASHES_AND_PLACES = {
+    "measurement_sha256",
+    "bundle_sha256",
+    "sha256",
+    "source",
+    "origin",
+    "path",
+    "figures",
+}
+MACHINES_AND_VERSIONS = {
+    "versions",
+    "git",
+    "machine",
+    "device",
+    "default_device",
+    "threads",
+    "metrics_version",
+}
+SETTINGS = {"design", "options", "config"}
+SENTENCES = {
+    "label",
+    "knows",
+    "remarks",
+    "findings",
+    "frame",
+    "metrics",
+    "missing",
+    "probe_diameter_definition",
+    "dose_held_fixed",
+}
+NOT_DECIDING = HASHES_AND_PLACES | MACHINES_AND_VERSIONS | SETTINGS | SENTENCES
 # What tells the rows of a table apart; they are compared whatever their order.
 ROW_KEYS = ("replicate", "split", "dose", "view", "arm", "reference")
 
@@ -111,11 +125,9 @@ def _of_npz(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _of_weights(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
-        raise InputError(f"{path}: not a network of this study; train it again") from None
-    yield from _of_values(content, "")
+    with content_of(path, "no such file", "a network") as content:
+        found = list(_of_values(content, ""))
+    yield from found
 
 
 def _of_json(path: Path) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from study_lib.errors import InputError
 from study_lib.files import read_json, write_text
 from study_lib.phases.conditions import (
     COMPARED,
+    RECONSTRUCTED,
     THINNED_FILES,
     TRAINED_FILES,
     Condition,
@@ -37,7 +38,7 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "02_overlap": {"metrics_bundle.json": ("metric_2_image", "lit_share_of_scanned")},
     "03_train": {"history.json": ("train", "validation", "uniform_object")},
     "03_train_thinned": {"thinned.json": ("validation_gain_nats", "final_loss")},
-    "04_reconstruct": {"reconstructions.json": ("residual", "final_loss")},
+    "04_reconstruct": {RECONSTRUCTED: ("residual", "final_loss")},
     "05_compare": {"metrics.json": ("phase_ssim", "phase_ms_ssim", "phase_psnr_db")},
     "06_summary": {"summary.json": ("phase_ssim", "phase_ms_ssim")},
 }
@@ -203,7 +204,7 @@ def _jobs_of_view(condition: Condition, run_folder: Path, dataset: PlannedJob) -
             run_folder,
             (*axes, "split"),
             after=[overlap],
-            outputs=[one.folder("reconstruct") / "reconstructions.json"],
+            outputs=[one.folder("reconstruct") / RECONSTRUCTED],
         )
         if one.split == "train" and design.iterative.denoised:
             chosen.append(iterated)

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import torch
 
-from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.networks.machine import in_layout
 from study_lib.networks.pinn.config import TrainingConfig
 from study_lib.networks.pinn.network import PatchNetwork
 from study_lib.networks.registry import NetworkShape, build_network
+from study_lib.networks.weights import content_of
 
 # --- What a training did, epoch by epoch, as plain columns
 
@@ -182,10 +181,8 @@ def load_network(path: Path) -> TrainedNetwork:
     >>> apply_network(trained, measurement).shape == measurement.object_shape
     True
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no trained network; run `study train` for this dose and view")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    missing = "no trained network; run `study train` for this dose and view"
+    with content_of(path, missing, "a network") as content:
         config = TrainingConfig(**content["config"])
         with torch.random.fork_rng(devices=[]):
             network = build_network(config.network, shape_of(config))
@@ -193,12 +190,5 @@ def load_network(path: Path) -> TrainedNetwork:
         history = History.from_dict(content["history"])
         training_cpu_s = float(content["training_cpu_s"])
         measurement_sha256 = str(content["measurement_sha256"])
-    except pickle.UnpicklingError:  # whose text advises to load it all the same
-        raise InputError(
-            f"{path}: not a network of this study (torn, or holds more than numbers and text); "
-            "train it again"
-        ) from None
-    except Exception as error:  # torch raises many types here; each means the same to the user
-        raise InputError(f"{path}: not a network of this study ({error}); train it again") from None
     channels_last = in_layout(network, torch.channels_last)
     return TrainedNetwork(channels_last.eval(), config, history, training_cpu_s, measurement_sha256)

@@ -1,7 +1,6 @@
 """A trained thinning network: its members, what they are to be trusted with, and their object."""
 
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from study_lib.networks.thinned.inputs import (
     thinned_input,
 )
 from study_lib.networks.thinned.network import MixingNetwork
+from study_lib.networks.weights import content_of
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of, split_photons
 from study_lib.solvers.denoising import (
@@ -374,10 +374,8 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
     >>> found.object_.shape == measurement.object_shape
     True
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no ensemble; run `study train-thinned` for this dose and view")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    missing = "no ensemble; run `study train-thinned` for this dose and view"
+    with content_of(path, missing, "an ensemble") as content:
         design = ThinnedDesign.model_validate_json(json.dumps(content["design"]))
         return ThinnedEnsemble(
             members=tuple(_member(state, content, design) for state in content["states"]),
@@ -391,15 +389,6 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
             training_cpu_s=float(content["training_cpu_s"]),
             measurement_sha256=str(content["measurement_sha256"]),
         )
-    except pickle.UnpicklingError:  # whose text advises to load it all the same
-        raise InputError(
-            f"{path}: not an ensemble of this study (torn, or holds more than numbers and text); "
-            "train it again"
-        ) from None
-    except Exception as error:  # torch raises many types here; each means the same to the user
-        raise InputError(
-            f"{path}: not an ensemble of this study ({error}); train it again"
-        ) from None
 
 
 def _member(
