@@ -1,6 +1,7 @@
 """Files that are either whole or absent: atomic writes, hashes, merged manifests."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from filelock import FileLock
@@ -82,22 +83,42 @@ def require_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
-def path_inside(folder: Path, place: str) -> Path:
-    """Return the path of a file to be written in a folder that somebody else may have made.
+def require_no_link_out(folder: Path) -> None:
+    """Check that nothing written in a folder, which somebody else may have made, leaves it.
 
     Raises
     ------
     InputError
-        If a link on the way leads out of the folder; one in place of the file is replaced.
+        If a link in it leads out of it, or to nothing.
     """
-    path = folder / place
-    found = path.parent.resolve()
-    if not found.is_relative_to(folder.resolve()):
-        raise InputError(
-            f"{path}: would be written to {found}, outside {folder.resolve()}; remove the link "
-            f"{path.parent}"
-        )
-    return path
+    inside = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise InputError(
+                    f"{path}: is a link to {path.resolve()}, outside {inside}; nothing was "
+                    "written; put the files themselves there, or remove the link"
+                )
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Open a text file to add to its end; its folder is made if need be.
+
+    Raises
+    ------
+    InputError
+        If it is a link: who made it chose where the text goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        handle = os.open(path, flags, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InputError(f"{path}: is a link; nothing was written through it; remove it") from None
+    return os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -139,6 +160,23 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table as texts.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not such a table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the phase that writes it first") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}); write it again") from None
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

@@ -1,12 +1,14 @@
 """What a process of the study asks of the system: private caches, and to end with its parent."""
 
 import ctypes
+import importlib
 import os
 import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path, PurePosixPath
 
 LIBRARY = Path(__file__).resolve().parent
@@ -35,6 +37,25 @@ def use_private_folders() -> None:
     }
     for name, folder in folders.items():
         os.environ.setdefault(name, str(cache / folder))
+
+
+def own_code_only() -> dict[str, str]:
+    """Return the variables with which a process of Python runs this library and nobody else's code.
+
+    The working folder, which may have come from somebody else, is off its path, and a checkout that
+    runs without being installed is on it.
+    """
+    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    kept = [place for place in places if Path(place).is_absolute()]
+    own = [str(PROJECT)] if IS_CHECKOUT else []
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(dict.fromkeys([*own, *kept]))}
+
+
+def ignore_settings_here() -> None:
+    """Have matplotlib not read a file of settings that lies in the working folder."""
+    if Path("matplotlibrc").is_file():
+        with chdir(LIBRARY):
+            importlib.import_module("matplotlib")
 
 
 def use_threads(count: int) -> None:

@@ -14,6 +14,7 @@ from study_lib.system import (
     INTERRUPTED,
     end_on_terminate,
     end_with_parent,
+    ignore_settings_here,
     use_private_folders,
     use_threads,
 )
@@ -89,6 +90,7 @@ def _remedy(error: OSError) -> str:
 def main() -> None:
     """Run the command line; every foreseen error is one message and an exit code."""
     use_private_folders()
+    ignore_settings_here()
     end_on_terminate()
     # jsonschema compiles a grammar of web addresses when it finds this package, for some seconds in
     # every job and report; notebooks are checked without it.

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,6 +143,7 @@ def resume(
     profile_folder = cluster.profile_folder(profile) if profile else None
     folder = folder or _newest()
     design = runs.open_run(folder).design
+    runs.require_own_name(folder, design)
     jobs = plans.plan_jobs(design)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
     _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
@@ -182,23 +183,38 @@ def report(folder: RunFolder = None) -> None:
 
     folder = folder or _newest()
     design = runs.open_run(folder).design
+    runs.require_own_name(folder, design)
     jobs = plans.plan_jobs(design)
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
-    print(write_site(folder, jobs))
+    digest = cache(evidence.digest_of)
+    print(write_site(folder, jobs, digest))
     _warn_of_secrets(folder)
     if all(state == "done" for state in progress.states_of(folder, jobs).values()):
-        evidence.finish(folder)
+        _print_seal(folder, evidence.finish(folder, digest))
 
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of a run below reports/.")],
+    seal: Annotated[
+        str | None, typer.Option(help="The SHA-256 that was printed when the run ended.")
+    ] = None,
 ) -> None:
-    """Check that every job of a run is done and every file is there, unchanged, and no other."""
-    from study_lib.runs.evidence import faults_of_run
+    """Check that a run is complete, as it was sealed, and of one design and one code.
 
-    faults = faults_of_run(folder)
+    Every file is held against the hashes that jobs, phases and seal recorded, every job against
+    design.json, and the summary against the comparisons. Who can write in the folder can also write
+    records and seal anew: only a SHA-256 of the seal that was kept elsewhere shows that.
+    """
+    from study_lib.runs.evidence import faults_of_run
+    from study_lib.runs.run import open_run
+
+    faults = faults_of_run(folder, seal)
+    if not faults:
+        from study_lib.phases.summary import differing_numbers
+
+        faults = differing_numbers(open_run(folder))
     if faults:
         raise StudyError("\n".join(faults))
     print(f"{folder}: complete, every hash holds")
@@ -259,7 +275,7 @@ def write_parameters(
     design = presets.load_design(preset, settings or ())
     check_network(design)
     place = run_folder or f"reports/{design.preset}"
-    written = plans.write_parameter_files(folder, design, place)
+    written = plans.write_parameter_files(folder, design, place, preset)
     print(f"{len(written)} files below {folder}")
 
 
@@ -308,14 +324,20 @@ def _execute(
         cancel=cancel,
     )
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
-    index = write_site(folder, jobs)
-    evidence.finish(folder)
+    digest = cache(evidence.digest_of)  # one pass over the files, for the crate and the seal
+    index = write_site(folder, jobs, digest)
+    seal = evidence.finish(folder, digest)
     _warn_of_secrets(folder)
     summary = PlacesBelow(folder).root("summary") / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary}")
     print(f"report:             {index}")
+    _print_seal(folder, seal)
+
+
+def _print_seal(folder: Path, seal: str) -> None:
+    print(f"seal (SHA-256):     {seal}; keep it elsewhere, for `study verify {folder} --seal`")
 
 
 def _warn_of_secrets(folder: Path) -> None:

@@ -41,7 +41,9 @@ class DesignParameters(PhaseParameters):
     """Notebook 00."""
 
     notebook = "00_design"
-    preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
+    preset: str | None = Field(
+        min_length=1, description="a preset, the path of a YAML file, or None: as design.json says"
+    )
     base_npz: str | None = Field(description="base data, or None for the synthetic object")
 
 
@@ -241,3 +243,59 @@ def parameters(notebook: str, names: Mapping[str, Any]) -> NotebookParameters:
     """
     fields = NOTEBOOKS[notebook].model_fields if notebook in NOTEBOOKS else {}
     return parameters_of(notebook, {name: names[name] for name in fields if name in names})
+
+
+# --- What of the design decides a job
+
+# Fields without influence on what a notebook writes; whatever is not named here counts.
+NOT_DECIDING = {
+    "01_dataset": ("views", "training", "iterative", "thinned", "metrics"),
+    "02_overlap": ("training", "iterative", "thinned"),
+    "03_train": ("iterative", "thinned"),
+    "03_train_thinned": ("training",),
+    "04_reconstruct": ("training", "thinned"),
+    "05_compare": (),
+}
+# A job knows its own dose, view and replicate; the preset's name is no number.
+OF_THE_WHOLE_RUN = ("preset", "doses", "replicates")
+
+
+def deciding_part(
+    design: Mapping[str, Any], notebook: str, view: str | None = None
+) -> dict[str, Any]:
+    """Return the values of a design that decide the results of a notebook, by dotted name.
+
+    Parameters
+    ----------
+    design
+        Its content, as in ``design.json``, of the job's replicate.
+    notebook
+        Name without suffix; one that does not stand for a single condition takes every value.
+    view
+        The job's view, if it has one: other views do not count.
+
+    Examples
+    --------
+    >>> from study_lib.design.notebooks import deciding_part
+    >>> from study_lib.design.presets import load_design
+    >>> design = load_design("smoke").model_dump(mode="json")
+    >>> part = deciding_part(design, "03_train", "dense")
+    >>> part["views.dense.gridsize"], part["training.epochs"], "iterative.epochs" in part
+    (2, 4, False)
+    """
+    left_out = set(NOT_DECIDING.get(notebook, ()))
+    if notebook in NOT_DECIDING:
+        left_out.update(OF_THE_WHOLE_RUN)
+    kept = {name: value for name, value in design.items() if name not in left_out}
+    if "views" in kept:
+        kept["views"] = {one["name"]: one for one in design["views"] if view in (None, one["name"])}
+    return dotted(kept)
+
+
+def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested values by dotted names, such as ``training.epochs``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, Mapping) and value
+        found |= dotted(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
+    return found

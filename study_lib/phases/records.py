@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -20,11 +21,18 @@ from typing import Any, Literal, TextIO, cast
 from tqdm import tqdm
 
 from study_lib.errors import InputError
-from study_lib.files import merge_record, require_writable, sha256_of
+from study_lib.files import (
+    merge_record,
+    open_to_append,
+    read_json,
+    require_writable,
+    sha256_of,
+)
 from study_lib.phases.conditions import Condition
 from study_lib.system import IS_CHECKOUT, PROJECT
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
+MODULES = {"scikit-image": "skimage"}  # where a package is imported by another name
 EVENT_INTERVAL_S = 1.0
 
 
@@ -161,8 +169,7 @@ def performed(work: Work, log: str, title: str) -> Iterator[Work]:
 def log_event(folder: Path, phase: str, step: int, total: int, **values: float) -> None:
     """Append one line to the ``events.jsonl`` of a job's folder, which is made if need be."""
     event = {"time": utc_now(), "phase": phase, "step": step, "total": total, **values}
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+    with open_to_append(folder / "events.jsonl") as file:
         file.write(json.dumps(event, ensure_ascii=True) + "\n")
 
 
@@ -213,6 +220,26 @@ def manifests_of(run_folder: Path) -> list[Path]:
     return sorted(path for place in places for path in run_folder.glob(place))
 
 
+def mixed_codes(run_folder: Path) -> list[str]:
+    """Return a line for each notebook whose jobs were computed by more than one code.
+
+    Code is what the records of the jobs name: sources of the library, and versions of packages.
+    """
+    found: dict[str, Counter[str]] = {}
+    for path in sorted(run_folder.glob("jobs/*/done.json")):
+        record = read_json(path)
+        code, versions = record.get("code", {}), record.get("versions", {})
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+        label = f"sources {code.get('sources')} with {packages}"
+        found.setdefault(path.parent.name.partition("__")[0], Counter())[label] += 1
+    return [
+        f"{notebook}: its jobs were computed by {len(codes)} codes: "
+        + "; ".join(f"{count} by {label}" for label, count in codes.most_common())
+        for notebook, codes in found.items()
+        if len(codes) > 1
+    ]
+
+
 def utc_now() -> str:
     """Return the time as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -249,6 +276,19 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
+
+
+def loaded_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that this process has loaded."""
+    modules = {name: sys.modules.get(MODULES.get(name, name)) for name in PACKAGES}
+    loaded = {name: module for name, module in modules.items() if module is not None}
+    return {
+        "python": platform.python_version(),
+        **{
+            name: str(getattr(module, "__version__", _versions()[name]))
+            for name, module in loaded.items()
+        },
+    }
 
 
 def provenance() -> dict[str, Any]:
@@ -301,9 +341,8 @@ class JobLog:
 
     def line(self, text: str) -> None:
         """Add one line, or several, each with the time."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="ascii", errors="backslashreplace") as file:
-            for part in text.splitlines():
+        with open_to_append(self.path) as file:
+            for part in text.encode("ascii", "backslashreplace").decode().splitlines():
                 file.write(f"{utc_now()} {part}\n")
 
     def warn(self, text: str) -> None:
@@ -376,10 +415,9 @@ def printed_output_kept(folder: Path) -> Iterator[None]:
 
     What an interrupted run printed stays there, and a line says where the new try begins.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with (
-        (folder / "stdout.log").open("a", encoding="utf-8") as out,
-        (folder / "stderr.log").open("a", encoding="utf-8") as err,
+        open_to_append(folder / "stdout.log") as out,
+        open_to_append(folder / "stderr.log") as err,
         redirect_stdout(cast(TextIO, _Doubled(sys.stdout, out))),
         redirect_stderr(cast(TextIO, _Doubled(sys.stderr, err))),
     ):

@@ -1,5 +1,6 @@
 """Phase H: every comparison in one study table, with figures, findings and inventory."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,14 @@ from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
 from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
-from study_lib.files import manifest_jobs, read_json, write_csv, write_json, write_text
+from study_lib.files import (
+    manifest_jobs,
+    read_csv,
+    read_json,
+    write_csv,
+    write_json,
+    write_text,
+)
 from study_lib.phases.conditions import (
     MANIFESTS,
     PHASES,
@@ -22,7 +30,7 @@ from study_lib.phases.conditions import (
     read_aligned,
     read_scores,
 )
-from study_lib.phases.records import Work, manifests_of, recorded
+from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.study_table import (
     VIEW_ORDER,
@@ -144,6 +152,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "study_table": table,
             "highlights": deltas,
             "missing": _missing(compared_root),
+            "mixed_codes": mixed_codes(compared_root.parent),
             "metrics": metric_facts(),
             "figures": {
                 name: [path.relative_to(folder).as_posix() for path in paths]
@@ -155,6 +164,57 @@ def summarize(places: Places) -> list[dict[str, Any]]:
         write_text(folder / "summary.md", markdown(summary, files))
         work.outputs += [folder / "summary.json", folder / "summary.md"]
     return table
+
+
+def differing_numbers(places: Places) -> list[str]:
+    """Return a line for each table of a summary with a number that its comparisons do not give.
+
+    Raises
+    ------
+    InputError
+        If there is no comparison, or no summary.
+    """
+    compared_root, folder = places.root("compare"), places.root("summary")
+    rows = collect_rows(compared_root)
+    table, deltas = study_table(rows), phase_deltas(rows)
+    summary = read_json(folder / "summary.json")
+    written = {
+        "summary.json, study_table": summary.get("study_table"),
+        "summary.json, highlights": summary.get("highlights"),
+        "study_table.csv": read_csv(folder / "study_table.csv"),
+        "table.csv": read_csv(folder / "table.csv"),
+        "table_train.csv": read_csv(folder / "table_train.csv"),
+        "highlights.csv": read_csv(folder / "highlights.csv"),
+    }
+    right = (table, deltas, table, _of_split(rows, "test"), _of_split(rows, "train"), deltas)
+    lines = []
+    for (name, found), expected in zip(written.items(), right, strict=True):
+        where = _first_difference(found, expected)
+        if where:
+            lines.append(f"{folder.name}/{name}: {where}")
+    return lines
+
+
+def _first_difference(found: Any, expected: Sequence[Row]) -> str:
+    """Return where rows differ by more than rounding; a table of text has its numbers as text."""
+    if not isinstance(found, list) or len(found) != len(expected):
+        return f"does not have the {len(expected)} rows that the comparisons give"
+    for number, (one, other) in enumerate(zip(found, expected, strict=True), start=1):
+        for key, value in other.items():
+            if not _is_same(one.get(key), value):
+                return f"row {number}, {key}: {one.get(key)}; the comparisons give {value}"
+    return ""
+
+
+def _is_same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, float):
+        try:
+            return math.isclose(float(found), expected, rel_tol=1e-9, abs_tol=1e-12)
+        except (TypeError, ValueError):
+            return False
+    if isinstance(found, str) and not isinstance(expected, str):
+        return found == ("" if expected is None else str(expected))
+    return bool(found == expected)
 
 
 def comparison_roots(compared_root: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Run the plan of a run with Snakemake, and report its progress every few seconds."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from study_lib.errors import InputError, StudyError
-from study_lib.files import write_json
+from study_lib.files import open_to_append, require_no_link_out, write_json
 from study_lib.runs.cluster import cancel as cancel_jobs
 from study_lib.runs.cluster import executor_of, live_jobs, run_tag
 from study_lib.runs.job import is_current, read_record, this_process, writer_of
 from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
-from study_lib.system import PROJECT, THREADS
+from study_lib.system import PROJECT, THREADS, own_code_only
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
@@ -76,17 +77,19 @@ def run_plan(
     Raises
     ------
     InputError
-        If another process runs this folder.
+        If another process runs this folder, or a link in it leads out of it.
     StudyError
         If a job failed; names the jobs and their notebooks.
     """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    require_no_link_out(run_folder)
     with _only_engine_of(run_folder):
         _let_earlier_jobs_end(run_folder, jobs, say, on_cluster=bool(profile), cancel=cancel)
         write_json(run_folder / PLAN_FILE, plan_content(jobs))
         _settle(run_folder, jobs)
         before = _last_events(run_folder, jobs)
         log_path = run_folder / LOG_FILE
-        with log_path.open("a", encoding="utf-8") as log:
+        with open_to_append(log_path) as log:
             process = subprocess.Popen(
                 [
                     *_command(run_folder, cores, profile),
@@ -143,9 +146,9 @@ def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
         record = read_record(run_folder / job.done)
         if record and not is_current(record, job):
             (run_folder / job.done).unlink()
-    for mark in (run_folder / ".snakemake" / "incomplete").glob("**/*"):
-        if mark.is_file():
-            mark.unlink()
+    # A memory of the last engine, read by pickle: in a folder from somebody else it could be code.
+    for name in ("incomplete", "iocache"):
+        shutil.rmtree(run_folder / ".snakemake" / name, ignore_errors=True)
 
 
 def _command(folder: Path, cores: int | None, profile: Path | None = None) -> list[str]:
@@ -156,8 +159,10 @@ def _command(folder: Path, cores: int | None, profile: Path | None = None) -> li
             limits += ["--slurm-jobname-prefix", run_tag(folder)]
     return [
         sys.executable,
+        "-P",
         "-c",
         ENGINE,
+        *("--workflow-profile", "none"),  # or a profile in the working folder would be used
         "--snakefile",
         str(SNAKEFILE),
         "--directory",
@@ -167,14 +172,13 @@ def _command(folder: Path, cores: int | None, profile: Path | None = None) -> li
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the engine: one thread per job."""
-    return os.environ | dict.fromkeys(THREADS, "1")
+    """Return the environment of the engine: one thread per job, and no code of the run's folder."""
+    return os.environ | dict.fromkeys(THREADS, "1") | own_code_only()
 
 
 @contextmanager
 def _only_engine_of(run_folder: Path) -> Iterator[None]:
     """Hold the run's lock; the system frees it when the process ends, however it ends."""
-    run_folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_folder / LOCK_FILE, timeout=0)
     try:
         lock.acquire()

@@ -11,9 +11,16 @@ from typing import Any
 from study_lib.errors import InputError, StudyError
 from study_lib.files import json_text, manifest_jobs, read_json, sha256_of, write_json
 from study_lib.phases.conditions import replicate_folder
-from study_lib.phases.records import manifests_of
-from study_lib.runs.plan import PLAN_FILE, plan_content, plan_jobs
-from study_lib.runs.run import DESIGN_FILE, open_run
+from study_lib.phases.records import manifests_of, mixed_codes
+from study_lib.runs.plan import (
+    PLAN_FILE,
+    PlannedJob,
+    design_part,
+    digest_of_part,
+    plan_content,
+    plan_jobs,
+)
+from study_lib.runs.run import DESIGN_FILE, faults_of_name, open_run
 
 # --- The seal of a finished run: the hash of every file in its folder
 #
@@ -27,29 +34,37 @@ UNREADABLE = "cannot be read as a file; a link to nothing or to a folder?"
 Digest = Callable[[Path], str | None]
 
 
-def seal(run_folder: Path) -> None:
-    """Write the hash of every file of a run.
-
-    Raises
-    ------
-    StudyError
-        If one cannot be read, such as a link to nothing or to a folder; nothing is sealed then.
-    """
-    files = {name: digest_of(run_folder / name) for name in sealed_names(run_folder)}
-    unreadable = [f"{name}: {UNREADABLE}" for name, digest in files.items() if digest is None]
-    if unreadable:
-        raise StudyError(
-            "\n".join(["the run is not sealed; remove these and run `study resume`:", *unreadable])
-        )
-    write_json(run_folder / SEAL_FILE, {"sha256": files})
-
-
 def digest_of(path: Path) -> str | None:
     """Return the hash of a file; none of what cannot be read as one."""
     try:
         return sha256_of(path)
     except OSError:  # a link to nothing or to a folder, or a file that is closed to this user
         return None
+
+
+def seal(run_folder: Path, digest: Digest = digest_of) -> str:
+    """Write the hash of every file of a run; return the hash of what was written.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    digest
+        What hashes a file: one that remembers spares files that were hashed before.
+
+    Raises
+    ------
+    StudyError
+        If one cannot be read, such as a link to nothing or to a folder; nothing is sealed then.
+    """
+    files = {name: digest(run_folder / name) for name in sealed_names(run_folder)}
+    unreadable = [f"{name}: {UNREADABLE}" for name, digest in files.items() if digest is None]
+    if unreadable:
+        raise StudyError(
+            "\n".join(["the run is not sealed; remove these and run `study resume`:", *unreadable])
+        )
+    write_json(run_folder / SEAL_FILE, {"sha256": files})
+    return sha256_of(run_folder / SEAL_FILE)
 
 
 def faults_of_seal(run_folder: Path, digest: Digest = digest_of) -> dict[str, str]:
@@ -98,10 +113,17 @@ def sealed_names(run_folder: Path) -> Iterator[str]:
 NAME_SHOWN = 500
 
 
-def faults_of_run(run_folder: Path) -> list[str]:
+def faults_of_run(run_folder: Path, seal_sha256: str | None = None) -> list[str]:
     """Return one line per job that is not done and per file that is missing, changed or extra.
 
     What the jobs recorded, see :func:`faults_of_records`, and whatever else is not as sealed.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    seal_sha256
+        Hash of the seal as it was printed when the run ended, if somebody kept it.
 
     Raises
     ------
@@ -112,25 +134,44 @@ def faults_of_run(run_folder: Path) -> list[str]:
     faults = faults_of_records(run_folder, digest)
     named = {fault.split(": ")[0] for fault in faults}
     by_seal = faults_of_seal(run_folder, digest).items()
-    return faults + [f"{name}: {fault}" for name, fault in by_seal if name not in named]
+    faults += [f"{name}: {fault}" for name, fault in by_seal if name not in named]
+    found = digest(run_folder / SEAL_FILE)
+    if seal_sha256 is not None and found != seal_sha256.lower():
+        faults.append(
+            f"{SEAL_FILE}: has the SHA-256 {found}, not {seal_sha256}: sealed again since"
+        )
+    return faults
 
 
-def finish(run_folder: Path) -> None:
-    """Seal a run whose jobs are done.
+def finish(run_folder: Path, digest: Digest | None = None) -> str:
+    """Seal a run whose jobs are done; return the hash of the seal.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    digest
+        As for :func:`seal`.
 
     Raises
     ------
     StudyError
-        If a record and its file differ: something has changed a file after its job.
+        If a record and its file differ, or the jobs of a notebook were made by different designs
+        or codes: something has been changed after its job.
     """
-    faults = faults_of_records(run_folder, cache(digest_of))
+    digest = digest or cache(digest_of)
+    faults = faults_of_records(run_folder, digest)
     if faults:
         raise StudyError(
             "\n".join(
-                ["the run is not sealed; remove these files and run `study resume`:", *faults]
+                [
+                    "the run is not sealed; `study resume` makes again what was changed (what it "
+                    "names twice, remove):",
+                    *faults,
+                ]
             )
         )
-    seal(run_folder)
+    return seal(run_folder, digest)
 
 
 def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]:
@@ -157,18 +198,19 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
         raise InputError(f"{run_folder}: no such folder; give a run below reports/")
     design = open_run(run_folder).design
     jobs = plan_jobs(design)
-    faults = []
-    if design.digest not in run_folder.resolve().name:
-        faults.append(f"design.json: is design {design.digest}, the folder is named for another")
+    faults = [f"{DESIGN_FILE}: {fault}" for fault in faults_of_name(run_folder, design)]
     if _read(run_folder / PLAN_FILE) != json.loads(json.dumps(plan_content(jobs))):
         faults.append(f"{PLAN_FILE}: is not the plan of this design")
     for job in jobs:
-        recorded = _read(run_folder / job.done).get("sha256")
+        record = _read(run_folder / job.done)
+        recorded = record.get("sha256")
         if not isinstance(recorded, dict):
             faults.append(f"{job.name}: not done")
             continue
+        faults += _faults_of_design(run_folder, job, record)
         for name in (job.executed, *job.outputs):
             faults += _fault_of(run_folder, name, recorded.get(name), job.done, digest)
+    faults += mixed_codes(run_folder)
     for other in design.repetitions[1:]:
         path = replicate_folder(other.replicate) / DESIGN_FILE
         if _read(run_folder / path) != other.model_dump(mode="json"):
@@ -176,6 +218,27 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     for manifest in manifests_of(run_folder):
         faults += _faults_of_manifest(manifest, run_folder, digest)
     return list(dict.fromkeys(faults))
+
+
+def _faults_of_design(run_folder: Path, job: PlannedJob, record: Mapping[str, Any]) -> list[str]:
+    """Return a line if a job was made for other values of the design than its run has."""
+    made_for = record.get("design")
+    part = made_for.get("part") if isinstance(made_for, dict) else None
+    if not isinstance(part, dict):
+        return [f"{job.name}: its record does not say for which design it was made"]
+    design = open_run(run_folder / job.parameters["run_folder"]).design
+    now = design_part(design, job.notebook, job.parameters)
+    if made_for.get("part_digest") != digest_of_part(part):
+        return [f"{job.name}: its record of the design was changed"]
+    changed = sorted(name for name in part.keys() | now.keys() if part.get(name) != now.get(name))
+    if not changed:
+        return []
+    first = changed[0]
+    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    return [
+        f"{job.name}: was made with {first} = {part.get(first)}, {DESIGN_FILE} has "
+        f"{now.get(first)}{more}"
+    ]
 
 
 def _faults_of_manifest(manifest: Path, run_folder: Path, digest: Digest) -> list[str]:

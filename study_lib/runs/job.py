@@ -12,8 +12,8 @@ import nbformat
 from filelock import FileLock, Timeout
 
 from study_lib.errors import InputError, LastingError, StudyError
-from study_lib.files import hashes_of, read_json, write_json
-from study_lib.phases.records import utc_now
+from study_lib.files import hashes_of, manifest_jobs, read_json, write_json
+from study_lib.phases.records import manifests_of, utc_now
 from study_lib.runs.plan import PLAN_FILE, PlannedJob
 from study_lib.runs.staleness import code_of
 
@@ -59,6 +59,9 @@ def _difference(record: Mapping[str, Any], job: PlannedJob) -> str:
         return "it has not been done"
     if record.get("parameters") != dict(job.parameters):
         return "its parameters have changed"
+    made_for = record.get("design")
+    if not isinstance(made_for, dict) or made_for.get("part_digest") != job.design_part:
+        return "it was made by another design"
     made_with, now = record.get("code"), code_of(job.notebook)
     if made_with == now:
         return ""
@@ -110,6 +113,45 @@ def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
         if reason:
             reasons[job.name] = reason
     return reasons
+
+
+def computed_with(
+    run_folder: Path, job: PlannedJob, plan: Sequence[PlannedJob], since: str
+) -> dict[str, list[str]]:
+    """Return devices, threads and precisions that the records of a job's work name.
+
+    Parameters
+    ----------
+    run_folder
+        The run.
+    job
+        Whose work.
+    plan
+        The plan it belongs to.
+    since
+        When the job began: older records are of earlier tries.
+    """
+    found: dict[str, set[str]] = {"device": set(), "threads": set(), "precision": set()}
+    for one, record in records_of_work(run_folder, plan):
+        if one.name != job.name or record["started"] < since:
+            continue
+        for name, values in found.items():
+            value = {**record["results"], **record["machine"]}.get(name)
+            values.update([str(value)] if value is not None else [])
+    return {name: sorted(values) for name, values in found.items()}
+
+
+def records_of_work(
+    run_folder: Path, plan: Sequence[PlannedJob]
+) -> Iterator[tuple[PlannedJob, dict[str, Any]]]:
+    """Yield each record of work that was done, from the phases' manifests, with its job."""
+    owned = owned_places(plan)
+    for manifest in manifests_of(run_folder):
+        phase = manifest.parent.relative_to(run_folder).as_posix()
+        for key, record in manifest_jobs(manifest).items():
+            job = job_owning(f"{phase}/{key}", owned)
+            if job and record.get("status") == "done":
+                yield job, record
 
 
 # --- What a notebook has to leave before its job is done

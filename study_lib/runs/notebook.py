@@ -1,7 +1,10 @@
 """Execute one notebook, whole or not at all: its kernel, its job, its outputs."""
 
+import ast
+import importlib.util
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +15,7 @@ from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -24,30 +27,66 @@ from papermill.exceptions import PapermillExecutionError
 
 from study_lib.design.notebooks import parameters_of
 from study_lib.errors import InputError, LastingError, StudyError
-from study_lib.files import hashes_of, write_json
+from study_lib.files import hashes_of, require_no_link_out, write_json
 from study_lib.phases.records import log_event, provenance, utc_now
-from study_lib.runs.job import check_evidence, inputs_of, is_done, job_of, only_writer, read_record
-from study_lib.runs.plan import NOTEBOOK_FOLDER, PLAN_FILE, PlannedJob, read_plan
-from study_lib.runs.staleness import code_of
-from study_lib.system import end_on_terminate, end_with_parent
+from study_lib.runs.job import (
+    check_evidence,
+    computed_with,
+    inputs_of,
+    is_done,
+    job_of,
+    only_writer,
+    read_record,
+)
+from study_lib.runs.plan import (
+    NOTEBOOK_FOLDER,
+    PLAN_FILE,
+    PlannedJob,
+    design_part,
+    digest_of_part,
+    read_plan,
+)
+from study_lib.runs.run import open_run
+from study_lib.runs.staleness import code_of, require_same_code
+from study_lib.system import end_on_terminate, end_with_parent, own_code_only
 
 # --- Kernels: on sockets in a private folder, one notebook after the other
 
 SOCKET_PATH_MAX = 60  # of the folder for temporary files; a socket's whole path may have 107 bytes
 SHORT_FOLDER = Path("/tmp")  # noqa: S108  # a private folder is made in it
-KERNEL = "python3"
-FRESH = "get_ipython().reset(new_session=True)"
+KERNEL = "study"
+# This interpreter and no other, whatever kernels a hub or a user has installed under any name; -P
+# keeps the working folder off its path.
+KERNEL_MODULE = "ipykernel_launcher"
+# matplotlib reads a file of settings from the folder in which it is imported: not from a run's.
+BEGIN = "import matplotlib"
+FRESH = "get_ipython().reset(new_session=True); __import__('os').chdir({folder!r})"
+START_S = 120.0
 ANSWER_S = 30.0
 
 
 class SocketKernelManager(AsyncKernelManager):
-    """Kernel whose channels are sockets in a private folder: no ports, so no two jobs can clash."""
+    """Kernel of this interpreter; its channels are sockets in a private folder.
+
+    There are no ports, so no two jobs can clash.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._sockets = tempfile.TemporaryDirectory(prefix="study-", dir=_place_of_sockets())
         self.transport = "ipc"
         self.ip = f"{self._sockets.name}/k"
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """How the kernel is started, not looked up on any path."""
+        command = [sys.executable, "-P", "-m", KERNEL_MODULE, "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name=KERNEL, language="python")
+
+    @property
+    def private_folder(self) -> str:
+        """An own folder, gone with the kernel."""
+        return self._sockets.name
 
     async def cleanup_resources(  # type: ignore[override]  # its own base is typed as not async
         self, restart: bool = False
@@ -76,27 +115,72 @@ class SharedKernel:
         """End the kernel."""
         self._end()
 
-    def manager(self) -> SocketKernelManager:
-        """Return the manager of a kernel without any names, started or to be started."""
-        if self._manager is not None and _ask(self._manager, FRESH) is None:
+    def manager(self, folder: Path) -> SocketKernelManager:
+        """Return the manager of a kernel without any names that works in a folder.
+
+        The kernel begins in a folder of its own, and only then goes to the one given: nothing that
+        lies there is read while it starts.
+
+        Raises
+        ------
+        InputError
+            If ipykernel is not installed.
+        StudyError
+            If the kernel does not start.
+        """
+        fresh = FRESH.format(folder=str(folder))
+        if self._manager is None or _ask(self._manager, fresh) is None:
             self._end()
-        if self._manager is None:
-            self._manager = SocketKernelManager(kernel_name=KERNEL)
+            self._manager = _started_kernel()
+            _ask(self._manager, fresh)
         return self._manager
 
     def peak_memory_mib(self) -> float:
         """Return the largest resident size that the kernel has had, over all its notebooks."""
+        return float(self._value_of("peak_memory_mib()") or 0.0)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the packages that the kernel has loaded."""
+        return dict(self._value_of("loaded_versions()") or {})
+
+    def _value_of(self, call: str) -> Any:
+        """Return what a function of ``records`` returns in the kernel; none without an answer."""
         if self._manager is None:
-            return 0.0
-        asked = "__import__('study_lib.phases.records').phases.records.peak_memory_mib()"
-        reply = _ask(self._manager, "", {"peak": asked})
-        answer = (reply or {}).get("user_expressions", {}).get("peak", {})
-        return float(answer["data"]["text/plain"]) if answer.get("status") == "ok" else 0.0
+            return None
+        asked = f"__import__('study_lib.phases.records').phases.records.{call}"
+        reply = _ask(self._manager, "", {"value": asked})
+        answer = (reply or {}).get("user_expressions", {}).get("value", {})
+        is_answer = answer.get("status") == "ok"
+        return ast.literal_eval(answer["data"]["text/plain"]) if is_answer else None
 
     def _end(self) -> None:
         if self._manager is not None and self._manager.has_kernel:
             run_sync(self._manager.shutdown_kernel)(now=True)
         self._manager = None
+
+
+def _started_kernel() -> SocketKernelManager:
+    """Return the manager of a kernel that is ready."""
+    if importlib.util.find_spec(KERNEL_MODULE) is None:
+        raise InputError(
+            f"no package {KERNEL_MODULE} in {sys.prefix}; install ipykernel, or let `make study` "
+            "install everything"
+        )
+    manager = SocketKernelManager(kernel_name=KERNEL)
+    run_sync(manager.start_kernel)(cwd=manager.private_folder, env=os.environ | own_code_only())
+    client = manager.client()
+    client.start_channels()
+    try:
+        run_sync(client.wait_for_ready)(timeout=START_S)
+    except RuntimeError as error:
+        run_sync(manager.shutdown_kernel)(now=True)
+        raise StudyError(
+            f"the kernel did not start ({error}); is the machine short of memory?"
+        ) from None
+    finally:
+        client.stop_channels()
+    _ask(manager, BEGIN)
+    return manager
 
 
 def _place_of_sockets() -> Path:
@@ -106,7 +190,9 @@ def _place_of_sockets() -> Path:
 
 
 def _ask(
-    manager: SocketKernelManager, code: str, expressions: dict[str, str] | None = None
+    manager: SocketKernelManager,
+    code: str,
+    expressions: dict[str, str] | None = None,
 ) -> dict[str, Any] | None:
     """Return a kernel's reply to some code; none if it does not live or does not answer."""
     if not (manager.has_kernel and run_sync(manager.is_alive)()):
@@ -228,8 +314,7 @@ def execute_notebook(
 ) -> nbformat.NotebookNode:
     """Execute a notebook of the study with papermill and write it in one piece.
 
-    A failed notebook is kept beside the output as ``.failed.ipynb``. The kernel outlives it; its
-    working folder is that of its first notebook.
+    A failed notebook is kept beside the output as ``.failed.ipynb``. The kernel outlives it.
 
     Raises
     ------
@@ -248,10 +333,9 @@ def execute_notebook(
             NOTEBOOK_FOLDER / f"{notebook}.ipynb",
             partial,
             parameters=values,
-            cwd=str(working_folder),
             progress_bar=False,
             engine_name=ENGINE,
-            km=kernel.manager(),
+            km=kernel.manager(working_folder),
         )
     except PapermillExecutionError as error:
         partial.replace(failed)
@@ -259,12 +343,6 @@ def execute_notebook(
         kind = LastingError if error.ename in OWN_REASONS else StudyError
         raise kind(
             f"cell {error.cell_index} failed: {reason}; the notebook is kept as {failed}"
-        ) from None
-    except NoSuchKernel as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"no Jupyter kernel {error.name!r} in this environment; install ipykernel, or let "
-            "`make study` install everything"
         ) from None
     except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
         if partial.exists():
@@ -288,13 +366,14 @@ def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
     Raises
     ------
     InputError
-        If the plan has no such job; nothing has been started then.
+        If the plan has no such job, or a link leads out of the run; nothing has been started then.
     StudyError
         If a notebook fails, its evidence is missing or the system refuses a file; one line for
         each.
     """
     plan = read_plan(run_folder / PLAN_FILE)
     jobs = [job_of(plan, name, run_folder) for name in names]
+    require_no_link_out(run_folder)
     end_on_terminate(GRACE_S)
     end_with_parent(signal.SIGTERM)
     say = partial(print, flush=True)
@@ -347,12 +426,16 @@ def _record_of(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Execute the notebook of a job, check its evidence, and return the record of both."""
+    design = open_run(run_folder / job.parameters["run_folder"]).design
+    part = design_part(design, job.notebook, job.parameters)
+    code = code_of(job.notebook)
     log_event(run_folder / job.folder, "start kernel", 1, 1)
     started, start_s = utc_now(), time.perf_counter()
     executed = execute_notebook(
         job.notebook, run_folder / job.executed, job.parameters, run_folder, kernel
     )
     check_evidence(run_folder, job, executed)
+    require_same_code(job.notebook, code)
     cut = outputs_cut_bytes(executed)
     if cut:
         say(f"{job.name}: warning: {cut} bytes of outputs were cut from the notebook")
@@ -362,7 +445,9 @@ def _record_of(
         "job": job.name,
         "status": "done",
         "parameters": dict(job.parameters),
-        "code": code_of(job.notebook),
+        "design": {"made_by": design.digest, "part": part, "part_digest": digest_of_part(part)},
+        "code": code,
+        "computed_with": computed_with(run_folder, job, plan, started),
         "started": started,
         "wall_s": round(time.perf_counter() - start_s, 3),
         "outputs_cut_bytes": cut,
@@ -370,4 +455,5 @@ def _record_of(
         "sha256": hashes_of(files, run_folder),
         "inputs": hashes_of([path for path in inputs if path.is_file()], run_folder),
         **provenance(),
+        "versions": kernel.versions(),
     }

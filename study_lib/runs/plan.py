@@ -3,6 +3,7 @@
 That is the replicate, and of dose, view and split as many as the notebook has.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 import yaml
 
 from study_lib.design.models import SPLITS, StudyDesign
-from study_lib.design.notebooks import parameters_of
+from study_lib.design.notebooks import deciding_part, parameters_of
 from study_lib.errors import InputError
-from study_lib.files import read_json, write_text
+from study_lib.files import json_text, read_json, write_text
 from study_lib.phases.conditions import (
     COMPARED,
     RECONSTRUCTED,
@@ -48,7 +49,8 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
 class PlannedJob:
     """One execution of a notebook; every path is relative to the run's folder.
 
-    ``folder`` receives the events. ``outputs``, at least ``figures`` figures in the notebook, and
+    ``design_part`` is a hash of the values of the design that decide its results. ``folder``
+    receives the events. ``outputs``, at least ``figures`` figures in the notebook, and
     ``metrics``, names of numbers in some of the outputs, are the evidence without which the job has
     failed.
     """
@@ -56,6 +58,7 @@ class PlannedJob:
     name: str
     notebook: str
     parameters: Mapping[str, Any]
+    design_part: str
     after: Sequence[str]
     folder: str
     outputs: Sequence[str]
@@ -129,11 +132,12 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
     base = BASE_FILE if design.base else None
     jobs = [
         _job(
+            design,
             "00_design",
             after=[],
             folder=Path("phase_a_design"),
             outputs=[Path("phase_a_design/matrix.csv")],
-            parameters={"run_folder": ".", "preset": design.preset, "base_npz": base},
+            parameters={"run_folder": ".", "preset": None, "base_npz": base},
         )
     ]
     for repetition in design.repetitions:
@@ -144,6 +148,7 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
     summary = PlacesBelow(RUN).root("summary")
     jobs.append(
         _job(
+            design,
             "06_summary",
             after=[job for job in jobs if job.notebook in TRAINED_OR_COMPARED],
             folder=summary,
@@ -239,6 +244,7 @@ def _job_of(
     labels = {**values, "dose": dose_name(condition.dose)}
     suffix = () if run_folder == RUN else (run_folder.name,)
     return _job(
+        condition.design,
         notebook,
         *(str(labels[axis]) for axis in axes),
         *suffix,
@@ -250,6 +256,7 @@ def _job_of(
 
 
 def _job(
+    design: StudyDesign,
     notebook: str,
     *label: str,
     after: Sequence[PlannedJob],
@@ -262,6 +269,7 @@ def _job(
         name="__".join((notebook, *label)),
         notebook=notebook,
         parameters=parameters,
+        design_part=digest_of_part(design_part(design, notebook, parameters)),
         after=tuple(dict.fromkeys(job.name for job in after)),
         folder=folder.as_posix(),
         outputs=tuple(path.as_posix() for path in outputs),
@@ -271,6 +279,18 @@ def _job(
             if path.name in METRICS.get(notebook, {})
         },
     )
+
+
+def design_part(
+    design: StudyDesign, notebook: str, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of a design, of the job's replicate, that decide a job, by dotted name."""
+    return deciding_part(design.model_dump(mode="json"), notebook, parameters.get("view"))
+
+
+def digest_of_part(part: Mapping[str, Any]) -> str:
+    """Return a hash of what :func:`design_part` returns."""
+    return hashlib.sha256(json_text(part).encode()).hexdigest()[:16]
 
 
 def plan_content(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
@@ -307,7 +327,9 @@ def _read_job(content: Mapping[str, Any]) -> PlannedJob:
 LABELS = ("dose", "view", "split")
 
 
-def parameter_files(design: StudyDesign, run_folder: str) -> dict[Path, dict[str, Any]]:
+def parameter_files(
+    design: StudyDesign, run_folder: str, preset: str | None = None
+) -> dict[Path, dict[str, Any]]:
     """Return the parameters of each job of a design, by the path of its file.
 
     Paths are like ``train/dose1000_baseline.yaml``. Jobs of other replicates are left out: they are
@@ -319,6 +341,8 @@ def parameter_files(design: StudyDesign, run_folder: str) -> dict[Path, dict[str
         The design.
     run_folder
         Folder of the run, as seen from where papermill is called.
+    preset
+        What the first notebook makes the run from; default: the design's.
 
     Raises
     ------
@@ -329,14 +353,18 @@ def parameter_files(design: StudyDesign, run_folder: str) -> dict[Path, dict[str
     files = {}
     for job in plan_jobs(single):
         values = {**job.parameters, "run_folder": run_folder}
+        if "preset" in values:
+            values["preset"] = preset or design.preset
         files[_path_of(job, design)] = parameters_of(job.notebook, values).model_dump()
     return files
 
 
-def write_parameter_files(folder: Path, design: StudyDesign, run_folder: str) -> list[Path]:
+def write_parameter_files(
+    folder: Path, design: StudyDesign, run_folder: str, preset: str | None = None
+) -> list[Path]:
     """Write the files below a folder; return their paths."""
     written = []
-    for place, values in parameter_files(design, run_folder).items():
+    for place, values in parameter_files(design, run_folder, preset).items():
         write_text(folder / place, yaml.safe_dump(values, sort_keys=False))
         written.append(folder / place)
     return written

@@ -12,11 +12,15 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from study_lib.files import manifest_jobs, path_inside, read_json, sha256_of, write_json, write_text
+from study_lib.files import (
+    read_json,
+    require_no_link_out,
+    write_json,
+    write_text,
+)
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
-from study_lib.phases.records import manifests_of
-from study_lib.runs.evidence import sealed_names
-from study_lib.runs.job import job_owning, owned_places, read_record
+from study_lib.runs.evidence import Digest, digest_of, sealed_names
+from study_lib.runs.job import job_owning, owned_places, read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.scores.study_table import COLUMNS, NOTES, cell_text, origin_text
 
@@ -56,6 +60,8 @@ def _exporter() -> HTMLExporter:
         "exclude_input_prompt": True,
         "exclude_output_prompt": True,
         "exclude_anchor_links": True,
+        # Not the working folder, the default: a template is code.
+        "extra_template_basedirs": [],
     }
     exporter = HTMLExporter(template_name="basic", config=Config({"HTMLExporter": settings}))
     exporter.register_filter("clean_html", _harmless)
@@ -103,7 +109,10 @@ LICENSE = "https://spdx.org/licenses/BSD-3-Clause"
 
 
 def research_object(
-    run_folder: Path, jobs: Sequence[PlannedJob], records: Mapping[str, Mapping[str, Any]]
+    run_folder: Path,
+    jobs: Sequence[PlannedJob],
+    records: Mapping[str, Mapping[str, Any]],
+    digest: Digest,
 ) -> dict[str, Any]:
     """Return the metadata document of a run: its files, and the action that made each.
 
@@ -117,6 +126,8 @@ def research_object(
         Its plan.
     records
         The content of ``done.json`` of its jobs, by name.
+    digest
+        What hashes a file.
     """
     places = [
         place
@@ -147,7 +158,7 @@ def research_object(
             "@type": "File",
             "contentSize": str((run_folder / place).stat().st_size),
             "encodingFormat": MEDIA_TYPES.get(Path(place).suffix, "application/octet-stream"),
-            "sha256": sha256_of(run_folder / place),
+            "sha256": digest(run_folder / place),
         }
         for place in places
     ]
@@ -202,25 +213,29 @@ CAPTIONS = {
 }
 
 
-def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
+def write_site(run_folder: Path, jobs: Sequence[PlannedJob], digest: Digest = digest_of) -> Path:
     """Write ``index.html``, a page for each executed notebook and the RO-Crate; return the index.
 
-    A run that is not finished gets a page too, with what there is.
+    A run that is not finished gets a page too, with what there is. ``digest`` hashes a file; one
+    that remembers serves the seal too.
 
     Raises
     ------
     InputError
         If a link would lead a page out of the run's folder, or a record of the run is broken.
     """
+    require_no_link_out(run_folder)
     records = {job.name: read_record(run_folder / job.done) for job in jobs}
     records = {name: record for name, record in records.items() if record}
-    work = _work(run_folder, jobs)
+    work: dict[str, list[Record]] = {}
+    for job, record in records_of_work(run_folder, jobs):
+        work.setdefault(job.notebook, []).append(record)
     pages = {}
     for job in jobs:
         source = run_folder / job.executed
         if job.name in records and source.is_file():
             page = f"{PAGES}/{job.name}.html"
-            write_text(path_inside(run_folder, page), notebook_page(source, job.executed, style()))
+            write_text(run_folder / page, notebook_page(source, job.executed, style()))
             pages[job.name.replace("__", " ")] = page
     summary_root = PlacesBelow(run_folder).root("summary")
     path = summary_root / "summary.json"
@@ -242,9 +257,9 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "done": len(records),
         "total": len(jobs),
     }
-    write_text(path_inside(run_folder, INDEX), template("index.html.j2").render(content))
+    write_text(run_folder / INDEX, template("index.html.j2").render(content))
     # The pages first: the crate names every file, and the seal has the hash of the crate.
-    write_json(path_inside(run_folder, CRATE), research_object(run_folder, jobs, records))
+    write_json(run_folder / CRATE, research_object(run_folder, jobs, records, digest))
     return run_folder / INDEX
 
 
@@ -272,19 +287,6 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     names = sorted(found.keys() - set(SUMMARY_FIGURES), key=lambda name: (len(name), name))
     overviews = [name for name in SUMMARY_FIGURES if name in found]
     return {name: found[name] for name in (*overviews, *names)}
-
-
-def _work(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, list[Record]]:
-    """Return what the manifests record of work that was done, by the notebook that did it."""
-    work: dict[str, list[Record]] = {}
-    owned = owned_places(jobs)
-    for manifest in manifests_of(run_folder):
-        phase = manifest.parent.relative_to(run_folder).as_posix()
-        for key, record in manifest_jobs(manifest).items():
-            job = job_owning(f"{phase}/{key}", owned)
-            if job and record.get("status") == "done":
-                work.setdefault(job.notebook, []).append(record)
-    return work
 
 
 def _times(

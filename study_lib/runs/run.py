@@ -1,5 +1,6 @@
 """A run's folder: its design, its base data, where its phases keep their files."""
 
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from study_lib.design.notebooks import (
     NotebookParameters,
     OverlapParameters,
     PhaseParameters,
+    dotted,
 )
 from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
@@ -29,6 +31,8 @@ from study_lib.phases.conditions import (
 DESIGN_FILE = "design.json"
 BASE_FILE = "base.npz"
 SMALLEST_PATCH_PX = 16
+SHOWN = 5
+NAMED = re.compile(r"(?P<date>\d{4}-\d\d-\d\d)_.+_(?P<digest>[0-9a-f]{8})")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,34 @@ def run_name(design: StudyDesign) -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}_{design.preset}_{design.digest}"
 
 
+def faults_of_name(folder: Path, design: StudyDesign) -> list[str]:
+    """Return a line if a folder is named for another design than it holds.
+
+    A name without the hash of a design, such as ``reports/lab``, is nobody's business.
+    """
+    name = folder.resolve().name
+    named_for = NAMED.fullmatch(name)
+    if named_for is None or named_for["digest"] == design.digest:
+        return []
+    right = f"{named_for['date']}_{design.preset}_{design.digest}"
+    return [
+        f"this is design {design.digest}, and the folder {name} is named for design "
+        f"{named_for['digest']}; rename it to {right}, or undo the change of {DESIGN_FILE}"
+    ]
+
+
+def require_own_name(folder: Path, design: StudyDesign) -> None:
+    """Check that a folder is not named for another design than it holds.
+
+    Raises
+    ------
+    InputError
+        If it is; says what its name would be.
+    """
+    for fault in faults_of_name(folder, design):
+        raise InputError(f"{folder / DESIGN_FILE}: {fault}")
+
+
 def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) -> Run:
     """Return the run of a folder, which is made if it does not exist yet.
 
@@ -129,6 +161,7 @@ def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) 
     path = folder / DESIGN_FILE
     if path.exists():
         found = open_run(folder)
+        require_own_name(folder, found.design)
         if found.design != design:
             raise InputError(
                 f"{folder} holds a run of design {found.design.digest} ({found.design.preset}), "
@@ -223,7 +256,9 @@ def _require_arm(run: Run, parameters: ExploreRunParameters) -> None:
         )
 
 
-def open_or_create(folder: str | Path, preset: str, base_npz: str | Path | None = None) -> Run:
+def open_or_create(
+    folder: str | Path, preset: str | None, base_npz: str | Path | None = None
+) -> Run:
     """Return the run of a folder, made from a preset if the folder is new.
 
     Parameters
@@ -231,14 +266,15 @@ def open_or_create(folder: str | Path, preset: str, base_npz: str | Path | None 
     folder
         Of the run.
     preset
-        As for :func:`study_lib.design.presets.load_design`.
+        As for :func:`study_lib.design.presets.load_design`; None: whatever the folder holds.
     base_npz
         File of the base data, if the object, probe and positions come from one.
 
     Raises
     ------
     InputError
-        If the folder holds a run of another preset or another base file, or as for
+        If the folder holds a run whose values are not the preset's, or of another base file, or
+        none and no preset is given, or as for
         :func:`open_run` and :func:`study_lib.design.presets.load_design`.
 
     Examples
@@ -253,23 +289,33 @@ def open_or_create(folder: str | Path, preset: str, base_npz: str | Path | None 
     ...     try:
     ...         other = study.open_or_create(folder, "laptop")
     ...     except study.InputError as error:
-    ...         print("refused" if "preset smoke, not laptop" in str(error) else error)
+    ...         print("refused" if "differs from laptop in" in str(error) else error)
     refused
     >>> found == made
     True
     """
     folder, base_npz = Path(folder), Path(base_npz) if base_npz else None
-    if not (folder / DESIGN_FILE).exists():
+    if preset is not None and not (folder / DESIGN_FILE).exists():
         base = base_data(base_npz) if base_npz else None
         return create_run(folder, load_design(preset, base=base), base_npz)
     run = open_run(folder)
-    if run.design.preset != preset:
-        raise InputError(
-            f"{folder} holds a run of preset {run.design.preset}, not {preset}; "
-            "choose another run_folder or remove it"
-        )
     if base_npz and (not run.design.base or run.design.base.sha256 != sha256_of(base_npz)):
         raise InputError(
             f"{folder} holds a run that does not start from {base_npz}; choose another run_folder"
         )
+    given = run.design if preset is None else load_design(preset, base=run.design.base)
+    changed = differing_values(run.design, given)
+    if changed:
+        raise InputError(
+            f"{folder} holds a run of preset {run.design.preset}, which differs from {preset} in "
+            f"{', '.join(changed[:SHOWN])}{' ...' if len(changed) > SHOWN else ''}; choose another run_folder, or give preset None for the run as it is"
+        )
     return run
+
+
+def differing_values(design: StudyDesign, other: StudyDesign) -> list[str]:
+    """Return the dotted names of the values in which two designs differ; the preset's is none."""
+    one, two = (
+        dotted(each.model_dump(mode="json", exclude={"preset"})) for each in (design, other)
+    )
+    return sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))

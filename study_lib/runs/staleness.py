@@ -11,13 +11,13 @@ hours would be repeated.
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from study_lib.errors import InputError
+from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
 from study_lib.runs.plan import NOTEBOOK_FOLDER
 from study_lib.system import LIBRARY
@@ -50,6 +50,23 @@ def code_of(notebook: str) -> dict[str, Any]:
     used = {DECIDING[name] for name in _packages(sources.values())}
     versions = {name: metadata.version(name) for name in sorted(used)}
     return {"sources": digest.hexdigest()[:16], "packages": versions}
+
+
+def require_same_code(notebook: str, code: Mapping[str, Any]) -> None:
+    """Check that the files of a notebook's code are still as when its job began.
+
+    Raises
+    ------
+    StudyError
+        If one has been changed: what the kernel loaded is then in doubt.
+    """
+    for cached in (code_of, _tree, _imports_of, _meaning, _homes):
+        cached.cache_clear()
+    if code_of(notebook) != code:
+        raise StudyError(
+            "a file of the library or the notebook was changed while this ran; the same command "
+            "runs it again"
+        )
 
 
 def sources_of(notebook: str) -> dict[str, Path]:

@@ -21,7 +21,7 @@ def printed(kernel, tmp_path, *cells):
     executed = papermill.execute_notebook(
         tmp_path / "in.ipynb",
         tmp_path / "out.ipynb",
-        km=kernel.manager(),
+        km=kernel.manager(tmp_path),
         progress_bar=False,
         kernel_name="python3",
     )

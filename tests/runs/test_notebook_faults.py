@@ -81,24 +81,29 @@ def test_a_killed_kernel_fails_its_job_and_names_the_likely_cause(cell, job_that
     assert not kept.exists()
 
 
-DIES_FIRST = 'mkdir "$0" 2>/dev/null && kill -9 $$; exec "$@"'  # a kernel killed as it starts
+DIES_FIRST = """
+import os, pathlib, signal
+mark = pathlib.Path({mark!r})
+if not mark.exists():
+    mark.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_job_whose_fault_may_pass_is_tried_again_as_often_as_asked(
     retries, tmp_path, monkeypatch
 ):
-    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    words = ["sh", "-c", DIES_FIRST, str(tmp_path / "has_died"), *kernel]
-    write_json(
-        tmp_path / "kernels" / "python3" / "kernel.json",
-        {"argv": words, "display_name": "Python 3", "language": "python"},
-    )
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text(DIES_FIRST.format(mark=str(tmp_path / "has_died")))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     run = create_run(tmp_path / "run", load_design("smoke"))
     job = plan_jobs(run.design)[0]
 
-    expected = nullcontext() if retries else pytest.raises(StudyError, match="the kernel stopped")
+    expected = (
+        nullcontext() if retries else pytest.raises(StudyError, match="the kernel did not start")
+    )
     with expected:
         run_plan(run.folder, [job], 1, print, retries=retries)
 
@@ -255,7 +260,7 @@ def test_a_truth_value_is_no_number(tmp_path, study):
 def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
     """A job of a run has failed then; a single notebook was a wrong call."""
     folder, job = job_that_runs("1")
-    monkeypatch.setattr("study_lib.runs.notebook.KERNEL", "no-such-kernel")
+    monkeypatch.setattr("study_lib.runs.notebook.KERNEL_MODULE", "no_such_kernel")
     words = ("-p", "run_folder=r", "-p", "preset=smoke", "-p", "base_npz=null")
 
     for code, called in (
@@ -264,7 +269,7 @@ def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
     ):
         assert called.code == code
         (line,) = called.err.splitlines()
-        assert "no Jupyter kernel 'no-such-kernel'" in line
+        assert "no package no_such_kernel in " in line
         assert "install ipykernel, or let `make study` install everything" in line
 
     assert not (folder / job.done).exists()
