@@ -1,5 +1,7 @@
 """Small shared inputs: a lopsided probe, an object, sub-pixel positions, and one tiny study."""
 
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import Called, exit_code
+from filelock import FileLock
 from tiny_runs import generated, with_views
 
 from study_lib.data.contract import save_dataset
@@ -146,6 +149,36 @@ def tiny_design(tiny_design_with) -> StudyDesign:
 def tiny_run(tmp_path_factory, tiny_design) -> Run:
     """The tiny study with its patterns and its views."""
     return with_views(generated(tmp_path_factory.mktemp("run"), tiny_design))
+
+
+TWO_VIEWS = (
+    "views=[{name: baseline, gridsize: 1, target_overlap: null}, "
+    "{name: dense, gridsize: 2, target_overlap: 0.6}]",
+    "thinned=null",
+    "scan.rows=9",
+)
+
+
+@pytest.fixture(scope="session")
+def sealed_run(tmp_path_factory) -> Path:
+    """A tiny study that `study run` has finished: one for all test processes, to be read only."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    reports = shared / "sealed"
+    words = ["run", "--preset", "smoke", "--reports", reports]
+    for setting in (*TINY_SETTINGS, *TWO_VIEWS):
+        words += ["--set", setting]
+    with FileLock(shared / "sealed.lock"):
+        if not list(reports.glob("*/seal.json")):
+            assert exit_code(*words) == 0
+    (folder,) = reports.iterdir()
+    return folder
+
+
+@pytest.fixture
+def sealed_copy(sealed_run, tmp_path) -> Path:
+    """A copy of the finished study that a test may spoil."""
+    return Path(shutil.copytree(sealed_run, tmp_path / sealed_run.name))
 
 
 @pytest.fixture(scope="session")

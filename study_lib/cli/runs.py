@@ -217,7 +217,7 @@ def verify(
         faults = differing_numbers(open_run(folder))
     if faults:
         raise StudyError("\n".join(faults))
-    print(f"{folder}: complete, every hash holds")
+    print(f"{folder}: complete, every hash holds, and the summary follows from the scores")
 
 
 def digest(

@@ -148,7 +148,9 @@ def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
             (run_folder / job.done).unlink()
     # A memory of the last engine, read by pickle: in a folder from somebody else it could be code.
     for name in ("incomplete", "iocache"):
-        shutil.rmtree(run_folder / ".snakemake" / name, ignore_errors=True)
+        place = run_folder / ".snakemake" / name
+        if place.is_dir():
+            shutil.rmtree(place)
 
 
 def _command(folder: Path, cores: int | None, profile: Path | None = None) -> list[str]:

@@ -19,6 +19,7 @@ from study_lib.files import (
     write_text,
 )
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
+from study_lib.phases.records import mixed_codes
 from study_lib.runs.evidence import Digest, digest_of, sealed_names
 from study_lib.runs.job import job_owning, owned_places, read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
@@ -42,7 +43,8 @@ def notebook_page(path: Path, source: str, css: str) -> str:
     css
         Style sheet.
     """
-    body, _ = _exporter().from_filename(str(path))
+    marked_up, _ = _exporter().from_filename(str(path))
+    body = _harmless(marked_up)  # the templates put metadata of outputs into attributes as they are
     return template("notebook.html.j2").render(
         title=path.stem.replace("__", " "),
         css=css,
@@ -77,16 +79,21 @@ def template(name: str) -> Template:
 
 
 def _harmless(markup: str) -> str:
-    """Return markup with the tags of texts and tables alone, and no way out of the page."""
-    attributes = nh3.ALLOWED_ATTRIBUTES | {"*": {"class"}}  # the classes of highlighted code
+    """Return markup with the tags of texts, tables and images alone, and no way out of the page."""
     return nh3.clean(
-        str(markup), attributes=attributes, attribute_filter=_kept_attribute, link_rel=None
+        str(markup),
+        attributes=nh3.ALLOWED_ATTRIBUTES | {"*": {"class"}},  # the classes of highlighted code
+        attribute_filter=_kept_attribute,
+        link_rel=None,
+        url_schemes=nh3.ALLOWED_URL_SCHEMES | {"data"},
     )
 
 
 def _kept_attribute(_tag: str, name: str, value: str) -> str | None:
-    if name in {"href", "src", "cite"}:
-        return value if value.startswith(("#", "data:image/")) else None
+    if name == "src":
+        return value if value.startswith("data:image/") else None
+    if name in {"href", "cite"}:
+        return value if value.startswith("#") else None
     return value
 
 
@@ -244,6 +251,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob], digest: Digest = di
         "title": "Ptychography: dose and overlap",
         "origin": origin_text(summary["origin"]) if summary else run_folder.name,
         "css": style(),
+        "warnings": [*mixed_codes(run_folder), *_not_committed(records)],
         "summary": summary,
         "summary_folder": summary_root.name,
         "columns": list(COLUMNS.values()),
@@ -341,6 +349,14 @@ def _provenance(
     started = sorted(record["started"] for record in records.values())
     times = {"first job": started[0], "last job": started[-1]} if started else {}
     return times | {name: "; ".join(values) for name, values in found.items()}
+
+
+def _not_committed(records: Mapping[str, Record]) -> list[str]:
+    """Return a line if jobs were computed by files that no commit has."""
+    dirty = {str(record["git"]["commit"]) for record in records.values() if record["git"]["dirty"]}
+    if not dirty:
+        return []
+    return [f"computed with changes that are in no commit, on top of {', '.join(sorted(dirty))}"]
 
 
 def _add(found: dict[str, list[str]], values: Mapping[str, Any]) -> None:

@@ -308,7 +308,8 @@ def open_or_create(
     if changed:
         raise InputError(
             f"{folder} holds a run of preset {run.design.preset}, which differs from {preset} in "
-            f"{', '.join(changed[:SHOWN])}{' ...' if len(changed) > SHOWN else ''}; choose another run_folder, or give preset None for the run as it is"
+            f"{', '.join(changed[:SHOWN])}{' ...' if len(changed) > SHOWN else ''}; choose another "
+            "run_folder, or give preset None for the run as it is"
         )
     return run
 

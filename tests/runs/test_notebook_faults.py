@@ -275,6 +275,30 @@ def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
     assert not (folder / job.done).exists()
 
 
+EDITS_ITSELF = """
+import nbformat
+notebook = nbformat.read({path!r}, 4)
+notebook.cells.append(nbformat.v4.new_code_cell("1 + 1"))
+nbformat.write(notebook, {path!r})
+"""
+
+
+def test_code_that_is_changed_while_its_job_runs_fails_the_job(
+    job_that_runs, tmp_path, monkeypatch, study
+):
+    """What the kernel has loaded, and what the record would name, may be two things then."""
+    place = tmp_path / "notebooks"
+    folder, job = job_that_runs(EDITS_ITSELF.format(path=str(place / "00_design.ipynb")))
+    monkeypatch.setattr("study_lib.runs.staleness.NOTEBOOK_FOLDER", place)
+
+    code, _, error = study("job", folder, job.name)
+
+    assert code == 1
+    assert "was changed while this ran; the same command runs it again" in error
+    assert not (folder / job.done).exists()
+    assert not read_json(folder / job.failed)["lasts"]
+
+
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 
 

@@ -123,7 +123,7 @@ def test_a_link_in_a_run_leads_no_page_out_of_it(run, tmp_path):
     outside.mkdir()
     (run.folder / "html").symlink_to(outside)
 
-    with pytest.raises(InputError, match=f"to {outside}, outside {run.folder}; remove the link"):
+    with pytest.raises(InputError, match=f"to {outside}, outside {run.folder}; nothing was"):
         write_site(run.folder, jobs)
 
     assert list(outside.iterdir()) == []
@@ -135,13 +135,10 @@ def test_links_that_stay_in_a_run_or_lead_to_it_are_followed(run, tmp_path):
     (run.folder / "pages").mkdir()
     (run.folder / "html").symlink_to("pages")
     (tmp_path / "link").symlink_to(run.folder)
-    (tmp_path / "notes.html").write_text("not the report's")
-    (run.folder / "index.html").symlink_to(tmp_path / "notes.html")
 
     write_site(tmp_path / "link", jobs)
 
     assert (run.folder / "pages" / "00_design.html").is_file()
-    assert (tmp_path / "notes.html").read_text() == "not the report's"
 
 
 def test_each_notebook_has_the_work_of_its_own_jobs_that_were_done(run):

@@ -1,5 +1,6 @@
 """A notebook page in a real browser: what tries to run or to call home does neither."""
 
+import re
 import shutil
 import subprocess
 import threading
@@ -63,6 +64,16 @@ def attempts(address):
         f"<video autoplay src='{address}/film.mp4' onerror=\"{RAN}\"></video>",
         f'<details open ontoggle="{RAN}">x</details>',
         f'<math><mtext><table><mglyph><style><img src=x onerror="{RAN}">',
+        f'<math><maction actiontype="statusline" href="javascript:{RAN}">x</maction></math>',
+        f'<svg><animate onbegin="{RAN}" attributeName=x dur=1s></animate></svg>',
+        f'<svg><image href="{address}/svg.png"></image><use href="{address}/use.svg#x"></use></svg>',
+        f'<svg><foreignObject><img src=x onerror="{RAN}"></foreignObject></svg>',
+        f'<a href="{address}/away" ping="{address}/ping" autofocus onfocus="{RAN}">x</a>',
+        f'<form action="{address}/form"><input autofocus onfocus="{RAN}"><button>x</button></form>',
+        f'<input type=image src="{address}/input.png" onerror="{RAN}">',
+        f'<button autofocus onfocus="{RAN}" formaction="javascript:{RAN}">x</button>',
+        f'<object data="{address}/object"></object><embed src="{address}/embed">',
+        f'<base href="{address}/base/"><img src="relative.png">',
     )
 
 
@@ -83,29 +94,51 @@ def shown_by_browser(page, profile):
     return result.stdout
 
 
+POLICY = re.compile('<meta http-equiv="Content-Security-Policy"[^>]*>')
+SIZE = {"width": f'5" onload="{RAN}" x="', "height": f"5' onload='{RAN}' x='"}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def hostile_notebook(path, markup):
+    """Write a notebook with markup in texts and outputs, and an attribute in an image's size."""
+    outputs = [
+        nbformat.v4.new_output("display_data", {kind: text, "text/plain": "x"})
+        for kind in ("text/html", "image/svg+xml", "text/markdown", "text/latex")
+        for text in markup
+    ]
+    outputs.append(nbformat.v4.new_output("display_data", {"application/javascript": RAN}))
+    outputs.append(nbformat.v4.new_output("stream", name="stdout", text="\n".join(markup)))
+    for kind, content in (("image/png", PIXEL), ("image/svg+xml", "<svg/>")):
+        sized = nbformat.v4.new_output("display_data", {kind: content}, metadata={kind: SIZE})
+        outputs += [sized, nbformat.from_dict({**sized, "metadata": SIZE})]
+    cells = [nbformat.v4.new_markdown_cell(text) for text in ("# Kept heading", *markup)]
+    cells.append(nbformat.v4.new_code_cell("1", outputs=outputs))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
 def test_a_page_runs_and_fetches_nothing_that_would_run_elsewhere(tmp_path):
-    notebook, page, control = (tmp_path / name for name in ("n.ipynb", "n.html", "control.html"))
+    """Neither with its policy nor without: the markup alone holds nothing that could."""
+    notebook, page, bare, control = (
+        tmp_path / name for name in ("n.ipynb", "n.html", "bare.html", "control.html")
+    )
     with asked_for() as (address, asked):
         markup = attempts(address)
-        outputs = [
-            nbformat.v4.new_output("display_data", {kind: text, "text/plain": "x"})
-            for kind in ("text/html", "image/svg+xml", "text/markdown", "text/latex")
-            for text in markup
-        ]
-        outputs.append(nbformat.v4.new_output("display_data", {"application/javascript": RAN}))
-        outputs.append(nbformat.v4.new_output("stream", name="stdout", text="\n".join(markup)))
-        cells = [nbformat.v4.new_markdown_cell(text) for text in ("# Kept heading", *markup)]
-        cells.append(nbformat.v4.new_code_cell("1", outputs=outputs))
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
-        page.write_text(notebook_page(notebook, "n.ipynb", style()), encoding="utf-8")
+        hostile_notebook(notebook, markup)
+        text = notebook_page(notebook, "n.ipynb", style())
+        page.write_text(text, encoding="utf-8")
+        without_policy, policies = POLICY.subn("", text)
+        bare.write_text(without_policy, encoding="utf-8")
         control.write_text("<!DOCTYPE html>" + "\n".join(markup[:4]), encoding="utf-8")
 
-        shown = shown_by_browser(page, tmp_path / "profile")
+        shown = [shown_by_browser(one, tmp_path / "profile") for one in (page, bare)]
         asked_by_page = list(asked)
         without_filter = shown_by_browser(control, tmp_path / "profile")
 
-    assert "Kept heading" in shown
-    assert 'data-ran="yes"' not in shown
+    assert policies == 1
+    for one in shown:
+        assert "Kept heading" in one
+        assert PIXEL in one
+        assert 'data-ran="yes"' not in one
     assert asked_by_page == []
     # The same markup as a page of its own does both, so the browser would have shown it.
     assert 'data-ran="yes"' in without_filter

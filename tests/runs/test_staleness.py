@@ -40,6 +40,7 @@ def project(tmp_path) -> Path:
         record = {
             "status": "done",
             "parameters": dict(job.parameters),
+            "design": {"part_digest": job.design_part},
             "code": code_of(job.notebook),
             "sha256": hashes_of(files, run.folder),
             "inputs": hashes_of(inputs, run.folder),

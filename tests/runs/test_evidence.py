@@ -1,0 +1,135 @@
+"""A finished run is one piece: of one design, one code, with the summary that its scores give."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from study_lib.files import read_json, sha256_of, write_json, write_text
+from study_lib.runs.evidence import seal
+from study_lib.runs.run import open_run
+
+pytestmark = pytest.mark.slow
+SCORED = "05_compare__dose_10000__dense__test"
+
+
+def change(path: Path, *names: object, to: object) -> None:
+    """Set one value of a JSON file."""
+    content = read_json(path)
+    place = content
+    for name in names[:-1]:
+        place = place[name]
+    assert place[names[-1]] != to
+    place[names[-1]] = to
+    write_json(path, content)
+
+
+def test_a_sealed_run_is_complete_under_the_hash_that_was_printed(sealed_copy, study):
+    printed = sha256_of(sealed_copy / "seal.json")
+
+    code, out, error = study("verify", sealed_copy, "--seal", printed)
+    assert (code, error) == (0, "")
+    assert out.endswith("complete, every hash holds, and the summary follows from the scores\n")
+
+    other = study("verify", sealed_copy, "--seal", "0" * 64)
+    assert other.code == 1
+    assert f"seal.json: has the SHA-256 {printed}, not 0000" in other.err
+
+
+def test_another_design_in_a_finished_run_is_named_and_made_anew(sealed_copy, study):
+    """The design is edited and the folder renamed for it, so that its name is right."""
+    change(sealed_copy / "design.json", "training", "epochs", to=2)
+    refused = study("resume", sealed_copy)
+    digest = open_run(sealed_copy).design.digest
+    name = f"{sealed_copy.name[:-8]}{digest}"
+
+    assert refused.code == 2
+    assert f"rename it to {name}, or undo the change of design.json" in refused.err
+    assert "remove" not in refused.err
+
+    renamed = sealed_copy.rename(sealed_copy.with_name(name))
+    code, _, error = study("verify", renamed)
+    assert code == 1
+    lines = [line for line in error.splitlines() if "was made with training.epochs = 1" in line]
+    made_by_it = {line.removeprefix("study: ").split(":")[0].split("__")[0] for line in lines}
+    assert made_by_it == {"00_design", "03_train", "05_compare", "06_summary"}
+    assert all("design.json has 2" in line for line in lines)
+
+    code, _, error = study("resume", renamed)
+    assert code == 0, error
+    assert study("verify", renamed).code == 0
+    done = read_json(renamed / "jobs" / "03_train__dose_10000__dense" / "done.json")
+    assert done["design"]["part"]["training.epochs"] == 2
+    kept = read_json(renamed / "jobs" / "01_dataset__dose_10000" / "done.json")
+    assert kept["design"]["made_by"] == sealed_copy.name[-8:], "made by the first, and still right"
+
+
+def test_a_record_says_with_what_its_job_was_computed(sealed_run):
+    done = read_json(sealed_run / "jobs" / "03_train__dose_10000__dense" / "done.json")
+
+    assert done["computed_with"]["device"] == ["cpu"]
+    assert done["computed_with"]["threads"] == ["1"]
+    assert done["computed_with"]["precision"] in (["float32"], ["bfloat16"])
+    assert {"python", "numpy", "torch"} <= done["versions"].keys(), "those of the kernel"
+    assert "papermill" not in done["versions"]
+
+
+@pytest.mark.parametrize("what", [("code", "sources"), ("versions", "numpy")])
+def test_two_codes_in_one_run_are_said_and_not_sealed(what, sealed_copy, study):
+    change(sealed_copy / "jobs" / SCORED / "done.json", *what, to="0.1")
+
+    reported = study("report", sealed_copy)
+    seal(sealed_copy)
+    verified = study("verify", sealed_copy)
+
+    for code, _, error in (reported, verified):
+        assert code == 1
+        assert "05_compare: its jobs were computed by 2 codes: 3 by sources" in error
+    index = (sealed_copy / "index.html").read_text()
+    assert "05_compare: its jobs were computed by 2 codes" in index
+
+
+def test_a_number_of_the_summary_that_no_score_gives_is_found_under_a_new_seal(sealed_copy, study):
+    """Whoever writes a number also writes the hashes: the records, the manifest and the seal."""
+    folder = sealed_copy / "phase_h_summary"
+    content = read_json(folder / "summary.json")
+    content["study_table"][0]["phase_ssim"] = 0.999
+    write_json(folder / "summary.json", content)
+    rehash(sealed_copy, folder / "summary.json")
+
+    code, _, error = study("verify", sealed_copy)
+
+    assert code == 1
+    assert "phase_h_summary/summary.json, study_table: row 1, phase_ssim: 0.999; the comp" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_number_of_a_table_that_no_score_gives_is_found_too(sealed_copy, study):
+    path = sealed_copy / "phase_h_summary" / "table.csv"
+    head, first, *rest = path.read_text().splitlines()
+    column = head.split(",").index("phase_mse_rad2")
+    cells = first.split(",")
+    cells[column] = "99.5"
+    write_text(path, "\n".join([head, ",".join(cells), *rest, ""]))
+    rehash(sealed_copy, path)
+
+    code, _, error = study("verify", sealed_copy)
+
+    assert code == 1
+    assert "phase_h_summary/table.csv: row 1, phase_mse_rad2: 99.5; the comparisons give" in error
+
+
+def rehash(run_folder: Path, path: Path) -> None:
+    """Have every record of a run vouch for a file as it is now, and seal the run again."""
+    place, now = path.relative_to(run_folder).as_posix(), sha256_of(path)
+    for record in (*run_folder.glob("jobs/*/done.json"), *run_folder.glob("*/*_manifest.json")):
+        content = json.loads(record.read_text())
+        tables = [content.get("sha256", {}), content.get("inputs", {})]
+        for one in content.get("jobs", {}).values():
+            tables += [one.get("inputs", {}), one.get("outputs", {})]
+        for table in tables:
+            for name in table:
+                if name == place or (record.parent / name).resolve() == path.resolve():
+                    table[name] = now
+        write_json(record, content)
+    seal(run_folder)
