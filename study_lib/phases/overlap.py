@@ -73,11 +73,9 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
         condition,
         "overlap",
         parameters={
-            "dose": condition.dose,
             "view": view.model_dump(),
             "neighbor_count": design.neighbor_count,
             "probe_diameter_px": diameter_px,  # null: measured on the probe
-            "design": design.digest,
         },
         seeds=design.noise_seeds.model_dump(include={"grouping", "subsampling"}),
         inputs=[one.whole_file for one in splits],

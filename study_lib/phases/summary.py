@@ -14,6 +14,7 @@ from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by
 from study_lib.files import manifest_jobs, read_json, write_csv, write_json, write_text
 from study_lib.phases.conditions import (
     MANIFESTS,
+    MISSING_ARMS,
     PHASES,
     SUMMARY_FIGURES,
     Places,
@@ -107,11 +108,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
         key="summary",
         folder=folder,
         parameters={"replicates": len({row["replicate"] for row in rows})},
-        inputs=[
-            path
-            for root in comparison_roots(compared_root)
-            for path in sorted(root.glob("dose_*/*/*/metrics.json"))
-        ],
+        inputs=compared_files(compared_root, "metrics.json"),
     )
     with recorded(work):
         table, deltas = study_table(rows), phase_deltas(rows)
@@ -127,10 +124,12 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             write_csv(folder / name, lines)
             work.outputs.append(folder / name)
         figures = summary_figures(compared_root, rows, table)
+        saved = {}
         for step, (name, figure) in enumerate(figures.items(), start=1):
             paths = figure_files(folder, name)
             save_figure(figure, *paths)
             work.outputs += paths
+            saved[name] = [path.relative_to(folder).as_posix() for path in paths]
             work.progress("figures", step, len(figures))
         sentences = {
             split: findings(*(_of_split(part, split) for part in (table, deltas)))
@@ -145,11 +144,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "highlights": deltas,
             "missing": _missing(compared_root),
             "metrics": metric_facts(),
-            "figures": {
-                name: [path.relative_to(folder).as_posix() for path in paths]
-                for name in figures
-                for paths in [figure_files(folder, name)]
-            },
+            "figures": saved,
         }
         write_json(folder / "summary.json", summary)
         write_text(folder / "summary.md", markdown(summary, files))
@@ -157,10 +152,11 @@ def summarize(places: Places) -> list[dict[str, Any]]:
     return table
 
 
-def comparison_roots(compared_root: Path) -> list[Path]:
-    """Return the comparisons of a run, then those of its other replicates."""
+def compared_files(compared_root: Path, name: str) -> list[Path]:
+    """Return a file of every comparison of a run, then of its other replicates."""
     others = compared_root.parent.glob(f"replicate_*/{compared_root.name}")
-    return [compared_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+    roots = [compared_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+    return [path for root in roots for path in sorted(root.glob(f"dose_*/*/*/{name}"))]
 
 
 def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
@@ -171,11 +167,7 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     InputError
         If no comparison is found.
     """
-    paths = [
-        path
-        for root in comparison_roots(compared_root)
-        for path in sorted(root.glob("dose_*/*/*/metrics.json"))
-    ]
+    paths = compared_files(compared_root, "metrics.json")
     if not paths:
         raise InputError(f"{compared_root}: no comparison found; run `study compare` first")
     rows: list[dict[str, Any]] = [row for path in paths for row in read_scores(path.parent)]
@@ -261,7 +253,6 @@ def _missing(compared_root: Path) -> list[str]:
     """Return one line for each arm that has no row, with its condition and the reason."""
     return [
         f"{path.parent.relative_to(compared_root.parent).as_posix()}: {reason}"
-        for root in comparison_roots(compared_root)
-        for path in sorted(root.glob("dose_*/*/*/missing_arms.json"))
+        for path in compared_files(compared_root, MISSING_ARMS)
         for reason in read_json(path).values()
     ]
