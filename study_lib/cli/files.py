@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,14 +17,6 @@ WrittenName = Literal[
 ]
 FormatName = Literal[WrittenName, "ptyd"]
 Algorithm = Literal["solver", "LSQML"]
-
-
-class Reconstruction(TypedDict):
-    """How object and probe are found where a file has none."""
-
-    algorithm: Algorithm
-    epochs: int
-    seed: int
 
 
 def register(app: typer.Typer) -> None:
@@ -106,7 +98,7 @@ def import_(
         raise InputError(
             f"{source}: --check reconstructs from counts, and it has none; leave --check out"
         )
-    how: Reconstruction = {
+    how: dict[str, Any] = {
         "algorithm": algorithm or "solver",
         "epochs": epochs or 60,
         "seed": 1011 if seed is None else seed,
@@ -192,7 +184,7 @@ def _check_target(source: Path, target: Path) -> None:
         raise InputError(f"{target}: its folder does not exist; make it first")
 
 
-def _check(acquisition: Acquisition, target: Path, how: Reconstruction) -> None:
+def _check(acquisition: Acquisition, target: Path, how: dict[str, Any]) -> None:
     """Print and write how far another algorithm and two halves of the patterns agree."""
     from study_lib.files import write_json
     from study_lib.phases.base_data import checked

@@ -1,7 +1,7 @@
 """A condition of the study, one dose, view and split, and where each phase keeps its files."""
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -336,7 +336,7 @@ def conditions_of(
 
 
 def with_data(
-    conditions: Iterable[Condition], *, splits: Sequence[str] = (), allow_missing: bool = True
+    conditions: Sequence[Condition], *, splits: Sequence[str] = (), allow_missing: bool = True
 ) -> tuple[list[Condition], list[SkippedView]]:
     """Return the conditions whose files are there, and the views that are left out.
 
@@ -354,7 +354,6 @@ def with_data(
     InputError
         If files are missing that may not be.
     """
-    found: list[Condition] = []
     skipped: dict[tuple[float, str], SkippedView] = {}
     for condition in conditions:
         try:
@@ -365,20 +364,14 @@ def with_data(
                 raise
             key = (condition.dose, condition.view.name)
             skipped.setdefault(key, SkippedView(*key, str(error)))
-        else:
-            found.append(condition)
-    complete = [one for one in found if (one.dose, one.view.name) not in skipped]
+    complete = [one for one in conditions if (one.dose, one.view.name) not in skipped]
     return complete, list(skipped.values())
 
 
-def write_skip_summary(folder: Path, skipped: Collection[SkippedView]) -> Mapping[str, Any]:
-    """Write and return which views are skipped; also when there is none."""
-    summary = {
-        "skipped_count": len(skipped),
-        "skipped_views": [asdict(view) for view in skipped],
-    }
-    write_json(folder / SKIP_SUMMARY, summary)
-    return summary
+def write_skip_summary(folder: Path, skipped: Collection[SkippedView]) -> None:
+    """Write which views are skipped; also when there is none."""
+    views = [asdict(view) for view in skipped]
+    write_json(folder / SKIP_SUMMARY, {"skipped_count": len(views), "skipped_views": views})
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
