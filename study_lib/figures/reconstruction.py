@@ -160,10 +160,8 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
     for axis, (name, candidates) in zip(axes, choices.items(), strict=True):
         for family in dict.fromkeys(one["family"] for one in candidates):
             rows = [one for one in candidates if one["family"] == family]
-            names, label = (
-                ("strength", "gain_nats", "standard_error_nats"),
-                family.replace("_", " "),
-            )
+            names = ("strength", "gain_nats", "standard_error_nats")
+            label = family.replace("_", " ")
             lines[family] = _draw_gains(axis, rows, names, label, color=colours[family])
         axis.axhline(0, color="gray", linestyle=":")
         best = max(one["gain_nats"] for one in candidates)
