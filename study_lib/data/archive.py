@@ -5,7 +5,6 @@ each other and with the file before any array is allocated, and arrays can be re
 that a file larger than memory can still be judged.
 """
 
-import io
 import json
 import math
 import struct
@@ -16,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import IO, Any
 
 import numpy as np
 
@@ -110,12 +109,9 @@ def checked_member(
     InputError
         If they do not, or the member is damaged or no array of numbers or text.
     """
-    try:
-        with open_member(file, info) as stream:
-            shape, fortran, dtype = read_header(stream)
-            header_bytes = stream.tell()
-    except DAMAGE as error:
-        raise refusal(path, f"{name} is damaged ({error})", "write it again") from None
+    with _damage_reported(path, name), file.open(info) as stream:
+        shape, fortran, dtype = read_header(stream)
+        header_bytes = stream.tell()
     if dtype.hasobject:
         raise refusal(
             path,
@@ -138,12 +134,7 @@ def checked_member(
     return member
 
 
-def open_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BufferedIOBase:
-    """Return the stream of one member."""
-    return cast("io.BufferedIOBase", file.open(info))
-
-
-def read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Return shape, column-major order and type; leaves the stream at the first value."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
@@ -156,6 +147,14 @@ def read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dt
 def refusal(path: Path, found: str, remedy: str) -> InputError:
     """Return the error of an archive that is not read."""
     return InputError(f"{path}: {found}; {remedy}")
+
+
+@contextmanager
+def _damage_reported(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise refusal(path, f"{name} is damaged ({error})", "write it again") from None
 
 
 # --- Reading
@@ -186,7 +185,7 @@ class NpzArchive:
         member = self.members[name]
         self.require_memory([name])
         flat = np.empty(math.prod(member.shape), member.dtype)
-        with self._damage_reported(name), self._data_of(member) as stream:
+        with self._data_of(member) as stream:
             _fill(stream, flat)
             if stream.read(1):
                 raise ValueError("more data than the header declares")
@@ -226,7 +225,7 @@ class NpzArchive:
         length, rest = (order[0], order[1:]) if order else (1, ())
         row_bytes = max(1, math.prod(rest) * member.dtype.itemsize)
         step = max(1, SLAB_BYTES // row_bytes)
-        with self._damage_reported(name), self._data_of(member) as stream:
+        with self._data_of(member) as stream:
             for start in range(0, length, step):
                 part = slice(start, min(start + step, length))
                 slab = np.empty((part.stop - part.start, *rest), member.dtype)
@@ -237,19 +236,10 @@ class NpzArchive:
                 raise ValueError("more data than the header declares")
 
     @contextmanager
-    def _data_of(self, member: ArchiveEntry) -> Iterator[io.BufferedIOBase]:
-        with open_member(self._file, member.info) as stream:
+    def _data_of(self, member: ArchiveEntry) -> Iterator[IO[bytes]]:
+        with _damage_reported(self.path, member.name), self._file.open(member.info) as stream:
             read_header(stream)
             yield stream
-
-    @contextmanager
-    def _damage_reported(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except DAMAGE as error:
-            raise refusal(self.path, f"{name} is damaged ({error})", "write it again") from None
 
 
 @contextmanager
@@ -341,7 +331,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _fill(stream: io.BufferedIOBase, flat: np.ndarray) -> None:
+def _fill(stream: IO[bytes], flat: np.ndarray) -> None:
     """Read exactly as many bytes as ``flat`` holds."""
     view = flat.view(np.uint8).data if flat.size else memoryview(b"")
     done = 0

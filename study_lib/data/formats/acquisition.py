@@ -1,6 +1,6 @@
 """One scan: what a file says about it, and what the study makes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,12 +8,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
+from study_lib.data.hdf5 import Hdf5Reader
 from study_lib.errors import InputError
 
 # --- In the study's conventions, whatever file it came from or goes to
 
 PLANCK_TIMES_LIGHT_EV_M = 1.239841984332003e-6
 PIXEL_TOLERANCE = 1e-3
+SQUARE_TOLERANCE = 1e-6
 WORDS = {"amplitudes": "patterns", "probe": "probe", "object_": "object"}
 FLAGS = {
     "photon_energy_ev": "--energy-ev",
@@ -292,6 +294,11 @@ class RawScan:
     remarks: tuple[str, ...] = ()
     metadata: dict[str, Any] | None = None
 
+    def after(self, step: dict[str, Any], *remarks: str, **changes: Any) -> "RawScan":
+        """Return the scan with some arrays changed by a step, which is recorded."""
+        steps, remarks = (*self.steps, step), (*self.remarks, *remarks)
+        return replace(self, steps=steps, remarks=remarks, **changes)
+
 
 def check_shapes(
     path: Path,
@@ -469,3 +476,37 @@ def plausible_quantity(
         f"{path}: {key}: found {stated}; allowed are {span.low:g} to {span.high:g} {span.unit}; "
         f"{remedy}"
     )
+
+
+def quantity_in(file: Hdf5Reader, name: str, quantity: str, **unit: Any) -> float | None:
+    """Return a number of a file as :func:`plausible_quantity`, whose factor and remedy `unit` is.
+
+    Raises
+    ------
+    InputError
+        If it is not finite, not positive, or far from anything that can be measured.
+    """
+    return plausible_quantity(file.path, name, file.number(name), quantity, **unit)
+
+
+def square_side(
+    file: Hdf5Reader, name: str, sides: Iterable[float | None], remedy: str
+) -> float | None:
+    """Return the length that both sides of a pixel have; None where the file states neither.
+
+    Raises
+    ------
+    InputError
+        If pixels are not square or not positive.
+    """
+    known = [side for side in sides if side is not None]
+    if not known:
+        return None
+    difference_max = SQUARE_TOLERANCE * max(known)
+    if not np.isfinite(known).all() or min(known) <= 0 or max(known) - min(known) > difference_max:
+        raise file.refusal(
+            name,
+            f"found pixels of {' x '.join(f'{side:g}' for side in known)} m",
+            f"the study needs square pixels of a positive size; {remedy}",
+        )
+    return float(known[0])

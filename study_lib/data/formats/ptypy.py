@@ -17,14 +17,14 @@ from study_lib.data.formats.acquisition import (
     RawScan,
     ReadChoices,
     plausible_quantity,
+    quantity_in,
     require_domain,
+    square_side,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
 from study_lib.errors import InputError
-
-SQUARE_TOLERANCE = 1e-6
 
 
 class _Chunk(NamedTuple):
@@ -112,32 +112,14 @@ def _bad_pixels(weights: list[np.ndarray], shared: np.ndarray | None) -> np.ndar
 
 
 def _geometry(file: Hdf5Reader) -> Geometry:
-    energy_kev = file.number("meta/energy")
-    sizes = file.optional_array("meta/psize")
-    if sizes is not None and (
-        not sizes.size
-        or not np.isfinite(sizes).all()
-        or sizes.min() <= 0
-        or np.ptp(sizes) > SQUARE_TOLERANCE * sizes.max()
-    ):
-        raise file.refusal(
-            "meta/psize",
-            f"found pixels of {' x '.join(f'{size:g}' for size in np.ravel(sizes))} m",
-            "the study needs square pixels of a positive size; prepare the data so",
-        )
-    pixel_m = None if sizes is None else float(np.ravel(sizes)[0])
-    distance_m = file.number("meta/distance")
+    remedy = "ptypy keeps energy in keV; prepare the data again"
+    energy_ev = quantity_in(file, "meta/energy", "photon_energy_ev", factor=1000.0, remedy=remedy)
+    distance_m = quantity_in(file, "meta/distance", "detector_distance_m")
+    stated = file.optional_array("meta/psize", ranks=range(3))
+    sides = [] if stated is None else stated.ravel().tolist()
+    pixel_m = square_side(file, "meta/psize", sides, "prepare the data so")
     return Geometry(
-        photon_energy_ev=plausible_quantity(
-            file.path,
-            "meta/energy",
-            energy_kev,
-            "photon_energy_ev",
-            factor=1000.0,
-            remedy="ptypy keeps energy in keV; prepare the data again",
-        ),
-        detector_distance_m=plausible_quantity(
-            file.path, "meta/distance", distance_m, "detector_distance_m"
-        ),
+        photon_energy_ev=energy_ev,
+        detector_distance_m=distance_m,
         detector_pixel_m=plausible_quantity(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
     )
