@@ -191,8 +191,7 @@ class NpzArchive:
                 raise ValueError("more data than the header declares")
         array = flat.reshape(member.shape, order="F" if member.fortran else "C")
         native = member.dtype.newbyteorder("=")
-        result: np.ndarray = np.ascontiguousarray(array, dtype=native).reshape(member.shape)
-        return result
+        return np.ascontiguousarray(array, dtype=native).reshape(member.shape)
 
     def require_memory(self, names: Collection[str]) -> None:
         """Refuse to read members that together take more than this machine's memory.

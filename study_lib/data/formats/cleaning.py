@@ -249,8 +249,7 @@ def _single_slice(path: Path, object_: np.ndarray | None) -> Complex[np.ndarray,
             "an object of several slices is not a thin specimen, export one of them"
         )
     _require_complex(path, "object", object_)
-    flat: np.ndarray = object_.reshape(object_.shape[-2:]).astype(np.complex64)
-    return flat
+    return object_.reshape(object_.shape[-2:]).astype(np.complex64)
 
 
 def _centred(raw: RawScan, choices: ReadChoices) -> RawScan:

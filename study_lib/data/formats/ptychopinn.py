@@ -293,8 +293,7 @@ def _mask(mask: np.ndarray | None, patterns: np.ndarray | None) -> np.ndarray | 
     if mask is None or patterns is None:
         return None
     flags = mask.astype(bool)
-    merged: np.ndarray = np.any(flags, axis=0) if flags.ndim == 3 else flags
-    return merged
+    return np.any(flags, axis=0) if flags.ndim == 3 else flags
 
 
 def _geometry(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> Geometry:
