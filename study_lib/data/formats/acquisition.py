@@ -174,14 +174,13 @@ class Acquisition:
         """
         known = self.geometry.known()
         computed_m = replace(self.geometry, object_pixel_m=None).pixel_of_object_m(self.side_px())
-        pixel_m = known.setdefault("object_pixel_m", computed_m or 0.0)
-        if not pixel_m:
-            del known["object_pixel_m"]
-        elif computed_m and abs(pixel_m / computed_m - 1) > PIXEL_TOLERANCE:
-            raise InputError(
-                f"the pixel of the object is stated as {pixel_m:.4g} m, but energy, distance and "
-                f"detector pixel make it {computed_m:.4g} m; correct one of them"
-            )
+        if computed_m:
+            pixel_m = known.setdefault("object_pixel_m", computed_m)
+            if abs(pixel_m / computed_m - 1) > PIXEL_TOLERANCE:
+                raise InputError(
+                    f"the pixel of the object is stated as {pixel_m:.4g} m, but energy, distance "
+                    f"and detector pixel make it {computed_m:.4g} m; correct one of them"
+                )
         missing = [name for name in names if name not in known]
         # The pixel of the object follows once the others are there.
         missing = [name for name in missing if name != "object_pixel_m"] or missing
@@ -329,16 +328,12 @@ def check_shapes(
             "for every position; order the axes as (scan, row, column)"
         )
     frame = patterns[1:]
-    if bad_pixels is not None and bad_pixels != frame:
-        raise InputError(
-            f"{path}: bad pixels: found shape {bad_pixels}; expected {frame}, "
-            "one value for every detector pixel"
-        )
-    if scan_index is not None and scan_index != positions[:1]:
-        raise InputError(
-            f"{path}: indices: found shape {scan_index}; expected {positions[:1]}, "
-            "one for every pattern"
-        )
+    for name, shape, expected, what in (
+        ("bad pixels", bad_pixels, frame, "one value for every detector pixel"),
+        ("indices", scan_index, positions[:1], "one for every pattern"),
+    ):
+        if shape not in (None, expected):
+            raise InputError(f"{path}: {name}: found shape {shape}; expected {expected}, {what}")
     if probe is not None and probe[-2:] != frame:
         raise InputError(
             f"{path}: probe: found shape {probe}; expected (modes, {frame[0]}, "

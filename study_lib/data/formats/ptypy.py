@@ -7,7 +7,6 @@ pixels and may be empty or missing: then ``meta/weight2d`` stands for every fram
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,15 +26,6 @@ from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
 from study_lib.errors import InputError
 
 
-class _Chunk(NamedTuple):
-    """Frames that were prepared together."""
-
-    data: np.ndarray
-    indices: np.ndarray
-    positions: np.ndarray
-    weights: np.ndarray | None
-
-
 def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
     """Return the acquisition in prepared data: patterns and positions, no probe and no object.
 
@@ -53,10 +43,10 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
         if len(frames) > 1:
             raise file.refusal("chunks", f"patterns of several shapes, {frames}", "prepare alike")
         parts = [_chunk(file, f"chunks/{name}") for name in chunks]
+        data, indices, positions_m, weights = zip(*parts, strict=True)
         shared = file.optional_array("meta/weight2d", "fiub")
         geometry = _geometry(file)
-    patterns = np.concatenate([part.data for part in parts])
-    names = np.concatenate([part.indices for part in parts]).astype(np.int64)
+    patterns, names = np.concatenate(data), np.concatenate(indices).astype(np.int64)
     if len(np.unique(names)) != len(names):
         raise InputError(f"{path}: chunks: an index occurs twice; prepare the data again")
     pixel_m = geometry.pixel_of_object_m(min(patterns.shape[1:]))
@@ -65,13 +55,12 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
             f"{path}: meta: energy, distance and psize are not all there, so metres cannot become "
             "pixels; prepare the data with them"
         )
-    weights = [part.weights for part in parts if part.weights is not None]
     order = np.argsort(names, kind="stable")
     raw = RawScan(
-        positions_px=np.concatenate([part.positions for part in parts])[order] / pixel_m,
+        positions_px=np.concatenate(positions_m)[order] / pixel_m,
         patterns=patterns[order],
         domain="counts",
-        bad_pixels=_bad_pixels(weights, shared),
+        bad_pixels=_bad_pixels([part for part in weights if part is not None], shared),
         scan_index=names[order],
         geometry=geometry,
         steps=(transformation("positions from metres to pixels", object_pixel_m=pixel_m),),
@@ -94,13 +83,16 @@ def _check_chunk(file: Hdf5Reader, group: str) -> tuple[int, ...]:
     return data[1:]
 
 
-def _chunk(file: Hdf5Reader, group: str) -> _Chunk:
+def _chunk(
+    file: Hdf5Reader, group: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return patterns, indices, positions in metres, and weights if there are any that fit."""
     data, indices = file.array(f"{group}/data"), file.array(f"{group}/indices")
     positions = file.array(f"{group}/positions").astype(np.float64)
     weights = file.optional_array(f"{group}/weights", "fiub")
-    fits = weights is not None and weights.size and weights.shape[-2:] == data.shape[1:]
-    flat = weights.reshape(-1, *data.shape[1:]) if fits and weights is not None else None
-    return _Chunk(data, indices, positions, flat)
+    if weights is None or not weights.size or weights.shape[-2:] != data.shape[1:]:
+        return data, indices, positions, None
+    return data, indices, positions, weights.reshape(-1, *data.shape[1:])
 
 
 def _bad_pixels(weights: list[np.ndarray], shared: np.ndarray | None) -> np.ndarray | None:
