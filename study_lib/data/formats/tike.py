@@ -48,6 +48,7 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
     if missing:
         raise _refused(path, missing[0], f"nothing (the file has {', '.join(found)})", "an array")
     probe = found["probe"]
+    modes = probe.reshape(-1, *probe.shape[-2:]) if probe.ndim >= 2 and probe.size else probe
     if probe.dtype.kind not in "fc" or set(probe.shape[:-3]) - {1}:
         found_probe = f"{probe.dtype} of shape {probe.shape}"
         raise _refused(path, "probe", found_probe, "(modes, n, n), any axes before of length 1")
@@ -62,7 +63,7 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
         patterns=data,
         domain="counts",
         zero_frequency="corner",
-        probe=probe,
+        probe=modes,
         steps=(
             transformation(
                 "rename", data="diffraction", scan="ycoords, xcoords", probe="probeGuess"
