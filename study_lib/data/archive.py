@@ -5,6 +5,7 @@ each other and with the file before any array is allocated, and arrays can be re
 that a file larger than memory can still be judged.
 """
 
+import io
 import json
 import math
 import struct
@@ -15,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def checked_member(
     InputError
         If they do not, or the member is damaged or no array of numbers or text.
     """
-    with _damage_reported(path, name), file.open(info) as stream:
+    with _damage_reported(path, name), open_member(file, info) as stream:
         shape, fortran, dtype = read_header(stream)
         header_bytes = stream.tell()
     if dtype.hasobject:
@@ -134,7 +135,12 @@ def checked_member(
     return member
 
 
-def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def open_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BufferedIOBase:
+    """Return the stream of one member."""
+    return cast("io.BufferedIOBase", file.open(info))
+
+
+def read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Return shape, column-major order and type; leaves the stream at the first value."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
@@ -235,8 +241,11 @@ class NpzArchive:
                 raise ValueError("more data than the header declares")
 
     @contextmanager
-    def _data_of(self, member: ArchiveEntry) -> Iterator[IO[bytes]]:
-        with _damage_reported(self.path, member.name), self._file.open(member.info) as stream:
+    def _data_of(self, member: ArchiveEntry) -> Iterator[io.BufferedIOBase]:
+        with (
+            _damage_reported(self.path, member.name),
+            open_member(self._file, member.info) as stream,
+        ):
             read_header(stream)
             yield stream
 
@@ -330,7 +339,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _fill(stream: IO[bytes], flat: np.ndarray) -> None:
+def _fill(stream: io.BufferedIOBase, flat: np.ndarray) -> None:
     """Read exactly as many bytes as ``flat`` holds."""
     view = flat.view(np.uint8).data if flat.size else memoryview(b"")
     done = 0

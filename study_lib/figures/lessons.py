@@ -115,7 +115,7 @@ def ring_correlations(
     for label, correlation in curves.items():
         axis.plot(frequency, correlation, label=label, lw=1.4)
     lowest = min(float(correlation.min()) for correlation in curves.values())
-    _finish_correlations(axis, frequency, thresholds, title, min(lowest, 0))
+    _finish_correlations(axis, frequency, thresholds, title, min(lowest, 0.0))
     return figure
 
 
@@ -133,7 +133,7 @@ def correlations_by_chance(
         label = "twice the expected deviation" if sign > 0 else None
         axis.plot(frequency, 2 * sign * deviation, color="tab:orange", lw=1.2, label=label)
     title = f"FRC of unrelated noise, {len(correlations)} pairs"
-    _finish_correlations(axis, frequency, thresholds, title, -1)
+    _finish_correlations(axis, frequency, thresholds, title, -1.0)
     return figure
 
 
