@@ -181,7 +181,7 @@ def limit_map(
     return figure
 
 
-def draw_bars(axis: Axes, values: Mapping[str, float], xlabel: str, fmt: str = "%g") -> None:
+def draw_bars(axis: Axes, values: Mapping[str, float | int], xlabel: str, fmt: str = "%g") -> None:
     """Draw a grey bar for each value, the first on top, with its number behind it."""
     bars = axis.barh(list(values), list(values.values()), color="gray")
     axis.bar_label(bars, fmt=fmt, padding=3)

@@ -76,7 +76,7 @@ def coverage(
     title: str,
 ) -> Figure:
     """Show photons and patterns per object pixel, with every position and one disc per split."""
-    figure, (axes,) = grid(1, 2, (7.6, 6), title)
+    figure, (axes,) = grid(1, 2, (7.6, 6.0), title)
     _picture(axes[0], photons, "photons per object pixel", cmap="gray", vmin=0)
     _picture(axes[1], patterns, "probe discs over each pixel", cmap="gray", vmin=0)
     for axis in axes:
@@ -205,7 +205,7 @@ def distances_and_overlaps(
     diameter_px, target, title
         The disc; the overlap that was wanted, if any; the headline.
     """
-    figure, ((left, right),) = grid(1, 2, (9, 3.4), title)
+    figure, ((left, right),) = grid(1, 2, (9.0, 3.4), title)
     for split, values in distances_px.items():
         left.hist(values, bins=30, alpha=0.6, color=SPLIT_COLOURS[split], label=split)
     left.axvline(diameter_px, ls=":", color="0.3", label=f"probe diameter {diameter_px:.1f} px")
