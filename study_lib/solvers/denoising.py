@@ -20,9 +20,9 @@ from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of
 from study_lib.solvers.solver import (
     SolverSettings,
+    model_of,
     next_momentum,
     object_step,
-    pattern_model,
     rms_width_px,
 )
 
@@ -33,28 +33,15 @@ LIT_SHARE = 0.05  # of the brightest pixel's light, from which on a pixel tells 
 Parts = Float[np.ndarray, "y x 2"]
 
 
-def _gaussian(parts: Parts, width_px: float) -> Parts:
-    smooth: np.ndarray = gaussian_filter(parts, (width_px, width_px, 0))
-    return smooth
-
-
-def _total_variation(parts: Parts, weight: float) -> Parts:
-    smooth: np.ndarray = denoise_tv_chambolle(parts, weight, max_num_iter=TV_STEPS, channel_axis=-1)
-    return smooth
-
-
-def _non_local_means(parts: Parts, width: float) -> Parts:
-    smooth: np.ndarray = denoise_nl_means(
-        parts, PATCH_PX, SEARCH_PX, h=width, fast_mode=True, channel_axis=-1
-    )
-    return smooth
-
-
 FAMILIES: Mapping[str, Callable[[Parts, float], Parts]] = MappingProxyType(
     {
-        "gaussian": _gaussian,
-        "total_variation": _total_variation,
-        "non_local_means": _non_local_means,
+        "gaussian": lambda parts, width_px: gaussian_filter(parts, (width_px, width_px, 0)),
+        "total_variation": lambda parts, weight: denoise_tv_chambolle(
+            parts, weight, max_num_iter=TV_STEPS, channel_axis=-1
+        ),
+        "non_local_means": lambda parts, width: denoise_nl_means(
+            parts, PATCH_PX, SEARCH_PX, h=width, fast_mode=True, channel_axis=-1
+        ),
     }
 )
 IN_UNITS_OF_NOISE = frozenset({"total_variation", "non_local_means"})
@@ -312,12 +299,13 @@ def alternate(
         How often.
     """
     settings = SolverSettings()
-    probe = torch.from_numpy(measurement.probe.astype(np.complex64))
-    positions = torch.from_numpy(measurement.positions_px.astype(np.float64))
-    bad = measurement.bad_pixels
-    good = torch.ones(probe.shape, dtype=torch.bool) if bad is None else torch.from_numpy(~bad)
-    amplitudes = torch.from_numpy(np.ascontiguousarray(measurement.amplitudes, dtype=np.float32))
-    model = pattern_model(amplitudes, positions, good, torch.zeros_like(good), settings)
+    model, probe, positions = model_of(
+        measurement.amplitudes,
+        measurement.positions_px,
+        measurement.probe,
+        measurement.bad_pixels,
+        settings,
+    )
     light = model.illumination(probe, positions)
     corner = settings.slow_phase / (2 * np.pi * rms_width_px(probe))
 

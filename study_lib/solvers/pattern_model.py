@@ -107,6 +107,7 @@ class PatternModel:
         self._corner_index = self._corner_index.to(torch.int32)
         offsets = torch.arange(self.side, device=amplitudes.device, dtype=torch.int32)
         self._offsets = (offsets[:, None] * self.box[1] + offsets).flatten()
+        self.scored = scored
         self._scored = None if bool(scored.all()) else scored.to(amplitudes.dtype)
         self._held_out = held_out.flatten().nonzero()[:, 0]
         self.scored_pixels = int(scored.sum()) * self.scan
