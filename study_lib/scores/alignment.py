@@ -259,12 +259,9 @@ class Aligned:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class Alignment(Aligned):
     """The aligned object, the sums of both ramps, the product of both scales, and the shift."""
 
-    object_: Complex[np.ndarray, "y x"]
-    ramp_rad_per_px: tuple[float, float]
-    scale: complex
     registration: Registration
 
 
