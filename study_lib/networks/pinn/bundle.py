@@ -40,6 +40,9 @@ class EpochRecord:
     patterns_per_s: float
 
 
+COLUMNS = [field.name for field in fields(EpochRecord)]
+
+
 @dataclass(frozen=True)
 class History:
     """Every epoch, the epoch whose weights were kept, and what a featureless object would have."""
@@ -66,8 +69,7 @@ class History:
 
     def as_dict(self) -> dict[str, Any]:
         """Return columns and single values as plain data."""
-        names = [field.name for field in fields(EpochRecord)]
-        columns = {name: [getattr(record, name) for record in self.records] for name in names}
+        columns = {name: [getattr(record, name) for record in self.records] for name in COLUMNS}
         return columns | {
             "uniform_object": self.uniform_object,
             "kept_epoch": self.kept_epoch,
@@ -77,10 +79,9 @@ class History:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "History":
         """Return the history that :meth:`as_dict` was made from."""
-        names = [field.name for field in fields(EpochRecord)]
-        rows = zip(*(content[name] for name in names), strict=True)
+        rows = zip(*(content[name] for name in COLUMNS), strict=True)
         return cls(
-            tuple(EpochRecord(**dict(zip(names, row, strict=True))) for row in rows),
+            tuple(EpochRecord(*row) for row in rows),
             float(content["uniform_object"]),
             int(content["kept_epoch"]),
             bool(content["stopped_early"]),
@@ -88,12 +89,11 @@ class History:
 
     def write_csv(self, path: Path) -> None:
         """Write one ASCII line per epoch below a line of names, in one piece."""
-        names = [field.name for field in fields(EpochRecord)]
         with (
             atomic_path(path) as temporary,
             temporary.open("w", encoding="ascii", newline="") as file,
         ):
-            writer = csv.DictWriter(file, names, lineterminator="\n")
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(record) for record in self.records)
 

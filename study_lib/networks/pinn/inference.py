@@ -18,23 +18,10 @@ from study_lib.physics.measurement import Measurement
 # --- From patches to one object: phases brought into agreement, a weighted mean
 
 SYNCHRONISATION_ROUNDS = 2
-BATCH = 64
 PatchSource = Callable[[Tensor], Tensor]
 
 
 def stitch(
-    patches: Complex[Tensor, "group c n n"],
-    corners_px: Int[Tensor, "group c 2"],
-    weights: Float[Tensor, "n n"],
-    object_shape: tuple[int, int],
-) -> Complex[Tensor, "oy ox"]:
-    """Return the object made of patches that lie in memory; see :func:`stitch_streamed`."""
-    return stitch_streamed(
-        lambda groups: patches[groups], corners_px, weights, object_shape, batch=BATCH, kept_bytes=0
-    )
-
-
-def stitch_streamed(
     patches_of: PatchSource,
     corners_px: Int[Tensor, "group c 2"],
     weights: Float[Tensor, "n n"],
@@ -185,7 +172,7 @@ def apply_network(
         return merge_groups(network(batch.amplitudes), batch.corners_px, weights)
 
     with torch.no_grad(), repeatable_on(target):
-        object_ = stitch_streamed(
+        object_ = stitch(
             regions_of,
             data.corners_of_groups().to(target),
             weights,
