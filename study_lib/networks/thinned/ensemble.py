@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +14,16 @@ from study_lib.design.models import ThinnedDesign
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.networks.thinned.inputs import (
-    MAPS,
     BoxedScan,
     ThinnedChoices,
     ThinnedInput,
     ThinnedSet,
     thinned_input,
 )
-from study_lib.networks.thinned.network import MixingNetwork
+from study_lib.networks.thinned.network import MixingNetwork, mixing_network
 from study_lib.networks.weights import content_of
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import Box, Measurement, box_of, split_photons
+from study_lib.physics.measurement import Measurement, box_of, split_photons
 from study_lib.solvers.denoising import (
     NONE,
     STRENGTHS,
@@ -69,9 +67,7 @@ class Smoothing:
         cls,
         members: Sequence[MixingNetwork],
         shown: ThinnedInput,
-        measurement: Measurement,
         held_out: Measurement,
-        box: Box,
     ) -> "Smoothing":
         """Return the strongest smoothing that held-out counts do not refuse.
 
@@ -80,15 +76,14 @@ class Smoothing:
         members
             Trained networks.
         shown
-            Input made of `measurement`.
-        measurement, held_out
-            Two independent parts of the same counts.
-        box
-            Where the input lies.
+            Input made of one part of the counts, in the box of all patches.
+        held_out
+            The other, independent part of the same counts.
         """
         judge = likelihood_judge(held_out)
         mixed = mean_object(members, shown)
-        whole: np.ndarray = np.ones(measurement.object_shape, np.complex64)
+        whole: np.ndarray = np.ones(held_out.object_shape, np.complex64)
+        box = box_of(held_out)
 
         def losses(family: str, strength: float) -> Float[np.ndarray, " scan"]:
             whole[box] = denoised(mixed, family, strength, shown.noise)
@@ -319,6 +314,7 @@ def phase_std(
 # --- As a file that anyone can load, and that runs no code when loaded
 
 ENSEMBLE = "ensemble.pt"
+AS_THEY_ARE = ("seed", "side_px", "half_precision", "training_cpu_s", "measurement_sha256")
 
 
 def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
@@ -326,15 +322,11 @@ def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
     content = {
         "states": [member.state_dict() for member in ensemble.members],
         "candidates": ensemble.members[0].candidates,
-        "choices": ensemble.choices.record(),
+        "choices": asdict(ensemble.choices),
         "smoothing": asdict(ensemble.smoothing),
         "trust": asdict(ensemble.trust),
         "design": ensemble.design.model_dump(mode="json"),
-        "seed": ensemble.seed,
-        "side_px": ensemble.side_px,
-        "half_precision": ensemble.half_precision,
-        "training_cpu_s": ensemble.training_cpu_s,
-        "measurement_sha256": ensemble.measurement_sha256,
+        **{name: getattr(ensemble, name) for name in AS_THEY_ARE},
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -377,36 +369,25 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
     missing = "no ensemble; run `study train-thinned` for this dose and view"
     with content_of(path, missing, "an ensemble") as content:
         design = ThinnedDesign.model_validate_json(json.dumps(content["design"]))
+        members = []
+        for state in content["states"]:
+            member = mixing_network(
+                design,
+                candidates=content["candidates"],
+                base=0,
+                half_precision=content["half_precision"],
+            )
+            member.load_state_dict(state)
+            members.append(member.requires_grad_(False).eval())
+        choices = {
+            name: DenoiserChoice.from_record(choice) for name, choice in content["choices"].items()
+        }
+        tried = tuple(Candidate(**candidate) for candidate in content["smoothing"].pop("tried"))
         return ThinnedEnsemble(
-            members=tuple(_member(state, content, design) for state in content["states"]),
-            choices=ThinnedChoices.from_record(content["choices"]),
-            smoothing=_smoothing(content["smoothing"]),
+            members=tuple(members),
+            choices=ThinnedChoices(**choices),
+            smoothing=Smoothing(**content["smoothing"], tried=tried),
             trust=Trust(**content["trust"]),
             design=design,
-            seed=int(content["seed"]),
-            side_px=int(content["side_px"]),
-            half_precision=bool(content["half_precision"]),
-            training_cpu_s=float(content["training_cpu_s"]),
-            measurement_sha256=str(content["measurement_sha256"]),
+            **{name: content[name] for name in AS_THEY_ARE},
         )
-
-
-def _member(
-    state: dict[str, torch.Tensor], content: dict[str, Any], design: ThinnedDesign
-) -> MixingNetwork:
-    network = MixingNetwork(
-        candidates=int(content["candidates"]),
-        maps=MAPS,
-        base=0,
-        widths=design.widths,
-        data_steps=design.data_steps,
-        residual_scale=design.residual_scale,
-        half_precision=bool(content["half_precision"]),
-    )
-    network.load_state_dict(state)
-    return network.requires_grad_(False).eval()
-
-
-def _smoothing(content: dict[str, Any]) -> Smoothing:
-    tried = tuple(Candidate(**candidate) for candidate in content["tried"])
-    return Smoothing(content["family"], content["strength"], tried)
