@@ -222,10 +222,7 @@ def _similarity_maps(
     """Return the luminance map and the contrast-structure map of SSIM, borders mirrored."""
 
     def smooth(values: np.ndarray) -> np.ndarray:
-        smoothed: np.ndarray = gaussian_filter(
-            values, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX, mode="mirror"
-        )
-        return smoothed
+        return gaussian_filter(values, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX, mode="mirror")
 
     mean, mean_truth = smooth(image), smooth(truth)
     variance = np.maximum(smooth(image**2) - mean**2, 0)

@@ -204,18 +204,19 @@ def _best(sound: Sequence[Row], metric: str) -> str:
 
 def _limits(sound: Sequence[Row]) -> list[str]:
     limited = [row for row in sound if row["phase_error_over_limit"] is not None]
+    by_arm = grouped(limited, ("label",))
     lines = []
-    for (arm,), part in grouped(limited, ("label",)).items():
+    for (arm,), part in by_arm.items():
         low, high = _extremes(part, "phase_error_over_limit")
         lines.append(
             f"Phase error of {arm}: {low['phase_error_over_limit']:.2f} ({_where(low)}) to "
             f"{high['phase_error_over_limit']:.2f} ({_where(high)}) times the photon limit."
         )
-    below = [row for row in limited if row["phase_error_over_limit"] < 1]
-    if below:
+    if any(row["phase_error_over_limit"] < 1 for row in limited):
         counts = ", ".join(
-            f"{arm} in {sum(row in below for row in part)} of {len(part)} conditions"
-            for (arm,), part in grouped(limited, ("label",)).items()
+            f"{arm} in {sum(row['phase_error_over_limit'] < 1 for row in part)} of {len(part)} "
+            "conditions"
+            for (arm,), part in by_arm.items()
         )
         lines.append(f"Below the photon limit of unbiased estimates, and so biased: {counts}.")
     return lines

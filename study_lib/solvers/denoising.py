@@ -15,9 +15,9 @@ from jaxtyping import Complex, Float
 from scipy.ndimage import gaussian_filter
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
-from study_lib.physics.forward import illumination
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of
+from study_lib.scores.scoring import light_of
 from study_lib.solvers.solver import (
     SolverSettings,
     model_of,
@@ -44,7 +44,6 @@ FAMILIES: Mapping[str, Callable[[Parts, float], Parts]] = MappingProxyType(
         ),
     }
 )
-IN_UNITS_OF_NOISE = frozenset({"total_variation", "non_local_means"})
 
 
 def slow_phasor(object_: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x"]:
@@ -92,7 +91,7 @@ def denoised(
     slow = slow_phasor(object_)
     flat = object_ * slow.conj()
     parts = np.stack([flat.real, flat.imag], axis=-1)
-    absolute = strength * noise if family in IN_UNITS_OF_NOISE else strength
+    absolute = strength if family == "gaussian" else strength * noise
     smooth = FAMILIES[family](parts, absolute)
     result: np.ndarray = (smooth[..., 0] + 1j * smooth[..., 1]) * slow
     return result.astype(object_.dtype)
@@ -167,16 +166,6 @@ class DenoiserChoice:
     ) -> Complex[np.ndarray, "oy ox"]:
         """Return an object denoised where a measurement lights it."""
         return denoised_where_lit(object_, lit, self.family, self.strength)
-
-
-def light_of(measurement: Measurement) -> Float[np.ndarray, "oy ox"]:
-    """Return the photons on each object pixel over the whole scan."""
-    light: np.ndarray = illumination(
-        torch.from_numpy(measurement.probe),
-        torch.from_numpy(measurement.positions_px),
-        measurement.object_shape,
-    ).numpy()
-    return light
 
 
 def denoised_where_lit(

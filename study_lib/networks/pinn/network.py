@@ -114,8 +114,7 @@ class BackPropagation(NetworkInput):
     def forward(self, amplitudes: Float[Tensor, "batch c n n"]) -> Float[Tensor, "batch f n n"]:
         """Return real and imaginary parts, pattern by pattern."""
         seen = torch.view_as_real(self._propagated(amplitudes)) - self.mean
-        images: Tensor = (seen / self.deviation).movedim(-1, 2).flatten(1, 2)
-        return images
+        return (seen / self.deviation).movedim(-1, 2).flatten(1, 2)
 
 
 # --- The network

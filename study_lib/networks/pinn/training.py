@@ -179,6 +179,19 @@ class GroupTensors:
         return expected_counts(batch.probes * merge_groups(patches, batch.corners_px, self.weights))
 
 
+def require_groups(
+    measurement: Measurement, config: TrainingConfig, trained: str, remedy: str
+) -> None:
+    """Check that groups and patterns of a measurement are those of a training."""
+    found = measurement.groups.shape[1], measurement.probe.shape[-1]
+    wanted = config.channels, config.side_px
+    if found != wanted:
+        raise InputError(
+            f"measurement with {found[0]} patterns of {found[1]} pixels per group, but the "
+            f"{trained} for {wanted[0]} of {wanted[1]}; use the {remedy} of its own view"
+        )
+
+
 def uniform_object_loss(
     data: GroupTensors, loss: str, pause: Callable[[], None] = lambda: None
 ) -> float:
@@ -492,7 +505,12 @@ def train(
     device = device_of(config.device)
     half = half_precision_on(device, config.precision)
     config = config.model_copy(update={"precision": "bfloat16" if half else "float32"})
-    _require_fit(measurement, config)
+    require_groups(measurement, config, "training is", "file")
+    if len(measurement.groups) < 2:
+        raise InputError(
+            f"measurement with {len(measurement.groups)} group: one has to be held out and one to "
+            "be learned from; use a view with more patterns"
+        )
     with (
         stop_requests(watched=checkpoints is not None) as stop,
         borrowed_process(device, config.threads, torch_seed(config.seed, "weights")),
@@ -516,21 +534,6 @@ def train(
         if state:
             run.restore(state)
         return run.to_the_end(progress, watch)
-
-
-def _require_fit(measurement: Measurement, config: TrainingConfig) -> None:
-    found = measurement.groups.shape[1], measurement.probe.shape[-1]
-    wanted = config.channels, config.side_px
-    if found != wanted:
-        raise InputError(
-            f"measurement with {found[0]} patterns of {found[1]} pixels per group, but the "
-            f"training is for {wanted[0]} of {wanted[1]}; use the file of its own view"
-        )
-    if len(measurement.groups) < 2:
-        raise InputError(
-            f"measurement with {len(measurement.groups)} group: one has to be held out and one to "
-            "be learned from; use a view with more patterns"
-        )
 
 
 def _warn(text: str) -> None:

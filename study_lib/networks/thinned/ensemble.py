@@ -24,6 +24,7 @@ from study_lib.networks.thinned.network import MixingNetwork, mixing_network
 from study_lib.networks.weights import content_of
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, box_of, split_photons
+from study_lib.scores.scoring import light_of
 from study_lib.solvers.denoising import (
     NONE,
     STRENGTHS,
@@ -31,7 +32,6 @@ from study_lib.solvers.denoising import (
     DenoiserChoice,
     choose_by_held_out_counts,
     denoised,
-    light_of,
 )
 
 Seen = Callable[[ThinnedInput], ThinnedInput]
@@ -47,20 +47,15 @@ def as_it_is(shown: ThinnedInput) -> ThinnedInput:
 class Smoothing:
     """What is left to smooth of the network's object: likelihood hardly sees faint texture."""
 
-    family: str
-    strength: float
-    tried: tuple[Candidate, ...]
+    family: str = NONE
+    strength: float = 0.0
+    tried: tuple[Candidate, ...] = ()
 
     def applied(
         self, object_: Complex[np.ndarray, "y x"], noise: float
     ) -> Complex[np.ndarray, "y x"]:
         """Return a smoothed object; ``noise`` as :func:`study_lib.solvers.denoising.denoised`."""
         return denoised(object_, self.family, self.strength, noise)
-
-    @classmethod
-    def none(cls) -> "Smoothing":
-        """Return no smoothing."""
-        return cls(NONE, 0.0, ())
 
     @classmethod
     def by_held_out_counts(
@@ -155,8 +150,7 @@ def mean_object(
     """Return the mean object of the members in the box of an input."""
     with torch.no_grad():
         objects = torch.stack([member.object_of(shown) for member in members])
-    mean: np.ndarray = objects.mean(dim=0).numpy()
-    return mean
+    return objects.mean(dim=0).numpy()
 
 
 def trust_of(
@@ -243,8 +237,7 @@ def photon_spread(
         objects += _pasted(part, (object_, 1.0))
     lit = light_of(measurement) > 0
     spread = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
-    scaled: np.ndarray = spread * np.float32((share / (1 - share)) ** 0.5)
-    return scaled
+    return spread * np.float32((share / (1 - share)) ** 0.5)
 
 
 def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
@@ -274,8 +267,7 @@ def _object_of(
 ) -> Complex[np.ndarray, "y x"]:
     """Return the smoothed mean of the members' objects, or the base where there are none."""
     if not each:
-        base: np.ndarray = shown.base_object.numpy()
-        return base
+        return shown.base_object.numpy()
     return ensemble.smoothing.applied(np.mean(each, axis=0), shown.noise)
 
 

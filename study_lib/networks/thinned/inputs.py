@@ -87,8 +87,7 @@ class CountsInBox(BoxedScan):
                 residual = residual.masked_fill(self.bad_pixels, 0)
             waves = probes.conj() * inverse_fourier(spectra * residual)
             total = total + add_patches(waves, corners, shape)
-        change: Tensor = -total / (self.light + DAMPING * self.light.max())
-        return change
+        return -total / (self.light + DAMPING * self.light.max())
 
 
 def counts_in_box(

@@ -439,7 +439,7 @@ class _Training:
             self.losses.append(loss)
             self.report_progress("train", before + member.step, total, loss / base)
             if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
-                trust = self._trust([member.average], Smoothing.none())
+                trust = self._trust([member.average], Smoothing())
                 self.records.append(
                     ThinnedRecord(
                         member=len(self.finished) + 1,

@@ -11,7 +11,7 @@ from study_lib.networks.thinned.inputs import DAMPING, CountsInBox, counts_in_bo
 from study_lib.networks.thinned.network import LearnedSteps
 from study_lib.physics.forward import corners_of, expected_counts, patches_at, probes_at
 from study_lib.physics.measurement import box_of
-from study_lib.solvers.denoising import light_of
+from study_lib.scores.scoring import light_of
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import at_positions, box_of, split_photons
-from study_lib.solvers.denoising import light_of
+from study_lib.scores.scoring import light_of
 from study_lib.solvers.solver import solve_measurement
 
 pytestmark = pytest.mark.slow
@@ -377,10 +377,10 @@ def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
         network.output.bias[whole.shown.base] = 50
     scene, every = BoxedScan.of(measurement, box), torch.arange(len(measurement.scan_index))
 
-    same = trust_of([network], Smoothing.none(), [whole], scene, every)
+    same = trust_of([network], Smoothing(), [whole], scene, every)
     with torch.no_grad():
         network.output.bias[-1] = 1 / 3
-    spoiled = trust_of([network], Smoothing.none(), [whole], scene, every)
+    spoiled = trust_of([network], Smoothing(), [whole], scene, every)
 
     assert same.gain_nats == pytest.approx(0, abs=1e-3)
     assert not same.given
