@@ -147,7 +147,7 @@ def _results(
     return {
         "members": len(ensemble.members),
         "parameters": sum(weight.numel() for weight in ensemble.members[0].parameters()),
-        "choices": ensemble.choices.record(),
+        "choices": asdict(ensemble.choices),
         "base": ensemble.choices.base,
         "smoothing": asdict(ensemble.smoothing),
         "trust": asdict(trust) | {"given": trust.given},
