@@ -44,7 +44,6 @@ def main() -> None:
             torch.manual_seed(0)
             network = MixingNetwork(
                 candidates=CANDIDATES,
-                maps=MAPS,
                 base=0,
                 widths=thinned.widths,
                 half_precision=half_precision,

@@ -5,28 +5,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 import typer
 
 from study_lib.data.formats.acquisition import Acquisition
 from study_lib.errors import InputError
 
-FormatName = Literal[
-    "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi", "ptyd"
-]
 WrittenName = Literal[
     "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi"
 ]
+FormatName = Literal[WrittenName, "ptyd"]
 Algorithm = Literal["solver", "LSQML"]
-
-
-class Reconstruction(TypedDict):
-    """How object and probe are found where a file has none."""
-
-    algorithm: Algorithm
-    epochs: int
-    seed: int
 
 
 def register(app: typer.Typer) -> None:
@@ -90,6 +80,7 @@ def import_(
     from study_lib.data.datasets import write_dataset
     from study_lib.data.formats.acquisition import ReadChoices
     from study_lib.data.formats.registry import read_file
+    from study_lib.phases.base_data import reconstructed, with_scaled_probe
 
     _check_target(source, target)
     choices = ReadChoices(
@@ -107,7 +98,7 @@ def import_(
         raise InputError(
             f"{source}: --check reconstructs from counts, and it has none; leave --check out"
         )
-    how: Reconstruction = {
+    how: dict[str, Any] = {
         "algorithm": algorithm or "solver",
         "epochs": epochs or 60,
         "seed": 1011 if seed is None else seed,
@@ -115,10 +106,9 @@ def import_(
     if acquisition.object_ is None or acquisition.probe is None:
         if acquisition.object_ is not None:
             _warn(source, ["without a probe its object is not used"])
-        acquisition = _reconstructed(measured, how)
+        with _bar() as progress:
+            acquisition = reconstructed(measured, **how, progress=progress)
     else:
-        from study_lib.phases.base_data import with_scaled_probe
-
         if not check and (algorithm, epochs, seed) != (None, None, None):
             remark = "it has object and probe: --algorithm, --epochs and --seed change nothing"
             _warn(source, [remark])
@@ -159,20 +149,16 @@ def export(
     write = writer_for(format_name, target, source)
     acquisition = read_dataset(source)
     given = {
-        "photon_energy_ev": plausible_quantity(
-            target, "--energy-ev", energy_ev, "photon_energy_ev"
-        ),
-        "detector_distance_m": plausible_quantity(
-            target, "--distance-m", distance_m, "detector_distance_m"
-        ),
-        "detector_pixel_m": plausible_quantity(
-            target, "--detector-pixel-um", detector_pixel_um, "detector_pixel_m", factor=1e-6
-        ),
-        "object_pixel_m": plausible_quantity(
-            target, "--object-pixel-nm", object_pixel_nm, "object_pixel_m", factor=1e-9
-        ),
+        "photon_energy_ev": ("--energy-ev", energy_ev, 1.0),
+        "detector_distance_m": ("--distance-m", distance_m, 1.0),
+        "detector_pixel_m": ("--detector-pixel-um", detector_pixel_um, 1e-6),
+        "object_pixel_m": ("--object-pixel-nm", object_pixel_nm, 1e-9),
     }
-    lengths = {name: value for name, value in given.items() if value is not None}
+    lengths = {
+        name: plausible_quantity(target, flag, value, name, factor=factor)
+        for name, (flag, value, factor) in given.items()
+        if value is not None
+    }
     acquisition = replace(acquisition, geometry=replace(acquisition.geometry, **lengths))
     try:
         write(target, acquisition)
@@ -198,15 +184,7 @@ def _check_target(source: Path, target: Path) -> None:
         raise InputError(f"{target}: its folder does not exist; make it first")
 
 
-def _reconstructed(acquisition: Acquisition, how: Reconstruction) -> Acquisition:
-    """Return the acquisition with object and probe, behind a progress bar."""
-    from study_lib.phases.base_data import reconstructed
-
-    with _bar() as progress:
-        return reconstructed(acquisition, **how, progress=progress)
-
-
-def _check(acquisition: Acquisition, target: Path, how: Reconstruction) -> None:
+def _check(acquisition: Acquisition, target: Path, how: dict[str, Any]) -> None:
     """Print and write how far another algorithm and two halves of the patterns agree."""
     from study_lib.files import write_json
     from study_lib.phases.base_data import checked
@@ -219,9 +197,8 @@ def _check(acquisition: Acquisition, target: Path, how: Reconstruction) -> None:
     for name, crossing in (("between_algorithms", "half"), ("between_halves", "seventh")):
         at = report[name][f"crossing_{crossing}"]
         said = "nowhere" if at is None else f"at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
-        compared = name.replace("_", " ")
         level = {"half": "1/2", "seventh": "1/7"}[crossing]
-        print(f"ring correlation {compared} falls below {level} {said}")
+        print(f"ring correlation {name.replace('_', ' ')} falls below {level} {said}")
 
 
 @contextmanager

@@ -76,15 +76,23 @@ def job(run_folder: Path, names: list[str], attempt: int = 1, threads: int = 1) 
     run_jobs(folder, [name for name in names if name not in done], attempt)
 
 
-def _remedy(error: OSError) -> str:
-    """Return what to do about a path that the system refuses."""
-    if error.errno in DISK_FULL:
-        return "free some space, then the same command goes on"
-    if error.errno == errno.EROFS:
-        return "choose a folder that can be written"
-    if error.errno == errno.ENAMETOOLONG:
-        return "choose a shorter path"
-    return "check the path and its permissions"
+REMEDIES = {
+    **dict.fromkeys(DISK_FULL, "free some space, then the same command goes on"),
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
+
+
+def _message_and_code(error: StudyError | MemoryError | OSError) -> tuple[str, int]:
+    """Return what to say of a foreseen error, and the exit code."""
+    if isinstance(error, StudyError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        remedy = "use less data, run fewer jobs at a time, or give it more"
+        return f"memory ran out ({error}); {remedy}", 1
+    remedy = REMEDIES.get(error.errno or 0, "check the path and its permissions")
+    wrong_place = isinstance(error, WRONG_PLACE) or error.errno in WRONG_PLACE_NUMBERS
+    return f"{error}; {remedy}", 2 if wrong_place else 1
 
 
 def main() -> None:
@@ -102,23 +110,12 @@ def main() -> None:
         sys.exit(2)
     try:
         code = app(args=arguments, standalone_mode=False)
-    except StudyError as error:
+    except (StudyError, MemoryError, OSError) as error:
         if debug:
             raise
-        print(f"study: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except MemoryError as error:
-        if debug:
-            raise
-        remedy = "use less data, run fewer jobs at a time, or give it more"
-        print(f"study: memory ran out ({error}); {remedy}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        if debug:
-            raise
-        wrong_place = isinstance(error, WRONG_PLACE) or error.errno in WRONG_PLACE_NUMBERS
-        print(f"study: {error}; {_remedy(error)}", file=sys.stderr)
-        sys.exit(2 if wrong_place else 1)
+        message, code = _message_and_code(error)
+        print(f"study: {message}", file=sys.stderr)
+        sys.exit(code)
     except typer.exceptions.TyperException as error:
         message = " ".join(error.format_message().split())
         print(f"study: {message}; see `study --help`", file=sys.stderr)

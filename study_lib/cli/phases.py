@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study_lib.arm_names import THINNING_NET_LABEL
+from study_lib.cli.runs import BaseNpz, Preset, Settings, feasible
 from study_lib.errors import InputError, StudyError
 
 if TYPE_CHECKING:
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
 # --- Many jobs: one that fails does not keep the others from running
 
 
-def run_all(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool = False) -> None:
+Jobs = Mapping[str, Callable[[], Any]]
+
+
+def run_all(
+    jobs: Jobs, say: Callable[[Any], None] = lambda _: None, *, dry_run: bool = False
+) -> None:
     """Run every job under its label; one that fails is reported and the others still run.
 
-    In a dry run a job prints its own plan, and none is reported as done.
+    ``say`` prints what a job returned. In a dry run that is a plan, which is printed as it is, and
+    no job is reported as done.
 
     Raises
     ------
@@ -32,7 +39,7 @@ def run_all(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool = False) -> 
     failures: list[StudyError] = []
     for label, job in jobs.items():
         try:
-            job()
+            found = job()
         except StudyError as error:
             print(f"{label}: failed: {error}", file=sys.stderr)
             failures.append(error)
@@ -40,8 +47,11 @@ def run_all(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool = False) -> 
         except KeyboardInterrupt as stop:
             print(f"{label}: {stop or 'stopped'}", file=sys.stderr)
             raise
-        if not dry_run:
-            print(f"{label}: done", flush=True)
+        if dry_run:
+            print(json.dumps(found, sort_keys=True))
+            continue
+        say(found)
+        print(f"{label}: done", flush=True)
     if failures:
         message = f"{len(failures)} of {len(jobs)} jobs failed"
         if len(failures) == len(jobs) and all(isinstance(one, InputError) for one in failures):
@@ -49,15 +59,12 @@ def run_all(jobs: Mapping[str, Callable[[], Any]], *, dry_run: bool = False) -> 
         raise StudyError(message)
 
 
-def run_each(
-    jobs: Sequence[Mapping[str, Any]], function: Callable[..., Any], *, dry_run: bool
-) -> None:
-    """Call a function with the values of every job, see :func:`run_all`; a dry run lists them."""
-    labels = [" ".join(f"{name}={value}" for name, value in job.items()) for job in jobs]
+def run_or_list(jobs: Jobs, *, dry_run: bool) -> None:
+    """Run every job, see :func:`run_all`; a dry run lists their labels."""
     if dry_run:
-        print("\n".join(labels))
+        print("\n".join(jobs))
         return
-    run_all({label: partial(function, **job) for label, job in zip(labels, jobs, strict=True)})
+    run_all(jobs)
 
 
 def present(
@@ -103,8 +110,6 @@ Dose = Annotated[float | None, typer.Option(help="Only this dose; default: all."
 View = Annotated[str | None, typer.Option(help="Only this view; default: all.")]
 Gridsize = Annotated[int | None, typer.Option(help="Only views of this gridsize.")]
 Split = Annotated[str | None, typer.Option(help="Only train or test; default: both.")]
-Preset = Annotated[str, typer.Option(help="Preset or the path of a YAML file.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, repeatable.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the jobs; write nothing.")]
 
 # --- Training
@@ -148,15 +153,12 @@ def train(
 
     from study_lib.phases import train as phase
 
-    def run(condition: "Condition") -> None:
-        results = phase.train(condition, backend=backend, machine=machine, dry_run=dry_run)
-        if dry_run:
-            print(json.dumps(results, sort_keys=True))
-            return
-        print(f"  bundle {results['bundle']}, {results['bundle_bytes']} bytes")
-        print(f"  SHA-256 {results['bundle_sha256']}, final loss {results['final_loss']:.6f}")
+    def say(found: Mapping[str, Any]) -> None:
+        print(f"  bundle {found['bundle']}, {found['bundle_bytes']} bytes")
+        print(f"  SHA-256 {found['bundle_sha256']}, final loss {found['final_loss']:.6f}")
 
-    run_all({one.training_label: partial(run, one) for one in conditions}, dry_run=dry_run)
+    run = partial(phase.train, backend=backend, machine=machine, dry_run=dry_run)
+    run_all({one.training_label: partial(run, one) for one in conditions}, say, dry_run=dry_run)
 
 
 def train_thinned(
@@ -186,11 +188,7 @@ def train_thinned(
     phase.thinned_design_of(study)
     conditions = present(chosen, artifact_root, splits=("train", "test"), dry_run=dry_run)
 
-    def run(condition: "Condition") -> None:
-        found = phase.train_thinned(condition, dry_run=dry_run)
-        if dry_run:
-            print(json.dumps(found, sort_keys=True))
-            return
+    def say(found: Mapping[str, Any]) -> None:
         trust, scores = found["trust"], found["test"]
         print(
             f"  base {found['base']}; held-out counts likelier by {trust['gain_nats']:.3g} +- "
@@ -202,8 +200,9 @@ def train_thinned(
             f"{scores['object']['phase_ssim']:.3f}, {found['training_cpu_s']:.0f} CPU s"
         )
 
+    run = partial(phase.train_thinned, dry_run=dry_run)
     jobs = {f"{one.training_label} {THINNING_NET_LABEL}": partial(run, one) for one in conditions}
-    run_all(jobs, dry_run=dry_run)
+    run_all(jobs, say, dry_run=dry_run)
 
 
 # --- Iterative reconstruction
@@ -285,9 +284,10 @@ def reconstruct(
                 "add --algorithm LSQML or leave it out"
             )
     places = GivenPlaces(dataset=phase_c_root, views=phase_d_root, reconstruct=artifact_root)
-    filters: dict[str, Any] = {"dose": dose, "view": view, "gridsize": gridsize, "split": split}
     conditions = present(
-        conditions_of(study, places, **filters, each_split=True),
+        conditions_of(
+            study, places, dose=dose, view=view, gridsize=gridsize, split=split, each_split=True
+        ),
         artifact_root,
         allow_missing=allow_missing_phase_d,
         dry_run=dry_run,
@@ -295,15 +295,12 @@ def reconstruct(
 
     from study_lib.phases.reconstruct import reconstruct_by
 
-    def run(condition: "Condition", algorithm: str) -> None:
+    if threads is not None:
         import torch
 
-        if threads is not None:
-            torch.set_num_threads(threads)
-        found = reconstruct_by(condition, algorithm, dry_run=dry_run)
-        if dry_run:
-            print(json.dumps(found, sort_keys=True))
-            return
+        torch.set_num_threads(threads)
+
+    def say(found: Mapping[str, Any]) -> None:
         print(
             f"  {found['patterns']} patterns, {found['epochs']} epochs ({found['stop']}), loss "
             f"{found['first_loss']:.4g} -> {found['final_loss']:.4g}, half deviance per pixel "
@@ -313,11 +310,13 @@ def reconstruct(
             print(f"  doubtful: {remark}")
 
     jobs = {
-        f"{one.label} algorithm={algorithm}": partial(run, one, algorithm)
+        f"{one.label} algorithm={algorithm}": partial(
+            reconstruct_by, one, algorithm, dry_run=dry_run
+        )
         for one in conditions
         for algorithm in algorithms
     }
-    run_all(jobs, dry_run=dry_run)
+    run_all(jobs, say, dry_run=dry_run)
 
 
 # --- Each phase
@@ -343,7 +342,7 @@ def register(app: typer.Typer) -> None:
 def design(
     preset: Preset = "laptop",
     settings: Settings = None,
-    base_npz: Annotated[Path | None, typer.Option(help="Base data; default: synthetic.")] = None,
+    base_npz: BaseNpz = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the design as JSON.")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of a design file and stop.")
@@ -399,10 +398,10 @@ def validate(
         report = contract.ContractReport(
             report.violations + contract.validate_splits(file, other).violations
         )
+    counted = report.violations if strict else report.serious
     if as_json:
         print(json.dumps(report.as_dict(), indent=2, sort_keys=True))
-    counted = report.violations if strict else report.serious
-    if not as_json and not strict:
+    elif not strict:
         for entry in report.violations:
             if not entry.serious:
                 print(f"{file}: note: {entry}", file=sys.stderr)
@@ -414,29 +413,21 @@ def validate(
 
 def generate(
     output_root: Annotated[Path, typer.Option(help="Where dose folders and the manifest go.")],
-    base_npz: Annotated[Path | None, typer.Option(help="Base data; default: synthetic.")] = None,
+    base_npz: BaseNpz = None,
     dose: Dose = None,
     preset: Preset = "laptop",
     settings: Settings = None,
     dry_run: DryRun = False,
 ) -> None:
     """Simulate the patterns of every dose and split them (phase C)."""
-    from study_lib.design.presets import filtered_jobs, load_design
-    from study_lib.phases import dataset as phase
-    from study_lib.phases.conditions import GivenPlaces, condition_of
-    from study_lib.phases.scene import scene_of
-    from study_lib.runs.forecast import check_feasible
-    from study_lib.runs.run import base_data
+    from study_lib.phases.conditions import GivenPlaces, conditions_of
+    from study_lib.phases.dataset import generate as simulate
 
-    base = base_data(base_npz) if base_npz else None
-    study = load_design(preset, settings or (), base)
-    check_feasible(study, scene_of(study, base_npz))
+    study, _ = feasible(preset, base_npz, settings or ())
     places, view = GivenPlaces(dataset=output_root), study.views[0].name
-
-    def run(dose: float) -> None:
-        phase.generate(condition_of(study, places, dose, view, base_npz=base_npz))
-
-    run_each(filtered_jobs(study, dose=dose, axes=("dose",)), run, dry_run=dry_run)
+    conditions = conditions_of(study, places, dose=dose, view=view, base_npz=base_npz)
+    jobs = {f"dose={one.dose}": partial(simulate, one) for one in conditions}
+    run_or_list(jobs, dry_run=dry_run)
 
 
 def overlap(
@@ -466,35 +457,37 @@ def overlap(
     Without flags the design's views are made: positions are left out until the overlap of each
     pattern with its K nearest comes to the view's target.
     """
-    from study_lib.design.presets import design_of, filtered_jobs, overlap_design
+    from study_lib.design.presets import design_of, overlap_design
     from study_lib.overlap.views import overlap_sentence
-    from study_lib.phases.conditions import GivenPlaces, condition_of
+    from study_lib.phases.conditions import GivenPlaces, conditions_of
 
     if probe_diameter_px is not None and not 0 < probe_diameter_px < math.inf:
         raise InputError(
             f"--probe-diameter-px {probe_diameter_px:g}: it must be above zero and finite"
         )
     study = design_of(phase_c_root)
-    jobs = filtered_jobs(study, dose=dose, view=view, gridsize=gridsize)
+    places = GivenPlaces(dataset=phase_c_root, views=output_root, overlap=artifact_root)
+    filters: dict[str, Any] = {"dose": dose, "view": view, "gridsize": gridsize}
     study = overlap_design(
         study,
-        views={job["view"] for job in jobs},
+        views={one.view.name for one in conditions_of(study, places, **filters)},
         s_img=s_img,
         n_groups=n_groups,
         neighbor_count=neighbor_count,
         subsampling_seed=rng_seed_subsample,
     )
 
-    places = GivenPlaces(dataset=phase_c_root, views=output_root, overlap=artifact_root)
-
-    def run(dose: float, view: str) -> None:
+    def run(condition: "Condition") -> None:
         from study_lib.phases.overlap import choose_view
 
-        measured = choose_view(condition_of(study, places, dose, view), probe_diameter_px)
-        for split, metrics in measured.items():
+        for split, metrics in choose_view(condition, probe_diameter_px).items():
             print(f"  {overlap_sentence(split, metrics)}")
 
-    run_each(jobs, run, dry_run=dry_run)
+    jobs = {
+        f"dose={one.dose} view={one.view.name}": partial(run, one)
+        for one in conditions_of(study, places, **filters)
+    }
+    run_or_list(jobs, dry_run=dry_run)
 
 
 def compare(
@@ -509,11 +502,10 @@ def compare(
     dry_run: DryRun = False,
 ) -> None:
     """Align every arm with the truth and score it on one mask (phase G)."""
-    from study_lib.design.presets import design_of, filtered_jobs
-    from study_lib.phases import compare as phase
-    from study_lib.phases.conditions import GivenPlaces, condition_of
+    from study_lib.design.presets import design_of
+    from study_lib.phases.compare import compare as compare_arms
+    from study_lib.phases.conditions import GivenPlaces, conditions_of
 
-    study = design_of(phase_c_root)
     places = GivenPlaces(
         dataset=phase_c_root,
         views=phase_d_root,
@@ -523,13 +515,14 @@ def compare(
         compare=artifact_root,
     )
 
-    def run(dose: float, view: str, split: str) -> None:
-        phase.compare(condition_of(study, places, dose, view, split))
-
-    axes = ("dose", "view", "split")
-    run_each(
-        filtered_jobs(study, dose=dose, view=view, split=split, axes=axes), run, dry_run=dry_run
+    conditions = conditions_of(
+        design_of(phase_c_root), places, dose=dose, view=view, split=split, each_split=True
     )
+    jobs = {
+        f"dose={one.dose} view={one.view.name} split={one.split}": partial(compare_arms, one)
+        for one in conditions
+    }
+    run_or_list(jobs, dry_run=dry_run)
 
 
 def summarize(

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,8 @@ from study_lib.errors import InputError, StudyError
 
 if TYPE_CHECKING:
     from study_lib.design.models import StudyDesign
+    from study_lib.phases.scene import Scene
+    from study_lib.runs.evidence import Digest
     from study_lib.runs.plan import PlannedJob
 
 FOLLOW_S = 2.0
@@ -137,14 +139,11 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, on whatever day it began."""
     from study_lib.runs import cluster
-    from study_lib.runs import plan as plans
     from study_lib.runs import run as runs
 
     profile_folder = cluster.profile_folder(profile) if profile else None
-    folder = folder or _newest()
-    design = runs.open_run(folder).design
+    folder, design, jobs = _opened(folder)
     runs.require_own_name(folder, design)
-    jobs = plans.plan_jobs(design)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
     _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
 
@@ -156,13 +155,9 @@ def status(
     ] = False,
 ) -> None:
     """Show the progress of a run, what runs now, and what failed and why."""
-    from study_lib.runs import plan as plans
     from study_lib.runs import progress
-    from study_lib.runs import run as runs
 
-    folder = folder or _newest()
-    design = runs.open_run(folder).design
-    jobs = plans.plan_jobs(design)
+    folder, _, jobs = _opened(folder)
     last = None
     while True:
         lines = progress.status_lines(folder, jobs)
@@ -177,20 +172,14 @@ def status(
 def report(folder: RunFolder = None) -> None:
     """Write the report of a run again: index.html, a page per notebook, RO-Crate metadata."""
     from study_lib.runs import evidence, progress
-    from study_lib.runs import plan as plans
     from study_lib.runs import run as runs
-    from study_lib.runs.report import write_site
 
-    folder = folder or _newest()
-    design = runs.open_run(folder).design
+    folder, design, jobs = _opened(folder)
     runs.require_own_name(folder, design)
-    jobs = plans.plan_jobs(design)
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
-    print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
     digest = cache(evidence.digest_of)
-    print(write_site(folder, jobs, digest))
-    _warn_of_secrets(folder)
+    print(_write_report(folder, jobs, digest))
     if all(state == "done" for state in progress.states_of(folder, jobs).values()):
         _print_seal(folder, evidence.finish(folder, digest))
 
@@ -280,25 +269,30 @@ def write_parameters(
 
 
 def _planned(
-    preset: str,
-    base_npz: Path | None,
-    settings: list[str] | None,
-    replicates: int | None,
+    preset: str, base_npz: Path | None, settings: list[str] | None, replicates: int | None
 ) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, Any]]":
     """Return a design that can be carried out, its jobs, and what follows from it."""
-    from study_lib.design import presets
-    from study_lib.phases.scene import scene_of
-    from study_lib.runs import plan as plans
-    from study_lib.runs import run as runs
-    from study_lib.runs.forecast import check_feasible, derived_matrix
+    from study_lib.runs.forecast import derived_matrix
+    from study_lib.runs.plan import plan_jobs
 
-    base = runs.base_data(base_npz) if base_npz else None
     changes = [*(settings or ()), *([] if replicates is None else [f"replicates={replicates}"])]
-    design = presets.load_design(preset, changes, base)
+    design, scene = feasible(preset, base_npz, changes)
+    return design, plan_jobs(design), derived_matrix(design, scene)
+
+
+def feasible(
+    preset: str, base_npz: Path | None, settings: Sequence[str]
+) -> "tuple[StudyDesign, Scene]":
+    """Return a design that can be carried out, and its scene."""
+    from study_lib.design.presets import load_design
+    from study_lib.phases.scene import scene_of
+    from study_lib.runs.forecast import check_feasible
+    from study_lib.runs.run import base_data
+
+    design = load_design(preset, settings, base_data(base_npz) if base_npz else None)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
-    jobs = plans.plan_jobs(design)
-    return design, jobs, derived_matrix(design, scene)
+    return design, scene
 
 
 def _execute(
@@ -312,7 +306,6 @@ def _execute(
 ) -> None:
     from study_lib.phases.conditions import PlacesBelow
     from study_lib.runs import engine, evidence
-    from study_lib.runs.report import write_site
 
     engine.run_plan(
         folder,
@@ -323,11 +316,9 @@ def _execute(
         retries=retries,
         cancel=cancel,
     )
-    print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
     digest = cache(evidence.digest_of)  # one pass over the files, for the crate and the seal
-    index = write_site(folder, jobs, digest)
+    index = _write_report(folder, jobs, digest)
     seal = evidence.finish(folder, digest)
-    _warn_of_secrets(folder)
     summary = PlacesBelow(folder).root("summary") / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"executed notebooks: {folder / 'notebooks'}")
@@ -340,11 +331,26 @@ def _print_seal(folder: Path, seal: str) -> None:
     print(f"seal (SHA-256):     {seal}; keep it elsewhere, for `study verify {folder} --seal`")
 
 
-def _warn_of_secrets(folder: Path) -> None:
+def _write_report(folder: Path, jobs: "list[PlannedJob]", digest: "Digest") -> Path:
+    """Return the first page of a run's report, made anew; warn of secrets in the run's files."""
     from study_lib.runs.evidence import exposed_values
+    from study_lib.runs.report import write_site
 
+    print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
+    index = write_site(folder, jobs, digest)
     for line in exposed_values(folder, os.environ):
         print(f"warning: {folder}: {line}; do not publish it", file=sys.stderr)
+    return index
+
+
+def _opened(folder: Path | None) -> "tuple[Path, StudyDesign, list[PlannedJob]]":
+    """Return the folder of a run, the newest by default, with its design and jobs."""
+    from study_lib.runs.plan import plan_jobs
+    from study_lib.runs.run import open_run
+
+    folder = folder or _newest()
+    design = open_run(folder).design
+    return folder, design, plan_jobs(design)
 
 
 def _newest() -> Path:

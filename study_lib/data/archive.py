@@ -110,12 +110,9 @@ def checked_member(
     InputError
         If they do not, or the member is damaged or no array of numbers or text.
     """
-    try:
-        with open_member(file, info) as stream:
-            shape, fortran, dtype = read_header(stream)
-            header_bytes = stream.tell()
-    except DAMAGE as error:
-        raise refusal(path, f"{name} is damaged ({error})", "write it again") from None
+    with _damage_reported(path, name), open_member(file, info) as stream:
+        shape, fortran, dtype = read_header(stream)
+        header_bytes = stream.tell()
     if dtype.hasobject:
         raise refusal(
             path,
@@ -158,6 +155,14 @@ def refusal(path: Path, found: str, remedy: str) -> InputError:
     return InputError(f"{path}: {found}; {remedy}")
 
 
+@contextmanager
+def _damage_reported(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise refusal(path, f"{name} is damaged ({error})", "write it again") from None
+
+
 # --- Reading
 
 METADATA = "_metadata"
@@ -186,14 +191,13 @@ class NpzArchive:
         member = self.members[name]
         self.require_memory([name])
         flat = np.empty(math.prod(member.shape), member.dtype)
-        with self._damage_reported(name), self._data_of(member) as stream:
+        with self._data_of(member) as stream:
             _fill(stream, flat)
             if stream.read(1):
                 raise ValueError("more data than the header declares")
         array = flat.reshape(member.shape, order="F" if member.fortran else "C")
         native = member.dtype.newbyteorder("=")
-        result: np.ndarray = np.ascontiguousarray(array, dtype=native).reshape(member.shape)
-        return result
+        return np.ascontiguousarray(array, dtype=native).reshape(member.shape)
 
     def require_memory(self, names: Collection[str]) -> None:
         """Refuse to read members that together take more than this machine's memory.
@@ -226,7 +230,7 @@ class NpzArchive:
         length, rest = (order[0], order[1:]) if order else (1, ())
         row_bytes = max(1, math.prod(rest) * member.dtype.itemsize)
         step = max(1, SLAB_BYTES // row_bytes)
-        with self._damage_reported(name), self._data_of(member) as stream:
+        with self._data_of(member) as stream:
             for start in range(0, length, step):
                 part = slice(start, min(start + step, length))
                 slab = np.empty((part.stop - part.start, *rest), member.dtype)
@@ -238,18 +242,12 @@ class NpzArchive:
 
     @contextmanager
     def _data_of(self, member: ArchiveEntry) -> Iterator[io.BufferedIOBase]:
-        with open_member(self._file, member.info) as stream:
+        with (
+            _damage_reported(self.path, member.name),
+            open_member(self._file, member.info) as stream,
+        ):
             read_header(stream)
             yield stream
-
-    @contextmanager
-    def _damage_reported(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except DAMAGE as error:
-            raise refusal(self.path, f"{name} is damaged ({error})", "write it again") from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ A base file gives probe, object and positions; patterns in it are kept but not a
 keep their scale: the largest amplitude is not bounded, as it is for normalised data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,7 +119,7 @@ def check_arrays(
         True for a base file, of which no patterns are asked.
     """
     summaries = {key: summary_of_array(array) for key, array in arrays.items()}
-    return _report(summaries, metadata, base=base)
+    return ContractReport(tuple(_violations(summaries, metadata, base=base)))
 
 
 def validate(path: Path, *, base: bool = False) -> ContractReport:
@@ -167,7 +167,7 @@ def validate(path: Path, *, base: bool = False) -> ContractReport:
             name: (summary_of_entry if name in KNOWN else summary_of_header)(archive, name)
             for name in names
         }
-        return _report(summaries, metadata_of(archive), base=base)
+        return ContractReport(tuple(_violations(summaries, metadata_of(archive), base=base)))
 
 
 def validate_splits(train: Path, test: Path) -> ContractReport:
@@ -275,52 +275,47 @@ def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: array.astype(KNOWN[key].dtype, copy=False) for key, array in arrays.items()}
 
 
-def _report(
+def _violations(
     summaries: Mapping[str, ArraySummary], metadata: Mapping[str, Any] | None, *, base: bool
-) -> ContractReport:
+) -> Iterator[Violation]:
     required = [key for key in REQUIRED if not (base and key == "diffraction")]
-    violations = [
-        Violation(key, "nothing", f"{REQUIRED[key].rank}-D {REQUIRED[key].dtype}", HINTS[key])
-        for key in required
-        if key not in summaries
-    ]
+    for key in required:
+        if key not in summaries:
+            expected = f"{REQUIRED[key].rank}-D {REQUIRED[key].dtype}"
+            yield Violation(key, "nothing", expected, HINTS[key])
     for key, found in summaries.items():
         if key in KNOWN:
-            violations += _check_key(key, found)
+            yield from _check_key(key, found)
         else:
             remedy = f"leave it out; known: {', '.join(KNOWN)}"
-            violations.append(Violation(key, "an unknown array", "known keys", remedy, False))
+            yield Violation(key, "an unknown array", "known keys", remedy, False)
     sound = {
         key: found for key, found in summaries.items() if key in KNOWN and _is_sound(key, found)
     }
     if all(key in sound for key in required):
         stated = (metadata or {}).get("domain") == "amplitude"
-        violations += check_together(sound, stated_amplitude=stated)
+        yield from check_together(sound, stated_amplitude=stated)
     if metadata is not None:
-        violations += check_metadata(metadata, sound.get("diffraction"))
-    return ContractReport(tuple(violations))
+        yield from check_metadata(metadata, sound.get("diffraction"))
 
 
-def _check_key(key: str, found: ArraySummary) -> list[Violation]:
+def _check_key(key: str, found: ArraySummary) -> Iterator[Violation]:
     rank, dtype = KNOWN[key]
-    violations = []
     if found.ndim != rank:
-        remedy = "remove or add axes"
-        violations.append(Violation(key, f"shape {found.shape}", f"{rank} axes", remedy))
+        yield Violation(key, f"shape {found.shape}", f"{rank} axes", "remove or add axes")
     if found.dtype != dtype:
         exact = _converts_exactly(found, dtype)
         remedy = "convert it" if exact or key != "diffraction" else "store sqrt(counts) as float32"
-        violations.append(Violation(key, str(found.dtype), str(dtype), remedy, not exact))
+        yield Violation(key, str(found.dtype), str(dtype), remedy, not exact)
     if found.size == 0:
-        violations.append(Violation(key, f"shape {found.shape}", "at least one value", "fill it"))
+        yield Violation(key, f"shape {found.shape}", "at least one value", "fill it")
     if found.faulty_count:
         where = ", ".join(str(index) for index in found.faulty)
         message = f"{found.faulty_count} NaN or infinite, first at index {where}"
-        violations.append(Violation(key, message, "finite values", "drop or mend them"))
+        yield Violation(key, message, "finite values", "drop or mend them")
     if dtype in (np.float32, np.complex64) and found.largest > float(np.finfo(np.float32).max):
         message = f"values up to {found.largest:.3g}"
-        violations.append(Violation(key, message, f"values that fit {dtype}", "rescale it"))
-    return violations
+        yield Violation(key, message, f"values that fit {dtype}", "rescale it")
 
 
 def _converts_exactly(found: ArraySummary, dtype: np.dtype[Any]) -> bool:

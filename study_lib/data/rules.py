@@ -181,9 +181,9 @@ class Violation:
 
 
 def check_together(
-    summaries: Mapping[str, ArraySummary], *, stated_amplitude: bool = False
-) -> list[Violation]:
-    """Return the violations of the relations between arrays of the right rank.
+    summaries: Mapping[str, ArraySummary], *, stated_amplitude: bool
+) -> Iterator[Violation]:
+    """Yield the violations of the relations between arrays of the right rank.
 
     Parameters
     ----------
@@ -199,26 +199,20 @@ def check_together(
     ]
     # What most arrays agree on is the length of the scan.
     count = max(stacked, key=lambda length: (stacked.count(length), length == stacked[0]))
-    violations = []
     if probe.shape != (side, side):
-        violations.append(
-            Violation("probeGuess", f"shape {probe.shape}", "a square", "crop or pad it")
-        )
+        yield Violation("probeGuess", f"shape {probe.shape}", "a square", "crop or pad it")
     if side % 2:
-        violations.append(
-            Violation("probeGuess", f"side {side}", "an even side", "crop or pad by one pixel")
-        )
+        yield Violation("probeGuess", f"side {side}", "an even side", "crop or pad by one pixel")
     if probe.largest == 0:
-        violations.append(Violation("probeGuess", "all zero", "some power", "give a probe"))
+        yield Violation("probeGuess", "all zero", "some power", "give a probe")
     for key, other in (("xcoords", "ycoords"), ("ycoords", "xcoords")):
         if summaries[key].shape != (count,):
             expected = f"{count}, as many as {other}"
             found = f"{summaries[key].shape[0]} values"
-            violations.append(Violation(key, found, expected, "pair the positions"))
-    violations += _check_places(summaries, side)
-    violations += _check_patterns(summaries, side, count, stated_amplitude=stated_amplitude)
-    violations += _check_indices(summaries, side, count)
-    return violations
+            yield Violation(key, found, expected, "pair the positions")
+    yield from _check_places(summaries, side)
+    yield from _check_patterns(summaries, side, count, stated_amplitude=stated_amplitude)
+    yield from _check_indices(summaries, side, count)
 
 
 def check_splits(
@@ -253,29 +247,24 @@ def check_splits(
     return violations
 
 
-def _check_places(summaries: Mapping[str, ArraySummary], side: int) -> list[Violation]:
-    """Return the violations of single positions and of pairs of them."""
-    violations = []
+def _check_places(summaries: Mapping[str, ArraySummary], side: int) -> Iterator[Violation]:
+    """Yield the violations of single positions and of pairs of them."""
     shape = summaries["objectGuess"].shape
     for key, extent in (("ycoords", shape[0]), ("xcoords", shape[1])):
         values = summaries[key].values
         if values is None:
             found = f"{summaries[key].size} values"
-            violations.append(
-                Violation(key, found, "a scan of at most two million", "split the file")
-            )
+            yield Violation(key, found, "a scan of at most two million", "split the file")
             continue
         corners = np.round(values) - side // 2
         outside = (corners < 0) | (corners + side > extent)
         if outside.any():
-            violations.append(
-                Violation(
-                    key,
-                    f"{int(outside.sum())} of {len(values)} patches outside the object, first at "
-                    f"index {int(np.argmax(outside))} ({values[outside][0]:.1f} px)",
-                    f"{side // 2} to {extent - side + side // 2} px",
-                    "positions are patch centres in object pixels; shift them or pad the object",
-                )
+            yield Violation(
+                key,
+                f"{int(outside.sum())} of {len(values)} patches outside the object, first at "
+                f"index {int(np.argmax(outside))} ({values[outside][0]:.1f} px)",
+                f"{side // 2} to {extent - side + side // 2} px",
+                "positions are patch centres in object pixels; shift them or pad the object",
             )
     x, y = summaries["xcoords"].values, summaries["ycoords"].values
     if x is not None and y is not None and x.shape == y.shape:
@@ -283,15 +272,13 @@ def _check_places(summaries: Mapping[str, ArraySummary], side: int) -> list[Viol
         if repeated:
             found = f"{repeated} positions that occur before"
             remedy = "leave out what was measured twice, unless it was meant"
-            violations.append(Violation("xcoords", found, "every position once", remedy, False))
-    return violations
+            yield Violation("xcoords", found, "every position once", remedy, False)
 
 
 def _check_patterns(
     summaries: Mapping[str, ArraySummary], side: int, count: int, *, stated_amplitude: bool
-) -> list[Violation]:
-    violations = []
-    for key in ("diffraction", "Y"):
+) -> Iterator[Violation]:
+    for key, what in (("diffraction", "patterns"), ("Y", "patches")):
         found = summaries.get(key)
         if found is None:
             continue
@@ -300,92 +287,70 @@ def _check_patterns(
             remedy = "order the axes as (scan, row, column)" + (
                 "; `study import --axes hwn` does it" if hwn else ""
             )
-            violations.append(
-                Violation(key, f"shape {found.shape}", f"(n, {side}, {side})", remedy)
-            )
+            yield Violation(key, f"shape {found.shape}", f"(n, {side}, {side})", remedy)
         if found.shape[0] != count:
-            what = "patterns" if key == "diffraction" else "patches"
-            remedy = "pair patterns and positions"
-            violations.append(
-                Violation(key, f"{found.shape[0]} {what}", f"{count}, one per position", remedy)
-            )
+            expected, remedy = f"{count}, one per position", "pair patterns and positions"
+            yield Violation(key, f"{found.shape[0]} {what}", expected, remedy)
     patterns = summaries.get("diffraction")
     if patterns is None:
-        return violations
+        return
     if patterns.negative_count:
         message = f"{patterns.negative_count} negative values, first in pattern "
         message += str(patterns.negative[0])
-        violations.append(
-            Violation("diffraction", message, "amplitudes >= 0", "store sqrt(counts)")
-        )
+        yield Violation("diffraction", message, "amplitudes >= 0", "store sqrt(counts)")
     if patterns.whole and patterns.largest > 1:
-        violations.append(
-            Violation(
-                "diffraction",
-                f"whole numbers only, up to {patterns.largest:.0f}: counts",
-                "amplitudes, sqrt(counts)",
-                "let `study import --domain counts` take the root",
-                not stated_amplitude,
-            )
+        yield Violation(
+            "diffraction",
+            f"whole numbers only, up to {patterns.largest:.0f}: counts",
+            "amplitudes, sqrt(counts)",
+            "let `study import --domain counts` take the root",
+            not stated_amplitude,
         )
     if patterns.totals is not None and not patterns.faulty_count:
         blank = np.flatnonzero(patterns.totals == 0)
         if len(blank) == len(patterns.totals):
-            violations.append(Violation("diffraction", "all zero", "some photons", "give counts"))
+            yield Violation("diffraction", "all zero", "some photons", "give counts")
         elif blank.size:
-            message = f"{blank.size} patterns without a photon: {_listed(blank, blank.size)}"
+            message = f"{blank.size} patterns without a photon: {_listed(blank)}"
             remedy = "drop them if the beam was off (`study import --drop-bad-frames`)"
-            violations.append(
-                Violation("diffraction", message, "photons in every pattern", remedy, False)
-            )
-    return violations
+            yield Violation("diffraction", message, "photons in every pattern", remedy, False)
 
 
-def _check_indices(summaries: Mapping[str, ArraySummary], side: int, count: int) -> list[Violation]:
-    violations = []
+def _check_indices(
+    summaries: Mapping[str, ArraySummary], side: int, count: int
+) -> Iterator[Violation]:
     names, groups, bad = (summaries.get(key) for key in ("scan_index", "groups", "bad_pixels"))
     if names is not None and names.shape != (count,):
         expected = f"{count}, one per scan position"
-        violations.append(
-            Violation("scan_index", f"{names.size} values", expected, "name every pattern")
-        )
+        yield Violation("scan_index", f"{names.size} values", expected, "name every pattern")
     if names is not None and names.values is not None:
         repeated = names.size - len(np.unique(names.values))
         if repeated:
             message = f"{repeated} numbers that occur before"
-            violations.append(
-                Violation("scan_index", message, "every number once", "number the patterns anew")
-            )
+            remedy = "number the patterns anew"
+            yield Violation("scan_index", message, "every number once", remedy)
     if groups is not None and groups.values is not None:
         values = groups.values
         if ((values < 0) | (values >= count)).any():
             message = f"indices {values.min()}..{values.max()}"
-            violations.append(
-                Violation("groups", message, f"0..{count - 1}", "index the patterns of this file")
-            )
+            remedy = "index the patterns of this file"
+            yield Violation("groups", message, f"0..{count - 1}", remedy)
         ordered = np.sort(values, axis=1)
         twice = int((np.diff(ordered, axis=1) == 0).any(axis=1).sum())
         if twice:
             message = f"{twice} groups with one pattern twice"
-            violations.append(
-                Violation("groups", message, "C different patterns", "form the groups anew")
-            )
+            yield Violation("groups", message, "C different patterns", "form the groups anew")
     if bad is not None:
         if bad.shape != (side, side):
-            message = f"shape {bad.shape}"
-            violations.append(
-                Violation("bad_pixels", message, f"({side}, {side})", "crop it like the patterns")
-            )
+            expected, remedy = f"({side}, {side})", "crop it like the patterns"
+            yield Violation("bad_pixels", f"shape {bad.shape}", expected, remedy)
         if bad.values is not None and bad.values.all():
-            violations.append(
-                Violation("bad_pixels", "every pixel", "some valid pixels", "invert the mask")
-            )
-    return violations
+            yield Violation("bad_pixels", "every pixel", "some valid pixels", "invert the mask")
 
 
-def _listed(indices: np.ndarray, count: int) -> str:
+def _listed(indices: np.ndarray) -> str:
     text = ", ".join(str(index) for index in indices[:NAMED_INDICES])
-    return text + (", ..." if count > NAMED_INDICES else "")
+    return text + (", ..." if len(indices) > NAMED_INDICES else "")
 
 
 # --- For metadata, by themselves and against the photons that were counted
@@ -397,14 +362,15 @@ ROUNDING = 1e-6
 MEASURED = "photons_per_pattern_measured"
 EXPECTED = "photons_per_pattern_expected"
 REQUESTED = "photons_per_pattern_requested"
-PHOTON_NUMBERS = (MEASURED, EXPECTED, REQUESTED)
 DETECTOR_SETTINGS = frozenset(
     {"dark_counts", "saturation_counts", "beamstop_radius_px", "bad_pixel_share"}
 )
 
 
-def check_metadata(metadata: Mapping[str, Any], patterns: ArraySummary | None) -> list[Violation]:
-    """Return the violations of the metadata by themselves and against the patterns.
+def check_metadata(
+    metadata: Mapping[str, Any], patterns: ArraySummary | None
+) -> Iterator[Violation]:
+    """Yield the violations of the metadata by themselves and against the patterns.
 
     Parameters
     ----------
@@ -415,50 +381,42 @@ def check_metadata(metadata: Mapping[str, Any], patterns: ArraySummary | None) -
     """
     if not metadata:
         message = "record domain, source and photons_per_pattern_measured"
-        return [Violation("_metadata", "nothing", "a JSON object", message, False)]
-    violations = []
+        yield Violation("_metadata", "nothing", "a JSON object", message, False)
+        return
     domain = metadata.get("domain")
     if patterns is not None and domain != "amplitude":
         remedy = "store sqrt(counts) and say so; `study import --domain` does both"
-        violations.append(
-            Violation("_metadata", f"domain {domain!r}", "'amplitude'", remedy, domain is not None)
-        )
-    violations += _check_detector(metadata)
+        is_stated = domain is not None
+        yield Violation("_metadata", f"domain {domain!r}", "'amplitude'", remedy, is_stated)
+    detector = metadata.get("detector", {})
+    if not (isinstance(detector, dict) and set(detector) <= DETECTOR_SETTINGS):
+        expected = f"an object with some of {', '.join(sorted(DETECTOR_SETTINGS))}"
+        remedy = "leave it out for an ideal detector"
+        yield Violation("_metadata", f"detector {detector!r}"[:80], expected, remedy)
     if patterns is not None and patterns.totals is not None and not patterns.faulty_count:
-        violations += _check_photons(metadata, patterns.totals)
+        yield from _check_photons(metadata, patterns.totals)
         if not patterns.roots and metadata.get("photon_scale") != "none":
             found = "squares that are no whole numbers"
             remedy = "state photon_scale 'none' if the data carry no counts"
-            violations.append(
-                Violation("diffraction", found, "square roots of counts", remedy, False)
-            )
-    return violations
+            yield Violation("diffraction", found, "square roots of counts", remedy, False)
 
 
-def _check_detector(metadata: Mapping[str, Any]) -> list[Violation]:
-    detector = metadata.get("detector", {})
-    if isinstance(detector, dict) and set(detector) <= DETECTOR_SETTINGS:
-        return []
-    expected = f"an object with some of {', '.join(sorted(DETECTOR_SETTINGS))}"
-    remedy = "leave it out for an ideal detector"
-    return [Violation("_metadata", f"detector {detector!r}"[:80], expected, remedy)]
-
-
-def _check_photons(metadata: Mapping[str, Any], totals: np.ndarray) -> list[Violation]:
-    """Return where the counted photons contradict what the metadata say of them."""
-    stated = {name: metadata[name] for name in PHOTON_NUMBERS if name in metadata}
-    violations = [
-        Violation("_metadata", f"{name} {value!r}"[:80], "a number of 0 or more", "correct it")
-        for name, value in stated.items()
-        if not _is_number(value)
-    ]
-    numbers = {name: value for name, value in stated.items() if _is_number(value)}
+def _check_photons(metadata: Mapping[str, Any], totals: np.ndarray) -> Iterator[Violation]:
+    """Yield where the counted photons contradict what the metadata say of them."""
+    numbers = {}
+    for name in (MEASURED, EXPECTED, REQUESTED):
+        value = metadata.get(name)
+        if _is_number(value):
+            numbers[name] = value
+        elif name in metadata:
+            found = f"{name} {value!r}"[:80]
+            yield Violation("_metadata", found, "a number of 0 or more", "correct it")
     mean = float(totals.mean())
     recorded = numbers.get(MEASURED)
     if recorded is not None and abs(mean - recorded) > BUDGET_TOLERANCE * max(mean, recorded):
         found = f"{MEASURED} {recorded:.6g}"
         remedy = "the patterns were changed after they were recorded; write both again"
-        violations.append(Violation("_metadata", found, f"{mean:.6g}, as counted", remedy))
+        yield Violation("_metadata", found, f"{mean:.6g}, as counted", remedy)
     expected = numbers.get(EXPECTED)
     if expected:
         excess = max(0.0, abs(mean - expected) - ROUNDING * expected)
@@ -466,21 +424,18 @@ def _check_photons(metadata: Mapping[str, Any], totals: np.ndarray) -> list[Viol
         if abs(deviation) > SIGMA_MAX:
             found = f"{mean:.6g} photons per pattern, {deviation:+.1f} standard deviations away"
             remedy = "the counts are not those of the stated dose; generate them again"
-            violations.append(
-                Violation("diffraction", found, f"{expected:.6g}, as simulated", remedy)
-            )
+            yield Violation("diffraction", found, f"{expected:.6g}, as simulated", remedy)
     requested = numbers.get(REQUESTED)
     # A detector that hides or adds counts changes the number on purpose.
     if requested is None or metadata.get("detector"):
-        return violations
+        return
     if abs(mean - requested) > DOSE_TOLERANCE * requested:
         # One split, or a few patterns, may lie on a darker part of the object than the whole scan.
         is_wrong = not requested / 2 <= mean <= 2 * requested
         found = f"{mean:.6g} photons per pattern"
         remedy = "the label is not the dose (SYNTH-POISSON-DOSE-001); correct one of them"
         limits = f"{requested:.6g} within {DOSE_TOLERANCE:.0%}"
-        violations.append(Violation("diffraction", found, limits, remedy, is_wrong))
-    return violations
+        yield Violation("diffraction", found, limits, remedy, is_wrong)
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -18,11 +18,16 @@ PhaseRange = Annotated[
 AmplitudeMin = Annotated[float, Field(gt=0, le=1, description="the largest amplitude is 1")]
 
 
-def _require_order(**sizes: float) -> None:
-    """Check that the first of two named values is not above the second."""
-    (smallest, low), (largest, high) = sizes.items()
-    if low > high:
-        raise ValueError(f"{smallest} {low} > {largest} {high}; swap them")
+def _in_order(smaller: str, larger: str) -> Any:
+    """Return the check of a model that the first of two fields is not above the second."""
+
+    def check(model: Frozen) -> Frozen:
+        low, high = getattr(model, smaller), getattr(model, larger)
+        if low > high:
+            raise ValueError(f"{smaller} {low} > {larger} {high}; swap them")
+        return model
+
+    return model_validator(mode="after")(check)
 
 
 class GrainsDesign(Frozen):
@@ -37,13 +42,7 @@ class GrainsDesign(Frozen):
     phase_range_rad: PhaseRange = 1.0
     amplitude_min: AmplitudeMin = 0.7
 
-    @model_validator(mode="after")
-    def check_sizes(self) -> "GrainsDesign":
-        """Check that the smallest is not the largest."""
-        _require_order(
-            smallest_grain_px=self.smallest_grain_px, largest_grain_px=self.largest_grain_px
-        )
-        return self
+    check_sizes = _in_order("smallest_grain_px", "largest_grain_px")
 
 
 class SiemensStarDesign(Frozen):
@@ -79,11 +78,7 @@ class CellsDesign(Frozen):
     phase_range_rad: PhaseRange = 0.3
     amplitude_min: AmplitudeMin = 0.98
 
-    @model_validator(mode="after")
-    def check_sizes(self) -> "CellsDesign":
-        """Check that the smallest is not the largest."""
-        _require_order(smallest_cell_px=self.smallest_cell_px, largest_cell_px=self.largest_cell_px)
-        return self
+    check_sizes = _in_order("smallest_cell_px", "largest_cell_px")
 
 
 SpecimenDesign = Annotated[
@@ -354,15 +349,7 @@ class TrainingDesign(Frozen):
         description="of the convolutions; auto: bfloat16 where the processor has it"
     )
 
-    @model_validator(mode="after")
-    def check_rates(self) -> "TrainingDesign":
-        """Check that the learning rate falls."""
-        if self.learning_rate_min > self.learning_rate:
-            raise ValueError(
-                f"learning_rate_min {self.learning_rate_min} > learning_rate "
-                f"{self.learning_rate}; swap them"
-            )
-        return self
+    check_rates = _in_order("learning_rate_min", "learning_rate")
 
 
 class MetricsDesign(Frozen):

@@ -1,7 +1,7 @@
 """The parameters of each notebook: checked before a kernel starts, and again inside it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -10,25 +10,16 @@ from study_lib.design.models import SplitName, ViewName
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 
+NOTEBOOKS: dict[str, type["NotebookParameters"]] = {}
+
 
 class NotebookParameters(Frozen):
-    """The parameters of a notebook."""
+    """The parameters of a notebook; a class that names its notebook is one of ``NOTEBOOKS``."""
 
-    notebook: ClassVar[str]
-
-    @classmethod
-    def check(cls, values: Mapping[str, Any]) -> "NotebookParameters":
-        """Return validated parameters.
-
-        Raises
-        ------
-        InputError
-            One line per unknown, missing or wrong value.
-        """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            raise InputError(describe_faults(error, cls.notebook, cls)) from None
+    def __init_subclass__(cls, *, notebook: str = "", **config: Any) -> None:
+        super().__init_subclass__(**config)
+        if notebook:
+            NOTEBOOKS[notebook] = cls
 
 
 class PhaseParameters(NotebookParameters):
@@ -37,65 +28,52 @@ class PhaseParameters(NotebookParameters):
     run_folder: str = Field(min_length=1, description="folder of the run")
 
 
-class DesignParameters(PhaseParameters):
+class DesignParameters(PhaseParameters, notebook="00_design"):
     """Notebook 00."""
 
-    notebook = "00_design"
     preset: str | None = Field(
         min_length=1, description="a preset, the path of a YAML file, or None: as design.json says"
     )
     base_npz: str | None = Field(description="base data, or None for the synthetic object")
 
 
-class DatasetParameters(PhaseParameters):
+class DatasetParameters(PhaseParameters, notebook="01_dataset"):
     """Notebook 01."""
 
-    notebook = "01_dataset"
     dose: float = Field(gt=0, description="mean photons per pattern")
 
 
-class OverlapParameters(DatasetParameters):
+class OverlapParameters(DatasetParameters, notebook="02_overlap"):
     """Notebook 02."""
 
-    notebook = "02_overlap"
     view: ViewName
 
 
-class TrainParameters(OverlapParameters):
+class TrainParameters(OverlapParameters, notebook="03_train"):
     """Notebook 03."""
 
-    notebook = "03_train"
 
-
-class TrainThinnedParameters(OverlapParameters):
+class TrainThinnedParameters(OverlapParameters, notebook="03_train_thinned"):
     """Notebook 03 of the network that learns from thinned counts."""
 
-    notebook = "03_train_thinned"
 
-
-class ReconstructParameters(OverlapParameters):
+class ReconstructParameters(OverlapParameters, notebook="04_reconstruct"):
     """Notebook 04."""
 
-    notebook = "04_reconstruct"
     split: SplitName
 
 
-class CompareParameters(ReconstructParameters):
+class CompareParameters(ReconstructParameters, notebook="05_compare"):
     """Notebook 05."""
 
-    notebook = "05_compare"
 
-
-class SummaryParameters(PhaseParameters):
+class SummaryParameters(PhaseParameters, notebook="06_summary"):
     """Notebook 06."""
 
-    notebook = "06_summary"
 
-
-class ExploreObjectsParameters(NotebookParameters):
+class ExploreObjectsParameters(NotebookParameters, notebook="explore_objects"):
     """A notebook beside the phases: it needs no run and writes nothing."""
 
-    notebook = "explore_objects"
     preset: str = Field(min_length=1, description="a preset, or the path of a YAML file")
     settings: list[str] = Field(description="changes of the design, for every object and scan")
     specimens: dict[str, list[str]] = Field(
@@ -104,10 +82,9 @@ class ExploreObjectsParameters(NotebookParameters):
     scans: list[Literal["raster", "spiral", "fermat", "uniform"]] = Field(min_length=1)
 
 
-class ExploreRunParameters(CompareParameters):
+class ExploreRunParameters(CompareParameters, notebook="explore_run"):
     """A notebook beside the phases: a finished run to look around in."""
 
-    notebook = "explore_run"
     arm: Annotated[str, AfterValidator(current_arm)] = Field(
         min_length=1, description="arm beside the truth, as in aligned.npz"
     )
@@ -118,19 +95,17 @@ class ExploreRunParameters(CompareParameters):
     )
 
 
-class ExploreNetworkParameters(OverlapParameters):
+class ExploreNetworkParameters(OverlapParameters, notebook="explore_network"):
     """A notebook beside the phases: what each part of a run's thinning network is worth."""
 
-    notebook = "explore_network"
     pattern: int = Field(ge=0, description="index of the pattern that is shown thinned")
     members: int = Field(ge=1, description="networks of each training without a part")
     steps: int = Field(ge=1, description="of each of them")
 
 
-class WatchRunParameters(PhaseParameters):
+class WatchRunParameters(PhaseParameters, notebook="watch_run"):
     """A notebook beside the phases: a run while it goes on."""
 
-    notebook = "watch_run"
     every_s: float = Field(gt=0, description="seconds between two looks")
     sliders: Literal["auto", "always", "never"] = Field(
         description="auto: repeated where a person looks on"
@@ -144,29 +119,26 @@ class LessonParameters(NotebookParameters):
     settings: list[str] = Field(description="changes of the design")
 
 
-class LessonForwardModelParameters(LessonParameters):
+class LessonForwardModelParameters(LessonParameters, notebook="lesson_forward_model"):
     """The lesson: what does the detector record."""
 
-    notebook = "lesson_forward_model"
     dose: float = Field(gt=0, description="photons on the specimen at each position")
     position: int = Field(ge=0, description="index of the position that is shown")
     ramp_px: int = Field(description="detector columns by which a ramp moves the pattern")
     defocus_radii_px: list[float] = Field(min_length=1, description="defocus of each probe")
 
 
-class LessonDoseAndOverlapParameters(LessonParameters):
+class LessonDoseAndOverlapParameters(LessonParameters, notebook="lesson_dose_and_overlap"):
     """The lesson: what do dose and overlap change in the data."""
 
-    notebook = "lesson_dose_and_overlap"
     doses: list[float] = Field(min_length=1, description="mean photons per pattern")
     targets: list[float] = Field(min_length=1, description="mean overlap with the K nearest")
     draws: int = Field(ge=2, description="repetitions of the noise of one pattern")
 
 
-class LessonResolutionParameters(LessonParameters):
+class LessonResolutionParameters(LessonParameters, notebook="lesson_resolution"):
     """The lesson: what does an FRC number mean."""
 
-    notebook = "lesson_resolution"
     other_seed: int = Field(ge=0, description="simulation seed of the unrelated object")
     noise_levels: list[float] = Field(
         min_length=1, description="root mean square of each image's complex noise"
@@ -175,39 +147,21 @@ class LessonResolutionParameters(LessonParameters):
     pairs: int = Field(ge=2, description="pairs of images behind a mean")
 
 
-NOTEBOOKS: dict[str, type[NotebookParameters]] = {
-    model.notebook: model
-    for model in (
-        DesignParameters,
-        DatasetParameters,
-        OverlapParameters,
-        TrainParameters,
-        TrainThinnedParameters,
-        ReconstructParameters,
-        CompareParameters,
-        SummaryParameters,
-        ExploreObjectsParameters,
-        ExploreRunParameters,
-        ExploreNetworkParameters,
-        WatchRunParameters,
-        LessonForwardModelParameters,
-        LessonDoseAndOverlapParameters,
-        LessonResolutionParameters,
-    )
-}
-
-
 def parameters_of(notebook: str, values: Mapping[str, Any]) -> NotebookParameters:
     """Return the validated parameters of a notebook by name.
 
     Raises
     ------
     InputError
-        If there is no such notebook, or a value is wrong.
+        If there is no such notebook; otherwise one line per unknown, missing or wrong value.
     """
     if notebook not in NOTEBOOKS:
         raise InputError(f"notebook {notebook!r} not found; choose one of {', '.join(NOTEBOOKS)}")
-    return NOTEBOOKS[notebook].check(values)
+    model = NOTEBOOKS[notebook]
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError(describe_faults(error, notebook, model)) from None
 
 
 def parameters(notebook: str, names: Mapping[str, Any]) -> NotebookParameters:

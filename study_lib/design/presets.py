@@ -1,6 +1,5 @@
-"""Designs from presets, files and single settings, and which of their jobs a call is about."""
+"""Designs from presets, files and single settings, and what a call changes in one."""
 
-import itertools
 import json
 import re
 from collections.abc import Collection, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from study_lib.design.models import SPLITS, BaseData, StudyDesign, require_split
+from study_lib.design.models import BaseData, StudyDesign
 from study_lib.design.settings import describe_faults
 from study_lib.errors import InputError
 from study_lib.files import read_json
@@ -194,7 +193,7 @@ def _apply(content: dict[str, Any], setting: str) -> None:
     node[last] = value
 
 
-# --- Which jobs a phase command is about: the design of its data, the filters of the call
+# --- What a phase command is about: the design of its data, and what the call changes in it
 
 
 def design_of(phase_c_root: Path) -> StudyDesign:
@@ -238,34 +237,3 @@ def overlap_design(
     if subsampling_seed is not None:
         content["seeds"]["subsampling"] = subsampling_seed
     return parse_design(content, "study overlap")
-
-
-def filtered_jobs(
-    study: StudyDesign,
-    *,
-    dose: float | None = None,
-    view: str | None = None,
-    gridsize: int | None = None,
-    split: str | None = None,
-    axes: Sequence[str] = ("dose", "view"),
-) -> list[dict[str, Any]]:
-    """Return the jobs that the filters leave.
-
-    Raises
-    ------
-    InputError
-        If a filter names something that the design does not have, or no job is left.
-    """
-    doses = [study.require_dose(dose)] if dose is not None else list(study.doses)
-    views = [study.view(view)] if view is not None else list(study.views)
-    names = [entry.name for entry in views if gridsize in (None, entry.gridsize)]
-    if not names:
-        known = ", ".join(f"{entry.name} (gridsize {entry.gridsize})" for entry in study.views)
-        raise InputError(f"no job matches view {view} with gridsize {gridsize}; known: {known}")
-    values: dict[str, list[Any]] = {
-        "dose": doses,
-        "view": names,
-        "split": list(SPLITS) if split is None else [require_split(split)],
-    }
-    combinations = itertools.product(*(values[axis] for axis in axes))
-    return [dict(zip(axes, combination, strict=True)) for combination in combinations]

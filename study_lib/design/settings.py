@@ -85,14 +85,12 @@ def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[lis
     return names, known
 
 
-def _field(node: dict[str, Any], name: str) -> dict[str, Any]:
-    field: dict[str, Any] = node.get("properties", {}).get(name, {})
-    return field
+def _field(node: dict[str, Any], name: str) -> Any:
+    return node.get("properties", {}).get(name, {})
 
 
-def _resolved(schema: dict[str, Any], reference: str) -> dict[str, Any]:
-    definition: dict[str, Any] = schema["$defs"][reference.rsplit("/", 1)[1]]
-    return definition
+def _resolved(schema: dict[str, Any], reference: str) -> Any:
+    return schema["$defs"][reference.rsplit("/", 1)[1]]
 
 
 def _is_number(text: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +31,7 @@ def object_and_probe(
     object_: Complex[np.ndarray, "oy ox"], probe: Complex[np.ndarray, "n n"]
 ) -> Figure:
     """Show the object's phase and amplitude and the probe's amplitude."""
-    figure, axes = plt.subplots(1, 3, figsize=(3 * PANEL_IN, PANEL_IN), layout="constrained")
+    figure, (axes,) = grid(1, 3, (3 * PANEL_IN, PANEL_IN))
     _scaled(axes[0], np.angle(object_), "object phase [rad]", PHASE_MAP)
     _scaled(axes[1], np.abs(object_), "object amplitude", AMPLITUDE_MAP)
     _scaled(axes[2], np.abs(probe), "probe amplitude [sqrt(photons)]", AMPLITUDE_MAP)
@@ -57,10 +58,8 @@ def patterns(counts: Float[np.ndarray, "panel n n"], titles: Sequence[str]) -> F
     >>> [axis.get_title() for axis in figure.axes[:2]]
     ['weak: log10(1 + counts)', 'strong: log10(1 + counts)']
     """
-    figure, axes = plt.subplots(
-        1, len(counts), figsize=(len(counts) * PANEL_IN, PANEL_IN), layout="constrained"
-    )
-    for axis, pattern, title in zip(np.atleast_1d(axes), counts, titles, strict=True):
+    figure, (axes,) = grid(1, len(counts), (len(counts) * PANEL_IN, PANEL_IN))
+    for axis, pattern, title in zip(axes, counts, titles, strict=True):
         _scaled(axis, np.log10(1 + pattern), f"{title}: log10(1 + counts)", "viridis")
     return figure
 
@@ -87,14 +86,9 @@ def phases(panels: Mapping[str, Complex[np.ndarray, "..."]], *, title: str) -> F
     """Show the phase of aligned objects with the limits of the first, usually the truth."""
     rows_px, columns_px = next(iter(panels.values())).shape
     height = min(2 * rows_px / columns_px + 0.12, 1.15)  # with its title; the rest would be empty
-    figure, axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(2 * PANEL_IN, (height * len(panels) + 0.12) * PANEL_IN),
-        layout="constrained",
-    )
-    _phase_row(list(np.atleast_1d(axes)), panels)
-    figure.suptitle(title)
+    height_in = (height * len(panels) + 0.12) * PANEL_IN
+    figure, axes = grid(len(panels), 1, (2 * PANEL_IN, height_in), title)
+    _phase_row(axes[:, 0], panels)
     return figure
 
 
@@ -110,27 +104,15 @@ def patches_by_epoch(
     A patch's mean phase cannot be measured: each is turned so that its mean is real.
     """
     rows, columns = len(truth), len(epochs) + 1
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(1.5 * columns + 0.6, 1.6 * rows),
-        layout="constrained",
-        squeeze=False,
-    )
+    figure, axes = grid(rows, columns, (1.5 * columns + 0.6, 1.6 * rows), title)
     shown = [*patches, truth]
     titles = [*(f"epoch {epoch}" for epoch in epochs), "truth"]
     turned = [[patch * np.exp(-1j * np.angle(patch.mean())) for patch in part] for part in shown]
     for row, line in enumerate(axes):
-        limits = np.angle(turned[-1][row])
+        limits = phase_limits(turned[-1][row])
         for axis, part, name in zip(line, turned, titles, strict=True):
-            picture = axis.imshow(
-                np.angle(part[row]), cmap="gray", vmin=limits.min(), vmax=limits.max()
-            )
-            axis.set(xticks=[], yticks=[])
-            if row == 0:
-                axis.set_title(name, fontsize="small")
+            picture = draw_image(axis, np.angle(part[row]), name if row == 0 else "", **limits)
         figure.colorbar(picture, ax=line, label="phase [rad]", shrink=0.8)
-    figure.suptitle(title)
     return figure
 
 
@@ -139,19 +121,25 @@ def phase_grid(rows: Sequence[Mapping[str, Complex[np.ndarray, "..."]]], *, titl
     columns = max(len(row) for row in rows)
     rows_px, columns_px = next(iter(rows[0].values())).shape
     height_in = TITLE_IN + 1.3 * PANEL_IN * min(rows_px / columns_px, 1)
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(columns * 1.5 * PANEL_IN, len(rows) * height_in + TITLE_IN),
-        layout="constrained",
-        squeeze=False,
-    )
+    size_in = (columns * 1.5 * PANEL_IN, len(rows) * height_in + TITLE_IN)
+    figure, axes = grid(len(rows), columns, size_in, title)
     for line, row in zip(axes, rows, strict=True):
-        _phase_row(list(line[: len(row)]), row)
+        _phase_row(line[: len(row)], row)
         for axis in line[len(row) :]:
             axis.set_axis_off()
-    figure.suptitle(title)
     return figure
+
+
+def grid(
+    rows: int, columns: int, size_in: tuple[float, float], title: str = "", **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its axes (rows, columns), also where there is one row or column."""
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size_in, layout="constrained", squeeze=False, **options
+    )
+    if title:
+        figure.suptitle(title)
+    return figure, axes
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
@@ -174,22 +162,13 @@ def limit_map(
     phase_std_rad: Float[np.ndarray, "y x"], errors: Mapping[str, float | None], *, title: str
 ) -> Figure:
     """Show the photon limit of every pixel, and each arm's phase error in units of its mean."""
-    figure, (left, right) = plt.subplots(
-        1,
-        2,
-        figsize=(2.8 * PANEL_IN, 1.2 * PANEL_IN),
-        layout="constrained",
-        gridspec_kw={"wspace": 0.1},
+    figure, ((left, right),) = grid(
+        1, 2, (2.8 * PANEL_IN, 1.2 * PANEL_IN), title, gridspec_kw={"wspace": 0.1}
     )
-    figure.suptitle(title)
     in_limits = {label: error for label, error in errors.items() if error is not None}
     if not in_limits:
-        left.text(
-            0.5,
-            0.5,
-            "no photon limit: switched off, or the truth is zero on a scored pixel",
-            ha="center",
-        )
+        reason = "no photon limit: switched off, or the truth is zero on a scored pixel"
+        left.text(0.5, 0.5, reason, ha="center")
         left.set_axis_off()
         right.set_axis_off()
         return figure
@@ -197,12 +176,17 @@ def limit_map(
     left.set(xticks=[], yticks=[])
     left.set_title("photon limit of the phase [rad]", fontsize="medium")
     figure.colorbar(shown, ax=left, shrink=0.8)
-    bars = right.barh(list(in_limits), list(in_limits.values()), color="gray")
-    right.bar_label(bars, fmt="%.2f", padding=3)
+    draw_bars(right, in_limits, "phase error / photon limit", fmt="%.2f")
     right.axvline(1, linestyle=":", color="black")
-    right.set(xlabel="phase error / photon limit", xlim=(0, 1.2 * max(1, *in_limits.values())))
-    right.invert_yaxis()
     return figure
+
+
+def draw_bars(axis: Axes, values: Mapping[str, float | int], xlabel: str, fmt: str = "%g") -> None:
+    """Draw a grey bar for each value, the first on top, with its number behind it."""
+    bars = axis.barh(list(values), list(values.values()), color="gray")
+    axis.bar_label(bars, fmt=fmt, padding=3)
+    axis.set(xlabel=xlabel, xlim=(0, 1.2 * max(1, *values.values())))
+    axis.invert_yaxis()
 
 
 def save_figure(figure: Figure, *paths: Path) -> None:
@@ -223,29 +207,36 @@ def masked(
     return {name: np.where(mask, object_, np.nan) for name, object_ in objects.items()}
 
 
-def _phase_row(axes: Sequence[Axes], panels: Mapping[str, np.ndarray]) -> None:
-    first = np.angle(next(iter(panels.values())))
-    limits = (float(np.nanmin(first)), float(np.nanmax(first)))
+def _phase_row(axes: Iterable[Axes], panels: Mapping[str, np.ndarray]) -> None:
+    axes = list(axes)
+    limits = phase_limits(next(iter(panels.values())))
     for axis, (title, object_) in zip(axes, panels.items(), strict=True):
-        shown = _image(axis, np.angle(object_), title, "gray", limits)
-    axes[0].figure.colorbar(shown, ax=list(axes), shrink=0.8, fraction=0.03, pad=0.01)
+        shown = draw_image(axis, np.angle(object_), title, **limits)
+    axes[0].figure.colorbar(shown, ax=axes, shrink=0.8, fraction=0.03, pad=0.01)
 
 
 def _scaled(axis: Axes, image: np.ndarray, title: str, colours: str) -> None:
-    axis.figure.colorbar(_image(axis, image, title, colours), ax=axis, shrink=0.8)
+    shown = draw_image(axis, image, title, cmap=colours)
+    axis.figure.colorbar(shown, ax=axis, shrink=0.8)
 
 
-def _image(
-    axis: Axes,
-    image: np.ndarray,
-    title: str,
-    colours: str,
-    limits: tuple[float, float] | None = None,
+def phase_limits(image: np.ndarray) -> dict[str, Any]:
+    """Return the map and the limits of grey phases, from the least to the largest of an image."""
+    phase_rad = np.angle(image)
+    return {
+        "cmap": "gray",
+        "vmin": float(np.nanmin(phase_rad)),
+        "vmax": float(np.nanmax(phase_rad)),
+    }
+
+
+def draw_image(
+    axis: Axes, image: np.ndarray, title: str, fontsize: str = "small", **colours: Any
 ) -> AxesImage:
-    low, high = limits or (float(np.nanmin(image)), float(np.nanmax(image)))
-    shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high)
+    """Draw an image under its title, without ticks; what is not scored in a colour of its own."""
+    shown = axis.imshow(image, **colours)
     axis.set_facecolor(NOT_SCORED)
-    axis.set_title(title, fontsize="small")
+    axis.set_title(title, fontsize=fontsize)
     axis.set(xticks=[], yticks=[])
     return shown
 

@@ -10,8 +10,16 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from study_lib.figures.common import PANEL_IN, draw_pattern
+from study_lib.figures.common import (
+    PANEL_IN,
+    draw_bars,
+    draw_image,
+    draw_pattern,
+    grid,
+    phase_limits,
+)
 from study_lib.figures.reconstruction import draw_complex
+from study_lib.figures.scene import disc_of_middle, draw_photons_below
 
 # --- Lessons: waves, patterns, scans, ring correlations
 
@@ -24,15 +32,8 @@ def waves(panels: Mapping[str, Complex[np.ndarray, "n n"]]) -> Figure:
 
     The phase is blank where the amplitude is below 5 % of the largest.
     """
-    figure, axes = plt.subplots(
-        2,
-        len(panels),
-        figsize=(2.7 * len(panels) + 0.6, 4.7),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
+    size_in = (2.7 * len(panels) + 0.6, 4.7)
+    figure, axes = grid(2, len(panels), size_in, sharex=True, sharey=True)
     for (upper, lower), (title, wave) in zip(axes.T, panels.items(), strict=True):
         amplitude = np.abs(wave)
         shown = upper.imshow(amplitude, cmap="gray", vmin=0, interpolation="nearest")
@@ -52,24 +53,13 @@ def waves(panels: Mapping[str, Complex[np.ndarray, "n n"]]) -> Figure:
 def phases(panels: Mapping[str, Complex[np.ndarray, "y x"]]) -> Figure:
     """Show the phase of images of one size with the limits of the first."""
     rows_px, columns_px = next(iter(panels.values())).shape
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(2.5 * len(panels) + 0.9, 2.5 * rows_px / columns_px + 0.5),
-        layout="constrained",
-        squeeze=False,
-    )
-    first = np.angle(next(iter(panels.values())))
-    for axis, (title, image) in zip(axes[0], panels.items(), strict=True):
-        shown = axis.imshow(
-            np.angle(image),
-            cmap="gray",
-            vmin=float(first.min()),
-            vmax=float(first.max()),
-            interpolation="nearest",
+    size_in = (2.5 * len(panels) + 0.9, 2.5 * rows_px / columns_px + 0.5)
+    figure, (axes,) = grid(1, len(panels), size_in)
+    limits = phase_limits(next(iter(panels.values())))
+    for axis, (title, image) in zip(axes, panels.items(), strict=True):
+        shown = draw_image(
+            axis, np.angle(image), title, "medium", interpolation="nearest", **limits
         )
-        axis.set_title(title, fontsize="medium")
-        axis.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=axes, label="phase [rad]", shrink=0.8)
     return figure
 
@@ -82,21 +72,14 @@ def patterns(
     Rows and columns are labelled with the frequency in the object that they hold. The dotted circle
     is the edge of the bright field, the frequency where the pupil ends.
     """
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(2.7 * len(panels) + 0.9, 2.9),
-        layout="constrained",
-        squeeze=False,
-        sharey=True,
-    )
+    figure, (axes,) = grid(1, len(panels), (2.7 * len(panels) + 0.9, 2.9), sharey=True)
     scale = LogNorm(smallest, max(float(pattern.max()) for pattern in panels.values()))
-    for axis, (title, pattern) in zip(axes[0], panels.items(), strict=True):
+    for axis, (title, pattern) in zip(axes, panels.items(), strict=True):
         edge = Circle((0, 0), bright_field_per_px, fill=False, ls=":", color="cyan", lw=1.2)
         shown = draw_pattern(axis, pattern, scale, edge)
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel("column frequency [1/px]")
-    axes[0, 0].set_ylabel("row frequency [1/px]")
+    axes[0].set_ylabel("row frequency [1/px]")
     figure.colorbar(shown, ax=axes, label="photons", shrink=0.8)
     return figure
 
@@ -109,32 +92,14 @@ def scans(
     title: str,
 ) -> Figure:
     """Show scans of one object: positions with one probe disc above, photons per pixel below."""
-    count = len(places)
-    figure, axes = plt.subplots(
-        2,
-        count,
-        figsize=(2.4 * count + 1, 5.4),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
-    largest = max(float(image.max()) for image in photons.values())
-    for (upper, lower), (name, scan) in zip(axes.T, places.items(), strict=True):
-        middle = np.linalg.norm(scan - scan.mean(axis=0), axis=1).argmin()
-        row, column = scan[middle].tolist()
-        upper.scatter(scan[:, 1], scan[:, 0], s=5, color="tab:orange", lw=0)
-        upper.add_patch(Circle((column, row), diameter_px / 2, fill=False, color="black", lw=1.2))
-        upper.set_aspect("equal")
-        upper.set_title(f"{name}: {len(scan)} patterns", fontsize="medium")
-        shown = lower.imshow(
-            photons[name], cmap="viridis", vmin=0, vmax=largest, interpolation="nearest"
-        )
-        lower.set_xlabel("column [px]")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("row [px]")
-    figure.colorbar(shown, ax=axes, label="photons per object pixel", shrink=0.7)
-    figure.suptitle(title)
+    size_in = (2.4 * len(places) + 1, 5.4)
+    figure, axes = grid(2, len(places), size_in, title, sharex=True, sharey=True)
+    for axis, (name, scan) in zip(axes[0], places.items(), strict=True):
+        axis.scatter(scan[:, 1], scan[:, 0], s=5, color="tab:orange", lw=0)
+        axis.add_patch(disc_of_middle(scan, diameter_px, color="black", lw=1.2))
+        axis.set_aspect("equal")
+        axis.set_title(f"{name}: {len(scan)} patterns", fontsize="medium")
+    draw_photons_below(figure, axes, [photons[name] for name in places], shrink=0.7)
     return figure
 
 
@@ -150,15 +115,7 @@ def ring_correlations(
     for label, correlation in curves.items():
         axis.plot(frequency, correlation, label=label, lw=1.4)
     lowest = min(float(correlation.min()) for correlation in curves.values())
-    _thresholds(axis, frequency, thresholds)
-    axis.set(
-        xlabel="frequency / Nyquist",
-        ylabel="Fourier ring correlation",
-        title=title,
-        xlim=(0, 1),
-        ylim=(min(lowest, 0) - 0.05, 1.05),
-    )
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    _finish_correlations(axis, frequency, thresholds, title, min(lowest, 0.0))
     return figure
 
 
@@ -175,25 +132,29 @@ def correlations_by_chance(
     for sign in (-1, 1):
         label = "twice the expected deviation" if sign > 0 else None
         axis.plot(frequency, 2 * sign * deviation, color="tab:orange", lw=1.2, label=label)
-    _thresholds(axis, frequency, thresholds)
-    axis.set(
-        xlabel="frequency / Nyquist",
-        ylabel="Fourier ring correlation",
-        title=f"FRC of unrelated noise, {len(correlations)} pairs",
-        xlim=(0, 1),
-        ylim=(-1.05, 1.05),
-    )
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", markerscale=2)
+    title = f"FRC of unrelated noise, {len(correlations)} pairs"
+    _finish_correlations(axis, frequency, thresholds, title, -1.0)
     return figure
 
 
-def _thresholds(
+def _finish_correlations(
     axis: Axes,
     frequency: Float[np.ndarray, " ring"],
     thresholds: Mapping[str, Float[np.ndarray, " ring"]],
+    title: str,
+    lowest: float,
 ) -> None:
+    """Draw thresholds, then label the axes, which reach from the lowest correlation to 1."""
     for style, (name, level) in zip(THRESHOLD_STYLES, thresholds.items(), strict=False):
         axis.plot(frequency, level, color="0.45", ls=style, lw=1, label=f"threshold {name}")
+    axis.set(
+        xlabel="frequency / Nyquist",
+        ylabel="Fourier ring correlation",
+        title=title,
+        xlim=(0, 1),
+        ylim=(lowest - 0.05, 1.05),
+    )
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", markerscale=2)
 
 
 # --- Looking around in a run
@@ -230,28 +191,22 @@ def pattern_and_place(
     title
         Above all panels.
     """
-    figure, axes = plt.subplots(
-        1,
-        3,
-        figsize=(4.4 * PANEL_IN, 1.25 * PANEL_IN),
-        layout="constrained",
-        width_ratios=(1, 1.6, 1),
-    )
-    shown = axes[0].imshow(np.log10(1 + counts), cmap="viridis")
-    figure.colorbar(shown, ax=axes[0], shrink=0.8, label="log10(1 + photons)")
-    axes[0].set_title(f"{counts.sum():,.0f} photons", fontsize="medium")
-    shown = axes[1].imshow(np.angle(object_), cmap="gray")
-    figure.colorbar(shown, ax=axes[1], shrink=0.8, label="phase of the truth [rad]")
-    axes[1].scatter(positions_px[:, 1], positions_px[:, 0], s=5, color="tab:cyan", lw=0)
+    size_in = (4.4 * PANEL_IN, 1.25 * PANEL_IN)
+    figure, ((left, middle, right),) = grid(1, 3, size_in, title, width_ratios=(1, 1.6, 1))
+    shown = left.imshow(np.log10(1 + counts), cmap="viridis")
+    figure.colorbar(shown, ax=left, shrink=0.8, label="log10(1 + photons)")
+    left.set(xticks=[], yticks=[])
+    left.set_title(f"{counts.sum():,.0f} photons", fontsize="medium")
+    shown = middle.imshow(np.angle(object_), cmap="gray")
+    figure.colorbar(shown, ax=middle, shrink=0.8, label="phase of the truth [rad]")
+    middle.scatter(positions_px[:, 1], positions_px[:, 0], s=5, color="tab:cyan", lw=0)
     row, column = positions_px[index].tolist()
-    axes[1].scatter([column], [row], s=20, color=HERE)
+    middle.scatter([column], [row], s=20, color=HERE)
     disc = Circle((column, row), diameter_px / 2, fill=False, color=HERE, lw=1.5)
-    axes[1].add_patch(disc)
-    axes[1].set(xlabel="column [px]", ylabel="row [px]")
-    axes[1].set_title(f"position {index + 1} of {len(positions_px)}", fontsize="medium")
-    draw_complex(axes[2], probe, "probe, amplitude and phase")
-    axes[0].set(xticks=[], yticks=[])
-    figure.suptitle(title)
+    middle.add_patch(disc)
+    middle.set(xlabel="column [px]", ylabel="row [px]")
+    middle.set_title(f"position {index + 1} of {len(positions_px)}", fontsize="medium")
+    draw_complex(right, probe, "probe, amplitude and phase")
     return figure
 
 
@@ -275,9 +230,7 @@ def cuts(
     title
         Above both panels.
     """
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(3.2 * PANEL_IN, 2.2 * PANEL_IN), layout="constrained"
-    )
+    figure, ((above,), (below,)) = grid(2, 1, (3.2 * PANEL_IN, 2.2 * PANEL_IN), title)
     shown = above.imshow(np.angle(truth), cmap="gray")
     figure.colorbar(shown, ax=above, shrink=0.8, label="phase of the truth [rad]")
     above.axhline(row, color=HERE, lw=1)
@@ -288,7 +241,6 @@ def cuts(
         below.plot(phase_rad, label=name, **style)
     below.set(xlabel="column [px]", ylabel="phase [rad]", xlim=(0, truth.shape[1] - 1))
     below.legend(fontsize="small")
-    figure.suptitle(title)
     return figure
 
 
@@ -309,13 +261,9 @@ def losses_of_jobs(
     title
         Above both panels.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(3.6 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained", width_ratios=(1, 2.6)
-    )
-    bars = left.barh(list(counts), list(counts.values()), color="gray")
-    left.bar_label(bars, padding=3)
-    left.set(xlabel="jobs", xlim=(0, 1.2 * max(1, *counts.values())))
-    left.invert_yaxis()
+    size_in = (3.6 * PANEL_IN, 1.2 * PANEL_IN)
+    figure, ((left, right),) = grid(1, 2, size_in, title, width_ratios=(1, 2.6))
+    draw_bars(left, counts, "jobs")
     for name, (steps, values) in curves.items():
         right.plot(steps, np.asarray(values) / values[0], marker=".", label=name)
     right.set(xlabel="epoch", ylabel="loss / first loss", yscale="log")
@@ -323,5 +271,4 @@ def losses_of_jobs(
         right.legend(fontsize="small")
     else:
         right.text(0.5, 0.5, "no job tells a loss", ha="center", transform=right.transAxes)
-    figure.suptitle(title)
     return figure

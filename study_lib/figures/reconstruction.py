@@ -7,15 +7,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from study_lib.figures.common import (
-    NOT_SCORED,
     PANEL_IN,
     colour_wheel,
     colours_of,
     complex_colours,
+    draw_image,
+    grid,
     plain_log_ticks,
 )
 
@@ -23,34 +25,33 @@ from study_lib.figures.common import (
 
 LEGEND_PLACE = (0.04, 0.07, 0.2, 0.2)  # in shares of a panel
 WHOLE_TURN_RAD = 0.9 * np.pi  # largest phase from which on both signs are taken to meet
+WHEEL_LABELS = {"0": (1.12, 0.5), "π/2": (0.5, 1.15), "π": (-0.12, 0.5), "-π/2": (0.5, -0.15)}
 BRIGHTEST = 99.5  # percentile that gets full lightness
 
 
 def objects(panels: Mapping[str, Complex[np.ndarray, "y x"]], *, title: str) -> Figure:
     """Show amplitude, phase, and both in one, a row for each algorithm, on common scales."""
     rows_px, columns_px = next(iter(panels.values())).shape
-    figure, axes = _grid(len(panels), 3, height=min(1.2 * rows_px / columns_px + 0.15, 1.0))
+    height = min(1.2 * rows_px / columns_px + 0.15, 1.0)
+    figure, axes = _wide_grid(len(panels), 3, title, height)
     low = min(float(np.abs(object_).min()) for object_ in panels.values())
     high = max(float(np.abs(object_).max()) for object_ in panels.values())
     phases = _phase_scale(max(float(np.abs(np.angle(part)).max()) for part in panels.values()))
     for row, (name, object_) in zip(axes, panels.items(), strict=True):
-        shown = row[0].imshow(np.abs(object_), cmap="gray", vmin=low, vmax=high)
-        _finish(row[0], shown, f"{name}: amplitude")
-        shown = row[1].imshow(np.angle(object_), **phases)
-        _finish(row[1], shown, f"{name}: phase [rad]")
+        amplitude = np.abs(object_)
+        _draw_scaled(row[0], amplitude, f"{name}: amplitude", cmap="gray", vmin=low, vmax=high)
+        _draw_scaled(row[1], np.angle(object_), f"{name}: phase [rad]", **phases)
         draw_complex(row[2], object_, f"{name}: both")
-    figure.suptitle(title)
     return figure
 
 
 def probes(panels: Mapping[str, Complex[np.ndarray, "n n"]], *, title: str) -> Figure:
     """Show amplitude, and amplitude and phase in one, a column for each algorithm."""
-    figure, axes = _grid(2, len(panels))
+    figure, axes = _wide_grid(2, len(panels), title)
     for column, (name, probe) in zip(axes.T, panels.items(), strict=True):
-        shown = column[0].imshow(np.abs(probe), cmap="gray", vmin=0)
-        _finish(column[0], shown, f"{name}: amplitude [sqrt(photons)]")
+        text = f"{name}: amplitude [sqrt(photons)]"
+        _draw_scaled(column[0], np.abs(probe), text, cmap="gray", vmin=0)
         draw_complex(column[1], probe, f"{name}: amplitude and phase")
-    figure.suptitle(title)
     return figure
 
 
@@ -61,9 +62,7 @@ def convergence(
     title: str,
 ) -> Figure:
     """Show each loss, over its first value, against epochs and against seconds."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(3 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained", sharey=True
-    )
+    figure, ((left, right),) = grid(1, 2, (3 * PANEL_IN, 1.2 * PANEL_IN), title, sharey=True)
     for name, values in losses.items():
         relative = np.asarray(values) / values[0]
         left.plot(np.arange(1, len(values) + 1), relative, label=name)
@@ -72,7 +71,6 @@ def convergence(
     right.set(xlabel="time since start [s]", xscale="log")
     plain_log_ticks(right.xaxis, (1, 3))
     left.legend()
-    figure.suptitle(title)
     return figure
 
 
@@ -85,30 +83,30 @@ def residuals_by_position(
     """Show how well each pattern is explained, where it was taken; one colour scale for all."""
     low = min(float(values.min()) for values in residuals.values())
     high = max(float(values.max()) for values in residuals.values())
-    figure, axes = _grid(1, len(residuals))
-    for axis, (name, values) in zip(axes[0], residuals.items(), strict=True):
-        shown = axis.scatter(
-            positions_px[:, 1], positions_px[:, 0], c=values, s=14, vmin=low, vmax=high
-        )
-        axis.invert_yaxis()
-        axis.set(aspect="equal", xlabel="x [px]", ylabel="y [px]")
-        axis.set_title(name, fontsize="medium")
+    figure, (axes,) = _wide_grid(1, len(residuals), title)
+    for axis, (name, values) in zip(axes, residuals.items(), strict=True):
+        shown = _draw_places(axis, positions_px, name, c=values, s=14, vmin=low, vmax=high)
     figure.colorbar(shown, ax=axes, label="half deviance per detector pixel", shrink=0.8)
-    figure.suptitle(title)
     return figure
 
 
-def _grid(rows: int, columns: int, height: float = 1.0) -> tuple[Figure, np.ndarray]:
-    """Return panels; `height` is in shares of the usual one."""
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(1.25 * PANEL_IN * columns, height * PANEL_IN * rows),
-        layout="constrained",
-        squeeze=False,
-        gridspec_kw={"wspace": 0.06},  # a colour bar's longest number
-    )
-    return figure, axes
+def _wide_grid(
+    rows: int, columns: int, title: str, height: float = 1.0
+) -> tuple[Figure, np.ndarray]:
+    """Return panels with room for colour bars; `height` is in shares of the usual one."""
+    size_in = (1.25 * PANEL_IN * columns, height * PANEL_IN * rows)
+    longest_number = {"wspace": 0.06}  # of a colour bar
+    return grid(rows, columns, size_in, title, gridspec_kw=longest_number)
+
+
+def _draw_places(
+    axis: Axes, positions_px: Float[np.ndarray, "scan 2"], title: str, **dots: Any
+) -> PathCollection:
+    shown = axis.scatter(positions_px[:, 1], positions_px[:, 0], **dots)
+    axis.invert_yaxis()
+    axis.set(aspect="equal", xlabel="x [px]", ylabel="y [px]")
+    axis.set_title(title, fontsize="medium")
+    return shown
 
 
 def _phase_scale(largest_rad: float) -> dict[str, Any]:
@@ -119,37 +117,24 @@ def _phase_scale(largest_rad: float) -> dict[str, Any]:
     return {"cmap": "gray", "vmin": -limit, "vmax": limit}
 
 
-def _finish(axis: Axes, shown: AxesImage, title: str) -> None:
-    axis.figure.colorbar(shown, ax=axis, shrink=0.8)
-    axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize="medium")
+def _draw_scaled(
+    axis: Axes, image: np.ndarray, title: str, shrink: float = 0.8, **colours: Any
+) -> None:
+    shown = draw_image(axis, image, title, "medium", **colours)
+    axis.figure.colorbar(shown, ax=axis, shrink=shrink)
 
 
 def draw_complex(axis: Axes, image: Complex[np.ndarray, "y x"], title: str) -> None:
     """Show a complex image with the wheel that explains its colours."""
     largest = float(np.percentile(np.abs(image), BRIGHTEST)) or 1.0
-    axis.imshow(complex_colours(image, largest))
-    axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize="medium")
+    draw_image(axis, complex_colours(image, largest), title, "medium")
     legend = axis.inset_axes(LEGEND_PLACE)
     legend.imshow(colour_wheel(), origin="lower")
     legend.set_axis_off()
-    _label(legend, ("0", "π/2", "π", "-π/2"))
+    centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": legend.transAxes}
+    for text, place in WHEEL_LABELS.items():
+        legend.text(*place, text, fontsize=6, color="w", **centred)
     axis.text(0.3, 0.03, f"rim: {largest:.3g}", transform=axis.transAxes, fontsize=7, color="w")
-
-
-def _label(legend: Axes, texts: Sequence[str]) -> None:
-    places = ((1.12, 0.5), (0.5, 1.15), (-0.12, 0.5), (0.5, -0.15))
-    for text, place in zip(texts, places, strict=True):
-        legend.text(
-            *place,
-            text,
-            transform=legend.transAxes,
-            ha="center",
-            va="center",
-            fontsize=6,
-            color="w",
-        )
 
 
 # --- The network that thinned counts teach
@@ -168,37 +153,24 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
     title
         What they belong to.
     """
-    figure, axes = plt.subplots(
-        1,
-        len(choices),
-        figsize=(1.3 * PANEL_IN * len(choices), 1.1 * PANEL_IN),
-        layout="constrained",
-        squeeze=False,
-    )
+    size_in = (1.3 * PANEL_IN * len(choices), 1.1 * PANEL_IN)
+    figure, (axes,) = grid(1, len(choices), size_in, title)
     colours = colours_of(one["family"] for tried in choices.values() for one in tried)
     lines = {}
-    for axis, (name, candidates) in zip(axes[0], choices.items(), strict=True):
+    for axis, (name, candidates) in zip(axes, choices.items(), strict=True):
         for family in dict.fromkeys(one["family"] for one in candidates):
             rows = [one for one in candidates if one["family"] == family]
-            lines[family] = axis.errorbar(
-                [one["strength"] for one in rows],
-                [one["gain_nats"] for one in rows],
-                yerr=[one["standard_error_nats"] for one in rows],
-                marker="o",
-                markersize=3,
-                capsize=2,
-                color=colours[family],
-                label=family.replace("_", " "),
-            )
+            names = ("strength", "gain_nats", "standard_error_nats")
+            label = family.replace("_", " ")
+            lines[family] = _draw_gains(axis, rows, names, label, color=colours[family])
         axis.axhline(0, color="gray", linestyle=":")
         best = max(one["gain_nats"] for one in candidates)
         axis.set_ylim(-1.5 * max(abs(best), 0.1), 1.5 * max(best, 0.1))
         axis.set(xscale="log", xlabel="strength (px, or units of the noise)")
         plain_log_ticks(axis.xaxis)
         axis.set_title(name, fontsize="medium")
-    axes[0, 0].set_ylabel("gain of held-out counts\n[nats per pattern]")
-    axes[0, 0].legend(handles=list(lines.values()), fontsize="small")
-    figure.suptitle(title)
+    axes[0].set_ylabel("gain of held-out counts\n[nats per pattern]")
+    axes[0].legend(handles=list(lines.values()), fontsize="small")
     return figure
 
 
@@ -207,19 +179,25 @@ def validation_gains(history: Sequence[Mapping[str, float | int]], *, title: str
     figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
     for member in dict.fromkeys(row["member"] for row in history):
         rows = [row for row in history if row["member"] == member]
-        axis.errorbar(
-            [row["step"] for row in rows],
-            [row["validation_gain_nats"] for row in rows],
-            yerr=[row["validation_error_nats"] for row in rows],
-            marker="o",
-            markersize=3,
-            capsize=2,
-            label=f"member {member:.0f}",
-        )
+        names = ("step", "validation_gain_nats", "validation_error_nats")
+        _draw_gains(axis, rows, names, f"member {member:.0f}")
     axis.axhline(0, color="gray", linestyle=":", label="base")
     axis.set(xlabel="step", ylabel="gain on the validation strip\n[nats per pattern]", title=title)
     axis.legend(fontsize="small")
     return figure
+
+
+def _draw_gains(
+    axis: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    names: tuple[str, str, str],
+    label: str,
+    color: str | None = None,
+) -> ErrorbarContainer:
+    """Draw a line with error bars; `names` are those of x, y and error in the rows."""
+    x, y, error = ([row[name] for row in rows] for name in names)
+    dots: dict[str, Any] = {"marker": "o", "markersize": 3, "capsize": 2}
+    return axis.errorbar(x, y, yerr=error, color=color, label=label, **dots)
 
 
 def trust_panels(trust: Float[np.ndarray, "k y x"], names: Sequence[str], *, title: str) -> Figure:
@@ -237,23 +215,15 @@ def trust_panels(trust: Float[np.ndarray, "k y x"], names: Sequence[str], *, tit
     order = np.argsort(-trust.mean(axis=(1, 2)), kind="stable")
     columns = min(len(order), 3)
     rows = -(-len(order) // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(1.4 * PANEL_IN * columns, PANEL_IN * rows),
-        layout="constrained",
-        squeeze=False,
-    )
+    figure, axes = grid(rows, columns, (1.4 * PANEL_IN * columns, PANEL_IN * rows), title)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, index in zip(axes.flat, order, strict=False):
         shown = axis.imshow(trust[index], cmap="viridis", vmin=0, vmax=1)
         share = trust[index].mean()
-        axis.set_title(
-            f"{names[index].replace('_', ' ')}, {share:.2f} on average", fontsize="small"
-        )
+        name = names[index].replace("_", " ")
+        axis.set_title(f"{name}, {share:.2f} on average", fontsize="small")
     figure.colorbar(shown, ax=axes, shrink=0.7, label="trust")
-    figure.suptitle(title)
     return figure
 
 
@@ -264,24 +234,15 @@ def gains_by_position(
     title: str,
 ) -> Figure:
     """Show by how much the network makes each pattern's held-out counts likelier; 0 is the base."""
-    figure, axes = plt.subplots(
-        1,
-        len(gains_nats),
-        figsize=(1.7 * PANEL_IN * len(gains_nats), 1.1 * PANEL_IN),
-        layout="constrained",
-        squeeze=False,
-    )
+    size_in = (1.7 * PANEL_IN * len(gains_nats), 1.1 * PANEL_IN)
+    figure, (axes,) = grid(1, len(gains_nats), size_in, title)
     top = max(float(np.abs(gains).max()) for gains in gains_nats.values()) or 1.0
-    for axis, (name, gains) in zip(axes[0], gains_nats.items(), strict=True):
-        shown = axis.scatter(
-            positions_px[:, 1], positions_px[:, 0], c=gains, s=18, cmap="RdBu", vmin=-top, vmax=top
-        )
-        axis.invert_yaxis()
-        axis.set(aspect="equal", xlabel="x [px]", ylabel="y [px]")
+    for axis, (name, gains) in zip(axes, gains_nats.items(), strict=True):
         error = gains.std(ddof=1) / len(gains) ** 0.5
-        axis.set_title(f"{name}: mean {gains.mean():.3g} ± {error:.2g}", fontsize="medium")
+        text = f"{name}: mean {gains.mean():.3g} ± {error:.2g}"
+        colours: dict[str, Any] = {"cmap": "RdBu", "vmin": -top, "vmax": top}
+        shown = _draw_places(axis, positions_px, text, c=gains, s=18, **colours)
     figure.colorbar(shown, ax=axes, label="gain [nats]", shrink=0.8)
-    figure.suptitle(title)
     return figure
 
 
@@ -309,14 +270,8 @@ def spread_and_error(
     title
         What they belong to.
     """
-    figure, axes = plt.subplots(
-        max(len(spreads), 1),
-        3,
-        figsize=(4.4 * PANEL_IN, 1.15 * PANEL_IN * max(len(spreads), 1)),
-        layout="constrained",
-        squeeze=False,
-    )
-    figure.suptitle(title)
+    rows = max(len(spreads), 1)
+    figure, axes = grid(rows, 3, (4.4 * PANEL_IN, 1.15 * PANEL_IN * rows), title)
     if not spreads:
         axes[0, 0].text(0.5, 0.5, "no arm estimates its own error", ha="center")
         for axis in axes[0]:
@@ -329,11 +284,8 @@ def spread_and_error(
             f"{name}, true: |error| [rad]": np.abs(error),
         }
         for axis, (text, image) in zip(line, panels.items(), strict=False):
-            shown = axis.imshow(np.where(mask, image, np.nan), cmap="magma", vmin=0, vmax=top)
-            axis.set_facecolor(NOT_SCORED)
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(text, fontsize="medium")
-            figure.colorbar(shown, ax=axis, shrink=0.7)
+            scored = np.where(mask, image, np.nan)
+            _draw_scaled(axis, scored, text, shrink=0.7, cmap="magma", vmin=0, vmax=top)
         _draw_calibration(line[2], *binned_spread(error[mask], spread[mask]))
     return figure
 

@@ -2,16 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-from study_lib.figures.common import NOT_SCORED, PANEL_IN, TITLE_IN, colours_of
+from study_lib.figures.common import (
+    PANEL_IN,
+    TITLE_IN,
+    colours_of,
+    draw_image,
+    grid,
+    phase_limits,
+)
 from study_lib.scores.frc import first_below
 from study_lib.scores.study_table import VIEW_ORDER, Row, grouped
 
@@ -36,29 +43,24 @@ def condition_figure(
     """
     columns = 1 + len(arms)
     height_in = TITLE_IN + 1.3 * PANEL_IN * min(truth.shape[0] / truth.shape[1], 1)
-    figure, axes = plt.subplots(
-        2,
-        columns,
-        figsize=(columns * 1.5 * PANEL_IN, 2 * max(height_in, 0.8 * PANEL_IN)),
-        layout="constrained",
-        squeeze=False,
-    )
-    inside = np.angle(truth)[mask]
-    limits = (float(inside.min()), float(inside.max()))
+    size_in = (columns * 1.5 * PANEL_IN, 2 * max(height_in, 0.8 * PANEL_IN))
+    figure, axes = grid(2, columns, size_in, title)
+    limits = phase_limits(truth[mask])
     upper = [
-        _panel(axis, np.where(mask, np.angle(object_), np.nan), name, "gray", limits)
+        draw_image(axis, np.where(mask, np.angle(object_), np.nan), name, **limits)
         for axis, (name, object_) in zip(axes[0], {"truth": truth, **arms}.items(), strict=True)
     ]
     figure.colorbar(upper[0], ax=list(axes[0]), label="phase [rad]", shrink=0.8, fraction=0.03)
     errors = {name: np.angle(object_ * truth.conj()) for name, object_ in arms.items()}
     wide = max(float(np.percentile(np.abs(error[mask]), 99)) for error in errors.values())
     lower = [
-        _panel(
+        draw_image(
             axis,
             np.where(mask, error, np.nan),
             f"{name}, root mean square {np.sqrt((error[mask] ** 2).mean()):.3g} rad",
-            "RdBu_r",
-            (-wide, wide),
+            cmap="RdBu_r",
+            vmin=-wide,
+            vmax=wide,
         )
         for axis, (name, error) in zip(axes[1, 1:], errors.items(), strict=True)
     ]
@@ -68,7 +70,6 @@ def condition_figure(
     _draw_ring_correlations(axes[1, 0], curves, threshold, ceiling)
     lines = axes[1, 0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower left", ncols=len(lines[0]), fontsize="small")
-    figure.suptitle(title)
     return figure
 
 
@@ -116,16 +117,6 @@ def _draw_ring_correlations(
     axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", ylim=(-0.2, 1.02))
 
 
-def _panel(
-    axis: Axes, image: np.ndarray, name: str, colours: str, limits: Sequence[float]
-) -> AxesImage:
-    shown = axis.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
-    axis.set_facecolor(NOT_SCORED)
-    axis.set_title(name, fontsize="small")
-    axis.set(xticks=[], yticks=[])
-    return shown
-
-
 # --- A whole study, from rows of its table
 
 MARKERS = dict(zip(VIEW_ORDER, "osv", strict=True))
@@ -144,16 +135,11 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
     arms = grouped(table, ("label",))
     doses = sorted({row["dose"] for row in table})
     views = [view for view in reversed(VIEW_ORDER) if any(row["view"] == view for row in table)]
-    figure, axes = plt.subplots(
-        1,
-        len(arms),
-        figsize=(max(2, len(arms)) * 1.2 * PANEL_IN, PANEL_IN + 0.3 * len(doses)),
-        layout="constrained",
-        squeeze=False,
-    )
+    size_in = (max(2, len(arms)) * 1.2 * PANEL_IN, PANEL_IN + 0.3 * len(doses))
+    figure, (axes,) = grid(1, len(arms), size_in, title)
     values = [row[metric] for row in table]
     low, high = min(0.0, *values), max(1.0, *values)
-    for axis, ((arm,), part) in zip(axes[0], arms.items(), strict=True):
+    for axis, ((arm,), part) in zip(axes, arms.items(), strict=True):
         field = np.full((len(doses), len(views)), np.nan)
         labels = dict.fromkeys(views, "")
         for row in part:
@@ -174,9 +160,8 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
         axis.set_yticks(range(len(doses)), [f"{dose:g}" for dose in doses])
         axis.set_title(arm, fontsize="small")
         axis.set(xlabel="view and measured overlap")
-    axes[0, 0].set_ylabel("photons per pattern")
-    figure.colorbar(shown, ax=list(axes[0]), label=name)
-    figure.suptitle(title)
+    axes[0].set_ylabel("photons per pattern")
+    figure.colorbar(shown, ax=list(axes), label=name)
     return figure
 
 
@@ -187,16 +172,10 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     """
     by_view = grouped(table, ("view",))
     views = [view for view in VIEW_ORDER if (view,) in by_view]
-    figure, axes = plt.subplots(
-        1,
-        len(views),
-        figsize=(len(views) * 1.4 * PANEL_IN, 1.4 * PANEL_IN),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
+    size_in = (len(views) * 1.4 * PANEL_IN, 1.4 * PANEL_IN)
+    figure, (axes,) = grid(1, len(views), size_in, title, sharey=True)
     colours = colours_of(row["label"] for row in table)
-    for axis, view in zip(axes[0], views, strict=True):
+    for axis, view in zip(axes, views, strict=True):
         part = by_view[(view,)]
         for (arm,), rows in grouped(part, ("label",)).items():
             _draw_errors(axis, rows, arm, colours[arm])
@@ -204,22 +183,14 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         for column, (name, style, marker) in REFERENCES.items():
             if with_limit:
                 limits = [with_limit[dose][column] for dose in sorted(with_limit)]
-                axis.plot(
-                    sorted(with_limit),
-                    limits,
-                    style,
-                    color="black",
-                    marker=marker,
-                    markersize=12,
-                    label=name,
-                )
+                line = {"color": "black", "marker": marker, "markersize": 12, "label": name}
+                axis.plot(sorted(with_limit), limits, style, **line)
         overlap = next(row["overlap"] for row in part)
         axis.set(xscale="log", yscale="log", xlabel="photons per pattern")
         axis.set_title(f"{view}, overlap {overlap:.2f}", fontsize="medium")
-    axes[0, 0].set_ylabel("phase error, root mean square [rad]")
-    lines = axes[0, -1].get_legend_handles_labels()
+    axes[0].set_ylabel("phase error, root mean square [rad]")
+    lines = axes[-1].get_legend_handles_labels()
     figure.legend(*lines, fontsize="small", loc="outside right center")
-    figure.suptitle(title)
     return figure
 
 
@@ -230,16 +201,10 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
     training is shared by many scans; the open mark at the end of the line bears it all.
     """
     by_dose = grouped(table, ("dose",))
-    figure, axes = plt.subplots(
-        1,
-        len(by_dose),
-        figsize=(max(1.5, len(by_dose)) * 1.4 * PANEL_IN, 1.4 * PANEL_IN),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
+    size_in = (max(1.5, len(by_dose)) * 1.4 * PANEL_IN, 1.4 * PANEL_IN)
+    figure, (axes,) = grid(1, len(by_dose), size_in, title, sharey=True)
     colours = colours_of(row["label"] for row in table)
-    for axis, ((dose,), rows) in zip(axes[0], by_dose.items(), strict=True):
+    for axis, ((dose,), rows) in zip(axes, by_dose.items(), strict=True):
         for row in rows:
             colour, marker = colours[row["label"]], MARKERS[row["view"]]
             axis.plot(row["cpu_s"], row[metric], marker, color=colour)
@@ -249,26 +214,18 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
                 axis.plot(whole, row[metric], marker, color=colour, markerfacecolor="none")
         axis.set(xscale="log", xlabel="processor time [s]")
         axis.set_title(f"{dose:g} photons per pattern", fontsize="medium")
-    axes[0, 0].set_ylabel(name)
+    axes[0].set_ylabel(name)
+    grey: dict[str, Any] = {"color": "gray", "linestyle": ""}
     handles = [
         *(Line2D([], [], color=colour, marker=".", label=arm) for arm, colour in colours.items()),
         *(
-            Line2D([], [], color="gray", marker=marker, linestyle="", label=view)
+            Line2D([], [], marker=marker, label=view, **grey)
             for view, marker in MARKERS.items()
             if any(row["view"] == view for row in table)
         ),
-        Line2D(
-            [],
-            [],
-            color="gray",
-            marker="o",
-            markerfacecolor="none",
-            linestyle="",
-            label="with training",
-        ),
+        Line2D([], [], marker="o", markerfacecolor="none", label="with training", **grey),
     ]
     figure.legend(handles=handles, fontsize="small", loc="outside right center")
-    figure.suptitle(title)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
-from study_lib.figures.common import SPLIT_COLOURS, draw_pattern
+from study_lib.figures.common import SPLIT_COLOURS, draw_pattern, grid
 
 # --- Objects, probe, scans, coverage
 
@@ -27,7 +27,7 @@ def objects_and_probe(
     The probe's phase is blank where its amplitude is below 5 % of the largest.
     """
     count = len(objects) + 1
-    figure, axes = plt.subplots(2, count, figsize=(2.1 * count, 6.8), layout="constrained")
+    figure, axes = grid(2, count, (2.1 * count, 6.8))
     for (upper, lower), (title, object_) in zip(axes.T, objects.items(), strict=False):
         limit = float(np.abs(np.angle(object_)).max())
         _picture(upper, np.angle(object_), "phase [rad]", cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -52,15 +52,8 @@ def patterns_by_dose(
     Rows and columns of the detector are labelled with the frequency in the object that they hold.
     The dotted circle is the edge of the bright field, the frequency where the pupil ends.
     """
-    figure, axes = plt.subplots(
-        len(counts),
-        len(doses),
-        figsize=(2.3 * len(doses) + 1.2, 2.3 * len(counts)),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
+    size_in = (2.3 * len(doses) + 1.2, 2.3 * len(counts))
+    figure, axes = grid(len(counts), len(doses), size_in, sharex=True, sharey=True)
     scale = LogNorm(0.3, max(float(pattern.max()) for pattern in counts.values()))
     for line, (name, patterns) in zip(axes, counts.items(), strict=True):
         for axis, pattern in zip(line, patterns, strict=True):
@@ -83,13 +76,12 @@ def coverage(
     title: str,
 ) -> Figure:
     """Show photons and patterns per object pixel, with every position and one disc per split."""
-    figure, axes = plt.subplots(1, 2, figsize=(7.6, 6), layout="constrained")
+    figure, (axes,) = grid(1, 2, (7.6, 6.0), title)
     _picture(axes[0], photons, "photons per object pixel", cmap="gray", vmin=0)
     _picture(axes[1], patterns, "probe discs over each pixel", cmap="gray", vmin=0)
     for axis in axes:
-        _scatter(axis, splits, diameter_px, size=6)
+        _scatter(axis, splits, diameter_px)
     axes[0].legend(loc="upper right", fontsize="small", markerscale=2)
-    figure.suptitle(title)
     return figure
 
 
@@ -101,48 +93,53 @@ def scans(
     title: str,
 ) -> Figure:
     """Show kinds of scan side by side: positions above, photons per object pixel below."""
-    figure, axes = plt.subplots(
-        2,
-        len(splits),
-        figsize=(2.4 * len(splits) + 1, 7.2),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
-    largest = max(float(image.max()) for image in photons.values())
-    for (upper, lower), (name, places) in zip(axes.T, splits.items(), strict=True):
-        upper.set_facecolor("0.15")
-        upper.set_aspect("equal")
-        _scatter(upper, places, diameter_px, size=6)
+    size_in = (2.4 * len(splits) + 1, 7.2)
+    figure, axes = grid(2, len(splits), size_in, title, sharex=True, sharey=True)
+    for axis, (name, places) in zip(axes[0], splits.items(), strict=True):
+        axis.set_facecolor("0.15")
+        axis.set_aspect("equal")
+        _scatter(axis, places, diameter_px)
         counts = ", ".join(f"{split} {len(block)}" for split, block in places.items())
-        upper.set_title(f"{name}: {counts}", fontsize="small")
-        shown = lower.imshow(
-            photons[name], cmap="viridis", vmin=0, vmax=largest, interpolation="nearest"
-        )
-        lower.set_facecolor(plt.get_cmap("viridis")(0.0))
-        lower.set_xlabel("column [px]")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("row [px]")
-    figure.colorbar(shown, ax=axes, label="photons per object pixel", shrink=0.5)
-    figure.suptitle(title)
+        axis.set_title(f"{name}: {counts}", fontsize="small")
+    draw_photons_below(figure, axes, [photons[name] for name in splits], shrink=0.5)
     return figure
 
 
-def _scatter(
-    axis: Axes,
-    splits: Mapping[str, Float[np.ndarray, "scan 2"]],
-    diameter_px: float,
+def draw_photons_below(
+    figure: Figure,
+    axes: np.ndarray,
+    photons: Sequence[Float[np.ndarray, "oy ox"]],
     *,
-    size: float,
+    shrink: float,
+) -> None:
+    """Draw photons per object pixel on one scale in the lower of two rows; label both rows."""
+    largest = max(float(image.max()) for image in photons)
+    for axis, image in zip(axes[1], photons, strict=True):
+        shown = axis.imshow(image, cmap="viridis", vmin=0, vmax=largest, interpolation="nearest")
+        axis.set_facecolor(plt.get_cmap("viridis")(0.0))
+        axis.set_xlabel("column [px]")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("row [px]")
+    figure.colorbar(shown, ax=axes, label="photons per object pixel", shrink=shrink)
+
+
+def _scatter(
+    axis: Axes, splits: Mapping[str, Float[np.ndarray, "scan 2"]], diameter_px: float
 ) -> None:
     """Draw positions in the colour of their split, and the disc of the middle one of each."""
     for name, places in splits.items():
         colour = SPLIT_COLOURS[name]
-        axis.scatter(places[:, 1], places[:, 0], s=size, color=colour, lw=0, label=name)
-        middle = np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()
-        row, column = places[middle].tolist()
-        axis.add_patch(Circle((column, row), diameter_px / 2, fill=False, color=colour, lw=1.5))
+        axis.scatter(places[:, 1], places[:, 0], s=6, color=colour, lw=0, label=name)
+        axis.add_patch(disc_of_middle(places, diameter_px, color=colour, lw=1.5))
+
+
+def disc_of_middle(
+    places: Float[np.ndarray, "scan 2"], diameter_px: float, *, color: str, lw: float
+) -> Circle:
+    """Return the outline of the probe disc about the position nearest to the middle of a scan."""
+    middle = np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()
+    row, column = places[middle].tolist()
+    return Circle((column, row), diameter_px / 2, fill=False, color=color, lw=lw)
 
 
 def _picture(axis: Axes, image: np.ndarray, label: str, **colours: Any) -> None:
@@ -208,7 +205,7 @@ def distances_and_overlaps(
     diameter_px, target, title
         The disc; the overlap that was wanted, if any; the headline.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, ((left, right),) = grid(1, 2, (9.0, 3.4), title)
     for split, values in distances_px.items():
         left.hist(values, bins=30, alpha=0.6, color=SPLIT_COLOURS[split], label=split)
     left.axvline(diameter_px, ls=":", color="0.3", label=f"probe diameter {diameter_px:.1f} px")
@@ -223,7 +220,6 @@ def distances_and_overlaps(
     right.set(xlabel="mean disc overlap with the K nearest", ylabel="positions")
     for axis in (left, right):
         axis.legend(fontsize="small")
-    figure.suptitle(title)
     return figure
 
 

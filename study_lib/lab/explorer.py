@@ -68,16 +68,18 @@ def look(
     sliders
         ``auto``, ``always`` or ``never``; see :func:`are_wanted`.
     """
+
+    def show(**values: Any) -> None:
+        figure = draw(**values)
+        display(figure)
+        plt.close(figure)
+
     if not are_wanted(sliders):
-        _show(draw(**{name: choice.first for name, choice in choices.items()}))
+        show(**{name: choice.first for name, choice in choices.items()})
         return
     widgets = _widgets()
-
-    def shown(**values: Any) -> None:
-        _show(draw(**values))
-
     controls = _controls(choices)
-    picture = widgets.interactive_output(shown, controls)
+    picture = widgets.interactive_output(show, controls)
     display(widgets.VBox([widgets.HBox(list(controls.values())), picture]))
 
 
@@ -139,11 +141,6 @@ def _values(controls: Mapping[str, Any]) -> dict[str, Any]:
 
 def _label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _show(figure: Figure) -> None:
-    display(figure)
-    plt.close(figure)
 
 
 # --- The run

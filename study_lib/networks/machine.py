@@ -41,7 +41,7 @@ class ProcessGroup:
             distributed.all_reduce(values)
         return values
 
-    def told_by_leader(self, make: Callable[[], Value]) -> Value:
+    def made_by_leader(self, make: Callable[[], Value]) -> Value:
         """Return what the leading process makes; the others do not make it themselves."""
         values: list[Any] = [make() if self.leads else None]
         if self.count > 1:

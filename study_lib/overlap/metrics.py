@@ -37,8 +37,7 @@ def disc_overlap(distance_px: ArrayLike, diameter_px: float) -> Float[np.ndarray
     if not 0 < diameter_px < np.inf:
         raise InputError(f"probe diameter {diameter_px:g} px: it must be above zero and finite")
     ratio = np.clip(np.asarray(distance_px, dtype=np.float64) / diameter_px, 0, 1)
-    overlap: np.ndarray = (2 / np.pi) * (np.arccos(ratio) - ratio * np.sqrt(1 - ratio**2))
-    return overlap
+    return (2 / np.pi) * (np.arccos(ratio) - ratio * np.sqrt(1 - ratio**2))
 
 
 def image_overlap(
@@ -218,8 +217,7 @@ def _near_pairs(
     strip = cKDTree(centres[:strip_length])
     found = strip.sparse_distance_matrix(tree, nearer_px, output_type="ndarray")
     directed = np.stack([found["i"], found["j"]], axis=1)
-    once: np.ndarray = directed[directed[:, 0] < directed[:, 1]]
-    return once
+    return directed[directed[:, 0] < directed[:, 1]]
 
 
 # --- Coverage: which pixels the probe discs reach, how often, and where they leave holes
@@ -350,8 +348,7 @@ def spacing_report(positions_px: Float[np.ndarray, "scan 2"], threshold_px: floa
 
 def nearest_px(positions_px: Float[np.ndarray, "scan 2"]) -> Float[np.ndarray, " scan"]:
     """Return the distance of each position to its nearest other; infinite if there is none."""
-    distances: np.ndarray = np.asarray(cKDTree(positions_px).query(positions_px, k=2)[0])[:, 1]
-    return distances
+    return np.asarray(cKDTree(positions_px).query(positions_px, k=2)[0])[:, 1]
 
 
 def greedy_selection(

@@ -115,11 +115,11 @@ def keep_share(
             f"s_img = {s_img:g} leaves {kept} of {len(order)} positions; {neighbor_count + 1} are "
             f"needed for K = {neighbor_count} neighbours; raise s_img or lower neighbor_count"
         )
-    ends = [
+    densest, sparsest = (
         image_overlap(positions_px[order[:count]], neighbor_count, diameter_px)
-        for count in (neighbor_count + 1, len(order))
-    ]
-    return Kept(np.sort(order[:kept]), densest=ends[1], sparsest=ends[0])
+        for count in (len(order), neighbor_count + 1)
+    )
+    return Kept(np.sort(order[:kept]), densest, sparsest)
 
 
 def _require_neighbors(count: int, neighbor_count: int) -> None:
@@ -224,17 +224,16 @@ def form_groups(
         missing = np.setdiff1d(leaders, found[:, 0])
         if not len(missing):
             break
-    turn = 0
-    while len(found) < wanted:
-        if turn == len(choices):
-            raise InputError(
-                f"{wanted} groups asked for, but {count} patterns with K = {neighbor_count} have "
-                f"only {len(found)} different groups of {size}; lower n_groups or raise "
-                "neighbor_count"
-            )
+    for turn in range(len(choices)):
+        if len(found) >= wanted:
+            break
         more = led_by(random.permutation(leaders), turn)
         found = _without_repeats(np.vstack([found, more]))
-        turn += 1
+    if len(found) < wanted:
+        raise InputError(
+            f"{wanted} groups asked for, but {count} patterns with K = {neighbor_count} have only "
+            f"{len(found)} different groups of {size}; lower n_groups or raise neighbor_count"
+        )
     found = found[:wanted]
     return found[np.argsort(found[:, 0], kind="stable")]
 

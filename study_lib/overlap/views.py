@@ -19,7 +19,7 @@ from study_lib.overlap.metrics import (
     image_overlap,
     require_distinct,
 )
-from study_lib.overlap.sampling import Kept, form_groups, keep_for_target, keep_share
+from study_lib.overlap.sampling import form_groups, keep_for_target, keep_share
 from study_lib.physics.probe import probe_diameter_px, probe_fwhm_px
 from study_lib.seeding import generator
 
@@ -107,7 +107,7 @@ def view_of(
         diameter = probe_diameter_px(probe, share)
         definition = f"disc as large as the brightest pixels with {share:g} of the power"
     neighbor_count = design.neighbor_count
-    choice = {
+    choice: dict[str, Any] = {
         "selection": view.selection,
         "neighbor_count": neighbor_count,
         "diameter_px": diameter,
@@ -116,7 +116,10 @@ def view_of(
     try:
         check_positions(positions_px)
         require_distinct(positions_px)
-        chosen = _keep(positions_px, view, choice)
+        if view.target_overlap is None:
+            chosen = keep_share(positions_px, s_img=view.s_img or 1.0, **choice)
+        else:
+            chosen = keep_for_target(positions_px, target_overlap=view.target_overlap, **choice)
         groups = form_groups(
             positions_px[chosen.indices],
             gridsize=view.gridsize,
@@ -234,9 +237,3 @@ class _Step(Frozen):
 
     operation: str
     parameters: dict[str, Any]
-
-
-def _keep(positions_px: np.ndarray, view: ViewDesign, choice: Mapping[str, Any]) -> Kept:
-    if view.target_overlap is None:
-        return keep_share(positions_px, s_img=view.s_img or 1.0, **choice)
-    return keep_for_target(positions_px, target_overlap=view.target_overlap, **choice)

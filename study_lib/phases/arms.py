@@ -71,9 +71,7 @@ class MissingResultError(InputError):
 
 def pinn(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Pass a condition's patterns through the network trained on the train split of its view."""
-    path = condition.folder("train") / BUNDLE
-    if not path.is_file():
-        raise MissingResultError(f"{PINN_LABEL}: {path} is not there; run `study train`")
+    path = _existing(condition.folder("train") / BUNDLE, PINN_LABEL, "train")
     trained = load_network(path)
     made_from = hash_of(condition.of("train").file)
     _require_made_from(trained.measurement_sha256, made_from, path, "train")
@@ -124,21 +122,16 @@ def denoised(
 ) -> ArmResult:
     """Denoise the reconstruction of an iterative algorithm as was chosen on the train split."""
     plain = iterative(algorithm, condition, measurement, hash_of)
-    path = denoiser_of(condition, algorithm)
-    if not path.is_file():
-        raise MissingResultError(
-            f"{label_of(algorithm, denoised=True)}: {path} is not there; run "
-            "`study reconstruct --split train`"
-        )
+    label, command = label_of(algorithm, denoised=True), "reconstruct --split train"
+    path = _existing(denoiser_of(condition, algorithm), label, command)
     choice, written = read_denoiser(path)
     made_from = str(written.get("measurement_sha256"))
-    expected = hash_of(condition.of("train").file)
-    _require_made_from(made_from, expected, path, "reconstruct --split train")
+    _require_made_from(made_from, hash_of(condition.of("train").file), path, command)
     started = time.process_time()
     object_ = choice.applied(plain.object_, LitPart.of(measurement))
     return replace(
         plain,
-        label=label_of(algorithm, denoised=True),
+        label=label,
         knows=f"{plain.knows}; denoiser ({choice.family}) chosen on the train split of this view",
         object_=object_,
         cpu_s=plain.cpu_s + time.process_time() - started,
@@ -149,11 +142,8 @@ def denoised(
 
 def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Improve the solver's object by the ensemble that thinned counts of the train split taught."""
-    path = condition.folder("train_thinned") / ENSEMBLE
-    if not path.is_file():
-        raise MissingResultError(
-            f"{THINNING_NET_LABEL}: {path} is not there; run `study train-thinned`"
-        )
+    folder = condition.folder("train_thinned")
+    path = _existing(folder / ENSEMBLE, THINNING_NET_LABEL, "train-thinned")
     ensemble = load_ensemble(path)
     made_from = hash_of(condition.of("train").file)
     _require_made_from(ensemble.measurement_sha256, made_from, path, "train-thinned")
@@ -186,6 +176,13 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
         if design.iterative.denoised:
             arms[key_of(name, denoised=True)] = partial(denoised, name)
     return arms
+
+
+def _existing(path: Path, label: str, command: str) -> Path:
+    """Return the path of what an arm is made with, which must be there."""
+    if not path.is_file():
+        raise MissingResultError(f"{label}: {path} is not there; run `study {command}`")
+    return path
 
 
 def _require_made_from(found: str, expected: str, path: Path, command: str) -> None:

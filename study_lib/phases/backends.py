@@ -159,7 +159,6 @@ class PtychoPinnBackend:
                 f"{losses}; the network is not kept"
             )
         folder = request.work.folder
-        folder.mkdir(parents=True, exist_ok=True)
         bundle = folder / UPSTREAM_BUNDLE
         manager.save_torch_bundle(found["models"], str(folder / "wts.h5"), settings)
         if not bundle.is_file():
@@ -317,8 +316,7 @@ class NativeBackend:
         threads = settings.threads or torch.get_num_threads()
         request.work.report_device(str(device_of(settings.device)), threads)
         condition = request.condition
-        truth = condition.of("test").truth()
-        snapshots = PatchSnapshots(test, truth)
+        snapshots = PatchSnapshots(test, condition.of("test").truth())
         trained = train_network(
             train,
             settings,

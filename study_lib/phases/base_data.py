@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +19,8 @@ from study_lib.physics.measurement import Measurement, at_positions
 from study_lib.scores.alignment import align
 from study_lib.scores.frc import SEVENTH, frc_crossing, ring_correlation
 from study_lib.scores.scoring import scored_pixels
-from study_lib.solvers import ptychi as ptychi_engine
-from study_lib.solvers import solver
-from study_lib.solvers.solver import SolverSettings
+from study_lib.solvers.ptychi import EngineResult, run_ptychi
+from study_lib.solvers.solver import SolverResult, SolverSettings, solve_measurement
 from study_lib.system import memory_bytes
 
 # --- How well they explain the patterns; scale and phase settled
@@ -186,15 +186,6 @@ Progress = Callable[[str, int, int, float], None]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What an algorithm is given: the measurement in the frame of the object, the first probe."""
-
-    measurement: Measurement
-    counts: Float[np.ndarray, "scan n n"]
-    origin_px: Float[np.ndarray, " 2"]
-
-
-@dataclass(frozen=True)
 class Found:
     """Object (oy, ox), probe (n, n), and how the algorithm ended."""
 
@@ -254,8 +245,8 @@ def reconstructed(
         If there are no patterns, they carry no photon scale, or the positions ask for an object
         that cannot be reconstructed.
     """
-    task = task_of(acquisition)
-    counts, origin, measurement = task.counts, task.origin_px, task.measurement
+    measurement, origin = measurement_of(acquisition)
+    counts = acquisition.counts()
     positions, start = measurement.positions_px, measurement.probe
     found = solve_blind(measurement, algorithm, epochs, seed, progress, algorithm)
     object_, probe, gauge = fixed_gauge(found.object_, found.probe, positions)
@@ -290,8 +281,10 @@ def reconstructed(
     )
 
 
-def task_of(acquisition: Acquisition) -> Task:
-    """Return the measurement in the frame of an object as large as its positions ask for.
+def measurement_of(acquisition: Acquisition) -> tuple[Measurement, Float[np.ndarray, " 2"]]:
+    """Return what an algorithm is given, and where its frame lies among the positions.
+
+    The frame is that of an object as large as the positions ask for.
 
     Raises
     ------
@@ -314,7 +307,7 @@ def task_of(acquisition: Acquisition) -> Task:
         object_shape=(int(last[0]), int(last[1])),
         bad_pixels=acquisition.bad_pixels,
     )
-    return Task(measurement, counts, origin)
+    return measurement, origin
 
 
 def solve_blind(
@@ -330,30 +323,23 @@ def solve_blind(
     Amplitudes and not counts: the likelihood of counts would be too sure of what background and
     detector add. ``name`` names the run to ``progress``.
     """
-
-    def epoch(done: int, epochs: int, loss: float) -> None:
-        if progress:
-            progress(name, done, epochs, loss)
-
+    each_epoch = partial(progress, name) if progress else None
     started = time.process_time()
-    arrays: dict[str, Any] = {
-        "amplitudes": measurement.amplitudes,
-        "positions_px": measurement.positions_px,
-        "probe": measurement.probe,
-        "object_shape": measurement.object_shape,
-        "bad_pixels": measurement.bad_pixels,
-        "progress": epoch,
-    }
+    found: SolverResult | EngineResult
     if algorithm == "solver":
         settings = SolverSettings(
             epochs=epochs, objective="amplitude", seed=seed, refine_probe=True
         )
-        solved = solver.solve(**arrays, settings=settings)
-        object_, probe, losses = solved.object_, solved.probe, solved.losses
-        options = {"algorithm": "solver", "stop": solved.stop, **solved.settings}
+        found = solve_measurement(measurement, settings, progress=each_epoch)
+        options = {"algorithm": "solver", "stop": found.stop, **found.settings}
     else:
-        engine = ptychi_engine.run_ptychi(
-            **arrays,
+        found = run_ptychi(
+            amplitudes=measurement.amplitudes,
+            positions_px=measurement.positions_px,
+            probe=measurement.probe,
+            object_shape=measurement.object_shape,
+            bad_pixels=measurement.bad_pixels,
+            progress=each_epoch,
             algorithm=algorithm,
             epochs=epochs,
             batch_size=min(BATCH_SIZE, math.ceil(len(measurement.amplitudes) / BATCHES_MIN)),
@@ -361,13 +347,9 @@ def solve_blind(
             seed=seed,
             refine_probe=True,
         )
-        object_, probe, losses, options = (
-            engine.object_,
-            engine.probe,
-            engine.losses,
-            engine.options,
-        )
-    return Found(object_, probe, float(losses[-1]), time.process_time() - started, options)
+        options = found.options
+    cpu_s = time.process_time() - started
+    return Found(found.object_, found.probe, float(found.losses[-1]), cpu_s, options)
 
 
 def _counts(acquisition: Acquisition) -> Float[np.ndarray, "scan n n"]:
@@ -437,23 +419,23 @@ def checked(
     Halves and 1/7: Rosenthal and Henderson, J. Mol. Biol. 333, 721 (2003),
     doi:10.1016/j.jmb.2003.07.013
     """
-    task = task_of(acquisition)
+    measurement, _ = measurement_of(acquisition)
     objects: dict[str, Complex[np.ndarray, "oy ox"]] = {}
     report: dict[str, Any] = {"algorithms": {}}
-    positions = task.measurement.positions_px
+    positions = measurement.positions_px
     for each in ALGORITHMS:
-        found = solve_blind(task.measurement, each, epochs, seed, progress, each)
+        found = solve_blind(measurement, each, epochs, seed, progress, each)
         objects[each] = found.object_
         report["algorithms"][each] = {
             "r_factor": r_factor(acquisition, found.probe, found.object_, positions),
             "cpu_s": found.cpu_s,
         }
     for first, parity in enumerate(("even", "odd")):
-        half = at_positions(task.measurement, np.arange(first, len(positions), 2))
+        half = at_positions(measurement, np.arange(first, len(positions), 2))
         half_name = f"{algorithm}, {parity} patterns"
         objects[parity] = solve_blind(half, algorithm, epochs, seed, progress, half_name).object_
     for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
-        report[name] = _agreement(objects[pair[0]], objects[pair[1]], task.measurement)
+        report[name] = _agreement(objects[pair[0]], objects[pair[1]], measurement)
     return report
 
 

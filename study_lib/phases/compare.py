@@ -168,10 +168,8 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
         condition,
         "compare",
         parameters={
-            "dose": condition.dose,
             "view": condition.view.name,
             "split": condition.split,
-            "design": design.digest,
             **design.metrics.model_dump(),
         },
         inputs=sorted({condition.file, condition.of("train").file}),

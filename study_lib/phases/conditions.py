@@ -1,6 +1,7 @@
 """A condition of the study, one dose, view and split, and where each phase keeps its files."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,8 +12,7 @@ from study_lib.arm_names import current_array, current_row
 from study_lib.data.archive import read_npz
 from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import StudyDesign, ViewDesign, require_split
-from study_lib.design.presets import filtered_jobs
+from study_lib.design.models import SPLITS, StudyDesign, ViewDesign, require_split
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.physics.measurement import Measurement
@@ -322,13 +322,21 @@ def conditions_of(
     InputError
         If a filter names something that the design does not have, or nothing is left.
     """
-    axes = ("dose", "view", "split") if each_split else ("dose", "view")
-    jobs = filtered_jobs(design, dose=dose, view=view, gridsize=gridsize, split=split, axes=axes)
-    return [condition_of(design, places, **job, base_npz=base_npz) for job in jobs]
+    doses = design.doses if dose is None else (design.require_dose(dose),)
+    asked = design.views if view is None else (design.view(view),)
+    views = [entry for entry in asked if gridsize in (None, entry.gridsize)]
+    if not views:
+        known = ", ".join(f"{entry.name} (gridsize {entry.gridsize})" for entry in design.views)
+        raise InputError(f"no job matches view {view} with gridsize {gridsize}; known: {known}")
+    splits = SPLITS if split is None else (require_split(split),)
+    return [
+        Condition(design, *values, places, base_npz)
+        for values in itertools.product(doses, views, splits if each_split else ("test",))
+    ]
 
 
 def with_data(
-    conditions: Iterable[Condition], *, splits: Sequence[str] = (), allow_missing: bool = True
+    conditions: Sequence[Condition], *, splits: Sequence[str] = (), allow_missing: bool = True
 ) -> tuple[list[Condition], list[SkippedView]]:
     """Return the conditions whose files are there, and the views that are left out.
 
@@ -346,7 +354,6 @@ def with_data(
     InputError
         If files are missing that may not be.
     """
-    found: list[Condition] = []
     skipped: dict[tuple[float, str], SkippedView] = {}
     for condition in conditions:
         try:
@@ -357,20 +364,14 @@ def with_data(
                 raise
             key = (condition.dose, condition.view.name)
             skipped.setdefault(key, SkippedView(*key, str(error)))
-        else:
-            found.append(condition)
-    complete = [one for one in found if (one.dose, one.view.name) not in skipped]
+    complete = [one for one in conditions if (one.dose, one.view.name) not in skipped]
     return complete, list(skipped.values())
 
 
-def write_skip_summary(folder: Path, skipped: Collection[SkippedView]) -> Mapping[str, Any]:
-    """Write and return which views are skipped; also when there is none."""
-    summary = {
-        "skipped_count": len(skipped),
-        "skipped_views": [asdict(view) for view in skipped],
-    }
-    write_json(folder / SKIP_SUMMARY, summary)
-    return summary
+def write_skip_summary(folder: Path, skipped: Collection[SkippedView]) -> None:
+    """Write which views are skipped; also when there is none."""
+    views = [asdict(view) for view in skipped]
+    write_json(folder / SKIP_SUMMARY, {"skipped_count": len(views), "skipped_views": views})
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
@@ -381,12 +382,7 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     InputError
         If the condition was not compared yet.
     """
-    path = folder / "metrics.json"
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; run `study compare`, or `study resume` of the run, first"
-        )
-    return [current_row(row) for row in read_json(path)]
+    return [current_row(row) for row in read_json(_compared(folder / "metrics.json"))]
 
 
 def read_aligned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -397,13 +393,17 @@ def read_aligned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     InputError
         If the condition was not compared yet.
     """
-    path = folder / "aligned.npz"
+    arrays, metadata = read_npz(_compared(folder / "aligned.npz"))
+    return {current_array(name): array for name, array in arrays.items()}, metadata
+
+
+def _compared(path: Path) -> Path:
+    """Return the path of a comparison's file, which must be there."""
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; run `study compare`, or `study resume` of the run, first"
         )
-    arrays, metadata = read_npz(path)
-    return {current_array(name): array for name, array in arrays.items()}, metadata
+    return path
 
 
 def replicate_folder(replicate: int) -> Path:

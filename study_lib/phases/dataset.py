@@ -4,8 +4,6 @@ The stages are those of the original study (simulate, canonicalise, patches, spl
 functions of arrays; the split comes first, since positions in the guard band need no patterns.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.contract import save_dataset
-from study_lib.data.rules import Violation, check_splits
+from study_lib.data.rules import check_splits
 from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError, StudyError
@@ -49,17 +47,7 @@ def canonicalise(
     return arrays if bad_pixels is None else arrays | {"bad_pixels": bad_pixels}
 
 
-@dataclass(frozen=True)
-class Stages:
-    """The stages of generation; any of them can be replaced, which the tests do."""
-
-    simulate: Callable[..., SimulatedScan] = simulate
-    canonicalise: Callable[..., Arrays] = canonicalise
-    patches: Callable[..., np.ndarray] = object_patches
-    validate: Callable[..., list[Violation]] = check_splits
-
-
-def generate(condition: Condition, stages: Stages = Stages()) -> dict[str, Any]:
+def generate(condition: Condition) -> dict[str, Any]:
     """Write the train and test patterns of a dose and return what was measured on them.
 
     The probe is scaled so that the mean over all patterns of both splits is the dose; the counts
@@ -69,8 +57,6 @@ def generate(condition: Condition, stages: Stages = Stages()) -> dict[str, Any]:
     ----------
     condition
         Its view and split do not matter: a view is chosen from all patterns of a dose.
-    stages
-        What simulates, splits and checks.
 
     Returns
     -------
@@ -109,14 +95,14 @@ def generate(condition: Condition, stages: Stages = Stages()) -> dict[str, Any]:
     work = work_of(
         condition,
         "dataset",
-        parameters={"dose": dose, "design": design.digest},
+        parameters={},
         seeds={"simulation": design.noise_seeds.simulation},
         inputs=[base_npz] if base_npz else [],
     )
     with recorded(work):
         scene = scene_of(design, base_npz)
         bad_pixels = _bad_pixels(design)
-        simulated = stages.simulate(
+        simulated = simulate(
             object_=scene.object_,
             probe=scene.probe,
             positions_px={split: scene.positions_of(split) for split in SPLITS},
@@ -130,7 +116,7 @@ def generate(condition: Condition, stages: Stages = Stages()) -> dict[str, Any]:
             },
         )
         parts = {
-            split: stages.canonicalise(
+            split: canonicalise(
                 amplitudes=simulated.amplitudes[split],
                 object_=scene.object_,
                 probe=simulated.probe,
@@ -140,14 +126,14 @@ def generate(condition: Condition, stages: Stages = Stages()) -> dict[str, Any]:
             )
             for split in SPLITS
         }
-        shared = stages.validate(parts["train"], parts["test"])
+        shared = check_splits(parts["train"], parts["test"])
         if shared:
             raise StudyError("; ".join(str(violation) for violation in shared))
         for step, split in enumerate(SPLITS, start=1):
             arrays = parts[split]
             if design.object_patches:
                 positions = scene.positions_of(split)
-                patches = stages.patches(scene.object_, positions, design.patch_size_px)
+                patches = object_patches(scene.object_, positions, design.patch_size_px)
                 arrays = arrays | {"Y": patches}
             limit = design.detector.saturation_counts
             photons = photon_budget(arrays["diffraction"], limit)

@@ -73,11 +73,9 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
         condition,
         "overlap",
         parameters={
-            "dose": condition.dose,
             "view": view.model_dump(),
             "neighbor_count": design.neighbor_count,
             "probe_diameter_px": diameter_px,  # null: measured on the probe
-            "design": design.digest,
         },
         seeds=design.noise_seeds.model_dump(include={"grouping", "subsampling"}),
         inputs=[one.whole_file for one in splits],
@@ -90,7 +88,8 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
             probe = arrays["probeGuess"]
             chosen = view_of(positions, probe, view, one.split, design, diameter_px=diameter_px)
             if view.name != "baseline":
-                patterns = _take(arrays, chosen)
+                kept = {key: arrays[key][chosen.kept] for key in PER_SCAN if key in arrays}
+                patterns = arrays | kept | {"groups": chosen.groups}
                 limit = design.detector.saturation_counts
                 photons = photon_budget(patterns["diffraction"], limit)
                 stated = _history(metadata, view, chosen, work) | photons
@@ -106,11 +105,6 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
             write_json(folder / name, content)
             work.outputs.append(folder / name)
     return work.results
-
-
-def _take(arrays: Mapping[str, np.ndarray], view: View) -> dict[str, np.ndarray]:
-    taken = {key: array[view.kept] if key in PER_SCAN else array for key, array in arrays.items()}
-    return taken | {"groups": view.groups}
 
 
 def _history(

@@ -125,24 +125,21 @@ def reconstruct_by(
     condition.require_data()
     design = condition.design
     seed = design.noise_seeds.iterative
-    plan = {
-        "dose": condition.dose,
-        "view": condition.view.name,
-        "split": condition.split,
-        "design": design.digest,
-        **design.iterative.model_dump(mode="json", exclude={"algorithms", "denoised"}),
-        "algorithm": algorithm,
-    }
-    if dry_run:
-        return plan | {"dry_run": True}
     work = work_of(
         condition,
         "reconstruct",
         arm=key_of(algorithm),
-        parameters=plan,
+        parameters={
+            "view": condition.view.name,
+            "split": condition.split,
+            **design.iterative.model_dump(mode="json", exclude={"algorithms", "denoised"}),
+            "algorithm": algorithm,
+        },
         seeds={"iterative": seed},
         inputs=[condition.file],
     )
+    if dry_run:
+        return work.parameters | {"dry_run": True}
     with performed(work, "reconstruct.log", f"{condition.label} algorithm={algorithm}"):
         work.report_device(DEVICE)
         for name in (RESULT, DENOISER):  # never taken for this run's

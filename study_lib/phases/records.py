@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -48,7 +48,7 @@ class Work:
     manifest: Path
     key: str
     folder: Path
-    parameters: Mapping[str, Any]
+    parameters: dict[str, Any]
     seeds: Mapping[str, int] = field(default_factory=dict)
     inputs: Sequence[Path] = ()
     outputs: list[Path] = field(default_factory=list)
@@ -135,6 +135,8 @@ def work_of(
 ) -> Work:
     """Return the work of a phase on a condition, or on one of its arms, not begun.
 
+    Dose and design are parameters of every work.
+
     Raises
     ------
     InputError
@@ -145,7 +147,7 @@ def work_of(
         manifest=condition.manifest(phase),
         key=folder.relative_to(condition.root(phase)).as_posix(),
         folder=folder,
-        parameters=parameters,
+        parameters={"dose": condition.dose, "design": condition.design.digest, **parameters},
         seeds=seeds or {},
         inputs=inputs,
     )
@@ -153,17 +155,21 @@ def work_of(
 
 @contextmanager
 def performed(work: Work, log: str, title: str) -> Iterator[Work]:
-    """As :func:`recorded`, with a log of what the block says and a copy of what it prints."""
-    with (
-        recorded(work),
-        printed_output_kept(work.folder),
-        logged(work.folder / log, title) as work.log,
-    ):
-        work.log.line(title)
-        work.log.line(f"configuration {json.dumps(dict(work.parameters), sort_keys=True)}")
-        yield work
-        work.outputs += [work.folder / name for name in (log, "stdout.log", "stderr.log")]
-        work.log.line(f"done: {json.dumps(work.results, sort_keys=True)}")
+    """As :func:`recorded`, with a log of what the block says and a copy of what it prints.
+
+    An exception leaves its traceback in the log and goes on.
+    """
+    work.log = JobLog(work.folder / log, title)
+    with recorded(work), printed_output_kept(work.folder), closing(work.log):
+        try:
+            work.log.line(title)
+            work.log.line(f"configuration {json.dumps(work.parameters, sort_keys=True)}")
+            yield work
+            work.outputs += [work.folder / name for name in (log, "stdout.log", "stderr.log")]
+            work.log.line(f"done: {json.dumps(work.results, sort_keys=True)}")
+        except BaseException:
+            work.log.line(traceback.format_exc())
+            raise
 
 
 def log_event(folder: Path, phase: str, step: int, total: int, **values: float) -> None:
@@ -199,7 +205,7 @@ def recorded(work: Work) -> Iterator[Work]:
         record = {
             "status": status,
             "error": error,
-            "parameters": dict(work.parameters),
+            "parameters": work.parameters,
             "seeds": dict(work.seeds),
             "inputs": _relative_to(root, work._input_hashes),
             "outputs": _relative_to(root, outputs),
@@ -373,19 +379,6 @@ def somebody_watches() -> bool:
     if "ipykernel" in sys.modules:
         return "JPY_SESSION_NAME" in os.environ  # set by the server for kernels of open notebooks
     return sys.stderr.isatty()
-
-
-@contextmanager
-def logged(path: Path, title: str) -> Iterator[JobLog]:
-    """Give a block a log; an exception leaves its traceback there and goes on."""
-    log = JobLog(path, title)
-    try:
-        yield log
-    except BaseException:
-        log.line(traceback.format_exc())
-        raise
-    finally:
-        log.close()
 
 
 class _Doubled:

@@ -121,12 +121,7 @@ def _synthetic_scene(design: StudyDesign) -> Scene:
         random=generator(seed, "specimen"),
         **design.specimen.model_dump(exclude={"kind"}),
     )
-    probe = zone_plate_probe(
-        side_px=side,
-        aperture_per_px=design.probe.aperture_per_px,
-        stop_ratio=design.probe.stop_ratio,
-        defocus_radius_px=design.probe.defocus_radius_px,
-    )
+    probe = zone_plate_probe(side_px=side, **design.probe.model_dump())
     splits = split_masks(positions, design.guard_band_px)
     return Scene(object_, probe, positions, splits, {"source": "synthetic"})
 
@@ -155,11 +150,7 @@ def _synthetic_positions(design: StudyDesign) -> Float[np.ndarray, "scan 2"]:
     """Return the positions of both splits, patches reaching from row and column 0 on."""
     side, scan = design.patch_size_px, design.scan
     return two_blocks(
-        kind=scan.kind,
-        rows=scan.rows,
-        columns=scan.columns,
-        step_px=scan.step_px,
-        jitter_px=scan.jitter_px,
+        **scan.model_dump(),
         gap_px=design.guard_band_px + 2 * scan.jitter_px,
         margin_px=side / 2,
         random=generator(design.seeds.simulation, "scan"),

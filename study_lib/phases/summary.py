@@ -22,6 +22,7 @@ from study_lib.files import (
 )
 from study_lib.phases.conditions import (
     MANIFESTS,
+    MISSING_ARMS,
     PHASES,
     SUMMARY_FIGURES,
     Places,
@@ -115,11 +116,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
         key="summary",
         folder=folder,
         parameters={"replicates": len({row["replicate"] for row in rows})},
-        inputs=[
-            path
-            for root in comparison_roots(compared_root)
-            for path in sorted(root.glob("dose_*/*/*/metrics.json"))
-        ],
+        inputs=compared_files(compared_root, "metrics.json"),
     )
     with recorded(work):
         table, deltas = study_table(rows), phase_deltas(rows)
@@ -135,10 +132,12 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             write_csv(folder / name, lines)
             work.outputs.append(folder / name)
         figures = summary_figures(compared_root, rows, table)
+        saved = {}
         for step, (name, figure) in enumerate(figures.items(), start=1):
             paths = figure_files(folder, name)
             save_figure(figure, *paths)
             work.outputs += paths
+            saved[name] = [path.relative_to(folder).as_posix() for path in paths]
             work.progress("figures", step, len(figures))
         sentences = {
             split: findings(*(_of_split(part, split) for part in (table, deltas)))
@@ -154,11 +153,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "missing": _missing(compared_root),
             "mixed_codes": mixed_codes(compared_root.parent),
             "metrics": metric_facts(),
-            "figures": {
-                name: [path.relative_to(folder).as_posix() for path in paths]
-                for name in figures
-                for paths in [figure_files(folder, name)]
-            },
+            "figures": saved,
         }
         write_json(folder / "summary.json", summary)
         write_text(folder / "summary.md", markdown(summary, files))
@@ -217,10 +212,11 @@ def _is_same(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-def comparison_roots(compared_root: Path) -> list[Path]:
-    """Return the comparisons of a run, then those of its other replicates."""
+def compared_files(compared_root: Path, name: str) -> list[Path]:
+    """Return a file of every comparison of a run, then of its other replicates."""
     others = compared_root.parent.glob(f"replicate_*/{compared_root.name}")
-    return [compared_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+    roots = [compared_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+    return [path for root in roots for path in sorted(root.glob(f"dose_*/*/*/{name}"))]
 
 
 def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
@@ -231,11 +227,7 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     InputError
         If no comparison is found.
     """
-    paths = [
-        path
-        for root in comparison_roots(compared_root)
-        for path in sorted(root.glob("dose_*/*/*/metrics.json"))
-    ]
+    paths = compared_files(compared_root, "metrics.json")
     if not paths:
         raise InputError(f"{compared_root}: no comparison found; run `study compare` first")
     rows: list[dict[str, Any]] = [row for path in paths for row in read_scores(path.parent)]
@@ -321,7 +313,6 @@ def _missing(compared_root: Path) -> list[str]:
     """Return one line for each arm that has no row, with its condition and the reason."""
     return [
         f"{path.parent.relative_to(compared_root.parent).as_posix()}: {reason}"
-        for root in comparison_roots(compared_root)
-        for path in sorted(root.glob("dose_*/*/*/missing_arms.json"))
+        for path in compared_files(compared_root, MISSING_ARMS)
         for reason in read_json(path).values()
     ]

@@ -1,6 +1,5 @@
 """Phase E (03_train): from the patterns of a view to a trained network and its record."""
 
-from collections.abc import Callable
 from typing import Any
 
 from study_lib.data.archive import metadata_of, open_npz
@@ -20,7 +19,6 @@ from study_lib.phases.conditions import Condition
 from study_lib.phases.records import performed, work_of
 
 BACKENDS: dict[str, Backend] = {"native": NativeBackend(), "ptychopinn": PtychoPinnBackend()}
-Runner = Callable[[TrainingRequest, Backend, Any], TrainingResult]
 
 
 def execute_training_job(
@@ -59,7 +57,6 @@ def train(
     *,
     backend: str = "native",
     machine: Machine = ANY_MACHINE,
-    runner: Runner | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Train on the train split of a dose and view, or go on with a training that was interrupted.
@@ -75,8 +72,6 @@ def train(
         A name in ``BACKENDS``.
     machine
         Device, threads, compilation.
-    runner
-        Trains; default: :func:`execute_training_job`.
     dry_run
         Whether to return what would be done, and write and configure nothing.
 
@@ -113,24 +108,21 @@ def train(
     for split in ("train", "test"):
         condition.of(split).require_data()
     config = training_of(condition, machine)
-    plan = {
-        "dose": condition.dose,
-        "view": condition.view.name,
-        "gridsize": condition.gridsize,
-        "backend": backend,
-        "design": condition.design.digest,
-        **config.model_dump(mode="json"),
-    }
-    if dry_run:
-        return plan | {"dry_run": True}
     chosen = BACKENDS[backend]
     work = work_of(
         condition,
         "train",
-        parameters=plan,
+        parameters={
+            "view": condition.view.name,
+            "gridsize": condition.gridsize,
+            "backend": backend,
+            **config.model_dump(mode="json"),
+        },
         seeds={"training": config.seed},
         inputs=[condition.of(split).file for split in ("train", "test")],
     )
+    if dry_run:
+        return work.parameters | {"dry_run": True}
     with performed(work, "train.log", condition.training_label):
 
         def epoch(done: EpochRecord, epochs: int) -> None:
@@ -143,7 +135,7 @@ def train(
 
         with chosen.bridged(config, condition) as settings:
             request = TrainingRequest(condition, config, work, epoch)
-            result = (runner or execute_training_job)(request, chosen, settings)
+            result = execute_training_job(request, chosen, settings)
         work.results |= result.values
         work.outputs += result.files
     remove_checkpoints(work.folder / CHECKPOINTS)

@@ -93,22 +93,19 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
     for one in (train, test):
         one.require_data()
     seed = condition.design.noise_seeds.training
-    plan = {
-        "dose": condition.dose,
-        "view": condition.view.name,
-        "design": condition.design.digest,
-        "seed": seed,
-        **thinned.model_dump(mode="json"),
-    }
-    if dry_run:
-        return plan | {"dry_run": True}
     work = work_of(
         condition,
         "train_thinned",
-        parameters=plan,
+        parameters={
+            "view": condition.view.name,
+            "seed": seed,
+            **thinned.model_dump(mode="json"),
+        },
         seeds={"training": seed},
         inputs=[train.file, test.file],
     )
+    if dry_run:
+        return work.parameters | {"dry_run": True}
     with performed(work, "train.log", f"{condition.training_label} {THINNING_NET_LABEL}"):
         work.report_device(str(DEVICE))
 
@@ -142,21 +139,20 @@ def _results(
     """Return what the record keeps: choices with their evidence, trust, cost, and the test half."""
     trust = ensemble.trust
     found = reconstruct_thinned(ensemble, test.measurement())
-    scores = {
-        name: test.score(object_)[0]
-        for name, object_ in (("base", found.base), ("object", found.object_))
-    }
+
+    def scores_of(object_: np.ndarray) -> dict[str, Any]:
+        scores, _ = test.score(object_)
+        return {name: scores[name] for name in KEPT_SCORES}
+
     return {
         "members": len(ensemble.members),
         "parameters": sum(weight.numel() for weight in ensemble.members[0].parameters()),
-        "choices": ensemble.choices.record(),
+        "choices": asdict(ensemble.choices),
         "base": ensemble.choices.base,
         "smoothing": asdict(ensemble.smoothing),
         "trust": asdict(trust) | {"given": trust.given},
         "validation_gain_nats": trust.gain_nats,
         "final_loss": records[-1].loss,
         "training_cpu_s": ensemble.training_cpu_s,
-        "test": {
-            name: {score: values[score] for score in KEPT_SCORES} for name, values in scores.items()
-        },
+        "test": {"base": scores_of(found.base), "object": scores_of(found.object_)},
     }

@@ -54,12 +54,8 @@ def shift(
     -------
     (positions, y, x)
     """
-    rows, columns = image.shape[-2:]
-    frequency_y = torch.fft.fftfreq(rows, dtype=distances_px.dtype, device=image.device)
-    frequency_x = torch.fft.fftfreq(columns, dtype=distances_px.dtype, device=image.device)
+    along_y, along_x = _ramps(image, distances_px)
     spectrum: Tensor = torch.fft.fft2(image)
-    along_y = _ramp(distances_px[:, 0, None] * frequency_y).to(image.dtype)
-    along_x = _ramp(distances_px[:, 1, None] * frequency_x).to(image.dtype)
     shifted: Tensor = torch.fft.ifft2(spectrum * along_y[:, :, None] * along_x[:, None, :])
     return shifted
 
@@ -68,11 +64,7 @@ def shift_adjoint(
     images: Complex[Tensor, "scan y x"], distances_px: Float[Tensor, "scan 2"]
 ) -> Complex[Tensor, "y x"]:
     """Return the sum of all images, each moved back by its distance: the adjoint of `shift`."""
-    rows, columns = images.shape[1:]
-    frequency_y = torch.fft.fftfreq(rows, dtype=distances_px.dtype, device=images.device)
-    frequency_x = torch.fft.fftfreq(columns, dtype=distances_px.dtype, device=images.device)
-    along_y = _ramp(-distances_px[:, 0, None] * frequency_y).to(images.dtype)
-    along_x = _ramp(-distances_px[:, 1, None] * frequency_x).to(images.dtype)
+    along_y, along_x = _ramps(images, -distances_px)
     spectra: Tensor = torch.fft.fft2(images)
     total: Tensor = torch.einsum("sy,syx,sx->yx", along_y, spectra, along_x)
     moved: Tensor = torch.fft.ifft2(total)
@@ -135,6 +127,18 @@ def slow_part(
     gain = corner_per_px**2 / (squares + corner_per_px**2 / gain_max)
     slow: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * gain, s=(rows, columns))
     return slow
+
+
+def _ramps(image: Tensor, distances_px: Float[Tensor, "positions 2"]) -> list[Tensor]:
+    """Return what moves a spectrum by (row, column) distances: (positions, y), (positions, x)."""
+    frequencies = (
+        torch.fft.fftfreq(side, dtype=distances_px.dtype, device=image.device)
+        for side in image.shape[-2:]
+    )
+    return [
+        _ramp(along[:, None] * frequency).to(image.dtype)
+        for along, frequency in zip(distances_px.unbind(1), frequencies, strict=True)
+    ]
 
 
 def _ramp(cycles: Tensor) -> Tensor:

@@ -44,8 +44,7 @@ class Measurement:
 
 def counts_of(amplitudes: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Return the photons behind amplitudes: whole numbers again after the rounding of the root."""
-    counts: np.ndarray = np.round(amplitudes**2)
-    return counts
+    return np.round(amplitudes**2)
 
 
 def box_of(measurement: Measurement) -> Box:
@@ -197,14 +196,13 @@ def photon_budget(
     """
     flat = amplitudes.reshape(len(amplitudes), -1)
     totals = np.vecdot(flat, flat).astype(np.float64)
-    limit = np.inf if saturation_counts is None else np.sqrt(np.float32(saturation_counts))
-    saturated = (
-        {} if saturation_counts is None else {"saturated_pixels": int((flat >= limit).sum())}
-    )
-    return {
+    budget = {
         "patterns": len(amplitudes),
         "photons_per_pattern_measured": float(totals.mean()),
         "photons_per_pixel_measured": float(totals.mean() / flat.shape[1]),
         "largest_count": round(float(flat.max()) ** 2),
-        **saturated,
     }
+    if saturation_counts is not None:
+        limit = np.sqrt(np.float32(saturation_counts))
+        budget["saturated_pixels"] = int((flat >= limit).sum())
+    return budget

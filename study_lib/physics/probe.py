@@ -25,7 +25,7 @@ True
 """
 
 import numpy as np
-from jaxtyping import Bool, Complex
+from jaxtyping import Bool, Complex, Float
 
 from study_lib.errors import InputError
 
@@ -58,8 +58,7 @@ def zone_plate_probe(
     ----------
     Goodman, Introduction to Fourier Optics, section 6.4 (aberrated pupil function)
     """
-    frequency = (np.arange(side_px) - side_px // 2) / side_px
-    radius = np.hypot(frequency[:, None], frequency)
+    radius = _radius_per_px(side_px)
     edge = 0.5 / side_px
     inside = np.clip((aperture_per_px - radius) / edge, -1, 1) / 2 + 0.5
     outside = np.clip((radius - stop_ratio * aperture_per_px) / edge, -1, 1) / 2 + 0.5
@@ -137,7 +136,10 @@ def bright_field(side_px: int, aperture_per_px: float) -> Bool[np.ndarray, "n n"
             f"aperture_per_px = {aperture_per_px:g}: a detector holds frequencies up to 0.5 per "
             "object pixel; give a radius above zero and below that"
         )
-    frequency_per_px = (np.arange(side_px) - side_px // 2) / side_px
-    radius_per_px = np.hypot(frequency_per_px[:, None], frequency_per_px)
-    inside: np.ndarray = radius_per_px < aperture_per_px + 0.5 / side_px
-    return inside
+    return _radius_per_px(side_px) < aperture_per_px + 0.5 / side_px
+
+
+def _radius_per_px(side_px: int) -> Float[np.ndarray, "n n"]:
+    """Return the spatial frequency, in cycles per object pixel, that each detector pixel holds."""
+    frequency = (np.arange(side_px) - side_px // 2) / side_px
+    return np.hypot(frequency[:, None], frequency)

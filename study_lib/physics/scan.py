@@ -188,8 +188,7 @@ def two_blocks(
     first, second = SCANS[kind](**block), SCANS[kind](**block)
     second[:, 0] += first[:, 0].max() + gap_px + 2 * jitter_px - second[:, 0].min()
     positions = np.concatenate([first, second]) + margin_px + jitter_px
-    jittered: np.ndarray = positions + random.uniform(-jitter_px, jitter_px, positions.shape)
-    return jittered
+    return positions + random.uniform(-jitter_px, jitter_px, positions.shape)
 
 
 def _count_around(rows: int, columns: int) -> int:
@@ -203,5 +202,4 @@ def _cut(
     """Return (row, column) from the corner of the block, in steps, of what lies in the block."""
     sides = np.array([rows, columns])
     places = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1) + sides / 2
-    inside: np.ndarray = places[((places >= 0) & (places < sides)).all(axis=1)]
-    return inside
+    return places[((places >= 0) & (places < sides)).all(axis=1)]

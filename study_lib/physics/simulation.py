@@ -50,8 +50,7 @@ def bad_pixel_mask(
     distance_px = np.arange(side_px) - side_px // 2
     hidden = np.hypot(distance_px[:, None], distance_px) < beamstop_radius_px
     dead = random.random((side_px, side_px)) < bad_pixel_share
-    mask: np.ndarray = hidden | dead
-    return mask
+    return hidden | dead
 
 
 def count_photons(
@@ -236,8 +235,7 @@ def object_patches(
     Patches lie on the object's grid; the sub-pixel part of a position belongs to the probe.
     """
     corners = corners_of(torch.from_numpy(positions_px), side_px)
-    patches: np.ndarray = patches_at(torch.from_numpy(object_), corners, side_px).numpy()
-    return patches
+    return patches_at(torch.from_numpy(object_), corners, side_px).numpy()
 
 
 # --- How counts of one pattern spread when it is measured again and again

@@ -30,39 +30,46 @@ from jaxtyping import Complex, Float, Int
 from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, maximum_position
 
-# --- Cells on a slide: the thickness of their bodies, membranes, nuclei and granules
+# --- Cells on a slide: their bodies, membranes, nuclei and granules
 
 CANDIDATES = 12
 GRANULES_PER_CELL = 30
 
 
-def cell_thickness(
+def cells(
     *,
     shape_px: tuple[int, int],
     cell_count: int,
     smallest_cell_px: float,
     largest_cell_px: float,
+    phase_range_rad: float,
+    amplitude_min: float,
     random: np.random.Generator,
-) -> Float[np.ndarray, "oy ox"]:
-    """Return the thickness of cells that touch but do not cover one another, 0 between them.
+) -> Complex[np.ndarray, "oy ox"]:
+    """Return cells with membrane, nucleus and granules: smooth, a weak phase, hardly absorbing.
 
-    Cells are discs cut where they meet, each in one piece (a power diagram), on a plane that is
-    then bent smoothly. Membrane and granules are a small part of the cell's radius thick.
+    They touch but do not cover one another, with nothing between them. Cells are discs cut where
+    they meet, each in one piece (a power diagram), on a plane that is then bent smoothly. Membrane
+    and granules are a small part of the cell's radius thick.
 
     Parameters
     ----------
     shape_px
-        (rows, columns).
+        (rows, columns) of the object.
     cell_count
         Cells per 100 x 100 pixels; where they are crowded they leave one another less room.
     smallest_cell_px, largest_cell_px
         Radii.
+    phase_range_rad
+        Largest minus smallest phase; the mean phase is zero.
+    amplitude_min
+        Smallest amplitude; the largest is 1.
     random
         Its generator.
 
     Returns
     -------
-    (oy, ox), thickness in arbitrary units, at least 0.
+    (oy, ox), complex64 transmission.
     """
     margin = int(np.ceil(largest_cell_px)) + 1
     wide = (shape_px[0] + 2 * margin, shape_px[1] + 2 * margin)
@@ -86,8 +93,8 @@ def cell_thickness(
     thickness = inside * (body + membrane + 0.4 * nucleus) + bright * 2 * np.pi * granule_px**2
 
     bent = _bent(thickness, float(radii.mean()), random)
-    smooth: np.ndarray = gaussian_filter(bent, 0.7)
-    return smooth[margin:-margin, margin:-margin]
+    smooth = gaussian_filter(bent, 0.7)
+    return _transmission(smooth[margin:-margin, margin:-margin], phase_range_rad, amplitude_min)
 
 
 def _spread(
@@ -109,12 +116,8 @@ def _owners(
     owner = np.full(shape, -1)
     largest = np.zeros(shape)
     for index, (centre, radius) in enumerate(zip(centres, radii, strict=True)):
-        first = np.maximum(np.floor(centre - radius).astype(int), 0)
-        last = np.ceil(centre + radius).astype(int) + 1
-        window = np.s_[first[0] : last[0], first[1] : last[1]]
-        y, x = np.ogrid[window]
-        y, x = y[: largest[window].shape[0]], x[:, : largest[window].shape[1]]
-        power = radius**2 - (y - centre[0]) ** 2 - (x - centre[1]) ** 2
+        window, y, x = _around(centre, radius, shape)
+        power = radius**2 - y**2 - x**2
         wins = power > largest[window]
         largest[window][wins] = power[wins]
         owner[window][wins] = index
@@ -126,8 +129,7 @@ def _depth_inside(owner: Int[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
     edge = np.zeros(owner.shape, dtype=bool)
     edge[1:] |= owner[1:] != owner[:-1]
     edge[:, 1:] |= owner[:, 1:] != owner[:, :-1]
-    depth: np.ndarray = distance_transform_edt(~edge)
-    return depth
+    return distance_transform_edt(~edge)
 
 
 def _nuclei(
@@ -154,8 +156,7 @@ def _bent(
         random.standard_normal((2, *image.shape)), (0, 0.6 * scale_px, 0.6 * scale_px)
     )
     shifts *= 0.12 * scale_px / shifts.std()
-    bent: np.ndarray = map_coordinates(image, np.indices(image.shape) + shifts, order=1)
-    return bent
+    return map_coordinates(image, np.indices(image.shape) + shifts, order=1)
 
 
 # --- Objects: a thickness, 0 to 1, that retards and absorbs in proportion
@@ -215,19 +216,14 @@ def grains(
     for centre, radius, angle, bar, depth in zip(
         centres, radii, angles, is_bar, depths, strict=True
     ):
-        first = np.maximum(np.floor(centre - 1.5 * radius).astype(int), 0)
-        last = np.ceil(centre + 1.5 * radius).astype(int) + 1
-        window = thickness[first[0] : last[0], first[1] : last[1]]
-        y, x = np.ogrid[
-            first[0] : first[0] + window.shape[0], first[1] : first[1] + window.shape[1]
-        ]
-        along = np.cos(angle) * (y - centre[0]) + np.sin(angle) * (x - centre[1])
-        across = np.cos(angle) * (x - centre[1]) - np.sin(angle) * (y - centre[0])
+        window, y, x = _around(centre, 1.5 * radius, shape_px)
+        along = np.cos(angle) * y + np.sin(angle) * x
+        across = np.cos(angle) * x - np.sin(angle) * y
         if bar:
             inside = (np.abs(along) < radius) & (np.abs(across) < 0.3 * radius)
         else:
             inside = along**2 + across**2 < radius**2
-        window[inside] = depth
+        thickness[window][inside] = depth
 
     slow = gaussian_filter(random.standard_normal(shape_px), 0.5 * largest_grain_px, mode="reflect")
     slow = (slow - slow.min()) / (slow.max() - slow.min())
@@ -326,53 +322,23 @@ def power_law(
     return _transmission(field[:rows, :columns], phase_range_rad, amplitude_min)
 
 
-def cells(
-    *,
-    shape_px: tuple[int, int],
-    cell_count: int,
-    smallest_cell_px: float,
-    largest_cell_px: float,
-    phase_range_rad: float,
-    amplitude_min: float,
-    random: np.random.Generator,
-) -> Complex[np.ndarray, "oy ox"]:
-    """Return cells with membrane, nucleus and granules: smooth, a weak phase, hardly absorbing.
-
-    Parameters
-    ----------
-    shape_px
-        (rows, columns) of the object.
-    cell_count
-        Cells per 100 x 100 pixels.
-    smallest_cell_px, largest_cell_px
-        Radii.
-    phase_range_rad
-        Largest minus smallest phase; the mean phase is zero.
-    amplitude_min
-        Smallest amplitude; the largest is 1.
-    random
-        Its generator.
-
-    Returns
-    -------
-    (oy, ox), complex64 transmission.
-    """
-    thickness = cell_thickness(
-        shape_px=shape_px,
-        cell_count=cell_count,
-        smallest_cell_px=smallest_cell_px,
-        largest_cell_px=largest_cell_px,
-        random=random,
-    )
-    return _transmission(thickness, phase_range_rad, amplitude_min)
-
-
 SPECIMENS: dict[str, Callable[..., np.ndarray]] = {
     "grains": grains,
     "siemens_star": siemens_star,
     "power_law": power_law,
     "cells": cells,
 }
+
+
+def _around(
+    centre: Float[np.ndarray, "2"], reach_px: float, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+    """Return the part of an image about a point, and its rows and columns from that point."""
+    first = np.maximum(np.floor(centre - reach_px).astype(int), 0)
+    last = np.minimum(np.ceil(centre + reach_px).astype(int) + 1, shape)
+    window = np.s_[first[0] : last[0], first[1] : last[1]]
+    y, x = np.ogrid[window]
+    return window, y - centre[0], x - centre[1]
 
 
 def _transmission(

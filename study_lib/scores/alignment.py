@@ -116,8 +116,7 @@ def shifted(
 def soft_window(mask: Bool[np.ndarray, "y x"], *, edge_px: float) -> Float[np.ndarray, "y x"]:
     """Return a window that rises from 0 to 1 over `edge_px` inside mask and crop (Hann flank)."""
     depth: np.ndarray = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    window: np.ndarray = np.sin(np.pi / 2 * np.minimum(depth / (edge_px + 1), 1)) ** 2
-    return window
+    return np.sin(np.pi / 2 * np.minimum(depth / (edge_px + 1), 1)) ** 2
 
 
 def without_mean(
@@ -259,12 +258,9 @@ class Aligned:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class Alignment(Aligned):
     """The aligned object, the sums of both ramps, the product of both scales, and the shift."""
 
-    object_: Complex[np.ndarray, "y x"]
-    ramp_rad_per_px: tuple[float, float]
-    scale: complex
     registration: Registration
 
 

@@ -117,8 +117,7 @@ def ring_frequencies(
     """Return the middle of each ring of :func:`ring_sums` as a fraction of Nyquist."""
     side = max(shape)
     rings = len(ring_sums(np.zeros(shape), corners=True)) if corners else side // 2
-    middles: np.ndarray = np.arange(1, rings + 1) / (side / 2)
-    return middles
+    return np.arange(1, rings + 1) / (side / 2)
 
 
 def spectral_snr(

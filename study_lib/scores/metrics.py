@@ -6,7 +6,7 @@ wide equal frame would flatter MS-SSIM.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Literal
 
@@ -181,12 +181,8 @@ def ms_ssim_scales(shape: tuple[int, ...]) -> int:
         If the crop is smaller than the window.
     """
     _require_window(shape)
-    fits = [
-        scales
-        for scales in range(1, len(MS_SSIM_WEIGHTS) + 1)
-        if min(shape) // 2 ** (scales - 1) >= SSIM_WINDOW_PX
-    ]
-    return fits[-1]
+    windows = min(shape) // SSIM_WINDOW_PX
+    return min(windows.bit_length(), len(MS_SSIM_WEIGHTS))
 
 
 def ms_ssim(
@@ -226,10 +222,7 @@ def _similarity_maps(
     """Return the luminance map and the contrast-structure map of SSIM, borders mirrored."""
 
     def smooth(values: np.ndarray) -> np.ndarray:
-        smoothed: np.ndarray = gaussian_filter(
-            values, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX, mode="mirror"
-        )
-        return smoothed
+        return gaussian_filter(values, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX, mode="mirror")
 
     mean, mean_truth = smooth(image), smooth(truth)
     variance = np.maximum(smooth(image**2) - mean**2, 0)
@@ -351,7 +344,4 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 def metric_facts() -> dict[str, dict[str, str]]:
     """Return the table as plain data."""
-    return {
-        name: {"better": metric.better, "implementation": metric.implementation}
-        for name, metric in METRICS.items()
-    }
+    return {name: asdict(metric) for name, metric in METRICS.items()}

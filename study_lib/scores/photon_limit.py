@@ -223,8 +223,7 @@ class RingTrace:
         return self._sums(np.abs(self._spectrum(image)) ** 2)
 
     def _spectrum(self, image: np.ndarray) -> Complex[np.ndarray, "y x"]:
-        spectrum: np.ndarray = np.fft.fft2(without_mean(image, self.window))
-        return spectrum
+        return np.fft.fft2(without_mean(image, self.window))
 
     def _sums(self, values: Float[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
         return ring_sums(values, corners=self._corners)
@@ -290,8 +289,7 @@ def _without_ramp(
     planes = np.stack([np.ones_like(rows), rows, columns], axis=1)
     inside = mask.ravel()
     plane = np.linalg.lstsq(planes[inside], phase.ravel()[inside], rcond=None)[0]
-    left: np.ndarray = np.where(mask, phase - (planes @ plane).reshape(phase.shape), 0)
-    return left
+    return np.where(mask, phase - (planes @ plane).reshape(phase.shape), 0)
 
 
 # --- The bound of one scan
@@ -321,7 +319,6 @@ class PhotonLimit:
     phase_rms_error_rad: float
     frc_ceiling: Float[np.ndarray, " ring"]
     spectra: PhaseSpectra
-    solves: int
 
     @property
     def ideal_phase_rms_rad(self) -> float:
@@ -484,7 +481,6 @@ def photon_limit(
         phase_rms_error_rad=float(error / (2 * np.sqrt(mean_square))),
         frc_ceiling=_ceiling(complex_rings, object_[crop]),
         spectra=phase_spectra(phase_rings, object_[crop], outline),
-        solves=solves,
     )
 
 
@@ -522,8 +518,7 @@ def _ceiling(rings: RingTrace, truth: Complex[np.ndarray, "y x"]) -> Float[np.nd
 
 def _root(variance: Float[Tensor, "oy ox"], mask: Bool[Tensor, "oy ox"]) -> np.ndarray:
     """Return the root where scored; a negative estimate, by too few solves, has none: 0."""
-    root: np.ndarray = torch.where(mask, variance.clamp_min(0).sqrt(), torch.nan).numpy()
-    return root
+    return torch.where(mask, variance.clamp_min(0).sqrt(), torch.nan).numpy()
 
 
 def _require_lit(

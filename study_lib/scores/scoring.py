@@ -13,6 +13,15 @@ from study_lib.scores.alignment import Registration, align
 from study_lib.scores.metrics import score
 
 
+def light_of(measurement: Measurement) -> Float[np.ndarray, "oy ox"]:
+    """Return the photons on each object pixel over the whole scan."""
+    return illumination(
+        torch.from_numpy(measurement.probe),
+        torch.from_numpy(measurement.positions_px),
+        measurement.object_shape,
+    ).numpy()
+
+
 def scored_pixels(
     measurement: Measurement, illumination_threshold: float
 ) -> tuple[tuple[slice, slice], Bool[np.ndarray, "y x"]]:
@@ -50,16 +59,11 @@ def scored_pixels(
     >>> bool(study.scored_pixels(measurement, 0.9)[1].sum() < mask.sum())
     True
     """
-    positions = measurement.positions_px
+    positions, light = measurement.positions_px, light_of(measurement)
     first = np.ceil(positions.min(axis=0)).astype(int)
     last = np.floor(positions.max(axis=0)).astype(int) + 1
     crop = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
-    photons: Float[np.ndarray, "oy ox"] = illumination(
-        torch.from_numpy(measurement.probe),
-        torch.from_numpy(positions),
-        measurement.object_shape,
-    ).numpy()[crop]
-    mask: np.ndarray = photons > illumination_threshold * np.median(photons)
+    mask: np.ndarray = light[crop] > illumination_threshold * np.median(light[crop])
     return crop, mask
 
 

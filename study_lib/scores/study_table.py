@@ -1,6 +1,7 @@
 """The study table: rows over replicates, what they say, and the summary as text."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -186,40 +187,36 @@ def _extent(table: Sequence[Row]) -> str:
 
 def _best(sound: Sequence[Row], metric: str) -> str:
     lower = METRICS[metric].better == "lower"
-    wins: dict[str, int] = {}
-    counted = 0
+    wins: Counter[str] = Counter()
     for part in grouped(sound, ("dose", "view")).values():
         scored = [row for row in part if row[metric] is not None]
         if len(scored) < 2:
             continue
         best = (min if lower else max)(scored, key=lambda row: row[metric])
-        wins[best["label"]] = wins.get(best["label"], 0) + 1
-        counted += 1
+        wins[best["label"]] += 1
     kind = "Lowest" if lower else "Highest"
-    if not counted:
+    if not wins:
         return f"{kind} {BEST_OF[metric]}: no condition has two arms to compare."
     ranked = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
-    return (
-        f"{kind} {BEST_OF[metric]}: "
-        + ", ".join(f"{arm} in {count} of {counted} conditions" for arm, count in ranked)
-        + "."
-    )
+    places = ", ".join(f"{arm} in {count} of {wins.total()} conditions" for arm, count in ranked)
+    return f"{kind} {BEST_OF[metric]}: {places}."
 
 
 def _limits(sound: Sequence[Row]) -> list[str]:
     limited = [row for row in sound if row["phase_error_over_limit"] is not None]
+    by_arm = grouped(limited, ("label",))
     lines = []
-    for (arm,), part in grouped(limited, ("label",)).items():
+    for (arm,), part in by_arm.items():
         low, high = _extremes(part, "phase_error_over_limit")
         lines.append(
             f"Phase error of {arm}: {low['phase_error_over_limit']:.2f} ({_where(low)}) to "
             f"{high['phase_error_over_limit']:.2f} ({_where(high)}) times the photon limit."
         )
-    below = [row for row in limited if row["phase_error_over_limit"] < 1]
-    if below:
+    if any(row["phase_error_over_limit"] < 1 for row in limited):
         counts = ", ".join(
-            f"{arm} in {sum(row in below for row in part)} of {len(part)} conditions"
-            for (arm,), part in grouped(limited, ("label",)).items()
+            f"{arm} in {sum(row['phase_error_over_limit'] < 1 for row in part)} of {len(part)} "
+            "conditions"
+            for (arm,), part in by_arm.items()
         )
         lines.append(f"Below the photon limit of unbiased estimates, and so biased: {counts}.")
     return lines
@@ -268,25 +265,18 @@ def _overlap_effects(sound: Sequence[Row]) -> list[str]:
 
 def _costs(sound: Sequence[Row]) -> list[str]:
     by_arm = grouped(sound, ("label",))
-    lines = [
-        "Median processor seconds for the patterns of one split: "
-        + ", ".join(
-            f"{arm} {median(row['cpu_s'] for row in part):.3g}" for (arm,), part in by_arm.items()
-        )
-        + "."
-    ]
+    seconds = ", ".join(
+        f"{arm} {median(row['cpu_s'] for row in part):.3g}" for (arm,), part in by_arm.items()
+    )
+    lines = [f"Median processor seconds for the patterns of one split: {seconds}."]
+    learned = {arm for (arm,), part in by_arm.items() if any(row["training_cpu_s"] for row in part)}
     others = {(row["dose"], row["view"], row["label"]): row for row in sound}
     for (arm,), part in by_arm.items():
-        if not any(row["training_cpu_s"] for row in part):
+        if arm not in learned:
             continue
         training = median(row["training_cpu_s"] for row in part)
         text = f"Training of {arm}: median {training:.3g} processor seconds, not counted above"
-        untrained = [
-            other
-            for (other,), rows in by_arm.items()
-            if not any(row["training_cpu_s"] for row in rows)
-        ]
-        for other in untrained:
+        for other in (name for (name,) in by_arm if name not in learned):
             counts = [
                 training_repaid_after(row, others[row["dose"], row["view"], other])
                 for row in part
@@ -411,24 +401,27 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return rows of the study table; a value that was not reached is a dash."""
-    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(cell_text(row, key) for key in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines)
+    return _table(COLUMNS.values(), ([cell_text(row, key) for key in COLUMNS] for row in rows))
 
 
 def delta_table(rows: Sequence[Row]) -> str:
     """Return signed differences in phase MS-SSIM (3 decimals) and phase MAE (6 decimals)."""
-    lines = [
-        "| photons | view | arm | phase MS-SSIM | phase MAE [rad] | registration |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row['dose']:g} | {row['view']} | {row['arm']} "
-        f"| {_signed(row, 'phase_ms_ssim_delta', 3)} | {_signed(row, 'phase_mae_rad_delta', 6)} "
-        f"| {row['registration']} |"
+    titles = ["photons", "view", "arm", "phase MS-SSIM", "phase MAE [rad]", "registration"]
+    cells = (
+        [
+            *(f"{row['dose']:g}", row["view"], row["arm"]),
+            *(_signed(row, "phase_ms_ssim_delta", 3), _signed(row, "phase_mae_rad_delta", 6)),
+            row["registration"],
+        ]
         for row in rows
-    ]
-    return "\n".join(lines)
+    )
+    return _table(titles, cells)
+
+
+def _table(titles: Iterable[str], cells: Iterable[Sequence[str]]) -> str:
+    head = list(titles)
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def origin_text(origin: Mapping[str, Any]) -> str:

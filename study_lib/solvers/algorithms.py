@@ -3,11 +3,9 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Complex, Float
 
 from study_lib.design.models import IterativeDesign
@@ -16,8 +14,7 @@ from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import Measurement
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver
-from study_lib.solvers.checks import remarks_on_isolated_patterns, require_solvable
-from study_lib.solvers.solver import SolverSettings
+from study_lib.solvers.solver import SolverResult, SolverSettings
 
 SOLVER = "solver"
 DEVICE = "cpu"  # of every algorithm; pty-chi has it in its options
@@ -76,87 +73,41 @@ def run_algorithm(
     StudyError
         If pty-chi is absent, or the numbers do not stay finite.
     """
-    run = _solver if algorithm == SOLVER else partial(_engine, algorithm)
-    found = run(measurement, design, seed, progress)
+    found: SolverResult | ptychi_engine.EngineResult
+    refine_probe = design.probe == "refine"
+    if algorithm == SOLVER:
+        settings = SolverSettings(
+            **design.solver.model_dump(), seed=seed, refine_probe=refine_probe, device=DEVICE
+        )
+        started = time.process_time()
+        found = solver.solve_measurement(measurement, settings, progress=progress)
+        cpu_s = time.process_time() - started
+        wall_s, stop, options = found.wall_s.cumsum(), str(found.stop), found.settings
+    else:
+        lsqml = algorithm == "LSQML"
+        found = ptychi_engine.run_ptychi(
+            algorithm=algorithm,
+            amplitudes=measurement.amplitudes,
+            positions_px=measurement.positions_px,
+            probe=measurement.probe,
+            object_shape=measurement.object_shape,
+            bad_pixels=measurement.bad_pixels,
+            epochs=design.epochs,
+            batch_size=design.batch_size,
+            noise_model=design.noise_model if lsqml else "gaussian",
+            momentum=design.momentum if lsqml else 0.0,
+            seed=seed,
+            refine_probe=refine_probe,
+            progress=progress,
+        )
+        cpu_s, wall_s = found.cpu_s, found.wall_s
+        stop, options = "epochs used up", found.options
+    residuals = pattern_residuals(measurement, found.object_, found.probe)
+    remarks = (*found.remarks, *_doubts(residuals, measurement))
     if not (np.isfinite(found.object_).all() and np.isfinite(found.probe).all()):
         raise StudyError(f"{algorithm}: object or probe are not finite; nothing was written")
-    return found
-
-
-def _solver(
-    measurement: Measurement, design: IterativeDesign, seed: int, progress: Progress | None
-) -> IterativeResult:
-    settings = SolverSettings(
-        **design.solver.model_dump(),
-        seed=seed,
-        refine_probe=design.probe == "refine",
-        device=DEVICE,
-    )
-    started = time.process_time()
-    found = solver.solve_measurement(measurement, settings, progress=progress)
-    cpu_s = time.process_time() - started
-    residuals = pattern_residuals(measurement, found.object_, found.probe)
     return IterativeResult(
-        object_=found.object_,
-        probe=found.probe,
-        losses=found.losses,
-        wall_s=found.wall_s.cumsum(),
-        residuals=residuals,
-        cpu_s=cpu_s,
-        stop=found.stop,
-        remarks=(*found.remarks, *_doubts(residuals, measurement)),
-        options=found.settings,
-    )
-
-
-def _engine(
-    algorithm: str,
-    measurement: Measurement,
-    design: IterativeDesign,
-    seed: int,
-    progress: Progress | None,
-) -> IterativeResult:
-    require_solvable(
-        measurement.amplitudes,
-        measurement.positions_px,
-        measurement.probe,
-        measurement.object_shape,
-        measurement.bad_pixels,
-    )
-    lsqml = algorithm == "LSQML"
-    found = ptychi_engine.run_ptychi(
-        algorithm=algorithm,
-        amplitudes=measurement.amplitudes,
-        positions_px=measurement.positions_px,
-        probe=measurement.probe,
-        object_shape=measurement.object_shape,
-        bad_pixels=measurement.bad_pixels,
-        epochs=design.epochs,
-        batch_size=design.batch_size,
-        noise_model=design.noise_model if lsqml else "gaussian",
-        momentum=design.momentum if lsqml else 0.0,
-        seed=seed,
-        refine_probe=design.probe == "refine",
-        progress=progress,
-    )
-    residuals = pattern_residuals(measurement, found.object_, found.probe)
-    return IterativeResult(
-        object_=found.object_,
-        probe=found.probe,
-        losses=found.losses,
-        wall_s=found.wall_s,
-        residuals=residuals,
-        cpu_s=found.cpu_s,
-        stop="epochs used up",
-        remarks=(*_isolated(measurement), *_doubts(residuals, measurement)),
-        options=found.options,
-    )
-
-
-def _isolated(measurement: Measurement) -> tuple[str, ...]:
-    probe, positions = measurement.probe, measurement.positions_px
-    return remarks_on_isolated_patterns(
-        torch.from_numpy(probe), torch.from_numpy(positions), measurement.object_shape
+        found.object_, found.probe, found.losses, wall_s, residuals, cpu_s, stop, remarks, options
     )
 
 

@@ -48,12 +48,12 @@ def isolated_share(
 
 
 def remarks_on_isolated_patterns(
-    probe: Complex[Tensor, "n n"],
-    positions_px: Float[Tensor, "scan 2"],
+    probe: Complex[np.ndarray, "n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
     object_shape: tuple[int, int],
 ) -> tuple[str, ...]:
     """Return a sentence on the patterns that overlap with no other; none if all do."""
-    share = isolated_share(probe, positions_px, object_shape)
+    share = isolated_share(torch.from_numpy(probe), torch.from_numpy(positions_px), object_shape)
     isolated = (share > ISOLATED_SHARE).nonzero()[:, 0].tolist()
     if not isolated:
         return ()

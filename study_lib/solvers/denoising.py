@@ -15,14 +15,14 @@ from jaxtyping import Complex, Float
 from scipy.ndimage import gaussian_filter
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
-from study_lib.physics.forward import illumination
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of
+from study_lib.scores.scoring import light_of
 from study_lib.solvers.solver import (
     SolverSettings,
+    model_of,
     next_momentum,
     object_step,
-    pattern_model,
     rms_width_px,
 )
 
@@ -33,31 +33,17 @@ LIT_SHARE = 0.05  # of the brightest pixel's light, from which on a pixel tells 
 Parts = Float[np.ndarray, "y x 2"]
 
 
-def _gaussian(parts: Parts, width_px: float) -> Parts:
-    smooth: np.ndarray = gaussian_filter(parts, (width_px, width_px, 0))
-    return smooth
-
-
-def _total_variation(parts: Parts, weight: float) -> Parts:
-    smooth: np.ndarray = denoise_tv_chambolle(parts, weight, max_num_iter=TV_STEPS, channel_axis=-1)
-    return smooth
-
-
-def _non_local_means(parts: Parts, width: float) -> Parts:
-    smooth: np.ndarray = denoise_nl_means(
-        parts, PATCH_PX, SEARCH_PX, h=width, fast_mode=True, channel_axis=-1
-    )
-    return smooth
-
-
 FAMILIES: Mapping[str, Callable[[Parts, float], Parts]] = MappingProxyType(
     {
-        "gaussian": _gaussian,
-        "total_variation": _total_variation,
-        "non_local_means": _non_local_means,
+        "gaussian": lambda parts, width_px: gaussian_filter(parts, (width_px, width_px, 0)),
+        "total_variation": lambda parts, weight: denoise_tv_chambolle(
+            parts, weight, max_num_iter=TV_STEPS, channel_axis=-1
+        ),
+        "non_local_means": lambda parts, width: denoise_nl_means(
+            parts, PATCH_PX, SEARCH_PX, h=width, fast_mode=True, channel_axis=-1
+        ),
     }
 )
-IN_UNITS_OF_NOISE = frozenset({"total_variation", "non_local_means"})
 
 
 def slow_phasor(object_: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x"]:
@@ -105,7 +91,7 @@ def denoised(
     slow = slow_phasor(object_)
     flat = object_ * slow.conj()
     parts = np.stack([flat.real, flat.imag], axis=-1)
-    absolute = strength * noise if family in IN_UNITS_OF_NOISE else strength
+    absolute = strength if family == "gaussian" else strength * noise
     smooth = FAMILIES[family](parts, absolute)
     result: np.ndarray = (smooth[..., 0] + 1j * smooth[..., 1]) * slow
     return result.astype(object_.dtype)
@@ -180,16 +166,6 @@ class DenoiserChoice:
     ) -> Complex[np.ndarray, "oy ox"]:
         """Return an object denoised where a measurement lights it."""
         return denoised_where_lit(object_, lit, self.family, self.strength)
-
-
-def light_of(measurement: Measurement) -> Float[np.ndarray, "oy ox"]:
-    """Return the photons on each object pixel over the whole scan."""
-    light: np.ndarray = illumination(
-        torch.from_numpy(measurement.probe),
-        torch.from_numpy(measurement.positions_px),
-        measurement.object_shape,
-    ).numpy()
-    return light
 
 
 def denoised_where_lit(
@@ -312,12 +288,13 @@ def alternate(
         How often.
     """
     settings = SolverSettings()
-    probe = torch.from_numpy(measurement.probe.astype(np.complex64))
-    positions = torch.from_numpy(measurement.positions_px.astype(np.float64))
-    bad = measurement.bad_pixels
-    good = torch.ones(probe.shape, dtype=torch.bool) if bad is None else torch.from_numpy(~bad)
-    amplitudes = torch.from_numpy(np.ascontiguousarray(measurement.amplitudes, dtype=np.float32))
-    model = pattern_model(amplitudes, positions, good, torch.zeros_like(good), settings)
+    model, probe, positions = model_of(
+        measurement.amplitudes,
+        measurement.positions_px,
+        measurement.probe,
+        measurement.bad_pixels,
+        settings,
+    )
     light = model.illumination(probe, positions)
     corner = settings.slow_phase / (2 * np.pi * rms_width_px(probe))
 

@@ -36,8 +36,9 @@ import torch
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.errors import InputError, StudyError
-from study_lib.physics.forward import corners_of, require_inside
+from study_lib.physics.forward import corners_of
 from study_lib.physics.fourier import shift
+from study_lib.solvers.checks import remarks_on_isolated_patterns, require_solvable
 
 # --- Engines by name, with every option off that moves the scale
 #
@@ -271,7 +272,8 @@ class EngineResult:
     ``probe`` (n, n) predicts counts; ``losses`` (epochs,) are the mean squared differences of the
     measured and the predicted amplitudes, in photons per detector pixel, over each epoch while it
     ran (with DM and RAAR, how far an epoch moved the exit waves); ``wall_s`` (epochs,) is the time
-    since the start; ``options`` are plain data for JSON; ``cpu_s`` is processor time.
+    since the start; ``options`` are plain data for JSON; ``cpu_s`` is processor time; ``remarks``
+    say what makes the result doubtful.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
@@ -280,16 +282,7 @@ class EngineResult:
     wall_s: Float[np.ndarray, " epochs"]
     options: dict[str, Any]
     cpu_s: float
-
-
-@dataclass(frozen=True)
-class _View:
-    """The part of the object under the patches: ``lit`` is in the frame of the object."""
-
-    positions_px: Float[np.ndarray, "scan 2"]
-    first_px: tuple[int, int]
-    shape_px: tuple[int, int]
-    lit: Bool[np.ndarray, "oy ox"]
+    remarks: tuple[str, ...]
 
 
 def import_ptychi() -> ModuleType:
@@ -354,8 +347,8 @@ def run_ptychi(
 
     Raises
     ------
-    ValueError
-        If the arrays do not fit together, or a patch leaves the object.
+    InputError
+        If the arrays do not fit together or hold no light, or a patch leaves the object.
     StudyError
         If pty-chi is absent, or the engine does not stay finite.
 
@@ -366,24 +359,27 @@ def run_ptychi(
     doi:10.1364/OPTICA.4.000736. RAAR: Marchesini et al., J. Appl. Cryst. 49, 1245 (2016),
     doi:10.1107/S1600576716008074.
     """
-    _check_together(amplitudes, positions_px, probe)
+    positions = positions_px.astype(np.float32)
+    require_solvable(amplitudes, positions, probe, object_shape, bad_pixels)
     settings = EngineSettings(
         algorithm, epochs, batch_size, noise_model, momentum, seed, refine_probe
     )
     ptychi = import_ptychi()
     side = probe.shape[0]
-    view = _view_of(positions_px, side, object_shape)
-    first_y, first_x = ((side - 1) / 2 - side // 2 - first for first in view.first_px)
+    corners = corners_of(torch.from_numpy(positions), side)
+    first = corners.amin(dim=0) - MARGIN
+    buffer_shape = (corners.amax(dim=0) - first + side + MARGIN).tolist()
+    first_y, first_x = ((side - 1) / 2 - side // 2 - start for start in first.tolist())
     start = time.process_time()
     with _borrowed_globals(), _separable_shift(ptychi.image_proc):
         options = options_of(ptychi.api, settings, (first_y, first_x))
         task = ptychi.api.task.PtychographyTask(
             options,
             diffraction_data=np.round(amplitudes.astype(np.float64) ** 2).astype(np.float32),
-            object_data=np.ones((1, *view.shape_px), np.complex64),
+            object_data=np.ones((1, *buffer_shape), np.complex64),
             probe_data=(probe / side).astype(np.complex64)[None, None],
-            probe_position_y_px=view.positions_px[:, 0],
-            probe_position_x_px=view.positions_px[:, 1],
+            probe_position_y_px=positions[:, 0],
+            probe_position_x_px=positions[:, 1],
             opr_mode_weights_data=np.ones(1, np.float32),
             valid_pixel_mask=None if bad_pixels is None else ~bad_pixels,
         )
@@ -392,29 +388,22 @@ def run_ptychi(
         patch = task.get_data_to_cpu("object", as_numpy=True)[0]
         refined = task.get_data_to_cpu("probe", as_numpy=True)[0, 0] * side
     _check_finite(patch, losses, algorithm)
+    object_: np.ndarray = np.ones(object_shape, np.complex64)
+    for corner, place in zip(corners.tolist(), (corners - first).tolist(), strict=True):
+        object_[_square(corner, side)] = patch[_square(place, side)]
     return EngineResult(
-        object_=_pasted(patch, view),
+        object_=object_,
         probe=refined.astype(np.complex64) if refine_probe else probe.astype(np.complex64),
         losses=losses,
         wall_s=wall_s,
         options={"ptychi": ptychi.__version__, **record_of(options, settings)},
         cpu_s=time.process_time() - start,
+        remarks=remarks_on_isolated_patterns(probe, positions_px, object_shape),
     )
 
 
-def _check_together(amplitudes: np.ndarray, positions_px: np.ndarray, probe: np.ndarray) -> None:
-    side = probe.shape[0]
-    expected = (len(amplitudes), side, side)
-    if probe.shape != (side, side) or amplitudes.shape != expected or not len(amplitudes):
-        raise ValueError(
-            f"amplitudes have shape {amplitudes.shape} and the probe {probe.shape}; "
-            "give at least one pattern, as (scan, n, n) with the probe's (n, n)"
-        )
-    if positions_px.shape != (len(amplitudes), 2):
-        raise ValueError(
-            f"positions_px have shape {positions_px.shape} for {len(amplitudes)} patterns; "
-            "give one (row, column) per pattern"
-        )
+def _square(corner: list[int], side: int) -> tuple[slice, slice]:
+    return slice(corner[0], corner[0] + side), slice(corner[1], corner[1] + side)
 
 
 def _check_finite(patch: np.ndarray, losses: np.ndarray, algorithm: str) -> None:
@@ -424,19 +413,6 @@ def _check_finite(patch: np.ndarray, losses: np.ndarray, algorithm: str) -> None
             f"{algorithm} diverged: {wrong} of {patch.size} object pixels are not finite, the last "
             f"loss is {losses[-1]}; use more patterns per batch or check the scale of the probe"
         )
-
-
-def _view_of(positions_px: np.ndarray, side: int, object_shape: tuple[int, int]) -> _View:
-    """Return the bounding box of the patches with pty-chi's margin around it."""
-    positions = positions_px.astype(np.float32)
-    corners = corners_of(torch.from_numpy(positions), side)
-    require_inside(corners, side, object_shape)
-    lit = np.zeros(object_shape, dtype=bool)
-    for row, column in corners.tolist():
-        lit[row : row + side, column : column + side] = True
-    first = (corners.amin(dim=0) - MARGIN).tolist()
-    shape = (corners.amax(dim=0) - corners.amin(dim=0) + side + 2 * MARGIN).tolist()
-    return _View(positions, (first[0], first[1]), (shape[0], shape[1]), lit)
 
 
 def _run(
@@ -459,14 +435,6 @@ def _run(
         if progress:
             progress(epoch + 1, epochs, float(losses[epoch]))
     return losses, wall_s
-
-
-def _pasted(patch: Complex[np.ndarray, "by bx"], view: _View) -> Complex[np.ndarray, "oy ox"]:
-    """Return the object in its own frame, one where no patch falls."""
-    object_: np.ndarray = np.ones(view.lit.shape, np.complex64)
-    rows, columns = np.nonzero(view.lit)
-    object_[rows, columns] = patch[rows - view.first_px[0], columns - view.first_px[1]]
-    return object_
 
 
 @contextmanager

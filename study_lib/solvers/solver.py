@@ -8,7 +8,7 @@ and the probe, and starts from a uniform object.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -257,10 +257,6 @@ class SolverSettings:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device is cuda, but torch finds no GPU here; choose cpu")
 
-    def record(self) -> dict[str, str | int | float | bool]:
-        """Return the settings as plain data."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 # --- Epochs: momentum, safeguards, and when to stop
 
@@ -331,9 +327,8 @@ def next_state(
         raise StudyError(
             f"the objective is {loss} at the uniform start; check the scale of probe and counts"
         )
-    rises = not (not state.losses or loss <= state.losses[-1] * (1 + ROUNDING))
-    is_lowest = not state.losses or loss < min(state.losses)
-    lowest = point if is_lowest else state.lowest
+    rises = bool(state.losses) and not loss <= state.losses[-1] * (1 + ROUNDING)
+    lowest = point if loss < min(state.losses, default=np.inf) else state.lowest
     best = state.best
     if found.held_out is not None and found.held_out <= min(state.held_out, default=np.inf):
         best = point
@@ -552,11 +547,16 @@ def solve(
     True
     """
     require_solvable(amplitudes, positions_px, probe, object_shape, bad_pixels)
-    model, state = _prepared(amplitudes, positions_px, probe, bad_pixels, settings)
-    light = model.illumination(state.current.probe, state.current.positions_px)
-    given = torch.from_numpy(probe), torch.from_numpy(positions_px)
-    remarks = remarks_on_isolated_patterns(*given, object_shape)
-    corner = settings.slow_phase / (2 * np.pi * rms_width_px(state.current.probe))
+    model, wave, positions = model_of(amplitudes, positions_px, probe, bad_pixels, settings)
+    light = model.illumination(wave, positions)
+    remarks = remarks_on_isolated_patterns(probe, positions_px, object_shape)
+    corner = settings.slow_phase / (2 * np.pi * rms_width_px(wave))
+    uniform = torch.full_like(light, _uniform_modulus(model, wave), dtype=torch.complex64)
+    start = Estimate(uniform, wave, positions)
+    step = 0.5 if settings.objective == "poisson" else 1.0
+    # Object and probe together: the curvature of a product is at most twice the sum of both.
+    step *= 0.5 if settings.refine_probe else 1.0
+    state = SolverState(start, start, start, start, step=step)
     if resume is not None:
         _require_same(resume, state)
         state = resume.to(settings.device)
@@ -577,19 +577,19 @@ def solve(
         cpu_s=np.array(state.cpu_s),
         stop=stop,
         remarks=remarks,
-        settings=settings.record(),
+        settings=asdict(settings),
         state=state.to("cpu"),
     )
 
 
-def _prepared(
-    amplitudes: np.ndarray,
-    positions_px: np.ndarray,
-    probe: np.ndarray,
-    bad_pixels: np.ndarray | None,
+def model_of(
+    amplitudes: Float[np.ndarray, "scan n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+    probe: Complex[np.ndarray, "n n"],
+    bad_pixels: Bool[np.ndarray, "n n"] | None,
     settings: SolverSettings,
-) -> tuple[PatternModel, SolverState]:
-    """Return the model of the patterns and the uniform start."""
+) -> tuple[PatternModel, Complex[Tensor, "n n"], Float[Tensor, "scan 2"]]:
+    """Return patterns, probe and positions as the solver sees them, on its device."""
     device, side = settings.device, probe.shape[0]
     good = torch.ones(side, side, dtype=torch.bool)
     if bad_pixels is not None:
@@ -601,58 +601,29 @@ def _prepared(
         raise InputError(
             f"all {int(good.sum())} good detector pixels are held out; lower held_out_share"
         )
-    roots = torch.from_numpy(np.ascontiguousarray(amplitudes, dtype=np.float32)).to(device)
-    wave = torch.from_numpy(probe.astype(np.complex64)).to(device)
+    at_once = GPU_CHUNK if device == "cuda" else max(1, CACHED_PIXELS // side**2)
     positions = torch.from_numpy(positions_px.astype(np.float64)).to(device)
-    model = pattern_model(roots, positions, scored.to(device), held_out.to(device), settings)
-    modulus = _uniform_modulus(roots, wave, scored.to(device), model.chunk)
-    pixels = model.box[0] * model.box[1]
-    start = Estimate(
-        torch.full((pixels,), modulus, dtype=torch.complex64, device=device), wave, positions
-    )
-    step = 0.5 if settings.objective == "poisson" else 1.0
-    # Object and probe together: the curvature of a product is at most twice the sum of both.
-    step *= 0.5 if settings.refine_probe else 1.0
-    return model, SolverState(start, start, start, start, step=step)
-
-
-def pattern_model(
-    amplitudes: Float[Tensor, "scan n n"],
-    positions_px: Float[Tensor, "scan 2"],
-    scored: Bool[Tensor, "n n"],
-    held_out: Bool[Tensor, "n n"],
-    settings: SolverSettings,
-) -> PatternModel:
-    """Return the patterns as the solver sees them; see :class:`PatternModel`."""
-    side, on_gpu = amplitudes.shape[-1], settings.device == "cuda"
-    chunk = settings.chunk or (GPU_CHUNK if on_gpu else max(1, CACHED_PIXELS // side**2))
-    return PatternModel(
-        amplitudes=amplitudes,
-        positions_px=positions_px,
-        scored=scored,
-        held_out=held_out,
+    model = PatternModel(
+        amplitudes=torch.from_numpy(np.ascontiguousarray(amplitudes, dtype=np.float32)).to(device),
+        positions_px=positions,
+        scored=scored.to(device),
+        held_out=held_out.to(device),
         objective=settings.objective,
         offset=settings.offset,
-        chunk=chunk,
+        chunk=settings.chunk or at_once,
         stored_bytes=settings.stored_bytes,
     )
+    return model, torch.from_numpy(probe.astype(np.complex64)).to(device), positions
 
 
-def _uniform_modulus(
-    roots: Float[Tensor, "scan n n"],
-    probe: Complex[Tensor, "n n"],
-    scored: Bool[Tensor, "n n"],
-    chunk: int,
-) -> float:
-    """Return the modulus of the uniform object that gives as many photons as were counted.
-
-    `chunk` patterns are squared at a time.
-    """
-    predicted = float(expected_counts(probe)[scored].sum(dtype=torch.float64)) * len(roots)
+def _uniform_modulus(model: PatternModel, probe: Complex[Tensor, "n n"]) -> float:
+    """Return the modulus of the uniform object that gives as many photons as were counted."""
+    rates = expected_counts(probe)[model.scored]
+    predicted = float(rates.sum(dtype=torch.float64)) * model.scan
     counted = sum(
         photons
-        for part in roots.split(chunk)
-        for photons in part[:, scored].square().sum(dim=1, dtype=torch.float64).tolist()
+        for part in model.amplitudes.split(model.chunk)
+        for photons in part[:, model.scored].square().sum(dim=1, dtype=torch.float64).tolist()
     )
     return (counted / predicted) ** 0.5 if predicted > 0 else 1.0
 

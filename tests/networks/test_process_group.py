@@ -89,7 +89,7 @@ def test_alone_there_is_nobody_to_ask():
     alone = ProcessGroup()
 
     assert alone.leads
-    assert alone.told_by_leader(lambda: 5) == 5
+    assert alone.made_by_leader(lambda: 5) == 5
     assert torch.equal(alone.sum(torch.ones(2)), torch.ones(2))
     assert alone.any(True, torch.device("cpu"))
     assert not alone.any(False, torch.device("cpu"))

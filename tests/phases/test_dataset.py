@@ -14,7 +14,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
 from study_lib.phases import dataset as generation
 from study_lib.phases import scene
-from study_lib.phases.dataset import Stages, canonicalise, generate
+from study_lib.phases.dataset import canonicalise, generate
 from study_lib.phases.scene import scene_of
 from study_lib.physics.simulation import expected_patterns, simulate
 from study_lib.runs.run import Run, base_data
@@ -208,8 +208,8 @@ def test_another_replicate_has_other_noise_on_the_same_scene(tmp_path, tiny_run,
     assert (counts_of(first) != counts_of(second))[bright].mean() > 0.8
 
 
-def test_every_stage_can_be_replaced(tmp_path, tiny_design):
-    """A world without noise: the patterns are what the stage made of them."""
+def test_what_is_written_is_what_was_simulated(tmp_path, tiny_design, monkeypatch):
+    """A world without noise: the patterns are those of the model."""
 
     def noise_free(**scene):
         simulated = simulate(**scene)
@@ -221,8 +221,8 @@ def test_every_stage_can_be_replaced(tmp_path, tiny_design):
         }
         return replace(simulated, amplitudes=patterns)
 
-    run = Run(tmp_path, tiny_design)
-    generate(run.condition(DOSE), Stages(simulate=noise_free))
+    monkeypatch.setattr(generation, "simulate", noise_free)
+    run = generated(tmp_path, tiny_design)
 
     arrays = splits_of(run)["train"]
     assert np.abs(counts_of(arrays) - model_of(arrays)).max() < 0.51
@@ -250,8 +250,9 @@ def test_splits_that_share_object_rows_are_not_written(tmp_path, tiny_design, mo
         return canonical | {"ycoords": np.full(len(canonical["ycoords"]), 20.0)}
 
     monkeypatch.setattr(generation, "scene_of", without_a_gap)
+    monkeypatch.setattr(generation, "canonicalise", shifted)
     with pytest.raises(StudyError, match="lit by both splits"):
-        generate(Run(tmp_path, tiny_design).condition(DOSE), Stages(canonicalise=shifted))
+        generate(Run(tmp_path, tiny_design).condition(DOSE))
 
     assert not list(tmp_path.rglob("*.npz"))
 

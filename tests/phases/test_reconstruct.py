@@ -422,7 +422,7 @@ def test_the_patterns_are_checked_once(measurement, tiny_design, algorithm, monk
         checks.append(arguments)
         return require_solvable(*arguments)
 
-    for module in ("study_lib.solvers.algorithms", "study_lib.solvers.solver"):
+    for module in ("study_lib.solvers.ptychi", "study_lib.solvers.solver"):
         monkeypatch.setattr(f"{module}.require_solvable", counted)
 
     run_algorithm(algorithm, measurement, tiny_design.iterative, seed=1)

@@ -224,7 +224,7 @@ def test_training_cli_dry_run_writes_and_configures_nothing(
     upstream.install(monkeypatch)
 
     code, printed = train("--dry-run", "--backend=ptychopinn", runner=recorder)
-    plan = phase.train(baseline, runner=recorder, dry_run=True)
+    plan = phase.train(baseline, dry_run=True)
 
     assert code == 0
     lines = [json.loads(line) for line in printed.out.splitlines()]
@@ -317,7 +317,7 @@ def test_missing_views_are_an_error_unless_skipping_is_allowed(matrix, tmp_path)
     found, skipped = with_data(conditions, splits=("train", "test"))
     assert (len(found), len(skipped)) == (3, 6)
     with pytest.raises(InputError, match=r"dense_train\.npz: no such file; .*`study overlap` for"):
-        phase.train(conditions[1], runner=Recorder())
+        phase.train(conditions[1])
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -363,20 +363,24 @@ def test_training_cli_native_bridging_happens_once(baseline, monkeypatch):
     native = BACKENDS["native"]
     bridged = native.bridged
     monkeypatch.setattr(native, "bridged", lambda *given: calls.append(given) or bridged(*given))
+    monkeypatch.setattr(phase, "execute_training_job", Recorder())
 
-    phase.train(baseline, runner=Recorder())
+    phase.train(baseline)
 
     assert len(calls) == 1
 
 
-def test_the_configuration_has_the_groups_of_the_file_not_of_the_design(matrix, tmp_path):
+def test_the_configuration_has_the_groups_of_the_file_not_of_the_design(
+    matrix, tmp_path, monkeypatch
+):
     """Views can be made with another K and number of groups than the design has."""
     changed = matrix.design.model_copy(update={"neighbor_count": 5})
     places = {"views": tmp_path / "D", "overlap": tmp_path / "D", "train": tmp_path / "E"}
     choose_view(moved(Run(matrix.folder, changed).condition(1e3, "dense"), **places))
     runner = Recorder()
+    monkeypatch.setattr(phase, "execute_training_job", runner)
 
-    phase.train(moved(matrix.condition(1e3, "dense"), **places), runner=runner)
+    phase.train(moved(matrix.condition(1e3, "dense"), **places))
 
     assert matrix.design.neighbor_count != 5
     assert runner.requests[0].config.neighbor_count == 5

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.stats import poisson
 
-from study_lib.networks.pinn.training import group_expected_counts, merge_groups, merge_weights
+from study_lib.networks.pinn.training import merge_groups, merge_weights
+from study_lib.physics.forward import expected_counts
 from study_lib.physics.likelihood import amplitude_error, half_deviance
 
 SIDE = 16
@@ -173,9 +174,8 @@ def test_true_object_explains_the_counts_best(random):
     counts = torch.poisson(noise_free, generator=random).float()
 
     def deviance(trial, corners_px=CORNERS_PX):
-        return float(
-            half_deviance(group_expected_counts(trial, probes, corners_px, weights), counts)
-        )
+        waves = probes * merge_groups(trial, corners_px, weights)
+        return float(half_deviance(expected_counts(waves), counts))
 
     best = deviance(patches)
     wrong = {

@@ -9,6 +9,7 @@ from study_lib.networks.thinned.inputs import thinned_choices, thinned_input
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import box_of, split_photons
+from study_lib.scores.scoring import light_of
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
@@ -16,7 +17,6 @@ from study_lib.solvers.denoising import (
     choose_by_held_out_counts,
     choose_denoiser,
     denoised_where_lit,
-    light_of,
 )
 from study_lib.solvers.solver import solve_measurement
 
@@ -134,7 +134,7 @@ def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(m
         passes.append(arguments)
         return illumination(*arguments)
 
-    monkeypatch.setattr("study_lib.solvers.denoising.illumination", counted)
+    monkeypatch.setattr("study_lib.scores.scoring.illumination", counted)
 
     choices = thinned_choices(solved, part, held_out)
     assert len(passes) == 1

@@ -1,6 +1,6 @@
 """One scan: what a file says about it, and what the study makes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,12 +8,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
+from study_lib.data.hdf5 import Hdf5Reader
 from study_lib.errors import InputError
 
 # --- In the study's conventions, whatever file it came from or goes to
 
 PLANCK_TIMES_LIGHT_EV_M = 1.239841984332003e-6
 PIXEL_TOLERANCE = 1e-3
+SQUARE_TOLERANCE = 1e-6
 WORDS = {"amplitudes": "patterns", "probe": "probe", "object_": "object"}
 FLAGS = {
     "photon_energy_ev": "--energy-ev",
@@ -172,14 +174,13 @@ class Acquisition:
         """
         known = self.geometry.known()
         computed_m = replace(self.geometry, object_pixel_m=None).pixel_of_object_m(self.side_px())
-        pixel_m = known.setdefault("object_pixel_m", computed_m or 0.0)
-        if not pixel_m:
-            del known["object_pixel_m"]
-        elif computed_m and abs(pixel_m / computed_m - 1) > PIXEL_TOLERANCE:
-            raise InputError(
-                f"the pixel of the object is stated as {pixel_m:.4g} m, but energy, distance and "
-                f"detector pixel make it {computed_m:.4g} m; correct one of them"
-            )
+        if computed_m:
+            pixel_m = known.setdefault("object_pixel_m", computed_m)
+            if abs(pixel_m / computed_m - 1) > PIXEL_TOLERANCE:
+                raise InputError(
+                    f"the pixel of the object is stated as {pixel_m:.4g} m, but energy, distance "
+                    f"and detector pixel make it {computed_m:.4g} m; correct one of them"
+                )
         missing = [name for name in names if name not in known]
         # The pixel of the object follows once the others are there.
         missing = [name for name in missing if name != "object_pixel_m"] or missing
@@ -292,6 +293,11 @@ class RawScan:
     remarks: tuple[str, ...] = ()
     metadata: dict[str, Any] | None = None
 
+    def after(self, step: dict[str, Any], *remarks: str, **changes: Any) -> "RawScan":
+        """Return the scan with some arrays changed by a step, which is recorded."""
+        steps, remarks = (*self.steps, step), (*self.remarks, *remarks)
+        return replace(self, steps=steps, remarks=remarks, **changes)
+
 
 def check_shapes(
     path: Path,
@@ -322,16 +328,12 @@ def check_shapes(
             "for every position; order the axes as (scan, row, column)"
         )
     frame = patterns[1:]
-    if bad_pixels is not None and bad_pixels != frame:
-        raise InputError(
-            f"{path}: bad pixels: found shape {bad_pixels}; expected {frame}, "
-            "one value for every detector pixel"
-        )
-    if scan_index is not None and scan_index != positions[:1]:
-        raise InputError(
-            f"{path}: indices: found shape {scan_index}; expected {positions[:1]}, "
-            "one for every pattern"
-        )
+    for name, shape, expected, what in (
+        ("bad pixels", bad_pixels, frame, "one value for every detector pixel"),
+        ("indices", scan_index, positions[:1], "one for every pattern"),
+    ):
+        if shape not in (None, expected):
+            raise InputError(f"{path}: {name}: found shape {shape}; expected {expected}, {what}")
     if probe is not None and probe[-2:] != frame:
         raise InputError(
             f"{path}: probe: found shape {probe}; expected (modes, {frame[0]}, "
@@ -469,3 +471,37 @@ def plausible_quantity(
         f"{path}: {key}: found {stated}; allowed are {span.low:g} to {span.high:g} {span.unit}; "
         f"{remedy}"
     )
+
+
+def quantity_in(file: Hdf5Reader, name: str, quantity: str, **unit: Any) -> float | None:
+    """Return a number of a file as :func:`plausible_quantity`, whose factor and remedy `unit` is.
+
+    Raises
+    ------
+    InputError
+        If it is not finite, not positive, or far from anything that can be measured.
+    """
+    return plausible_quantity(file.path, name, file.number(name), quantity, **unit)
+
+
+def square_side(
+    file: Hdf5Reader, name: str, sides: Iterable[float | None], remedy: str
+) -> float | None:
+    """Return the length that both sides of a pixel have; None where the file states neither.
+
+    Raises
+    ------
+    InputError
+        If pixels are not square or not positive.
+    """
+    known = [side for side in sides if side is not None]
+    if not known:
+        return None
+    difference_max = SQUARE_TOLERANCE * max(known)
+    if not np.isfinite(known).all() or min(known) <= 0 or max(known) - min(known) > difference_max:
+        raise file.refusal(
+            name,
+            f"found pixels of {' x '.join(f'{side:g}' for side in known)} m",
+            f"the study needs square pixels of a positive size; {remedy}",
+        )
+    return float(known[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex
 
 from study_lib.data.formats.acquisition import (
     WHOLE_SHARE,
@@ -58,13 +58,12 @@ def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
     record = transformation(
         "drop frames", **{reason: names[where].tolist() for reason, where in faults.items()}
     )
-    return replace(
-        raw,
+    return raw.after(
+        record,
+        f"{len(bad)} frames were dropped: {_named(bad)}",
         positions_px=raw.positions_px[keep],
         patterns=None if patterns is None else patterns[keep],
         scan_index=names[keep],
-        steps=(*raw.steps, record),
-        remarks=(*raw.remarks, f"{len(bad)} frames were dropped: {_named(bad)}"),
     )
 
 
@@ -122,21 +121,20 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     _check_shapes(path, raw)
     raw = usable_frames(path, _flipped(path, raw, choices), choices)
     raw = _square(path, _centred(raw, choices))
-    probe, mode_steps, mode_remarks = _strongest_mode(path, raw.probe)
-    object_ = _single_slice(path, raw.object_)
-    amplitudes, pattern_steps, pattern_remarks = _amplitudes(path, raw)
+    type_changes = _type_changes(raw)
+    raw = _amplitudes(_strongest_mode(path, raw))
     bad = raw.bad_pixels
     return Acquisition(
         positions_px=raw.positions_px.astype(np.float64),
-        amplitudes=amplitudes,
-        probe=probe,
-        object_=object_,
+        amplitudes=raw.patterns,
+        probe=raw.probe,
+        object_=_single_slice(path, raw.object_),
         bad_pixels=None if bad is None or not bad.any() else bad.astype(bool),
         scan_index=None if raw.scan_index is None else raw.scan_index.astype(np.int64),
         is_normalized=raw.is_normalized,
         geometry=raw.geometry,
-        transformations=(*raw.steps, *mode_steps, *pattern_steps, *_type_changes(raw)),
-        remarks=(*raw.remarks, *mode_remarks, *pattern_remarks),
+        transformations=(*raw.steps, *type_changes),
+        remarks=raw.remarks,
         metadata={"source": path.name, **(raw.metadata or {})},
     )
 
@@ -166,7 +164,7 @@ def _flipped(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
             "leave out --flip-y and --flip-x"
         )
     record = transformation("flip signs of positions", y=choices.flip_y, x=choices.flip_x)
-    return replace(raw, positions_px=raw.positions_px * signs, steps=(*raw.steps, record))
+    return raw.after(record, positions_px=raw.positions_px * signs)
 
 
 def _check_shapes(path: Path, raw: RawScan) -> None:
@@ -196,19 +194,17 @@ def _square(path: Path, raw: RawScan) -> RawScan:
     side = min(frame)
     starts = [length // 2 - side // 2 for length in frame]
     window = np.s_[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
-    return replace(
-        raw,
+    return raw.after(
+        transformation("crop to a square", from_px=list(frame), to_px=side),
         patterns=raw.patterns[:, window[0], window[1]],
         bad_pixels=None if raw.bad_pixels is None else raw.bad_pixels[window],
-        steps=(*raw.steps, transformation("crop to a square", from_px=list(frame), to_px=side)),
     )
 
 
-def _strongest_mode(
-    path: Path, probe: np.ndarray | None
-) -> tuple[Complex[np.ndarray, "n n"] | None, list[dict[str, Any]], list[str]]:
+def _strongest_mode(path: Path, raw: RawScan) -> RawScan:
+    probe = raw.probe
     if probe is None:
-        return None, [], []
+        return raw
     if probe.ndim == 3 and probe.shape[2] == 1:
         probe = probe[:, :, 0]
     if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or not probe.size:
@@ -216,10 +212,7 @@ def _strongest_mode(
             f"{path}: probe: found shape {probe.shape}; expected (n, n), with axes for modes "
             "before it; crop or pad it to a square"
         )
-    if probe.dtype.kind not in "fc" or not np.isfinite(probe).all():
-        raise InputError(
-            f"{path}: probe: found {probe.dtype} that is not complex and finite; write it again"
-        )
+    _require_complex(path, "probe", probe)
     modes = probe.reshape(-1, *probe.shape[-2:])
     powers = (np.abs(modes.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     if not powers.any():
@@ -227,7 +220,7 @@ def _strongest_mode(
     best = int(np.argmax(powers))
     chosen: np.ndarray = modes[best].astype(np.complex64)
     if len(modes) == 1:
-        return chosen, [], []
+        return replace(raw, probe=chosen)
     dropped = float(1 - powers[best] / powers.sum())
     record = transformation(
         "take the strongest probe mode", mode=best, of=len(modes), share_dropped=dropped
@@ -236,7 +229,15 @@ def _strongest_mode(
         f"the probe has {len(modes)} modes; mode {best} was taken, and {dropped:.1%} of the power "
         "is in those left out: the model will not explain it"
     )
-    return chosen, [record], [remark] if dropped > MODE_SHARE_MAX else []
+    remarks = [remark] if dropped > MODE_SHARE_MAX else []
+    return raw.after(record, *remarks, probe=chosen)
+
+
+def _require_complex(path: Path, name: str, image: np.ndarray) -> None:
+    if image.dtype.kind not in "fc" or not np.isfinite(image).all():
+        raise InputError(
+            f"{path}: {name}: found {image.dtype} that is not complex and finite; write it again"
+        )
 
 
 def _single_slice(path: Path, object_: np.ndarray | None) -> Complex[np.ndarray, "oy ox"] | None:
@@ -247,33 +248,26 @@ def _single_slice(path: Path, object_: np.ndarray | None) -> Complex[np.ndarray,
             f"{path}: object: found shape {object_.shape}; expected one slice of (rows, columns); "
             "an object of several slices is not a thin specimen, export one of them"
         )
-    if object_.dtype.kind not in "fc" or not np.isfinite(object_).all():
-        raise InputError(
-            f"{path}: object: found {object_.dtype} that is not complex and finite; write it again"
-        )
-    flat: np.ndarray = object_.reshape(object_.shape[-2:]).astype(np.complex64)
-    return flat
+    _require_complex(path, "object", object_)
+    return object_.reshape(object_.shape[-2:]).astype(np.complex64)
 
 
 def _centred(raw: RawScan, choices: ReadChoices) -> RawScan:
     if raw.patterns is None or (choices.zero_frequency or raw.zero_frequency) == "centre":
         return raw
     bad = raw.bad_pixels
-    return replace(
-        raw,
+    return raw.after(
+        transformation("move the zero frequency from the corner to the centre"),
         patterns=np.fft.fftshift(raw.patterns, axes=(-2, -1)),
         bad_pixels=None if bad is None else np.fft.fftshift(bad),
-        steps=(*raw.steps, transformation("move the zero frequency from the corner to the centre")),
     )
 
 
-def _amplitudes(
-    path: Path, raw: RawScan
-) -> tuple[Float[np.ndarray, "scan n n"] | None, list[dict[str, Any]], list[str]]:
-    """Return sqrt(counts) with bad pixels at zero."""
+def _amplitudes(raw: RawScan) -> RawScan:
+    """Return the scan with sqrt(counts) for patterns, and bad pixels at zero."""
     if raw.patterns is None:
-        return None, [], []
-    steps, remarks = [], []
+        return raw
+    steps, remarks = list(raw.steps), list(raw.remarks)
     # Whole numbers of 16 bits would overflow in every sum and square: NORMALIZE-DATA-UINT16-001.
     values = raw.patterns.astype(np.float32)
     if raw.bad_pixels is not None and raw.bad_pixels.any():
@@ -292,7 +286,7 @@ def _amplitudes(
     if raw.domain == "counts":
         values = np.sqrt(values)
         steps.append(transformation("take the square root of counts"))
-    return values, steps, remarks
+    return replace(raw, patterns=values, steps=tuple(steps), remarks=tuple(remarks))
 
 
 def _central_share(values: np.ndarray, domain: Domain | None) -> float:

@@ -29,7 +29,9 @@ from study_lib.data.formats.acquisition import (
     check_shapes,
     plausible_quantity,
     positions_from_centred,
+    quantity_in,
     require_domain,
+    square_side,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
@@ -39,7 +41,6 @@ ELEMENTARY_CHARGE_C = 1.602176634e-19
 VERSION = 160
 SIGNAL_ABOVE_BACKGROUND = 0x1000
 BAD = 1
-PIXEL_TOLERANCE = 1e-6
 ENTRY = "/entry_1"
 DETECTOR = f"{ENTRY}/instrument_1/detector_1"
 SOURCE = f"{ENTRY}/instrument_1/source_1"
@@ -199,33 +200,23 @@ def _check_headers(file: Hdf5Reader, counts_name: str, translation_name: str) ->
 
 
 def _geometry(file: Hdf5Reader) -> Geometry:
-    energy_ev = plausible_quantity(
-        file.path,
-        f"{SOURCE}/energy",
-        file.number(f"{SOURCE}/energy"),
-        "photon_energy_ev",
-        factor=1 / ELEMENTARY_CHARGE_C,
-        remedy="CXI keeps energy in joule; convert it",
+    remedy = "CXI keeps energy in joule; convert it"
+    per_joule = 1 / ELEMENTARY_CHARGE_C
+    energy_ev = quantity_in(
+        file, f"{SOURCE}/energy", "photon_energy_ev", factor=per_joule, remedy=remedy
     )
-    sizes = [file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "yx"]
-    known = [size for size in sizes if size is not None]
-    if known and (min(known) <= 0 or max(known) - min(known) > PIXEL_TOLERANCE * max(known)):
-        raise file.refusal(
-            DETECTOR,
-            f"found pixels of {' x '.join(f'{size:g}' for size in known)} m",
-            "the study needs square pixels of a positive size; resample the patterns",
-        )
-    lengths = {
-        "detector_distance_m": (f"{DETECTOR}/distance", file.number(f"{DETECTOR}/distance")),
-        "detector_pixel_m": (f"{DETECTOR}/y_pixel_size", known[0] if known else None),
+    sides = [file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "yx"]
+    pixel_m = square_side(file, DETECTOR, sides, "resample the patterns")
+    found_m = {
+        "detector_distance_m": quantity_in(file, f"{DETECTOR}/distance", "detector_distance_m"),
+        "detector_pixel_m": plausible_quantity(
+            file.path, f"{DETECTOR}/y_pixel_size", pixel_m, "detector_pixel_m"
+        ),
     }
-    if not known:
+    if pixel_m is None:
         name = f"{EXTENSION}/object_pixel_height_m"
-        lengths["object_pixel_m"] = (name, file.number(name))
-    checked = {
-        field: plausible_quantity(file.path, *found, field) for field, found in lengths.items()
-    }
-    return Geometry(photon_energy_ev=energy_ev, **checked)
+        found_m["object_pixel_m"] = quantity_in(file, name, "object_pixel_m")
+    return Geometry(photon_energy_ev=energy_ev, **found_m)
 
 
 def _directions(file: Hdf5Reader) -> Float[np.ndarray, "2 3"]:

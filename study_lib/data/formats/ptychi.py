@@ -23,6 +23,7 @@ from study_lib.data.formats.acquisition import (
     check_shapes,
     plausible_quantity,
     require_domain,
+    square_side,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
@@ -30,7 +31,6 @@ from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
 from study_lib.errors import InputError
 
 PATTERNS, PARAMETERS = "_dp", "_para"
-SQUARE_TOLERANCE = 1e-6
 
 
 def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
@@ -52,26 +52,17 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
     require_domain(path, "counts", choices)
     with open_hdf5(patterns_path) as file, open_hdf5(parameters_path) as parameters:
         _check_headers(parameters, file)
-        object_, probe = parameters.array("object", "cf"), parameters.array("probe", "cf")
-        metres = [parameters.array(f"probe_position_{axis}_m") for axis in "yx"]
+        object_, probe, positions_m, pixel_m = product_in(parameters)
         bad = parameters.optional_array("bad_pixels", "biu")
         names = parameters.optional_array("scan_index", "iu")
-        pixel_m = square_pixel(parameters, "object")
-        if pixel_m is None:
-            raise parameters.refusal(
-                "object",
-                "found no pixel_height_m",
-                "add the pixel size in metres as attributes pixel_height_m and pixel_width_m",
-            )
         patterns = file.array("dp")
     shape = (object_.shape[-2], object_.shape[-1])
-    vectors = np.stack(metres, axis=1).astype(np.float64) / pixel_m
     side = probe.shape[-1]
     origin_px = _origin_px(side, shape)
     raw = RawScan(
         patterns=patterns,
         domain="counts",
-        positions_px=vectors + origin_px,
+        positions_px=positions_m / pixel_m + origin_px,
         probe=probe.astype(np.complex128) * side,
         object_=object_,
         bad_pixels=None if bad is None else bad.astype(bool),
@@ -143,7 +134,27 @@ def pair_of(path: Path) -> tuple[Path, Path]:
     )
 
 
-def square_pixel(file: Hdf5Reader, name: str) -> float | None:
+def product_in(file: Hdf5Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return object, probe, positions (scan, 2) in metres, and the pixel of the object in metres.
+
+    Raises
+    ------
+    InputError
+        If one is missing or damaged, or pixels are not square or not positive.
+    """
+    object_, probe = file.array("object", "cf"), file.array("probe", "cf")
+    metres = [file.array(f"probe_position_{axis}_m") for axis in "yx"]
+    pixel_m = pixel_of(file, "object")
+    if pixel_m is None:
+        raise file.refusal(
+            "object",
+            "found no pixel_height_m",
+            "add the pixel size in metres as attributes pixel_height_m and pixel_width_m",
+        )
+    return object_, probe, np.stack(metres, axis=1).astype(np.float64), pixel_m
+
+
+def pixel_of(file: Hdf5Reader, name: str) -> float | None:
     """Return the pixel size in the attributes of a data set, in metres; None if there is none.
 
     Raises
@@ -151,27 +162,17 @@ def square_pixel(file: Hdf5Reader, name: str) -> float | None:
     InputError
         If pixels are not square or not positive.
     """
-    found = [file.attribute(name, key) for key in ("pixel_height_m", "pixel_width_m")]
-    sizes = [value for value in found if value is not None]
-    if not sizes:
-        return None
-    if min(sizes) <= 0 or max(sizes) - min(sizes) > SQUARE_TOLERANCE * max(sizes):
-        raise file.refusal(
-            name,
-            f"found pixels of {' x '.join(f'{value:g}' for value in sizes)} m",
-            "the study needs square pixels of a positive size; resample it",
-        )
-    return plausible_quantity(file.path, f"{name}: pixel_height_m", sizes[0], "object_pixel_m")
+    sides = [file.attribute(name, key) for key in ("pixel_height_m", "pixel_width_m")]
+    pixel_m = square_side(file, name, sides, "resample it")
+    return plausible_quantity(file.path, f"{name}: pixel_height_m", pixel_m, "object_pixel_m")
 
 
 def _check_headers(parameters: Hdf5Reader, patterns: Hdf5Reader) -> None:
     """Refuse a pair whose arrays do not belong together, before any of them is read."""
-    parameters.shape("object", "cf", IMAGE_RANKS)
-    probe = parameters.shape("probe", "cf", IMAGE_RANKS)
-    count = positions_shape(parameters)
+    probe, positions = product_shapes(parameters)
     check_shapes(
         patterns.path,
-        positions=count,
+        positions=positions,
         patterns=patterns.shape("dp", ranks=[3]),
         bad_pixels=parameters.optional_shape("bad_pixels", "biu"),
         scan_index=parameters.optional_shape("scan_index", "iu"),
@@ -179,20 +180,22 @@ def _check_headers(parameters: Hdf5Reader, patterns: Hdf5Reader) -> None:
     )
 
 
-def positions_shape(file: Hdf5Reader) -> tuple[int, int]:
-    """Return (scan, 2), the shape of ``probe_position_y_m`` and ``probe_position_x_m`` together.
+def product_shapes(file: Hdf5Reader) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Return the shapes of probe and positions after checking all headers; no array is read.
 
     Raises
     ------
     InputError
-        If they are not one y and one x per position.
+        If an array cannot be used, or positions are not one y and one x each.
     """
+    file.shape("object", "cf", IMAGE_RANKS)
+    probe = file.shape("probe", "cf", IMAGE_RANKS)
     rows, columns = (file.shape(f"probe_position_{axis}_m") for axis in "yx")
     if len(rows) != 1 or rows != columns:
         raise file.refusal(
             "probe_position", f"found shapes {rows} and {columns}", "give one y and one x each"
         )
-    return rows[0], 2
+    return probe, (rows[0], 2)
 
 
 def _origin_px(side: int, shape: tuple[int, ...]) -> Float[np.ndarray, "2"]:

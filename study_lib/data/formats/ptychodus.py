@@ -29,8 +29,8 @@ from study_lib.data.formats.acquisition import (
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.ptychi import positions_shape, square_pixel
-from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
+from study_lib.data.formats.ptychi import pixel_of, product_in, product_shapes
+from study_lib.data.hdf5 import Hdf5Reader, new_hdf5, open_hdf5
 from study_lib.errors import InputError
 
 PIXEL_TOLERANCE = 1e-3
@@ -139,8 +139,7 @@ def _write_patterns(path: Path, acquisition: Acquisition) -> None:
 
 def _check_product(file: Hdf5Reader) -> tuple[int, ...]:
     """Return the shape of the probe after checking all headers; no array is read."""
-    file.shape("object", "cf", IMAGE_RANKS)
-    probe, positions = file.shape("probe", "cf", IMAGE_RANKS), positions_shape(file)
+    probe, positions = product_shapes(file)
     names = file.optional_shape("probe_position_indexes", "iu")
     if names not in (None, positions[:1]):
         raise file.refusal(
@@ -163,14 +162,9 @@ def _check_patterns(file: Hdf5Reader, probe: tuple[int, ...]) -> None:
 
 
 def _product(file: Hdf5Reader) -> RawScan:
-    object_, probe = file.array("object", "cf"), file.array("probe", "cf")
-    metres = [file.array(f"probe_position_{axis}_m") for axis in "yx"]
+    object_, probe, positions_m, pixel_m = product_in(file)
     names = file.optional_array("probe_position_indexes", "iu")
-    pixel_m, probe_pixel_m = square_pixel(file, "object"), square_pixel(file, "probe")
-    if pixel_m is None:
-        raise file.refusal(
-            "object", "no pixel_height_m and pixel_width_m", "add them as attributes"
-        )
+    probe_pixel_m = pixel_of(file, "probe")
     if probe_pixel_m and abs(probe_pixel_m / pixel_m - 1) > PIXEL_TOLERANCE:
         raise file.refusal(
             "probe",
@@ -179,7 +173,7 @@ def _product(file: Hdf5Reader) -> RawScan:
         )
     centre = np.array([file.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx"])
     shape = (object_.shape[-2], object_.shape[-1])
-    vectors = (np.stack(metres, axis=1).astype(np.float64) - centre) / pixel_m
+    vectors = (positions_m - centre) / pixel_m
     energy_ev = _stated(file, "/", "photon_energy_eV", "photon_energy_ev", IN_EV)
     if energy_ev is None:
         energy_ev = _stated(file, "/", "probe_energy_eV", "photon_energy_ev", IN_EV)

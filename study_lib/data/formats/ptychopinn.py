@@ -65,7 +65,6 @@ def read_ptychopinn(path: Path, choices: ReadChoices) -> Acquisition:
             steps.append(transformation("rename", **{key: "diffraction"}))
     else:
         remarks.append("the file has no patterns: base data without a measurement")
-    probe = arrays.get("probeGuess")
     names = arrays.get("scan_index")
     if names is not None and (names.shape != positions.shape[:1] or names.dtype.kind not in "iu"):
         names = None
@@ -74,7 +73,7 @@ def read_ptychopinn(path: Path, choices: ReadChoices) -> Acquisition:
         patterns=patterns,
         domain=domain,
         is_normalized=is_normalized,
-        probe=probe,
+        probe=arrays.get("probeGuess"),
         object_=arrays.get("objectGuess"),
         bad_pixels=_mask(arrays.get("bad_pixels"), patterns),
         # Ptychodus gives every frame the number 0: that is no index.
@@ -293,8 +292,7 @@ def _mask(mask: np.ndarray | None, patterns: np.ndarray | None) -> np.ndarray | 
     if mask is None or patterns is None:
         return None
     flags = mask.astype(bool)
-    merged: np.ndarray = np.any(flags, axis=0) if flags.ndim == 3 else flags
-    return merged
+    return np.any(flags, axis=0) if flags.ndim == 3 else flags
 
 
 def _geometry(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> Geometry:

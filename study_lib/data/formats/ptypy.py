@@ -7,7 +7,6 @@ pixels and may be empty or missing: then ``meta/weight2d`` stands for every fram
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,23 +16,14 @@ from study_lib.data.formats.acquisition import (
     RawScan,
     ReadChoices,
     plausible_quantity,
+    quantity_in,
     require_domain,
+    square_side,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
 from study_lib.errors import InputError
-
-SQUARE_TOLERANCE = 1e-6
-
-
-class _Chunk(NamedTuple):
-    """Frames that were prepared together."""
-
-    data: np.ndarray
-    indices: np.ndarray
-    positions: np.ndarray
-    weights: np.ndarray | None
 
 
 def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
@@ -53,10 +43,10 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
         if len(frames) > 1:
             raise file.refusal("chunks", f"patterns of several shapes, {frames}", "prepare alike")
         parts = [_chunk(file, f"chunks/{name}") for name in chunks]
+        data, indices, positions_m, weights = zip(*parts, strict=True)
         shared = file.optional_array("meta/weight2d", "fiub")
         geometry = _geometry(file)
-    patterns = np.concatenate([part.data for part in parts])
-    names = np.concatenate([part.indices for part in parts]).astype(np.int64)
+    patterns, names = np.concatenate(data), np.concatenate(indices).astype(np.int64)
     if len(np.unique(names)) != len(names):
         raise InputError(f"{path}: chunks: an index occurs twice; prepare the data again")
     pixel_m = geometry.pixel_of_object_m(min(patterns.shape[1:]))
@@ -65,13 +55,12 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
             f"{path}: meta: energy, distance and psize are not all there, so metres cannot become "
             "pixels; prepare the data with them"
         )
-    weights = [part.weights for part in parts if part.weights is not None]
     order = np.argsort(names, kind="stable")
     raw = RawScan(
-        positions_px=np.concatenate([part.positions for part in parts])[order] / pixel_m,
+        positions_px=np.concatenate(positions_m)[order] / pixel_m,
         patterns=patterns[order],
         domain="counts",
-        bad_pixels=_bad_pixels(weights, shared),
+        bad_pixels=_bad_pixels([part for part in weights if part is not None], shared),
         scan_index=names[order],
         geometry=geometry,
         steps=(transformation("positions from metres to pixels", object_pixel_m=pixel_m),),
@@ -94,13 +83,16 @@ def _check_chunk(file: Hdf5Reader, group: str) -> tuple[int, ...]:
     return data[1:]
 
 
-def _chunk(file: Hdf5Reader, group: str) -> _Chunk:
+def _chunk(
+    file: Hdf5Reader, group: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return patterns, indices, positions in metres, and weights if there are any that fit."""
     data, indices = file.array(f"{group}/data"), file.array(f"{group}/indices")
     positions = file.array(f"{group}/positions").astype(np.float64)
     weights = file.optional_array(f"{group}/weights", "fiub")
-    fits = weights is not None and weights.size and weights.shape[-2:] == data.shape[1:]
-    flat = weights.reshape(-1, *data.shape[1:]) if fits and weights is not None else None
-    return _Chunk(data, indices, positions, flat)
+    if weights is None or not weights.size or weights.shape[-2:] != data.shape[1:]:
+        return data, indices, positions, None
+    return data, indices, positions, weights.reshape(-1, *data.shape[1:])
 
 
 def _bad_pixels(weights: list[np.ndarray], shared: np.ndarray | None) -> np.ndarray | None:
@@ -112,32 +104,14 @@ def _bad_pixels(weights: list[np.ndarray], shared: np.ndarray | None) -> np.ndar
 
 
 def _geometry(file: Hdf5Reader) -> Geometry:
-    energy_kev = file.number("meta/energy")
-    sizes = file.optional_array("meta/psize")
-    if sizes is not None and (
-        not sizes.size
-        or not np.isfinite(sizes).all()
-        or sizes.min() <= 0
-        or np.ptp(sizes) > SQUARE_TOLERANCE * sizes.max()
-    ):
-        raise file.refusal(
-            "meta/psize",
-            f"found pixels of {' x '.join(f'{size:g}' for size in np.ravel(sizes))} m",
-            "the study needs square pixels of a positive size; prepare the data so",
-        )
-    pixel_m = None if sizes is None else float(np.ravel(sizes)[0])
-    distance_m = file.number("meta/distance")
+    remedy = "ptypy keeps energy in keV; prepare the data again"
+    energy_ev = quantity_in(file, "meta/energy", "photon_energy_ev", factor=1000.0, remedy=remedy)
+    distance_m = quantity_in(file, "meta/distance", "detector_distance_m")
+    stated = file.optional_array("meta/psize", ranks=range(3))
+    sides = [] if stated is None else stated.ravel().tolist()
+    pixel_m = square_side(file, "meta/psize", sides, "prepare the data so")
     return Geometry(
-        photon_energy_ev=plausible_quantity(
-            file.path,
-            "meta/energy",
-            energy_kev,
-            "photon_energy_ev",
-            factor=1000.0,
-            remedy="ptypy keeps energy in keV; prepare the data again",
-        ),
-        detector_distance_m=plausible_quantity(
-            file.path, "meta/distance", distance_m, "detector_distance_m"
-        ),
+        photon_energy_ev=energy_ev,
+        detector_distance_m=distance_m,
         detector_pixel_m=plausible_quantity(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
     )

@@ -52,10 +52,7 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
     if probe.dtype.kind not in "fc" or set(probe.shape[:-3]) - {1}:
         found_probe = f"{probe.dtype} of shape {probe.shape}"
         raise _refused(path, "probe", found_probe, "(modes, n, n), any axes before of length 1")
-    data, scan = (
-        _without_ones(path, "data", found["data"]),
-        _without_ones(path, "scan", found["scan"]),
-    )
+    data, scan = (_without_ones(path, key, found[key]) for key in ("data", "scan"))
     side = data.shape[-1]
     expected = {"data": (len(data), side, side), "scan": (len(data), 2)}
     for key, array in (("data", data), ("scan", scan)):
@@ -94,11 +91,9 @@ def write_tike(path: Path, acquisition: Acquisition) -> None:
         "scan": acquisition.positions_px[None],
     }
     with atomic_path(path) as temporary:
-        if path.suffix == ".bz2":
-            with bz2.open(temporary, "wb") as stream:
-                np.savez(stream, allow_pickle=False, **arrays)
-        else:
-            np.savez(temporary, allow_pickle=False, **arrays)
+        is_packed = path.suffix == ".bz2"
+        with bz2.open(temporary, "wb") if is_packed else temporary.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
 
 
 def _arrays_in(path: Path) -> dict[str, np.ndarray]:

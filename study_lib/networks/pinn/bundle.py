@@ -40,6 +40,10 @@ class EpochRecord:
     patterns_per_s: float
 
 
+SINGLE_VALUES = ("uniform_object", "kept_epoch", "stopped_early")
+COLUMNS = [field.name for field in fields(EpochRecord)]
+
+
 @dataclass(frozen=True)
 class History:
     """Every epoch, the epoch whose weights were kept, and what a featureless object would have."""
@@ -66,34 +70,23 @@ class History:
 
     def as_dict(self) -> dict[str, Any]:
         """Return columns and single values as plain data."""
-        names = [field.name for field in fields(EpochRecord)]
-        columns = {name: [getattr(record, name) for record in self.records] for name in names}
-        return columns | {
-            "uniform_object": self.uniform_object,
-            "kept_epoch": self.kept_epoch,
-            "stopped_early": self.stopped_early,
-        }
+        columns = {name: [getattr(record, name) for record in self.records] for name in COLUMNS}
+        return columns | {name: getattr(self, name) for name in SINGLE_VALUES}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "History":
         """Return the history that :meth:`as_dict` was made from."""
-        names = [field.name for field in fields(EpochRecord)]
-        rows = zip(*(content[name] for name in names), strict=True)
-        return cls(
-            tuple(EpochRecord(**dict(zip(names, row, strict=True))) for row in rows),
-            float(content["uniform_object"]),
-            int(content["kept_epoch"]),
-            bool(content["stopped_early"]),
-        )
+        rows = zip(*(content[name] for name in COLUMNS), strict=True)
+        records = tuple(EpochRecord(*row) for row in rows)
+        return cls(records, *(content[name] for name in SINGLE_VALUES))
 
     def write_csv(self, path: Path) -> None:
         """Write one ASCII line per epoch below a line of names, in one piece."""
-        names = [field.name for field in fields(EpochRecord)]
         with (
             atomic_path(path) as temporary,
             temporary.open("w", encoding="ascii", newline="") as file,
         ):
-            writer = csv.DictWriter(file, names, lineterminator="\n")
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(record) for record in self.records)
 
@@ -187,8 +180,10 @@ def load_network(path: Path) -> TrainedNetwork:
         with torch.random.fork_rng(devices=[]):
             network = build_network(config.network, shape_of(config))
         network.load_state_dict(content["state"])
-        history = History.from_dict(content["history"])
-        training_cpu_s = float(content["training_cpu_s"])
-        measurement_sha256 = str(content["measurement_sha256"])
-    channels_last = in_layout(network, torch.channels_last)
-    return TrainedNetwork(channels_last.eval(), config, history, training_cpu_s, measurement_sha256)
+        return TrainedNetwork(
+            in_layout(network, torch.channels_last).eval(),
+            config,
+            History.from_dict(content["history"]),
+            content["training_cpu_s"],
+            content["measurement_sha256"],
+        )

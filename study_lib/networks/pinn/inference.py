@@ -8,33 +8,19 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from study_lib.errors import InputError
 from study_lib.networks.machine import device_of, repeatable_on
 from study_lib.networks.pinn.bundle import TrainedNetwork
-from study_lib.networks.pinn.training import GroupTensors, merge_groups
+from study_lib.networks.pinn.training import GroupTensors, merge_groups, require_groups
 from study_lib.physics.forward import pixel_indices, require_inside
 from study_lib.physics.measurement import Measurement
 
 # --- From patches to one object: phases brought into agreement, a weighted mean
 
 SYNCHRONISATION_ROUNDS = 2
-BATCH = 64
 PatchSource = Callable[[Tensor], Tensor]
 
 
 def stitch(
-    patches: Complex[Tensor, "group c n n"],
-    corners_px: Int[Tensor, "group c 2"],
-    weights: Float[Tensor, "n n"],
-    object_shape: tuple[int, int],
-) -> Complex[Tensor, "oy ox"]:
-    """Return the object made of patches that lie in memory; see :func:`stitch_streamed`."""
-    return stitch_streamed(
-        lambda groups: patches[groups], corners_px, weights, object_shape, batch=BATCH, kept_bytes=0
-    )
-
-
-def stitch_streamed(
     patches_of: PatchSource,
     corners_px: Int[Tensor, "group c 2"],
     weights: Float[Tensor, "n n"],
@@ -168,13 +154,7 @@ def apply_network(
     InputError
         If the network was trained for other groups or patterns, or the device does not exist.
     """
-    channels, side = measurement.groups.shape[1], measurement.probe.shape[-1]
-    config = trained.config
-    if (channels, side) != (config.channels, config.side_px):
-        raise InputError(
-            f"measurement with {channels} patterns of {side} pixels per group, but the network was "
-            f"trained for {config.channels} of {config.side_px}; use the network of its own view"
-        )
+    require_groups(measurement, trained.config, "network was trained", "network")
     target = device_of(device)
     data = GroupTensors.of(measurement, target)
     network = trained.network.to(target)
@@ -185,13 +165,12 @@ def apply_network(
         return merge_groups(network(batch.amplitudes), batch.corners_px, weights)
 
     with torch.no_grad(), repeatable_on(target):
-        object_ = stitch_streamed(
+        object_ = stitch(
             regions_of,
             data.corners_of_groups().to(target),
             weights,
             measurement.object_shape,
-            batch=max(1, BATCH_PATTERNS // channels),
+            batch=max(1, BATCH_PATTERNS // trained.config.channels),
             kept_bytes=kept_bytes,
         )
-    result: np.ndarray = object_.cpu().numpy()
-    return result
+    return object_.cpu().numpy()

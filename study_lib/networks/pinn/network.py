@@ -114,8 +114,7 @@ class BackPropagation(NetworkInput):
     def forward(self, amplitudes: Float[Tensor, "batch c n n"]) -> Float[Tensor, "batch f n n"]:
         """Return real and imaginary parts, pattern by pattern."""
         seen = torch.view_as_real(self._propagated(amplitudes)) - self.mean
-        images: Tensor = (seen / self.deviation).movedim(-1, 2).flatten(1, 2)
-        return images
+        return (seen / self.deviation).movedim(-1, 2).flatten(1, 2)
 
 
 # --- The network
@@ -157,7 +156,6 @@ class Head(nn.Module):
             layers += [_block(width, narrow), nn.Upsample(scale_factor=2)]
             width = narrow
         self.trunk = nn.Sequential(*layers)
-        self.channels = channels
         self.centre = _convolution(width - BORDER_FEATURES, channels)
         self.border = nn.Sequential(
             nn.Upsample(scale_factor=2),
@@ -167,19 +165,12 @@ class Head(nn.Module):
         )
         self.margin = side // 4
 
-    def forward(
-        self, features: Float[Tensor, "batch f h w"]
-    ) -> tuple[Float[Tensor, "batch c half half"], Float[Tensor, "batch c n n"]]:
-        """Return the central half and the whole-patch border field, both without activation."""
+    def forward(self, features: Float[Tensor, "batch f h w"]) -> Float[Tensor, "batch c n n"]:
+        """Return the patch without activation: the border field, its central half replaced."""
         trunk = self.trunk(features)
-        return self.centre(trunk[:, :-BORDER_FEATURES]), self.border(trunk[:, -BORDER_FEATURES:])
-
-    def whole(
-        self, centre: Float[Tensor, "batch c half half"], border: Float[Tensor, "batch c n n"]
-    ) -> Float[Tensor, "batch c n n"]:
-        """Return the border field with its central half replaced."""
+        centre = self.centre(trunk[:, :-BORDER_FEATURES])
+        patch: Tensor = self.border(trunk[:, -BORDER_FEATURES:]).clone()
         inner = slice(self.margin, -self.margin)
-        patch = border.clone()
         patch[..., inner, inner] = centre
         return patch
 
@@ -256,6 +247,5 @@ class PtychoPinn(PatchNetwork):
         kind = amplitudes.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.half_precision):
             features = self.encoder(inputs)
-            amplitude = self.amplitude.whole(*self.amplitude(features))
-            phase = self.phase.whole(*self.phase(features))
+            amplitude, phase = self.amplitude(features), self.phase(features)
         return torch.polar(torch.sigmoid(amplitude.float()), torch.pi * torch.tanh(phase.float()))

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int
@@ -42,47 +42,19 @@ from study_lib.seeding import torch_seed
 # --- How the learning rate falls
 
 
-class Schedule:
-    """From the optimizer's rate to ``rate_min``, stepped after every epoch.
+def schedule_of(
+    optimizer: Optimizer, config: TrainingConfig, epochs: int
+) -> CosineAnnealingLR | ReduceLROnPlateau:
+    """Return what lowers the optimizer's rate after every epoch, to ``learning_rate_min``.
 
     cosine: half a cosine (Loshchilov and Hutter, arXiv:1608.03983, without restarts), the last of
-    the epochs at ``rate_min``. plateau: half of it whenever the validation loss has not fallen
-    for ``patience`` epochs.
+    the epochs at the least rate. plateau: half of it whenever the validation loss has not fallen
+    for ``plateau_patience`` epochs.
     """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        *,
-        kind: Literal["cosine", "plateau"],
-        epochs: int,
-        rate_min: float,
-        patience: int,
-    ) -> None:
-        self._scheduler: CosineAnnealingLR | ReduceLROnPlateau
-        if kind == "cosine":
-            self._scheduler = CosineAnnealingLR(
-                optimizer, T_max=max(1, epochs - 1), eta_min=rate_min
-            )
-        else:
-            self._scheduler = ReduceLROnPlateau(
-                optimizer, factor=0.5, patience=patience, min_lr=rate_min
-            )
-
-    def step(self, validation_loss: float) -> None:
-        """Set the rate of the next epoch."""
-        if isinstance(self._scheduler, ReduceLROnPlateau):
-            self._scheduler.step(validation_loss)
-        else:
-            self._scheduler.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what decides the rates to come."""
-        return self._scheduler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where :meth:`state_dict` was."""
-        self._scheduler.load_state_dict(state)
+    least = config.learning_rate_min
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=max(1, epochs - 1), eta_min=least)
+    return ReduceLROnPlateau(optimizer, factor=0.5, patience=config.plateau_patience, min_lr=least)
 
 
 # --- What a group shares: one region, in which every pattern of it has to be explained
@@ -127,16 +99,6 @@ def merge_weights(probe: Complex[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     """Return the probe's intensity with a small floor: how well each patch pixel is known."""
     power = probe.abs() ** 2
     return power + MERGE_FLOOR * power.max()
-
-
-def group_expected_counts(
-    patches: Complex[Tensor, "batch c n n"],
-    probes: Complex[Tensor, "batch c n n"],
-    corners_px: Int[Tensor, "batch c 2"],
-    weights: Float[Tensor, "n n"],
-) -> Float[Tensor, "batch c n n"]:
-    """Return the photons that the regions of the groups predict, through probe and FFT."""
-    return expected_counts(probes * merge_groups(patches, corners_px, weights))
 
 
 # --- A measurement as tensors, batches of its groups, and what objects are judged by
@@ -214,7 +176,20 @@ class GroupTensors:
         self, batch: Batch, patches: Complex[Tensor, "batch c n n"]
     ) -> Float[Tensor, "batch c n n"]:
         """Return the photons that patches predict for their groups."""
-        return group_expected_counts(patches, batch.probes, batch.corners_px, self.weights)
+        return expected_counts(batch.probes * merge_groups(patches, batch.corners_px, self.weights))
+
+
+def require_groups(
+    measurement: Measurement, config: TrainingConfig, trained: str, remedy: str
+) -> None:
+    """Check that groups and patterns of a measurement are those of a training."""
+    found = measurement.groups.shape[1], measurement.probe.shape[-1]
+    wanted = config.channels, config.side_px
+    if found != wanted:
+        raise InputError(
+            f"measurement with {found[0]} patterns of {found[1]} pixels per group, but the "
+            f"{trained} for {wanted[0]} of {wanted[1]}; use the {remedy} of its own view"
+        )
 
 
 def uniform_object_loss(
@@ -247,10 +222,8 @@ def _best_amplitude(
     for part in patterns.split(EVALUATION_BATCH):
         pause()
         amplitudes = data.amplitudes[part[:, 0].to(data.amplitudes.device)].to(data.device)
-        if loss == "poisson":
-            found += float((amplitudes**2).sum(dtype=torch.float64))
-        else:
-            found += float((amplitudes * torch.sqrt(plain)).sum(dtype=torch.float64))
+        terms = amplitudes**2 if loss == "poisson" else amplitudes * torch.sqrt(plain)
+        found += float(terms.sum(dtype=torch.float64))
     share = found / len(patterns) / float(plain.sum(dtype=torch.float64))
     return float(share**0.5) if loss == "poisson" else share
 
@@ -304,19 +277,18 @@ class TrainingRun:
         seen = self.data.groups[self.train_groups].unique()
         own_place = self.data.amplitudes.device
         self.network.fit_input(self.data.amplitudes[seen.to(own_place)], self.data.probe)
-        self.stepped = self._stepped()
+        # As steps call it: translated, and its gradients shared.
+        self.stepped: nn.Module = self.network
+        if config.compile:
+            self.network.compile()
+        if processes.count > 1:
+            self.stepped = nn.parallel.DistributedDataParallel(self.network)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.learning_rate, fused=True
         )
         self.steps = math.ceil(len(self.train_groups) / config.batch_size)
         self.epochs = max(config.epochs, math.ceil(config.steps_min / self.steps))
-        self.schedule = Schedule(
-            self.optimizer,
-            kind=config.schedule,
-            epochs=self.epochs,
-            rate_min=config.learning_rate_min,
-            patience=config.plateau_patience,
-        )
+        self.schedule = schedule_of(self.optimizer, config, self.epochs)
         self.records: list[EpochRecord] = []
         self.uniform_object: float | None = None
         self.best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "network": {}}
@@ -324,15 +296,6 @@ class TrainingRun:
         self.step = 0
         self.totals = {"loss": 0.0, "gradient_norm": 0.0, "seconds": 0.0}
         self.saved_s = time.monotonic()
-
-    def _stepped(self) -> nn.Module:
-        """Return the network as steps call it: translated, and its gradients shared."""
-        stepped: nn.Module = self.network
-        if self.config.compile:
-            stepped.compile()
-        if self.processes.count > 1:
-            stepped = nn.parallel.DistributedDataParallel(stepped)
-        return stepped
 
     # --- keeping and taking up
 
@@ -426,7 +389,10 @@ class TrainingRun:
             seconds=step_seconds + time.perf_counter() - started,
             patterns_per_s=permuted.numel() * self.config.channels / step_seconds,
         )
-        self.schedule.step(record.validation)
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(record.validation)
+        else:
+            self.schedule.step()
         self.records.append(record)
         if record.validation < self.best["loss"]:
             network = copy.deepcopy(self.network.state_dict())
@@ -539,7 +505,12 @@ def train(
     device = device_of(config.device)
     half = half_precision_on(device, config.precision)
     config = config.model_copy(update={"precision": "bfloat16" if half else "float32"})
-    _require_fit(measurement, config)
+    require_groups(measurement, config, "training is", "file")
+    if len(measurement.groups) < 2:
+        raise InputError(
+            f"measurement with {len(measurement.groups)} group: one has to be held out and one to "
+            "be learned from; use a view with more patterns"
+        )
     with (
         stop_requests(watched=checkpoints is not None) as stop,
         borrowed_process(device, config.threads, torch_seed(config.seed, "weights")),
@@ -559,25 +530,10 @@ def train(
                 warn or _warn,
             )
         run = TrainingRun(measurement, config, device, processes, folder, stop, started)
-        state = processes.told_by_leader(folder.load) if folder else None
+        state = processes.made_by_leader(folder.load) if folder else None
         if state:
             run.restore(state)
         return run.to_the_end(progress, watch)
-
-
-def _require_fit(measurement: Measurement, config: TrainingConfig) -> None:
-    found = measurement.groups.shape[1], measurement.probe.shape[-1]
-    wanted = config.channels, config.side_px
-    if found != wanted:
-        raise InputError(
-            f"measurement with {found[0]} patterns of {found[1]} pixels per group, but the "
-            f"training is for {wanted[0]} of {wanted[1]}; use the file of its own view"
-        )
-    if len(measurement.groups) < 2:
-        raise InputError(
-            f"measurement with {len(measurement.groups)} group: one has to be held out and one to "
-            "be learned from; use a view with more patterns"
-        )
 
 
 def _warn(text: str) -> None:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +14,17 @@ from study_lib.design.models import ThinnedDesign
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.networks.thinned.inputs import (
-    MAPS,
     BoxedScan,
     ThinnedChoices,
     ThinnedInput,
     ThinnedSet,
     thinned_input,
 )
-from study_lib.networks.thinned.network import MixingNetwork
+from study_lib.networks.thinned.network import MixingNetwork, mixing_network
 from study_lib.networks.weights import content_of
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import Box, Measurement, box_of, split_photons
+from study_lib.physics.measurement import Measurement, box_of, split_photons
+from study_lib.scores.scoring import light_of
 from study_lib.solvers.denoising import (
     NONE,
     STRENGTHS,
@@ -33,7 +32,6 @@ from study_lib.solvers.denoising import (
     DenoiserChoice,
     choose_by_held_out_counts,
     denoised,
-    light_of,
 )
 
 Seen = Callable[[ThinnedInput], ThinnedInput]
@@ -49,9 +47,9 @@ def as_it_is(shown: ThinnedInput) -> ThinnedInput:
 class Smoothing:
     """What is left to smooth of the network's object: likelihood hardly sees faint texture."""
 
-    family: str
-    strength: float
-    tried: tuple[Candidate, ...]
+    family: str = NONE
+    strength: float = 0.0
+    tried: tuple[Candidate, ...] = ()
 
     def applied(
         self, object_: Complex[np.ndarray, "y x"], noise: float
@@ -60,18 +58,11 @@ class Smoothing:
         return denoised(object_, self.family, self.strength, noise)
 
     @classmethod
-    def none(cls) -> "Smoothing":
-        """Return no smoothing."""
-        return cls(NONE, 0.0, ())
-
-    @classmethod
     def by_held_out_counts(
         cls,
         members: Sequence[MixingNetwork],
         shown: ThinnedInput,
-        measurement: Measurement,
         held_out: Measurement,
-        box: Box,
     ) -> "Smoothing":
         """Return the strongest smoothing that held-out counts do not refuse.
 
@@ -80,15 +71,14 @@ class Smoothing:
         members
             Trained networks.
         shown
-            Input made of `measurement`.
-        measurement, held_out
-            Two independent parts of the same counts.
-        box
-            Where the input lies.
+            Input made of one part of the counts, in the box of all patches.
+        held_out
+            The other, independent part of the same counts.
         """
         judge = likelihood_judge(held_out)
         mixed = mean_object(members, shown)
-        whole: np.ndarray = np.ones(measurement.object_shape, np.complex64)
+        whole: np.ndarray = np.ones(held_out.object_shape, np.complex64)
+        box = box_of(held_out)
 
         def losses(family: str, strength: float) -> Float[np.ndarray, " scan"]:
             whole[box] = denoised(mixed, family, strength, shown.noise)
@@ -160,8 +150,7 @@ def mean_object(
     """Return the mean object of the members in the box of an input."""
     with torch.no_grad():
         objects = torch.stack([member.object_of(shown) for member in members])
-    mean: np.ndarray = objects.mean(dim=0).numpy()
-    return mean
+    return objects.mean(dim=0).numpy()
 
 
 def trust_of(
@@ -248,8 +237,7 @@ def photon_spread(
         objects += _pasted(part, (object_, 1.0))
     lit = light_of(measurement) > 0
     spread = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
-    scaled: np.ndarray = spread * np.float32((share / (1 - share)) ** 0.5)
-    return scaled
+    return spread * np.float32((share / (1 - share)) ** 0.5)
 
 
 def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
@@ -279,8 +267,7 @@ def _object_of(
 ) -> Complex[np.ndarray, "y x"]:
     """Return the smoothed mean of the members' objects, or the base where there are none."""
     if not each:
-        base: np.ndarray = shown.base_object.numpy()
-        return base
+        return shown.base_object.numpy()
     return ensemble.smoothing.applied(np.mean(each, axis=0), shown.noise)
 
 
@@ -319,6 +306,7 @@ def phase_std(
 # --- As a file that anyone can load, and that runs no code when loaded
 
 ENSEMBLE = "ensemble.pt"
+AS_THEY_ARE = ("seed", "side_px", "half_precision", "training_cpu_s", "measurement_sha256")
 
 
 def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
@@ -326,15 +314,11 @@ def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
     content = {
         "states": [member.state_dict() for member in ensemble.members],
         "candidates": ensemble.members[0].candidates,
-        "choices": ensemble.choices.record(),
+        "choices": asdict(ensemble.choices),
         "smoothing": asdict(ensemble.smoothing),
         "trust": asdict(ensemble.trust),
         "design": ensemble.design.model_dump(mode="json"),
-        "seed": ensemble.seed,
-        "side_px": ensemble.side_px,
-        "half_precision": ensemble.half_precision,
-        "training_cpu_s": ensemble.training_cpu_s,
-        "measurement_sha256": ensemble.measurement_sha256,
+        **{name: getattr(ensemble, name) for name in AS_THEY_ARE},
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -377,36 +361,25 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
     missing = "no ensemble; run `study train-thinned` for this dose and view"
     with content_of(path, missing, "an ensemble") as content:
         design = ThinnedDesign.model_validate_json(json.dumps(content["design"]))
+        members = []
+        for state in content["states"]:
+            member = mixing_network(
+                design,
+                candidates=content["candidates"],
+                base=0,
+                half_precision=content["half_precision"],
+            )
+            member.load_state_dict(state)
+            members.append(member.requires_grad_(False).eval())
+        choices = {
+            name: DenoiserChoice.from_record(choice) for name, choice in content["choices"].items()
+        }
+        tried = tuple(Candidate(**candidate) for candidate in content["smoothing"].pop("tried"))
         return ThinnedEnsemble(
-            members=tuple(_member(state, content, design) for state in content["states"]),
-            choices=ThinnedChoices.from_record(content["choices"]),
-            smoothing=_smoothing(content["smoothing"]),
+            members=tuple(members),
+            choices=ThinnedChoices(**choices),
+            smoothing=Smoothing(**content["smoothing"], tried=tried),
             trust=Trust(**content["trust"]),
             design=design,
-            seed=int(content["seed"]),
-            side_px=int(content["side_px"]),
-            half_precision=bool(content["half_precision"]),
-            training_cpu_s=float(content["training_cpu_s"]),
-            measurement_sha256=str(content["measurement_sha256"]),
+            **{name: content[name] for name in AS_THEY_ARE},
         )
-
-
-def _member(
-    state: dict[str, torch.Tensor], content: dict[str, Any], design: ThinnedDesign
-) -> MixingNetwork:
-    network = MixingNetwork(
-        candidates=int(content["candidates"]),
-        maps=MAPS,
-        base=0,
-        widths=design.widths,
-        data_steps=design.data_steps,
-        residual_scale=design.residual_scale,
-        half_precision=bool(content["half_precision"]),
-    )
-    network.load_state_dict(state)
-    return network.requires_grad_(False).eval()
-
-
-def _smoothing(content: dict[str, Any]) -> Smoothing:
-    tried = tuple(Candidate(**candidate) for candidate in content["tried"])
-    return Smoothing(content["family"], content["strength"], tried)

@@ -1,8 +1,7 @@
 """What the thinning network is shown, what it learns from, and what judges it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,36 +40,34 @@ CHUNK = 64
 
 
 @dataclass(frozen=True)
-class CountsInBox:
-    """The counts of a measurement, and where they lie in a box of the object.
+class BoxedScan:
+    """Where a measurement was taken, as tensors in a box of the object that holds its patches.
 
-    ``counts`` (scan, n, n), ``positions_px`` (scan, 2) in the frame of the box, ``probe`` and
-    ``bad_pixels`` (n, n), ``light`` (y, x) in photons.
+    ``probe`` (n, n); ``positions_px`` (scan, 2) in the frame of the box; ``bad_pixels`` (n, n).
     """
 
-    counts: Shaped[Tensor, "scan n n"]
-    positions_px: Float[Tensor, "scan 2"]
     probe: Complex[Tensor, "n n"]
-    light: Float[Tensor, "y x"]
+    positions_px: Float[Tensor, "scan 2"]
     bad_pixels: Bool[Tensor, "n n"] | None
 
     @classmethod
-    def of(
-        cls, measurement: Measurement, box: Box, light: Float[np.ndarray, "oy ox"]
-    ) -> "CountsInBox":
-        """Return the counts of a measurement whose patches all lie in a box.
-
-        ``light`` (oy, ox) are its photons on each object pixel, of :class:`LitPart`.
-        """
-        counts, bad = measurement.counts, measurement.bad_pixels
+    def of(cls, measurement: Measurement, box: Box) -> "BoxedScan":
+        """Return the scan of a measurement."""
+        bad = measurement.bad_pixels
         first = np.array([box[0].start, box[1].start])
-        return cls(
-            counts=torch.from_numpy(counts.astype(np.min_scalar_type(int(counts.max())))),
-            positions_px=torch.from_numpy(measurement.positions_px - first),
-            probe=torch.from_numpy(measurement.probe.astype(np.complex64)),
-            light=torch.from_numpy(light[box]),
-            bad_pixels=None if bad is None else torch.from_numpy(bad),
+        return BoxedScan(
+            torch.from_numpy(measurement.probe.astype(np.complex64)),
+            torch.from_numpy(measurement.positions_px - first),
+            None if bad is None else torch.from_numpy(bad),
         )
+
+
+@dataclass(frozen=True)
+class CountsInBox(BoxedScan):
+    """A scan with its counts (scan, n, n) and the ``light`` (y, x) in photons."""
+
+    counts: Shaped[Tensor, "scan n n"]
+    light: Float[Tensor, "y x"]
 
     def change(self, object_: Complex[Tensor, "y x"]) -> Complex[Tensor, "y x"]:
         """Return minus the gradient of the Poisson likelihood, over the light of every pixel.
@@ -90,8 +87,26 @@ class CountsInBox:
                 residual = residual.masked_fill(self.bad_pixels, 0)
             waves = probes.conj() * inverse_fourier(spectra * residual)
             total = total + add_patches(waves, corners, shape)
-        change: Tensor = -total / (self.light + DAMPING * self.light.max())
-        return change
+        return -total / (self.light + DAMPING * self.light.max())
+
+
+def counts_in_box(
+    measurement: Measurement, box: Box, light: Float[np.ndarray, "oy ox"]
+) -> CountsInBox:
+    """Return the counts of a measurement whose patches all lie in a box.
+
+    ``light`` (oy, ox) are its photons on each object pixel, of :class:`LitPart`.
+    """
+    return CountsInBox(
+        **vars(BoxedScan.of(measurement, box)),
+        counts=_packed(measurement.counts),
+        light=torch.from_numpy(light[box]),
+    )
+
+
+def _packed(counts: Float[np.ndarray, "scan n n"]) -> Shaped[Tensor, "scan n n"]:
+    """Return counts in as few bytes as the largest needs."""
+    return torch.from_numpy(counts.astype(np.min_scalar_type(int(counts.max()))))
 
 
 # --- What it is shown: the object as classical ways see it
@@ -123,18 +138,6 @@ class ThinnedChoices:
         if self.alternating.family != NONE:
             return f"alternating {self.alternating.family}"
         return "solver" if self.after.family == NONE else self.after.family
-
-    def record(self) -> dict[str, Any]:
-        """Return the choices as plain data."""
-        return {"after": self.after.record(), "alternating": self.alternating.record()}
-
-    @classmethod
-    def from_record(cls, content: Mapping[str, Any]) -> "ThinnedChoices":
-        """Return the choices that :meth:`record` was made from."""
-        return cls(
-            DenoiserChoice.from_record(content["after"]),
-            DenoiserChoice.from_record(content["alternating"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ def thinned_input(
         whole = alternate(measurement, solved, family, strength, lit)
         images[f"alternating {family}"] = whole[box]
     phasor = slow_phasor(inside)
-    data = CountsInBox.of(measurement, box, lit.light)
+    data = counts_in_box(measurement, box, lit.light)
     gradient = data.change(torch.from_numpy(images[choices.base])).numpy() * phasor.conj()
     maps = (
         gradient.real,
@@ -264,29 +267,6 @@ def thinned_input(
 # --- What it learns from: one measurement thinned in many ways
 
 FEWEST_POSITIONS = 4  # that an input is made from, however sparse the scan
-
-
-@dataclass(frozen=True)
-class BoxedScan:
-    """What all thinnings of a measurement share, as tensors in a box of the object.
-
-    ``probe`` (n, n); ``positions_px`` (scan, 2) in the frame of the box; ``bad_pixels`` (n, n).
-    """
-
-    probe: Complex[Tensor, "n n"]
-    positions_px: Float[Tensor, "scan 2"]
-    bad_pixels: Bool[Tensor, "n n"] | None
-
-    @classmethod
-    def of(cls, measurement: Measurement, box: Box) -> "BoxedScan":
-        """Return the scan of a measurement."""
-        bad = measurement.bad_pixels
-        first = np.array([box[0].start, box[1].start])
-        return cls(
-            torch.from_numpy(measurement.probe.astype(np.complex64)),
-            torch.from_numpy(measurement.positions_px - first),
-            None if bad is None else torch.from_numpy(bad),
-        )
 
 
 @dataclass(frozen=True)
@@ -337,13 +317,11 @@ class ThinnedSet:
 
 def thinned_set(
     measurement: Measurement,
-    choices: ThinnedChoices,
-    box: Box,
+    shown_of: Callable[[Measurement], ThinnedInput],
     *,
     photon_share: float,
     kept_share: float,
     random: np.random.Generator,
-    with_data: bool = False,
 ) -> ThinnedSet:
     """Return one thinning of a measurement.
 
@@ -351,18 +329,14 @@ def thinned_set(
     ----------
     measurement
         Patterns, positions, probe.
-    choices
-        Strengths of everything classical in the input.
-    box
-        Part of the object that is shown.
+    shown_of
+        Makes the input of a part of them, :func:`thinned_input`.
     photon_share
         Of each kept pattern that the input is made from.
     kept_share
         Share of the scan positions that the input is made from.
     random
         Draws photons and positions.
-    with_data
-        Whether the input holds its counts.
     """
     scan = len(measurement.positions_px)
     count = min(scan, max(FEWEST_POSITIONS, round(kept_share * scan)))
@@ -373,38 +347,8 @@ def thinned_set(
     scale: np.ndarray = np.ones(scan, np.float32)
     scale[kept] = np.sqrt(1 - photon_share)
     return ThinnedSet(
-        shown=thinned_input(at_positions(part, kept), choices, box, with_data=with_data),
-        counts=torch.from_numpy(counts.astype(np.min_scalar_type(int(counts.max())))),
+        shown=shown_of(at_positions(part, kept)),
+        counts=_packed(counts),
         probe_scale=torch.from_numpy(scale),
         is_whole=count == scan,
     )
-
-
-def thinned_sets(
-    measurement: Measurement,
-    choices: ThinnedChoices,
-    box: Box,
-    *,
-    count: int,
-    photon_shares: tuple[float, float],
-    kept_positions: Sequence[float],
-    random: np.random.Generator,
-    progress: Callable[[int, int], None],
-    with_data: bool = False,
-) -> list[ThinnedSet]:
-    """Return many thinnings: photon shares evenly drawn, shares of kept positions in turn."""
-    sets = []
-    for index in range(count):
-        sets.append(
-            thinned_set(
-                measurement,
-                choices,
-                box,
-                photon_share=float(random.uniform(*photon_shares)),
-                kept_share=kept_positions[index % len(kept_positions)],
-                random=random,
-                with_data=with_data,
-            )
-        )
-        progress(index + 1, count)
-    return sets

@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from study_lib.design.models import ThinnedDesign
 from study_lib.networks.machine import in_layout
-from study_lib.networks.thinned.inputs import CountsInBox, ThinnedInput
+from study_lib.networks.thinned.inputs import MAPS, CountsInBox, ThinnedInput
 
 # --- Learned steps towards the counts
 
@@ -100,8 +101,8 @@ class MixingNetwork(nn.Module):
 
     Parameters
     ----------
-    candidates, maps
-        Complex candidates, further images.
+    candidates
+        Complex candidates; their input has `MAPS` further images.
     base
         Candidate that has nearly all of the weight before training.
     widths
@@ -125,7 +126,6 @@ class MixingNetwork(nn.Module):
         self,
         *,
         candidates: int,
-        maps: int,
         base: int,
         widths: tuple[int, int, int],
         data_steps: int = 0,
@@ -136,13 +136,13 @@ class MixingNetwork(nn.Module):
         fine, middle, coarse = widths
         self.candidates, self.half_precision = candidates, half_precision
         self.residual_scale = residual_scale
-        self.enter = _block(2 * candidates + maps, fine)
+        self.enter = _block(2 * candidates + MAPS, fine)
         self.down = _block(fine, middle)
         self.deepest = _block(middle, coarse)
         self.up = _block(coarse + middle, middle)
         self.leave = _block(middle + fine, fine)
         self.output = nn.Conv2d(fine, candidates + 2, 1)
-        self.steps = LearnedSteps(data_steps, maps=maps, width=fine) if data_steps else None
+        self.steps = LearnedSteps(data_steps, maps=MAPS, width=fine) if data_steps else None
         with torch.no_grad():
             self.output.weight.zero_()
             bias = torch.zeros(candidates + 2)
@@ -183,6 +183,20 @@ class MixingNetwork(nn.Module):
         if self.steps is not None and shown.data is not None:
             mixed = self.steps(mixed, shown.phasor, shown.maps, shown.data, self.residual_scale)
         return shown.phasor * mixed
+
+
+def mixing_network(
+    design: ThinnedDesign, *, candidates: int, base: int, half_precision: bool
+) -> MixingNetwork:
+    """Return a new network with the design's widths, steps and scale of the residual."""
+    return MixingNetwork(
+        candidates=candidates,
+        base=base,
+        widths=design.widths,
+        data_steps=design.data_steps,
+        residual_scale=design.residual_scale,
+        half_precision=half_precision,
+    )
 
 
 def _doubled(images: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def ablated(
         row = {"left out": name, "gain_nats": ensemble.trust.gain_nats}
         rows.append(row | dict(scores(found.object_)))
         if done == 0:
-            plain = reconstruct_thinned(replace(sure, smoothing=Smoothing.none()), test)
+            plain = reconstruct_thinned(replace(sure, smoothing=Smoothing()), test)
             row = {"left out": "smoothing afterwards", "gain_nats": ensemble.trust.gain_nats}
             rows.append(row | dict(scores(plain.object_)))
     return rows
@@ -141,8 +141,7 @@ def local_gains(
     part, held_out = split_photons(measurement, ensemble.design.judged_share, random)
     found = reconstruct_thinned(replace(ensemble, trust=SURE), part)
     judge = likelihood_judge(held_out)
-    gains: np.ndarray = judge(found.base) - judge(found.object_)
-    return gains
+    return judge(found.base) - judge(found.object_)
 
 
 def accepted_by(gains: Float[np.ndarray, " scan"]) -> Trust:

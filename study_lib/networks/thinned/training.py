@@ -4,13 +4,13 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from study_lib.arm_names import THINNING_NET_LABEL
@@ -33,15 +33,14 @@ from study_lib.networks.thinned.ensemble import (
     trust_of,
 )
 from study_lib.networks.thinned.inputs import (
-    MAPS,
     BoxedScan,
     ThinnedInput,
     ThinnedSet,
     thinned_choices,
     thinned_input,
-    thinned_sets,
+    thinned_set,
 )
-from study_lib.networks.thinned.network import MixingNetwork
+from study_lib.networks.thinned.network import MixingNetwork, mixing_network
 from study_lib.physics.forward import corners_of
 from study_lib.physics.measurement import (
     Box,
@@ -87,13 +86,10 @@ class Member:
         half_precision: bool,
     ) -> None:
         torch.manual_seed(torch_seed(seed, "thinned weights", index))
-        self.network = MixingNetwork(
+        self.network = mixing_network(
+            design,
             candidates=len(shown.candidates),
-            maps=MAPS,
             base=shown.base,
-            widths=design.widths,
-            data_steps=design.data_steps,
-            residual_scale=design.residual_scale,
             half_precision=half_precision,
         )
         self.design = design
@@ -227,6 +223,10 @@ FEWEST_PATTERNS = 8
 Progress = Callable[[str, int, int, float], None]
 
 
+def silent(*report: object) -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True)
 class ThinnedRecord:
     """Some steps of one member.
@@ -249,8 +249,8 @@ def train_thinned(
     *,
     seed: int,
     checkpoints: Path | None = None,
-    progress: Progress | None = None,
-    warn: Warn | None = None,
+    progress: Progress = silent,
+    warn: Warn = silent,
     seen_as: Seen = as_it_is,
 ) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
     """Return an ensemble that improves the solver's object, and how it came about.
@@ -291,14 +291,11 @@ def train_thinned(
             f"{scan} patterns: the thinning network learns from {FEWEST_PATTERNS} or more; "
             "use a view with more, or set thinned to null"
         )
-    report_progress = progress or _silent
     with (
         stop_requests(watched=checkpoints is not None) as stop,
         borrowed_process(DEVICE, None, torch_seed(seed, "thinned weights")),
     ):
-        training = _Training(
-            measurement, design, seed, stop, checkpoints, report_progress, warn, seen_as
-        )
+        training = _Training(measurement, design, seed, stop, checkpoints, progress, warn, seen_as)
         return training.to_the_end()
 
 
@@ -313,7 +310,7 @@ class _Training:
         stop: StopRequest,
         checkpoints: Path | None,
         report_progress: Progress,
-        warn: Warn | None,
+        warn: Warn,
         seen_as: Seen,
     ) -> None:
         self.measurement, self.design, self.seed = measurement, design, seed
@@ -336,7 +333,7 @@ class _Training:
                     "measurement": measurement_digest(measurement),
                 },
                 {"threads": torch.get_num_threads(), "torch": str(torch.__version__)},
-                warn or (lambda text: None),
+                warn,
             )
 
     def to_the_end(self) -> tuple[ThinnedEnsemble, list[ThinnedRecord]]:
@@ -354,18 +351,19 @@ class _Training:
         self.choices = thinned_choices(solved, part, held_out)
         self.report_progress("choose", 1, 1, math.nan)
         self._end_if_asked()
-        sets = thinned_sets(
-            part,  # what was kept back for the choices teaches nothing
-            self.choices,
-            self.box,
-            count=design.sets,
-            photon_shares=design.photon_shares,
-            kept_positions=design.kept_positions,
-            random=generator(self.seed, "thinned sets"),
-            progress=self._thinned,
-            with_data=design.data_steps > 0,
-        )
-        self.sets = [replace(one, shown=self.seen_as(one.shown)) for one in sets]
+        self.sets: list[ThinnedSet] = []
+        random = generator(self.seed, "thinned sets")
+        for index in range(design.sets):
+            one = thinned_set(
+                part,  # what was kept back for the choices teaches nothing
+                self._shown,
+                photon_share=float(random.uniform(*design.photon_shares)),
+                kept_share=design.kept_positions[index % len(design.kept_positions)],
+                random=random,
+            )
+            self.sets.append(one)
+            self.report_progress("thin", index + 1, design.sets, math.nan)
+            self._end_if_asked()
         self.bases_nats = [
             one.base_deviance_nats(self.boxed, patterns_at_a_time=design.patterns_per_step)
             for one in self.sets
@@ -381,18 +379,12 @@ class _Training:
                 break
             member = self._fresh_member(len(self.finished))
             self._save(member)
-        shown = self.seen_as(
-            thinned_input(
-                part, self.choices, self.box, solved, with_data=self.design.data_steps > 0
-            )
-        )
-        smoothing = Smoothing.by_held_out_counts(self.finished, shown, part, held_out, self.box)
-        trust = self._trust(smoothing)
+        smoothing = Smoothing.by_held_out_counts(self.finished, self._shown(part, solved), held_out)
         ensemble = ThinnedEnsemble(
             members=tuple(self.finished),
             choices=self.choices,
             smoothing=smoothing,
-            trust=trust,
+            trust=self._trust(self.finished, smoothing),
             design=design,
             seed=self.seed,
             side_px=self.measurement.probe.shape[-1],
@@ -402,9 +394,13 @@ class _Training:
         )
         return ensemble, self.records
 
-    def _thinned(self, done: int, count: int) -> None:
-        self.report_progress("thin", done, count, math.nan)
-        self._end_if_asked()
+    def _shown(
+        self, part: Measurement, solved: Complex[np.ndarray, "oy ox"] | None = None
+    ) -> ThinnedInput:
+        """Return what the networks see of a part of the measurement."""
+        with_data = self.design.data_steps > 0
+        shown = thinned_input(part, self.choices, self.box, solved, with_data=with_data)
+        return self.seen_as(shown)
 
     def _end_if_asked(self) -> None:
         """End before the steps of this session; those of an earlier one are kept as they are."""
@@ -413,9 +409,9 @@ class _Training:
                 "asked to end while the training was prepared; it starts from what is kept"
             )
 
-    def _trust(self, smoothing: Smoothing) -> Trust:
+    def _trust(self, members: Sequence[MixingNetwork], smoothing: Smoothing) -> Trust:
         whole = [one for one in self.sets if one.is_whole]
-        return trust_of(self.finished, smoothing, whole, self.boxed, self.validation)
+        return trust_of(members, smoothing, whole, self.boxed, self.validation)
 
     def _fresh_member(self, index: int) -> Member:
         return Member(
@@ -443,25 +439,20 @@ class _Training:
             self.losses.append(loss)
             self.report_progress("train", before + member.step, total, loss / base)
             if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
-                gain, error = self._validation_gain(member.average)
+                trust = self._trust([member.average], Smoothing())
                 self.records.append(
                     ThinnedRecord(
                         member=len(self.finished) + 1,
                         step=member.step,
                         loss=float(np.mean(self.losses)),
-                        validation_gain_nats=gain,
-                        validation_error_nats=error,
+                        validation_gain_nats=trust.gain_nats,
+                        validation_error_nats=trust.standard_error_nats,
                         seconds=time.perf_counter() - started,
                     )
                 )
                 self.losses, started = [], time.perf_counter()
             if time.monotonic() - self.saved_s > CHECKPOINT_INTERVAL_S:
                 self._save(member)
-
-    def _validation_gain(self, network: MixingNetwork) -> tuple[float, float]:
-        whole = [one for one in self.sets if one.is_whole]
-        trust = trust_of([network], Smoothing.none(), whole, self.boxed, self.validation)
-        return trust.gain_nats, trust.standard_error_nats
 
     def _cpu_s(self) -> float:
         return self.cpu_s_before + time.process_time() - self.started_s
@@ -503,7 +494,3 @@ def _strip(
     order = torch.from_numpy(np.argsort(along, kind="stable"))
     count = max(2, round(share * len(order)))
     return order[-count:].sort().values, order[:-count].sort().values
-
-
-def _silent(what: str, done: int, total: int, loss: float) -> None:
-    """Report nothing."""

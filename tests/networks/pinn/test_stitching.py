@@ -41,7 +41,12 @@ def stitched(patches: np.ndarray, corners_px: np.ndarray, shape=SHAPE) -> np.nda
     y, x = np.mgrid[:SIDE, :SIDE]
     weights = np.exp(-((y - 5.0) ** 2) / 20 - (x - 6.5) ** 2 / 12) + 1e-3
     result = stitch(
-        torch.from_numpy(patches), torch.from_numpy(corners_px), torch.from_numpy(weights), shape
+        lambda groups: torch.from_numpy(patches)[groups],
+        torch.from_numpy(corners_px),
+        torch.from_numpy(weights),
+        shape,
+        batch=64,
+        kept_bytes=0,
     )
     return result.numpy()
 

@@ -1,21 +1,23 @@
 """The likelihood's gradient as a change of the object, and steps along it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from small_training import measurement_of, true_object
 
-from study_lib.networks.thinned.inputs import DAMPING, CountsInBox
+from study_lib.networks.thinned.inputs import DAMPING, CountsInBox, counts_in_box
 from study_lib.networks.thinned.network import LearnedSteps
 from study_lib.physics.forward import corners_of, expected_counts, patches_at, probes_at
 from study_lib.physics.measurement import box_of
-from study_lib.solvers.denoising import light_of
+from study_lib.scores.scoring import light_of
 
 
 @pytest.fixture(scope="module")
 def data():
     measurement = measurement_of(photons=1e6)
-    return CountsInBox.of(measurement, box_of(measurement), light_of(measurement))
+    return counts_in_box(measurement, box_of(measurement), light_of(measurement))
 
 
 def rates_of(object_: torch.Tensor, data: CountsInBox) -> torch.Tensor:
@@ -45,9 +47,7 @@ def test_the_change_is_the_gradient_of_the_likelihood(data):
 
 
 def test_where_the_counts_are_explained_nothing_is_to_be_changed(data):
-    exact = CountsInBox(
-        rates_of(truth_of(), data), data.positions_px, data.probe, data.light, data.bad_pixels
-    )
+    exact = replace(data, counts=rates_of(truth_of(), data))
 
     at_truth = exact.change(truth_of()).abs().max()
     beside = exact.change(1.05 * truth_of()).abs().max()
@@ -74,8 +74,7 @@ def test_bad_pixels_have_no_say(data):
     spoiled[:, bad] = 1e5
 
     changes = [
-        CountsInBox(part, data.positions_px, data.probe, data.light, bad).change(truth_of())
-        for part in (counts, spoiled)
+        replace(data, counts=part, bad_pixels=bad).change(truth_of()) for part in (counts, spoiled)
     ]
 
     torch.testing.assert_close(*changes)

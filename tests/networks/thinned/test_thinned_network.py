@@ -12,7 +12,7 @@ SHAPE = (27, 38)  # multiples of nothing
 
 def network_of(seed: int = 0, *, trained: bool = False) -> MixingNetwork:
     torch.manual_seed(seed)
-    network = MixingNetwork(candidates=CANDIDATES, maps=MAPS, base=BASE, widths=(6, 8, 10))
+    network = MixingNetwork(candidates=CANDIDATES, base=BASE, widths=(6, 8, 10))
     if trained:
         with torch.no_grad():
             network.output.weight.normal_()

@@ -24,12 +24,17 @@ from study_lib.networks.thinned.ensemble import (
     save_ensemble,
     trust_of,
 )
-from study_lib.networks.thinned.inputs import BoxedScan, thinned_choices, thinned_set
+from study_lib.networks.thinned.inputs import (
+    BoxedScan,
+    thinned_choices,
+    thinned_input,
+    thinned_set,
+)
 from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import at_positions, box_of, split_photons
-from study_lib.solvers.denoising import light_of
+from study_lib.scores.scoring import light_of
 from study_lib.solvers.solver import solve_measurement
 
 pytestmark = pytest.mark.slow
@@ -62,13 +67,16 @@ def choices(measurement):
     return thinned_choices(solve_measurement(part).object_, part, held_out)
 
 
+def shown_by(choices, box):
+    return lambda part: thinned_input(part, choices, box)
+
+
 @pytest.fixture(scope="module")
 def half_left_out(measurement, choices):
     """A thinning whose input is made from 0.7 of the photons of half of the positions."""
     return thinned_set(
         measurement,
-        choices,
-        box_of(measurement),
+        shown_by(choices, box_of(measurement)),
         photon_share=0.7,
         kept_share=0.5,
         random=np.random.default_rng(2),
@@ -118,8 +126,7 @@ def test_the_deviance_is_least_at_the_truth(measurement, choices):
     scene, every = BoxedScan.of(measurement, box), torch.arange(len(measurement.scan_index))
     one = thinned_set(
         measurement,
-        choices,
-        box,
+        shown_by(choices, box),
         photon_share=0.5,
         kept_share=1.0,
         random=np.random.default_rng(3),
@@ -153,8 +160,7 @@ def test_bad_pixels_have_no_say(measurement, choices):
     for value in (0.0, 40.0):
         one = thinned_set(
             masked,
-            choices,
-            box,
+            shown_by(choices, box),
             photon_share=0.5,
             kept_share=1.0,
             random=np.random.default_rng(3),
@@ -359,23 +365,22 @@ def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
     box = box_of(measurement)
     whole = thinned_set(
         measurement,
-        choices,
-        box,
+        shown_by(choices, box),
         photon_share=0.7,
         kept_share=1.0,
         random=np.random.default_rng(3),
     )
     network = MixingNetwork(
-        candidates=len(whole.shown.candidates), maps=4, base=whole.shown.base, widths=(6, 8, 10)
+        candidates=len(whole.shown.candidates), base=whole.shown.base, widths=(6, 8, 10)
     )
     with torch.no_grad():
         network.output.bias[whole.shown.base] = 50
     scene, every = BoxedScan.of(measurement, box), torch.arange(len(measurement.scan_index))
 
-    same = trust_of([network], Smoothing.none(), [whole], scene, every)
+    same = trust_of([network], Smoothing(), [whole], scene, every)
     with torch.no_grad():
         network.output.bias[-1] = 1 / 3
-    spoiled = trust_of([network], Smoothing.none(), [whole], scene, every)
+    spoiled = trust_of([network], Smoothing(), [whole], scene, every)
 
     assert same.gain_nats == pytest.approx(0, abs=1e-3)
     assert not same.given
@@ -522,8 +527,7 @@ def test_the_mean_object_is_the_mean_over_members(measurement, choices):
     box = box_of(measurement)
     whole = thinned_set(
         measurement,
-        choices,
-        box,
+        shown_by(choices, box),
         photon_share=0.7,
         kept_share=1.0,
         random=np.random.default_rng(3),
