@@ -173,17 +173,16 @@ def differing_numbers(places: Places) -> list[str]:
     rows = collect_rows(compared_root)
     table, deltas = study_table(rows), phase_deltas(rows)
     summary = read_json(folder / "summary.json")
-    written = {
-        "summary.json, study_table": summary.get("study_table"),
-        "summary.json, highlights": summary.get("highlights"),
-        "study_table.csv": read_csv(folder / "study_table.csv"),
-        "table.csv": read_csv(folder / "table.csv"),
-        "table_train.csv": read_csv(folder / "table_train.csv"),
-        "highlights.csv": read_csv(folder / "highlights.csv"),
-    }
-    right = (table, deltas, table, _of_split(rows, "test"), _of_split(rows, "train"), deltas)
+    tables: list[tuple[str, Any, Sequence[Row]]] = [
+        ("summary.json, study_table", summary.get("study_table"), table),
+        ("summary.json, highlights", summary.get("highlights"), deltas),
+        ("study_table.csv", read_csv(folder / "study_table.csv"), table),
+        ("table.csv", read_csv(folder / "table.csv"), _of_split(rows, "test")),
+        ("table_train.csv", read_csv(folder / "table_train.csv"), _of_split(rows, "train")),
+        ("highlights.csv", read_csv(folder / "highlights.csv"), deltas),
+    ]
     lines = []
-    for (name, found), expected in zip(written.items(), right, strict=True):
+    for name, found, expected in tables:
         where = _first_difference(found, expected)
         if where:
             lines.append(f"{folder.name}/{name}: {where}")

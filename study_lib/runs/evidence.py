@@ -222,7 +222,7 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
 
 def _faults_of_design(run_folder: Path, job: PlannedJob, record: Mapping[str, Any]) -> list[str]:
     """Return a line if a job was made for other values of the design than its run has."""
-    made_for = record.get("design")
+    made_for: Any = record.get("design")
     part = made_for.get("part") if isinstance(made_for, dict) else None
     if not isinstance(part, dict):
         return [f"{job.name}: its record does not say for which design it was made"]

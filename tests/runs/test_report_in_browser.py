@@ -66,7 +66,7 @@ def attempts(address):
         f'<math><mtext><table><mglyph><style><img src=x onerror="{RAN}">',
         f'<math><maction actiontype="statusline" href="javascript:{RAN}">x</maction></math>',
         f'<svg><animate onbegin="{RAN}" attributeName=x dur=1s></animate></svg>',
-        f'<svg><image href="{address}/svg.png"></image><use href="{address}/use.svg#x"></use></svg>',
+        f'<svg><image href="{address}/svg.png"></image><use href="{address}/a.svg#x"></use></svg>',
         f'<svg><foreignObject><img src=x onerror="{RAN}"></foreignObject></svg>',
         f'<a href="{address}/away" ping="{address}/ping" autofocus onfocus="{RAN}">x</a>',
         f'<form action="{address}/form"><input autofocus onfocus="{RAN}"><button>x</button></form>',
@@ -96,7 +96,10 @@ def shown_by_browser(page, profile):
 
 POLICY = re.compile('<meta http-equiv="Content-Security-Policy"[^>]*>')
 SIZE = {"width": f'5" onload="{RAN}" x="', "height": f"5' onload='{RAN}' x='"}
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
+    "awAAAABJRU5ErkJggg=="
+)
 
 
 def hostile_notebook(path, markup):
