@@ -7,7 +7,8 @@ ssim``; docs/code.md says where that is.
 runs: ``open_run``, ``open_or_create``, ``create_run``, ``plan_jobs``;
 phases, each of a condition or a run: ``generate``, ``choose_view``, ``train``, ``train_thinned``,
 ``reconstruct``, ``compare``, ``summarize``;
-data: ``load_measurement``, ``load_dataset``, ``validate``, ``load_network``, ``load_ensemble``;
+data: ``load_measurement``, ``load_dataset``, ``validate``, ``load_network``, ``load_ensemble``,
+``apply_network``;
 design: ``load_design``, ``parameters``, ``scene_of``, ``generator``;
 physics: ``forward``, ``probe``, ``scan``, ``specimen``, ``split_photons``;
 numbers: ``solve``, ``scored_pixels``, ``scores_of``, ``photon_limit``, ``ring_correlation``;

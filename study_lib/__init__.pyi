@@ -9,6 +9,7 @@ from .errors import StudyError as StudyError
 from .lab.explorer import Explorer as Explorer
 from .lab.watch import watch as watch
 from .networks.pinn.bundle import load_network as load_network
+from .networks.pinn.inference import apply_network as apply_network
 from .networks.thinned.ensemble import load_ensemble as load_ensemble
 from .phases.compare import compare as compare
 from .phases.dataset import generate as generate

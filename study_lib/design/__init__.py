@@ -2,5 +2,5 @@
 
 Names and limits of the numbers are in models, their values in parameters/presets/*.yaml, which
 presets reads. What follows from a design, or whether a machine can carry it out, does not belong
-here. It may import only the ground.
+here.
 """

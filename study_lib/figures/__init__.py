@@ -1,7 +1,6 @@
 """Arrays in, Figure out.
 
-Everything that draws belongs here. What computes, reads or chooses does not. It may import the
-ground and the scores that it draws, nothing above networks.
+Everything that draws belongs here. What computes, reads or chooses does not.
 """
 
 import lazy_loader

@@ -1,5 +1,4 @@
 """What only the notebooks beside the phases need: lessons, looking around, watching.
 
 Menus, sliders and small computations for teaching belong here. What a result depends on does not.
-It may import everything below it, not the command line.
 """

@@ -13,24 +13,21 @@ from IPython.display import DisplayHandle
 
 from study_lib.figures.lessons import losses_of_jobs
 from study_lib.lab.explorer import Sliders, are_wanted
-from study_lib.runs.plan import PlannedJob
+from study_lib.runs.plan import PlannedJob, plan_jobs
 from study_lib.runs.progress import event_of, is_being_run, newest_events, states_of, status_lines
+from study_lib.runs.run import Run
 
 MOST_CURVES = 6
 Curve = tuple[list[int], list[float]]
 
 
-def watch(
-    run_folder: Path, jobs: Sequence[PlannedJob], *, every_s: float, sliders: Sliders = "auto"
-) -> None:
+def watch(run: Run, *, every_s: float = 5.0, sliders: Sliders = "auto") -> None:
     """Show the progress of a run; in JupyterLab anew every few seconds until the run stops.
 
     Parameters
     ----------
-    run_folder
-        Folder of the run.
-    jobs
-        Its plan.
+    run
+        The run.
     every_s
         Seconds between two looks.
     sliders
@@ -41,11 +38,11 @@ def watch(
     Outside JupyterLab it looks once: the state of the jobs as a text, the losses as a figure.
 
     >>> import study_lib as study
-    >>> jobs = study.plan_jobs(run.design)  # run: study.open_run of a run's folder
-    >>> study.watch(run.folder, jobs, every_s=5.0)  # doctest: +ELLIPSIS
+    >>> study.watch(run)  # run: study.open_run of a run's folder  # doctest: +ELLIPSIS
     {'text/plain': '... of 24 jobs done, ...'}
     Figure(...)
     """
+    run_folder, jobs = run.folder, plan_jobs(run.design)
     text, picture = DisplayHandle(), DisplayHandle()
     is_shown = False
     while True:

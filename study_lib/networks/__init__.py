@@ -2,5 +2,5 @@
 
 Another network of patterns is a builder in registry and keeps the training of pinn; only what is
 trained in another way has a package of its own. Of files they know only bundles and checkpoints;
-what a phase does with a network does not belong here. It may import solvers and everything below.
+what a phase does with a network does not belong here.
 """

@@ -3,5 +3,5 @@
 One module for each of the notebooks 01 to 06, and what they share: conditions, records, arms, the
 scene, base data from measured patterns, the backends that train; a new phase is also named in
 conditions.PHASES and MANIFESTS, design/notebooks, runs/plan and cli/phases. What an algorithm does
-inside does not belong here, nor what runs many notebooks. It may import everything below it.
+inside does not belong here, nor what runs many notebooks.
 """

@@ -2,7 +2,7 @@
 
 What light does on its way through probe, object and detector (simulation has its faults) belongs
 here, and the likelihood of the counts that it leaves. Files, designs and the choices of an
-algorithm do not. It may import only the ground: errors, seeding, system.
+algorithm do not.
 """
 
 import lazy_loader

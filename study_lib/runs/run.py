@@ -128,7 +128,9 @@ def require_own_name(folder: Path, design: StudyDesign) -> None:
         raise InputError(f"{folder / DESIGN_FILE}: {fault}")
 
 
-def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) -> Run:
+def create_run(
+    folder: str | Path, design: StudyDesign, base_npz: str | Path | None = None
+) -> Run:
     """Return the run of a folder, which is made if it does not exist yet.
 
     Parameters
@@ -147,17 +149,17 @@ def create_run(folder: Path, design: StudyDesign, base_npz: Path | None = None) 
 
     Examples
     --------
-    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> import study_lib as study
     >>> design = study.load_design("smoke", ["doses=[1.0e+3]"])
     >>> with TemporaryDirectory() as folder:
-    ...     run = study.create_run(Path(folder), design)
+    ...     run = study.create_run(folder, design)
     ...     sorted(path.name for path in run.folder.iterdir())
     ['design.json']
     >>> run.condition(1e3, "dense").title
     'dense view, test split, 1000 photons per pattern'
     """
+    folder = Path(folder)
     path = folder / DESIGN_FILE
     if path.exists():
         found = open_run(folder)
@@ -194,11 +196,10 @@ def open_run(folder: str | Path) -> Run:
 
     Examples
     --------
-    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> import study_lib as study
     >>> with TemporaryDirectory() as folder:
-    ...     made = study.create_run(Path(folder), study.load_design("smoke"))
+    ...     made = study.create_run(folder, study.load_design("smoke"))
     ...     found = study.open_run(folder)
     >>> found.design.preset, found == made
     ('smoke', True)

@@ -72,7 +72,7 @@ def test_it_looks_again_until_the_run_stops(run, monkeypatch, looks):
     monkeypatch.setattr(live, "is_being_run", lambda _: left.pop(0))
     monkeypatch.setattr(live.time, "sleep", slept.append)
 
-    watch(run.folder, jobs, every_s=0.5, sliders="always")
+    watch(run, every_s=0.5, sliders="always")
 
     assert slept == [0.5] * (looks - 1)
     for outputs in (shown[::2], shown[1::2]):

@@ -1,5 +1,5 @@
 """PtychoPINN: network, inputs, training, bundle, and its object of a measurement.
 
 What only this network needs belongs here, from tensors of groups to stitching. What it shares
-with another does not. It may import what networks may.
+with another does not.
 """

@@ -169,9 +169,8 @@ def load_network(path: Path) -> TrainedNetwork:
 
     The object that it sees in patterns it has not learned from, in the frame of the positions:
 
-    >>> from study_lib.networks.pinn.inference import apply_network
     >>> measurement = condition.measurement()
-    >>> apply_network(trained, measurement).shape == measurement.object_shape
+    >>> study.apply_network(trained, measurement).shape == measurement.object_shape
     True
     """
     missing = "no trained network; run `study train` for this dose and view"

@@ -153,6 +153,15 @@ def apply_network(
     ------
     InputError
         If the network was trained for other groups or patterns, or the device does not exist.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> condition = run.condition(1e4, "dense")  # run: study.open_run of a finished run's folder
+    >>> trained = study.load_network(condition.folder("train") / "model.pt")
+    >>> object_ = study.apply_network(trained, condition.measurement())
+    >>> object_.dtype, object_.shape == condition.truth().shape
+    (dtype('complex64'), True)
     """
     require_groups(measurement, trained.config, "network was trained", "network")
     target = device_of(device)
