@@ -1,4 +1,4 @@
-"""Commands on whole runs: plan, run, resume, status, report, verify, digest, clean."""
+"""Commands on whole runs: plan, run, resume, status, report, verify, publish, digest, clean."""
 
 import os
 import sys
@@ -62,7 +62,7 @@ RunFolder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, plan, resume, status, report, verify, digest, clean):
+    for command in (run, plan, resume, status, report, verify, publish, digest, clean):
         app.command()(command)
     parameters = typer.Typer(help="Parameters of every notebook as files for papermill.")
     parameters.callback()(lambda: None)
@@ -207,6 +207,36 @@ def verify(
     if faults:
         raise StudyError("\n".join(faults))
     print(f"{folder}: complete, every hash holds, and the summary follows from the scores")
+
+
+def publish(
+    run_folder: Annotated[Path, typer.Argument(metavar="run", help="A finished run.")],
+    folder: Annotated[Path, typer.Argument(help="Where the copy goes; must not exist.")],
+    author: Annotated[
+        list[str] | None, typer.Option(help="Who made the run, for its crate; repeat it.")
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="License of its files, a name or an address; default: none is given."),
+    ] = None,
+    arrays: Annotated[
+        bool, typer.Option("--arrays", help="With patterns, objects and networks.")
+    ] = False,
+) -> None:
+    """Write a copy of a run that can be shown: no paths, host or user, no engine log, no arrays.
+
+    Records vouch for the files as they are in the copy, which is sealed anew, and it is checked for
+    the values of secret variables. `study verify` takes it as it takes a run. Look through it once
+    yourself: nobody else knows what your notebooks print.
+
+    Example: study publish reports/2026-11-29_smoke_8c5c4823 shown --author "Ada Lovelace"
+    """
+    from study_lib.runs.crate import Credit
+    from study_lib.runs.publish import publish as write_copy
+
+    credit = Credit(tuple(author or ()), license)
+    count = write_copy(run_folder, folder, os.environ, credit=credit, with_arrays=arrays)
+    print(f"{folder}: {count} files; `study verify {folder}` checks them")
 
 
 def digest(

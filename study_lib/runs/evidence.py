@@ -20,7 +20,7 @@ from study_lib.runs.plan import (
     plan_content,
     plan_jobs,
 )
-from study_lib.runs.run import DESIGN_FILE, faults_of_name, open_run
+from study_lib.runs.run import DESIGN_FILE, faults_of_name, left_out, open_run
 
 # --- The seal of a finished run: the hash of every file in its folder
 #
@@ -269,7 +269,7 @@ def _fault_of(run_folder: Path, name: str, sha256: Any, record: str, digest: Dig
     except OSError:  # a name that no file can have
         is_there = False
     if not is_there:
-        return [f"{name[:NAME_SHOWN]}: missing"]
+        return [] if name in left_out(run_folder) else [f"{name[:NAME_SHOWN]}: missing"]
     found = digest(path)
     if found is None:
         return [f"{name}: {UNREADABLE}"]

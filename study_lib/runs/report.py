@@ -20,8 +20,9 @@ from study_lib.files import (
 )
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
 from study_lib.phases.records import mixed_codes
-from study_lib.runs.evidence import Digest, digest_of, sealed_names
-from study_lib.runs.job import job_owning, owned_places, read_record, records_of_work
+from study_lib.runs.crate import CRATE, NOBODY_YET, Credit, research_object
+from study_lib.runs.evidence import Digest, digest_of
+from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.scores.study_table import COLUMNS, NOTES, cell_text, origin_text
 
@@ -97,117 +98,6 @@ def _kept_attribute(_tag: str, name: str, value: str) -> str | None:
     return value
 
 
-# --- RO-Crate 1.1, https://w3id.org/ro/crate/1.1
-
-CRATE = "ro-crate-metadata.json"
-MEDIA_TYPES = {
-    ".csv": "text/csv",
-    ".html": "text/html",
-    ".ipynb": "application/x-ipynb+json",
-    ".json": "application/json",
-    ".jsonl": "application/jsonl",
-    ".log": "text/plain",
-    ".md": "text/markdown",
-    ".npz": "application/zip",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-}
-LICENSE = "https://spdx.org/licenses/BSD-3-Clause"
-
-
-def research_object(
-    run_folder: Path,
-    jobs: Sequence[PlannedJob],
-    records: Mapping[str, Mapping[str, Any]],
-    digest: Digest,
-) -> dict[str, Any]:
-    """Return the metadata document of a run: its files, and the action that made each.
-
-    The files are those of the seal, but for this document; so it is written when the others are.
-
-    Parameters
-    ----------
-    run_folder
-        The run.
-    jobs
-        Its plan.
-    records
-        The content of ``done.json`` of its jobs, by name.
-    digest
-        What hashes a file.
-    """
-    places = [
-        place
-        for place in sealed_names(run_folder)
-        if place != CRATE and (run_folder / place).is_file()
-    ]
-    owned = owned_places(jobs)
-    made: dict[str, list[str]] = {name: [] for name in records}
-    for place in places:
-        job = job_owning(place, owned)
-        if job and job.name in made:
-            made[job.name].append(place)
-    actions = [
-        {
-            "@id": f"#{name}",
-            "@type": "CreateAction",
-            "name": name,
-            "startTime": record["started"],
-            "instrument": {"@id": "#study"},
-            "object": [{"@id": path} for path in sorted(record.get("inputs", {}))],
-            "result": [{"@id": path} for path in made[name]],
-        }
-        for name, record in sorted(records.items())
-    ]
-    entities = [
-        {
-            "@id": place,
-            "@type": "File",
-            "contentSize": str((run_folder / place).stat().st_size),
-            "encodingFormat": MEDIA_TYPES.get(Path(place).suffix, "application/octet-stream"),
-            "sha256": digest(run_folder / place),
-        }
-        for place in places
-    ]
-    started = [record["started"] for record in records.values()]
-    versions: dict[str, str] = next((record["versions"] for record in records.values()), {})
-    return {
-        "@context": [
-            "https://w3id.org/ro/crate/1.1/context",
-            {"sha256": "http://schema.org/sha256"},
-        ],
-        "@graph": [
-            {
-                "@id": CRATE,
-                "@type": "CreativeWork",
-                "about": {"@id": "./"},
-                "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
-            },
-            {
-                "@id": "./",
-                "@type": "Dataset",
-                "name": f"Ptychography study {run_folder.resolve().name}",
-                "description": "Reconstruction quality and cost over photon dose and scan overlap.",
-                "license": {"@id": LICENSE},
-                "hasPart": [{"@id": entity["@id"]} for entity in entities],
-                "mentions": [{"@id": action["@id"]} for action in actions],
-                **({"datePublished": max(started)} if started else {}),
-            },
-            {"@id": LICENSE, "@type": "CreativeWork", "name": "BSD 3-Clause License"},
-            {
-                "@id": "#study",
-                "@type": "SoftwareApplication",
-                "name": "study_lib",
-                "softwareRequirements": [
-                    f"{name} {version}" for name, version in sorted(versions.items())
-                ],
-            },
-            *entities,
-            *actions,
-        ],
-    }
-
-
 # --- The pages
 
 INDEX = "index.html"
@@ -220,11 +110,16 @@ CAPTIONS = {
 }
 
 
-def write_site(run_folder: Path, jobs: Sequence[PlannedJob], digest: Digest = digest_of) -> Path:
+def write_site(
+    run_folder: Path,
+    jobs: Sequence[PlannedJob],
+    digest: Digest = digest_of,
+    credit: Credit = NOBODY_YET,
+) -> Path:
     """Write ``index.html``, a page for each executed notebook and the RO-Crate; return the index.
 
     A run that is not finished gets a page too, with what there is. ``digest`` hashes a file; one
-    that remembers serves the seal too.
+    that remembers serves the seal too. ``credit`` is what the crate says of authors and license.
 
     Raises
     ------
@@ -267,7 +162,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob], digest: Digest = di
     }
     write_text(run_folder / INDEX, template("index.html.j2").render(content))
     # The pages first: the crate names every file, and the seal has the hash of the crate.
-    write_json(run_folder / CRATE, research_object(run_folder, jobs, records, digest))
+    write_json(run_folder / CRATE, research_object(run_folder, jobs, records, digest, credit))
     return run_folder / INDEX
 
 

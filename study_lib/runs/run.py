@@ -30,6 +30,7 @@ from study_lib.phases.conditions import (
 
 DESIGN_FILE = "design.json"
 BASE_FILE = "base.npz"
+PUBLISHED_FILE = "published.json"  # in a copy made for others: what was left out of it
 SMALLEST_PATCH_PX = 16
 SHOWN = 5
 NAMED = re.compile(r"(?P<date>\d{4}-\d\d-\d\d)_.+_(?P<digest>[0-9a-f]{8})")
@@ -128,9 +129,7 @@ def require_own_name(folder: Path, design: StudyDesign) -> None:
         raise InputError(f"{folder / DESIGN_FILE}: {fault}")
 
 
-def create_run(
-    folder: str | Path, design: StudyDesign, base_npz: str | Path | None = None
-) -> Run:
+def create_run(folder: str | Path, design: StudyDesign, base_npz: str | Path | None = None) -> Run:
     """Return the run of a folder, which is made if it does not exist yet.
 
     Parameters
@@ -215,12 +214,21 @@ def open_run(folder: str | Path) -> Run:
     base_npz = run.base_npz
     if not base_npz or not run.design.base:
         return run
+    if not base_npz.exists() and BASE_FILE in left_out(base_npz.parent):
+        return run
     if not base_npz.is_file() or sha256_of(base_npz) != run.design.base.sha256:
         raise InputError(
             f"{base_npz} is missing or not the file that this run began with; put "
             f"{run.design.base.name} back there, or start another run"
         )
     return run
+
+
+def left_out(folder: Path) -> frozenset[str]:
+    """Return the files that a published copy of a run does not have; none of a run itself."""
+    path = folder / PUBLISHED_FILE
+    content = read_json(path) if path.is_file() else {}
+    return frozenset(content.get("left_out", ())) if isinstance(content, dict) else frozenset()
 
 
 def require_condition(parameters: NotebookParameters) -> None:

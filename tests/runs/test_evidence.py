@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study_lib.files import read_json, sha256_of, write_json, write_text
+from study_lib.files import read_csv, read_json, sha256_of, write_csv, write_json
 from study_lib.runs.evidence import seal
 from study_lib.runs.run import open_run
 
@@ -106,11 +106,9 @@ def test_a_number_of_the_summary_that_no_score_gives_is_found_under_a_new_seal(s
 
 def test_a_number_of_a_table_that_no_score_gives_is_found_too(sealed_copy, study):
     path = sealed_copy / "phase_h_summary" / "table.csv"
-    head, first, *rest = path.read_text().splitlines()
-    column = head.split(",").index("phase_mse_rad2")
-    cells = first.split(",")
-    cells[column] = "99.5"
-    write_text(path, "\n".join([head, ",".join(cells), *rest, ""]))
+    rows = read_csv(path)
+    rows[0]["phase_mse_rad2"] = "99.5"
+    write_csv(path, rows)
     rehash(sealed_copy, path)
 
     code, _, error = study("verify", sealed_copy)
