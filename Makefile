@@ -5,6 +5,7 @@
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
 # make wheel-test   a wheel of the project, alone in a fresh environment, runs the study (installs 2 GB)
+# make crate-test   the RO-Crate of a run against Process Run Crate (RUN=reports/...; needs the network)
 # make browser      a Chromium in .browser, in which `make test` then opens the report (Debian; 90 MB)
 # Each one makes its environment in .venv first, if it is missing or out of date.
 
@@ -20,8 +21,10 @@ STAMP := $(VENV)/.installed
 
 PTYCHODUS := .venv-peer-ptychodus
 CDTOOLS := .venv-peer-cdtools
+CRATE := .venv-peer-crate
+RUN ?= $(lastword $(sort $(wildcard reports/*/ro-crate-metadata.json)))
 
-.PHONY: study test quick lab peers slurm-test wheel-test browser notebooks clean
+.PHONY: study test quick lab peers slurm-test wheel-test crate-test browser notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
@@ -66,6 +69,10 @@ wheel-test:
 	cd .wheel-test/empty && ../venv/bin/study run --preset smoke --cores "$(CORES)"
 	cd .wheel-test/empty && ../venv/bin/study verify reports/*
 
+crate-test: $(CRATE)/.installed
+	@test -n "$(RUN)" || { echo "no run below reports/; give RUN=FOLDER" >&2; exit 2; }
+	$(CRATE)/bin/rocrate-validator -y validate --no-paging --profile-identifier process-run-crate --requirement-severity REQUIRED $(patsubst %/ro-crate-metadata.json,%,$(RUN))
+
 browser: .browser/.unpacked
 
 .browser/.unpacked:
@@ -74,7 +81,8 @@ browser: .browser/.unpacked
 
 $(PTYCHODUS)/.installed: PACKAGE := ptychodus==1.7.0
 $(CDTOOLS)/.installed: PACKAGE := --constraint constraints.txt cdtools-py==0.3.2
-$(PTYCHODUS)/.installed $(CDTOOLS)/.installed:
+$(CRATE)/.installed: PACKAGE := roc-validator==0.13.0
+$(PTYCHODUS)/.installed $(CDTOOLS)/.installed $(CRATE)/.installed:
 	@echo "installing $(PACKAGE) into $(@D), some minutes ..."
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --progress-bar off --disable-pip-version-check $(PACKAGE)
@@ -88,7 +96,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) .slurm .browser .wheel-test .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) $(CRATE) .slurm .browser .wheel-test .mypy_cache .ruff_cache .pytest_cache
 
 # Execute the notebooks in place at smoke size, so that their stored outputs are current.
 notebooks: $(STAMP)

@@ -146,6 +146,7 @@ def _results(
 
     return {
         "members": len(ensemble.members),
+        "precision": "bfloat16" if ensemble.half_precision else "float32",
         "parameters": sum(weight.numel() for weight in ensemble.members[0].parameters()),
         "choices": asdict(ensemble.choices),
         "base": ensemble.choices.base,

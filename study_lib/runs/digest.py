@@ -50,7 +50,9 @@ MACHINES_AND_VERSIONS = {
     "device",
     "default_device",
     "threads",
+    "precision",
     "metrics_version",
+    "mixed_codes",
 }
 SETTINGS = {"design", "options", "config"}
 SENTENCES = {

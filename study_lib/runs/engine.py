@@ -16,7 +16,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import open_to_append, require_no_link_out, write_json
 from study_lib.runs.cluster import cancel as cancel_jobs
 from study_lib.runs.cluster import executor_of, live_jobs, run_tag
-from study_lib.runs.job import is_current, read_record, this_process, writer_of
+from study_lib.runs.job import read_record, reason_to_run, this_process, writer_of
 from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content
 from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
 from study_lib.system import PROJECT, THREADS, own_code_only
@@ -139,12 +139,12 @@ def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
     """Let the records of the jobs alone decide what is done, not what the engine remembers.
 
     An engine that was killed after a job had ended, and before it noticed, takes it for cut off.
-    And of such a job it does not know with which parameters and code it ran.
+    And it knows files by their times: not with which design, parameters and code a job ran, nor
+    whether a file of it was changed.
     """
     for job in jobs:
         (run_folder / job.failed).unlink(missing_ok=True)
-        record = read_record(run_folder / job.done)
-        if record and not is_current(record, job):
+        if (run_folder / job.done).is_file() and reason_to_run(run_folder, job, jobs):
             (run_folder / job.done).unlink()
     # A memory of the last engine, read by pickle: in a folder from somebody else it could be code.
     for name in ("incomplete", "iocache"):

@@ -28,6 +28,7 @@ from study_lib.runs.notebook import SharedKernel, execute_notebook, run_jobs
 from study_lib.runs.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.runs.progress import LOCK_FILE, last_event
 from study_lib.runs.run import create_run, open_or_create
+from study_lib.system import PROJECT
 
 pytestmark = pytest.mark.slow
 
@@ -175,8 +176,28 @@ def test_a_folder_of_another_design_is_refused(run):
 
     with pytest.raises(InputError, match="choose another folder or remove it"):
         create_run(run.folder, other)
-    with pytest.raises(InputError, match="holds a run of preset smoke, not laptop"):
+    with pytest.raises(
+        InputError, match="preset smoke, which differs from laptop in doses, iterat"
+    ):
         open_or_create(run.folder, "laptop")
+
+
+def test_a_preset_is_known_by_its_values_not_by_its_name(tmp_path, run):
+    """A file of the same values is the same; a file of the same name may not be."""
+    path = tmp_path / "smoke.yaml"
+    text = (PROJECT / "parameters" / "presets" / "smoke.yaml").read_text(encoding="utf-8")
+    path.write_text(text)
+
+    assert open_or_create(run.folder, str(path)).design == run.design
+    assert open_or_create(tmp_path / "new", str(path)) == open_or_create(
+        tmp_path / "new", str(path)
+    )
+    path.write_text(text.replace("neighbor_count: 7", "neighbor_count: 8"))
+    with pytest.raises(InputError, match=r"differs from .*smoke\.yaml in neighbor_count; choose"):
+        open_or_create(run.folder, str(path))
+    assert open_or_create(run.folder, None) == run
+    with pytest.raises(InputError, match=r"no design\.json here"):
+        open_or_create(tmp_path / "nothing", None)
 
 
 def test_an_empty_events_file_is_no_event(tmp_path):
