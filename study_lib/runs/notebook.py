@@ -426,6 +426,7 @@ def _record_of(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Execute the notebook of a job, check its evidence, and return the record of both."""
+    parameters_of(job.notebook, job.parameters)
     design = open_run(run_folder / job.parameters["run_folder"]).design
     part = design_part(design, job.notebook, job.parameters)
     code = code_of(job.notebook)

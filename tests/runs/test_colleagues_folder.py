@@ -208,7 +208,15 @@ def test_the_kernel_is_this_interpreter_whatever_is_installed_as_python3(
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
 
     code, _, error = study(
-        "notebook", "00_design", "out.ipynb", "-p", "run_folder=r", "-p", "preset=smoke"
+        "notebook",
+        "00_design",
+        "out.ipynb",
+        "-p",
+        "run_folder=r",
+        "-p",
+        "preset=smoke",
+        "-p",
+        "base_npz=null",
     )
 
     assert code == 0, error
