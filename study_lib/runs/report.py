@@ -12,13 +12,22 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from study_lib.arm_names import current_row
 from study_lib.files import manifest_jobs, path_inside, read_json, sha256_of, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
 from study_lib.phases.records import manifests_of
 from study_lib.runs.evidence import sealed_names
 from study_lib.runs.job import job_owning, owned_places, read_record
 from study_lib.runs.plan import PlannedJob
-from study_lib.scores.study_table import COLUMNS, NOTES, cell_text, origin_text
+from study_lib.scores.study_table import (
+    COLUMNS,
+    NOTES,
+    NUMBERS,
+    Line,
+    findings,
+    origin_text,
+    shown_table,
+)
 
 # --- An executed notebook as a page: nothing in it could run
 
@@ -224,7 +233,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
             pages[job.name.replace("__", " ")] = page
     summary_root = PlacesBelow(run_folder).root("summary")
     path = summary_root / "summary.json"
-    summary = read_json(path) if path.is_file() else None
+    summary = current_summary(read_json(path)) if path.is_file() else None
     content = {
         "title": "Ptychography: dose and overlap",
         "origin": origin_text(summary["origin"]) if summary else run_folder.name,
@@ -232,6 +241,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "summary": summary,
         "summary_folder": summary_root.name,
         "columns": list(COLUMNS.values()),
+        "numbers": [COLUMNS[name] for name in NUMBERS],
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
         "captions": CAPTIONS,
@@ -255,13 +265,26 @@ def style() -> str:
     )
 
 
-def _tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary whose rows and sentences name the arms that are their own fall-back.
+
+    One that was written before rows said so has its sentences made anew from its table; they leave
+    out the paired differences, whose intervals were too narrow.
+    """
+    rows = summary["study_table"]
+    if all("fallback" in row for row in rows):
+        return dict(summary)
+    table = [current_row(row) for row in rows]
+    sentences = {
+        split: findings([row for row in table if row["split"] == split], [])
+        for split in summary["findings"]
+    }
+    return {**summary, "study_table": table, "findings": sentences}
+
+
+def _tables(summary: Mapping[str, Any]) -> dict[str, list[Line]]:
     return {
-        split: [
-            [cell_text(row, key) for key in COLUMNS]
-            for row in summary["study_table"]
-            if row["split"] == split
-        ]
+        split: shown_table([row for row in summary["study_table"] if row["split"] == split])
         for split in summary["findings"]
     }
 
