@@ -41,19 +41,26 @@ def current_array(name: str) -> str:
 def current_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row of scores with today's key and label of its arm, and what it fell back on.
 
-    Rows that were written before fall-backs had a column of their own say so in ``knows`` alone.
+    Rows that were written before fall-backs had columns of their own say so in ``knows`` alone.
     """
     names = {name: current_arm(row[name]) for name in ("arm", "label") if name in row}
     found = {**row, **names}
     if "arm" not in row or "fallback" in row:
         return found
+    # Whatever else such a row lacks is not known; only of PtychoPINN does the grouping matter.
+    found |= {
+        "fallback": "",
+        "fallback_reason": "",
+        "refused_training_cpu_s": 0.0,
+        "grouping": None if found["arm"] == PINN else "",
+    }
     knows = str(row.get("knows", ""))
     if "its network was not trusted" in knows:
         fallback, reason = "its base", NOT_TRUSTED
     elif "denoiser (none)" in knows:
         fallback, reason = str(found["label"]).removesuffix(" denoised"), NOT_DENOISED
     else:
-        return found | {"fallback": "", "fallback_reason": ""}
+        return found
     return found | as_fallback(found, fallback, reason)
 
 

@@ -170,7 +170,10 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     paths = compared_files(compared_root, "metrics.json")
     if not paths:
         raise InputError(f"{compared_root}: no comparison found; run `study compare` first")
-    rows: list[dict[str, Any]] = [row for path in paths for row in read_scores(path.parent)]
+    found = [row for path in paths for row in read_scores(path.parent)]
+    # Replicates may be of different times: a column that some lack is empty there.
+    columns: dict[str, None] = {name: None for row in found for name in row}
+    rows: list[dict[str, Any]] = [columns | row for row in found]
     return sorted(
         rows,
         key=lambda row: (

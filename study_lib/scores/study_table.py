@@ -53,7 +53,8 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for name in first:
             if name in row or name in TEXTS or name == "replicate":
                 continue
-            values = [one.get(name) for one in part]
+            refused = name == "refused_training_cpu_s" and row["fallback"]
+            values = [one.get(name) for one in part if one.get("fallback") or not refused]
             row[name] = mean_of(values)
             if name in METRICS:
                 row |= spread_of(name, values)
@@ -67,7 +68,9 @@ def _in_some(part: Sequence[Row], name: str, usual: str) -> str:
     if not unusual:
         return usual
     several = len(part) > 1 and (name == "registration" or len(unusual) < len(part))
-    return f"{unusual[0]} in {len(unusual)} of {len(part)}" if several else str(unusual[0])
+    unit = "" if name == "registration" else " replicates"
+    count = f" in {len(unusual)} of {len(part)}{unit}" if several else ""
+    return f"{unusual[0]}{count}"
 
 
 def _label_of(part: Sequence[Row]) -> str:
@@ -268,7 +271,8 @@ def _same(table: Sequence[Row]) -> list[str]:
     places = "; ".join(f"{_where(row)} those of {row['same_patterns_as']}" for row in twice)
     return [
         f"Same patterns in two views, counted once below: {places}. So {len(conditions)} conditions"
-        f" are {len(conditions) - len(twice)}."
+        f" are {len(conditions) - len(twice)}; of an arm that groups patterns, the row of the named "
+        "view counts."
     ]
 
 
@@ -280,25 +284,39 @@ def _refused(rows: Sequence[Row]) -> list[str]:
         if not refused:
             continue
         by_fallback = grouped(refused, ("fallback",))
-        places = "; ".join(
-            f"{fallback} at {', '.join(_where(row) for row in some)}"
+        places = ", ".join(
+            f"{fallback} ({'; '.join(map(_where, some))})"
             for (fallback,), some in by_fallback.items()
         )
+        ahead = sum(_is_ahead(row, rows) for row in refused)
+        if ahead:
+            places += f"; in {ahead} of these its phase MS-SSIM is above that of every arm counted"
         reasons = "; ".join(dict.fromkeys(row["fallback_reason"] for row in refused))
         seconds = [row.get("refused_training_cpu_s") for row in refused]
         spent = [one for one in seconds if one is not None]
         cost = (
-            f" The median of {median(spent):.3g} processor seconds that each training took is "
+            f" What was refused took {median(spent):.3g} processor seconds of training (median), "
             "charged to no arm."
             if spent
             else ""
         )
         lines.append(
-            f"{plain_label(part[0]['label'])} was refused in {len(refused)} of {len(part)} "
-            f"conditions, and is only its fall-back there, which does not count below: {places}. "
-            f"Why: {reasons}.{cost}"
+            f"{plain_label(part[0]['label'])} was refused in {_of(len(refused), len(part))}, whose "
+            f"rows do not count below, as they hold its fall-back: {places}. Why: {reasons}.{cost}"
         )
     return lines
+
+
+def _is_ahead(fallback: Row, rows: Sequence[Row]) -> bool:
+    """Return whether a fall-back scores above every arm that counts in its condition."""
+    place = (fallback["dose"], fallback["view"])
+    scores = [
+        row["phase_ms_ssim"]
+        for row in rows
+        if (row["dose"], row["view"]) == place and is_score(row)
+    ]
+    is_sound = fallback["registration"] == "ok"
+    return is_sound and bool(scores) and bool(fallback["phase_ms_ssim"] > max(scores))
 
 
 def _best(counted: Sequence[Row], metric: str) -> str:
@@ -315,7 +333,7 @@ def _best(counted: Sequence[Row], metric: str) -> str:
     if not wins:
         return f"{kind} {BEST_OF[metric]}: no condition has two arms to compare."
     ranked = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
-    places = ", ".join(f"{arm} in {count} of {wins.total()} conditions" for arm, count in ranked)
+    places = ", ".join(f"{arm} in {_of(count, wins.total())}" for arm, count in ranked)
     return f"{kind} {mean}{BEST_OF[metric]}: {places}."
 
 
@@ -333,7 +351,7 @@ def _limits(counted: Sequence[Row]) -> list[str]:
     bound = "phase_error_over_limit_high" if repeated else "phase_error_over_limit"
     if any(row[bound] < 1 for row in limited):
         counts = ", ".join(
-            f"{arm} in {sum(row[bound] < 1 for row in part)} of {len(part)} conditions"
+            f"{arm} in {_of(sum(row[bound] < 1 for row in part), len(part))}"
             for (arm,), part in by_arm.items()
         )
         kind = "with its whole 95 % interval, and so biased" if repeated else "in this replicate"
@@ -413,10 +431,21 @@ def _else_changed(low: Row, high: Row) -> str:
 
 def _costs(counted: Sequence[Row]) -> list[str]:
     by_arm = grouped(counted, ("label",))
-    seconds = ", ".join(
-        f"{arm} {median(row['cpu_s'] for row in part):.3g}" for (arm,), part in by_arm.items()
-    )
-    lines = [f"Median processor seconds for the patterns of one split: {seconds}."]
+    conditions = grouped(counted, ("dose", "view")).values()
+    shared = [row for part in conditions if len(part) == len(by_arm) for row in part]
+    lines = []
+    if shared:
+        by_shared = grouped(shared, ("label",))
+        seconds = ", ".join(
+            f"{arm} {median(row['cpu_s'] for row in part):.3g}"
+            for (arm,), part in by_shared.items()
+        )
+        count = len(shared) // len(by_arm)
+        plural = "" if count == 1 else "s"
+        lines.append(
+            f"Median processor seconds for the patterns of one split, in the {count} "
+            f"condition{plural} where all of these count: {seconds}."
+        )
     learned = {arm for (arm,), part in by_arm.items() if any(row["training_cpu_s"] for row in part)}
     others = {(row["dose"], row["view"], row["label"]): row for row in counted}
     for (arm,), part in by_arm.items():
@@ -442,7 +471,7 @@ def _repaid(counts: Sequence[int | None], other: str) -> str:
     if not found:
         return f"never repaid against {other}"
     span = f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
-    tail = f", never in {never} of {len(counts)} conditions" if never else ""
+    tail = f", never in {_of(never, len(counts))}" if never else ""
     scans = "scan" if found[-1] == 1 else "scans"
     return f"repaid against {other} after {span} {scans} of that size{tail}"
 
@@ -458,13 +487,17 @@ def _decided(deltas: Sequence[Row]) -> list[str]:
         lines.append(
             f"Phase MS-SSIM of {arm} against {reference}, paired over replicates: the 95 % interval"
             f" of the mean difference lies above zero in {above}, below zero in {below} and around "
-            f"it in {len(part) - above - below} of {len(part)} conditions."
+            f"it in {_of(len(part) - above - below, len(part))}."
         )
     return lines
 
 
 def _extremes(rows: Sequence[Row], name: str) -> tuple[Row, Row]:
     return min(rows, key=lambda row: row[name]), max(rows, key=lambda row: row[name])
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total} condition{'' if total == 1 else 's'}"
 
 
 def _where(row: Row) -> str:
@@ -502,6 +535,7 @@ MARKED = tuple(name for name in NUMBERS if name in METRICS and name != "training
 COSTS = ("cpu_s", "training_cpu_s")
 # After the point; more where smaller numbers of the same column need them.
 DECIMALS = {
+    "patterns": 1,
     "phase_psnr_db": 1,
     "phase_mae_rad": 4,
     "phase_error_over_limit": 2,
@@ -522,7 +556,9 @@ NOTES = (
     "Overlap is the mean disc overlap of a pattern with its nearest neighbours (metric 2), as "
     "measured on the patterns used; the target is what was asked for. A scan sparser than its "
     "target keeps every pattern. Times are processor seconds; training is not part of CPU [s]. "
-    "All arms of a row group (photons, view) used the same patterns, probe and mask.",
+    "All arms of a row group (photons, view) used the same patterns, probe and mask. From view to "
+    "view the number of patterns changes with the overlap, and so do the photons on the object; "
+    "what an arm learns it learns from the train split of the same view.",
     "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound of "
     "the same pixels, from this view's photons. The dose is held fixed per pattern, so a denser "
     "view has more photons on each pixel and a lower bound. Below 1 is no mistake: the bound is "
@@ -682,7 +718,7 @@ def _best_places(rows: Sequence[Row], names: Iterable[str]) -> set[tuple[int, st
         for name in names:
             values = [row.get(name) for row in scores]
             numbers = [value for value in values if value is not None]
-            if len(numbers) < max(2, len(values)):
+            if len(numbers) < max(2, len(values)) or len(set(numbers)) == 1:
                 continue
             best = (min if METRICS[name].better == "lower" else max)(numbers)
             found |= {(row["place"], name) for row in scores if row[name] == best}
@@ -704,19 +740,13 @@ def _column(rows: Sequence[Row], name: str) -> list[Cell]:
 
 
 def decimals_of(rows: Sequence[Row], name: str) -> int:
-    """Return how many decimals a column needs: two digits of its least value, one of a spread."""
+    """Return how many decimals a column needs to show two digits of its least value."""
     values = [row.get(name) for row in rows]
     if not any(isinstance(value, float) and not value.is_integer() for value in values):
         return 0 if name not in METRICS else DECIMALS.get(name, USUAL_DECIMALS)
     usual = DECIMALS.get(name, USUAL_DECIMALS)
-    spreads = [row.get(f"{name}_std") for row in rows]
-    needed = [_decimals(value, 2) for value in values if value]
-    needed += [_decimals(value, 1) for value in spreads if value]
+    needed = [1 - math.floor(math.log10(abs(value))) for value in values if value]
     return min(max(usual, *needed), usual + MORE_DECIMALS)
-
-
-def _decimals(value: float, digits: int) -> int:
-    return digits - 1 - math.floor(math.log10(abs(value)))
 
 
 def number_text(value: Any, decimals: int = 0, spread: float | None = None) -> str:
