@@ -328,6 +328,7 @@ def comparison_figure(
         ceiling=arrays["photon_limit_frc"],
         title=f"{first['view']}, {first['split']} split, {first['dose']:g} photons per pattern, "
         f"replicate {first['replicate']}",
+        void=[row["label"] for row in rows if row["registration"] != "ok"],
     )
 
 

@@ -222,9 +222,11 @@ def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
         arrays, _ = read_aligned(place)
         panels = {f"truth, {view}": arrays["truth"]}
         for row in chosen:
-            score = row["phase_ms_ssim"]
-            doubt = "" if row["registration"] == "ok" else f", registration {row['registration']}"
-            panels[f"{row['label']}, MS-SSIM {score:.3f}{doubt}"] = arrays[row["arm"]]
+            is_void = row["registration"] != "ok"
+            score = f"MS-SSIM {row['phase_ms_ssim']:.3f}"
+            if is_void:
+                score = f"no score, registration {row['registration']}"
+            panels[f"{row['label']}, {score}"] = arrays[row["arm"]]
         lines.append(masked(panels, arrays["mask"]))
     dose, split = rows[0]["dose"], rows[0]["split"]
     return phase_grid(

@@ -271,8 +271,8 @@ def _same(table: Sequence[Row]) -> list[str]:
     places = "; ".join(f"{_where(row)} those of {row['same_patterns_as']}" for row in twice)
     return [
         f"Same patterns in two views, counted once below: {places}. So {len(conditions)} conditions"
-        f" are {len(conditions) - len(twice)}; of an arm that groups patterns, the row of the named "
-        "view counts."
+        f" are {len(conditions) - len(twice)}; of an arm that groups patterns, the row of the "
+        "named view counts."
     ]
 
 
@@ -536,9 +536,9 @@ COSTS = ("cpu_s", "training_cpu_s")
 # After the point; more where smaller numbers of the same column need them.
 DECIMALS = {
     "patterns": 1,
-    "phase_psnr_db": 1,
+    "phase_psnr_db": 2,
     "phase_mae_rad": 4,
-    "phase_error_over_limit": 2,
+    "phase_error_over_limit": 3,
     "held_out_excess_nats": 1,
     "cpu_s": 2,
     "training_cpu_s": 1,
@@ -635,7 +635,7 @@ def arms_table(rows: Sequence[Row]) -> str:
         Of one condition, from :func:`study_lib.phases.compare.compare`.
     """
     titles = ["", *(row["label"] for row in rows)]
-    best = _best_places(rows, [name for name in METRICS if name != "training_cpu_s"])
+    best = best_places(rows, [name for name in METRICS if name != "training_cpu_s"])
     lines = []
     for name in rows[0]:
         if name in {"arm", "label", "patterns_sha256"}:
@@ -690,7 +690,7 @@ def shown_table(rows: Sequence[Row]) -> list[Line]:
     scores; none is where one of them has no number.
     """
     columns = {name: _column(rows, name) for name in COLUMNS}
-    best = _best_places(rows, MARKED)
+    best = best_places(rows, MARKED)
     lines = []
     for index, row in enumerate(rows):
         before = rows[index - 1] if index else None
@@ -709,7 +709,7 @@ def shown_table(rows: Sequence[Row]) -> list[Line]:
     return lines
 
 
-def _best_places(rows: Sequence[Row], names: Iterable[str]) -> set[tuple[int, str]]:
+def best_places(rows: Sequence[Row], names: Iterable[str]) -> set[tuple[int, str]]:
     """Return places and columns of the best scores, of two or more in a group that have one."""
     found: set[tuple[int, str]] = set()
     numbered = [{**row, "place": index} for index, row in enumerate(rows)]
