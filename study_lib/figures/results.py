@@ -189,10 +189,11 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     size_in = (len(views) * 1.4 * PANEL_IN, 1.4 * PANEL_IN)
     figure, (axes,) = grid(1, len(views), size_in, title, sharey=True)
     colours = colours_of(row["label"] for row in table)
+    names = {arm: _arm_in(rows) for (arm,), rows in grouped(table, ("arm",)).items()}
     for axis, view in zip(axes, views, strict=True):
         part = by_view[(view,)]
-        for rows in grouped(part, ("arm",)).values():
-            _draw_errors(axis, rows, _arm_in(rows), colours[rows[0]["label"]])
+        for (arm,), rows in grouped(part, ("arm",)).items():
+            _draw_errors(axis, rows, names[arm], colours[rows[0]["label"]])
         with_limit = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
         for column, (name, style, marker) in REFERENCES.items():
             if with_limit:
@@ -205,9 +206,8 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     axes[0].set_ylabel("phase error, root mean square [rad]")
     handles: dict[str, Any] = {}
     for axis in axes:
-        handles |= {
-            name: handle for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
+        drawn, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, drawn, strict=True))
     marks = _marks_of(table)
     figure.legend(
         [*handles.values(), *marks],

@@ -300,7 +300,7 @@ class Explorer:
             objects={"truth": objects.pop("truth"), **objects},
             labels={"truth": "truth"} | {arm: row["label"] for arm, row in rows.items()},
             phase_ssim={
-                arm: row["phase_ssim"] if row["registration"] == "ok" else None
+                arm: row["phase_ssim"] if row.get("registration", "ok") == "ok" else None
                 for arm, row in rows.items()
             },
         )

@@ -50,7 +50,7 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
         row["fallback_reason"] = "; ".join(dict.fromkeys(reasons))
         row["grouping"], row["chosen_by"] = first.get("grouping"), first.get("chosen_by")
         row["same_patterns_as"] = same.get(tuple(row[name] for name in CONDITION), "")
-        for name in first:
+        for name in dict.fromkeys(name for one in part for name in one):
             if name in row or name in TEXTS or name == "replicate":
                 continue
             refused = name == "refused_training_cpu_s" and row["fallback"]
