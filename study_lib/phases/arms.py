@@ -104,7 +104,7 @@ def grouping_of(view: ViewDesign) -> str:
     if view.gridsize == 1:
         return "single patterns"
     count = f"{view.n_groups} in all" if view.n_groups else f"{view.groups_per_pattern} a pattern"
-    return f"groups of {view.gridsize**2}, {count}"
+    return f"groups of {view.gridsize**2} ({count})"
 
 
 def iterative(

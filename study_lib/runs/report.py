@@ -205,9 +205,12 @@ INDEX = "index.html"
 PAGES = "html"
 Record = Mapping[str, Any]
 CAPTIONS = {
-    "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm.",
-    "phase_error": "Phase error against dose, with what the photons allow.",
-    "cost": "Quality against processor time; open marks bear the training too.",
+    "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm; bold is the best of "
+    "its dose and view, a number in brackets no score.",
+    "phase_error": "Phase error against dose, with what the photons allow; a diamond is an arm's "
+    "fall-back.",
+    "cost": "Quality against processor time; open marks bear the training too, a diamond is an "
+    "arm's fall-back, to which none is charged.",
 }
 
 

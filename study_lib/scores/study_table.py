@@ -426,7 +426,7 @@ def _else_changed(low: Row, high: Row) -> str:
         }.items()
         if low.get(name) and high.get(name) and low[name] != high[name]
     ]
-    return f"; not overlap alone, {' and '.join(changed)} changes too" if changed else ""
+    return f"; what changes too: {' and '.join(changed)}" if changed else ""
 
 
 def _costs(counted: Sequence[Row]) -> list[str]:
@@ -567,10 +567,10 @@ NOTES = (
     "linear estimate that knows the mean spectrum of the true phase.",
     "Fresh-count excess is how much less likely a second draw of counts at the same positions is "
     "under the reconstruction than under the truth, per pattern; 0 is the truth.",
-    "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time in "
-    "the baseline, groups of four in the other views. A dash in an FRC column: the curve never "
-    "falls below the threshold in at least one replicate, so no crossing is stated, and none of "
-    "its group is marked.",
+    "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time, or "
+    "groups of four, as `grouping` in `study_table.csv` says. A dash in an FRC column: the curve "
+    "never falls below the threshold in at least one replicate, so no crossing is stated, and none "
+    "of its group is marked.",
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
     "replicates; `study_table.csv` has the 95 % intervals of the means too, by Student's t, which "
     "holds for few replicates whose results scatter normally. Of many intervals one in twenty "

@@ -426,8 +426,7 @@ def test_what_changes_beside_overlap_is_named():
     (line,) = overlap_findings({"baseline": 0.9, "dense": 0.7})
 
     assert "From dense" in line
-    assert "not overlap alone" in line
-    assert "the grouping from groups of 4 to single patterns" in line
+    assert "what changes too: the grouping from groups of 4 to single patterns" in line
 
 
 def test_costs_are_compared_over_the_same_conditions():
