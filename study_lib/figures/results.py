@@ -72,7 +72,7 @@ def condition_figure(
     figure.colorbar(
         lower[0], ax=list(axes[1, 1:]), label="phase error [rad]", shrink=0.8, fraction=0.03
     )
-    _draw_ring_correlations(axes[1, 0], curves, threshold, ceiling)
+    _draw_ring_correlations(axes[1, 0], curves, threshold, ceiling, void)
     lines = axes[1, 0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower left", ncols=len(lines[0]), fontsize="small")
     return figure
@@ -109,13 +109,17 @@ def _draw_ring_correlations(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     threshold: float,
     ceiling: Float[np.ndarray, " ring"],
+    void: Collection[str],
 ) -> None:
     """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
     colours = colours_of(curves)
     for name, (frequency, correlation) in curves.items():
         crosses = first_below(frequency, correlation - threshold) is not None
         label = name if crosses else f"{name}, never below"
-        axis.plot(frequency, correlation, color=colours[name], label=label)
+        if name in void:
+            label = f"{name}, no score"
+        faint = 0.3 if name in void else 1.0
+        axis.plot(frequency, correlation, color=colours[name], label=label, alpha=faint)
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
@@ -208,10 +212,10 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     for axis in axes:
         drawn, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, drawn, strict=True))
-    marks = _marks_of(table)
+    marks = {str(mark.get_label()): mark for mark in _marks_of(table)}
     figure.legend(
-        [*handles.values(), *marks],
-        [*handles, *(mark.get_label() for mark in marks)],
+        [*handles.values(), *marks.values()],
+        [*handles, *marks],
         fontsize="small",
         loc="outside right center",
     )
@@ -255,7 +259,11 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
             colour, marker = colours[row["label"]], MARKERS[row["view"]]
             axis.plot(row["cpu_s"], row[metric], marker, color=colour)
             if row.get("fallback"):
-                edge = {"color": colour, "markerfacecolor": "none", "markersize": 12}
+                edge: dict[str, Any] = {
+                    "color": colour,
+                    "markerfacecolor": "none",
+                    "markersize": 12,
+                }
                 axis.plot(row["cpu_s"], row[metric], "D", **edge)
             if row["training_cpu_s"]:
                 whole = row["cpu_s"] + row["training_cpu_s"]
@@ -303,7 +311,11 @@ def _draw_errors(axis: Axes, rows: Sequence[Row], arm: str, colour: str) -> None
     )
     for row, error in zip(ordered, errors, strict=True):
         if row.get("fallback"):
-            edge = {"color": colour, "markerfacecolor": "none", "markersize": 12}
+            edge: dict[str, Any] = {
+                "color": colour,
+                "markerfacecolor": "none",
+                "markersize": 12,
+            }
             axis.plot(row["dose"], error, "D", **edge)
     for row in rows:
         if row["registration"] != "ok":

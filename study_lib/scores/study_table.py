@@ -46,7 +46,7 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
         row["replicates"] = len(part)
         row["registration"] = _in_some(part, "registration", "ok")
         row["fallback"] = _in_some(part, "fallback", "")
-        reasons = [one.get("fallback_reason") for one in part if one.get("fallback_reason")]
+        reasons = [str(one["fallback_reason"]) for one in part if one.get("fallback_reason")]
         row["fallback_reason"] = "; ".join(dict.fromkeys(reasons))
         row["grouping"], row["chosen_by"] = first.get("grouping"), first.get("chosen_by")
         row["same_patterns_as"] = same.get(tuple(row[name] for name in CONDITION), "")
