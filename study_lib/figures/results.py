@@ -259,12 +259,7 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
             colour, marker = colours[row["label"]], MARKERS[row["view"]]
             axis.plot(row["cpu_s"], row[metric], marker, color=colour)
             if row.get("fallback"):
-                edge: dict[str, Any] = {
-                    "color": colour,
-                    "markerfacecolor": "none",
-                    "markersize": 12,
-                }
-                axis.plot(row["cpu_s"], row[metric], "D", **edge)
+                _mark_fallback(axis, row["cpu_s"], row[metric], colour)
             if row["training_cpu_s"]:
                 whole = row["cpu_s"] + row["training_cpu_s"]
                 axis.plot([row["cpu_s"], whole], 2 * [row[metric]], color=colour, linewidth=0.7)
@@ -290,6 +285,10 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
     return figure
 
 
+def _mark_fallback(axis: Axes, x: float, y: float, colour: str) -> None:
+    axis.plot(x, y, "D", color=colour, markerfacecolor="none", markersize=12)
+
+
 def _draw_errors(axis: Axes, rows: Sequence[Row], arm: str, colour: str) -> None:
     ordered = sorted(
         (row for row in rows if row["registration"] == "ok"), key=lambda row: row["dose"]
@@ -311,12 +310,7 @@ def _draw_errors(axis: Axes, rows: Sequence[Row], arm: str, colour: str) -> None
     )
     for row, error in zip(ordered, errors, strict=True):
         if row.get("fallback"):
-            edge: dict[str, Any] = {
-                "color": colour,
-                "markerfacecolor": "none",
-                "markersize": 12,
-            }
-            axis.plot(row["dose"], error, "D", **edge)
+            _mark_fallback(axis, row["dose"], error, colour)
     for row in rows:
         if row["registration"] != "ok":
             error = math.sqrt(row["phase_mse_rad2"])

@@ -24,15 +24,10 @@ from study_lib.phases.conditions import (
     read_scores,
 )
 from study_lib.phases.records import Work, manifests_of, recorded
+from study_lib.scores.findings import findings
 from study_lib.scores.metrics import metric_facts
-from study_lib.scores.study_table import (
-    VIEW_ORDER,
-    Row,
-    findings,
-    markdown,
-    phase_deltas,
-    study_table,
-)
+from study_lib.scores.shown_tables import markdown
+from study_lib.scores.study_table import VIEW_ORDER, Row, phase_deltas, study_table
 
 # --- What a run has written, from the records of its phases
 

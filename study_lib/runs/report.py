@@ -19,15 +19,8 @@ from study_lib.phases.records import manifests_of
 from study_lib.runs.evidence import sealed_names
 from study_lib.runs.job import job_owning, owned_places, read_record
 from study_lib.runs.plan import PlannedJob
-from study_lib.scores.study_table import (
-    COLUMNS,
-    NOTES,
-    NUMBERS,
-    Line,
-    findings,
-    origin_text,
-    shown_table,
-)
+from study_lib.scores.findings import findings
+from study_lib.scores.shown_tables import COLUMNS, NOTES, NUMBERS, Line, origin_text, shown_table
 
 # --- An executed notebook as a page: nothing in it could run
 

@@ -9,19 +9,10 @@ from scipy import stats
 from study_lib.arm_names import NOT_TRUSTED, as_fallback
 from study_lib.figures.common import plt
 from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
+from study_lib.scores.findings import findings, training_repaid_after
 from study_lib.scores.metrics import METRICS
-from study_lib.scores.study_table import (
-    arms_table,
-    delta_table,
-    findings,
-    markdown_table,
-    mean_of,
-    phase_deltas,
-    shown_table,
-    spread_of,
-    study_table,
-    training_repaid_after,
-)
+from study_lib.scores.shown_tables import arms_table, delta_table, markdown_table, shown_table
+from study_lib.scores.study_table import mean_of, phase_deltas, spread_of, study_table
 
 OVERLAP = {"baseline": 0.75, "dense": 0.7, "sparse": 0.2}
 
