@@ -174,7 +174,7 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
     )
     trust = ensemble.trust
     base = "" if trust.given else "; its network was not trusted, this is its base"
-    stated = f"{trust.gain_nats:+.2f} ± {trust.standard_error_nats:.2f} nats a pattern"
+    stated = f"{trust.gain_nats:+.2f} +- {trust.standard_error_nats:.2f} nats a pattern"
     return ArmResult(
         label=THINNING_NET_LABEL,
         knows=f"probe, positions; trained on the train split of this view{base}",

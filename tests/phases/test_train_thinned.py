@@ -211,7 +211,7 @@ def test_an_arm_whose_network_was_refused_says_what_it_is_and_by_which_numbers(
 
     assert own.fallback == f"its base ({base_name(ensemble.choices.base)})"
     assert base_name("alternating total_variation") == "TV"
-    assert "(-0.25 ± 0.50 nats a pattern)" in own.fallback_reason
+    assert "(-0.25 +- 0.50 nats a pattern)" in own.fallback_reason
     np.testing.assert_array_equal(
         own.object_, reconstruct_thinned(refused, condition.measurement()).base
     )

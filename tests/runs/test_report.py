@@ -257,7 +257,7 @@ SMALL = (
     "thinned=null",
     "metrics.photon_limit_solves=0",
 )
-REFUSED = {"fallback": "its base (TV)", "fallback_reason": f"{NOT_TRUSTED} (-1.00 ± 0.50 nats)"}
+REFUSED = {"fallback": "its base (TV)", "fallback_reason": f"{NOT_TRUSTED} (-1.00 +- 0.50 nats)"}
 
 
 def arm_of(label, error, **values):
@@ -302,7 +302,7 @@ def test_the_report_names_what_a_refused_network_is_and_credits_it_with_nothing(
     text = (compared.root("summary") / "summary.md").read_text(encoding="utf-8")
     for shown in (page, text):
         assert "thinning network was refused in 1 of 1 condition" in shown
-        assert "(-1.00 ± 0.50 nats)" in shown
+        assert "(-1.00 +- 0.50 nats)" in shown
         assert "Highest phase MS-SSIM: no condition has two arms to compare" in shown
         assert "Training of thinning network" not in shown
     rows = [cells for _, cells in body_rows(page) if "thinning network" in cells[4]]
