@@ -21,6 +21,7 @@ from study_lib.runs.job import job_owning, owned_places, read_record
 from study_lib.runs.plan import PlannedJob
 from study_lib.scores.findings import findings
 from study_lib.scores.shown_tables import COLUMNS, NOTES, NUMBERS, Line, origin_text, shown_table
+from study_lib.scores.study_table import CONDITION, same_patterns
 
 # --- An executed notebook as a page: nothing in it could run
 
@@ -240,7 +241,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "numbers": [COLUMNS[name] for name in NUMBERS],
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
-        "captions": CAPTIONS,
+        "captions": {} if summary and summary["is_old"] else CAPTIONS,
         "notes": NOTES,
         "pages": pages,
         "times": _times(jobs, records, work),
@@ -269,13 +270,18 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     """
     rows = summary["study_table"]
     if all("fallback" in row for row in rows):
-        return dict(summary)
-    table = [current_row(row) for row in rows]
+        return {**summary, "is_old": False}
+    same = same_patterns(rows)
+    table = [
+        current_row(row)
+        | {"same_patterns_as": same.get(tuple(row[name] for name in CONDITION), "")}
+        for row in rows
+    ]
     sentences = {
         split: findings([row for row in table if row["split"] == split], [])
         for split in summary["findings"]
     }
-    return {**summary, "study_table": table, "findings": sentences}
+    return {**summary, "study_table": table, "findings": sentences, "is_old": True}
 
 
 def _tables(summary: Mapping[str, Any]) -> dict[str, list[Line]]:

@@ -34,7 +34,7 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
     replicates alone, and the label says it too. ``same_patterns_as`` names the earlier view that
     holds the same patterns; empty if there is none.
     """
-    same = _same_patterns(rows)
+    same = same_patterns(rows)
     table = []
     for part in grouped(rows, (*CONDITION, "arm")).values():
         first = part[0]
@@ -76,16 +76,17 @@ def _label_of(part: Sequence[Row]) -> str:
     return f"{plain}{IS}{fallback}" if fallback else plain
 
 
-def _same_patterns(rows: Sequence[Row]) -> dict[tuple[Any, ...], str]:
+def same_patterns(rows: Sequence[Row]) -> dict[tuple[Any, ...], str]:
     """Return, of each condition whose patterns an earlier view holds in every replicate, that view.
 
-    Rows without a hash are told apart by the number of patterns, their light and their overlap.
+    Rows of comparisons, or of a table of means. Those without a hash are told apart by the number
+    of patterns, their light and their overlap.
     """
     earlier: dict[tuple[Any, ...], str] = {}
     found = {}
     for condition, part in grouped(rows, CONDITION).items():
         split, dose, view = condition
-        held = frozenset((row["replicate"], _patterns_of(row)) for row in part)
+        held = frozenset((row.get("replicate"), _patterns_of(row)) for row in part)
         first = earlier.setdefault((split, dose, held), view)
         if first != view:
             found[condition] = first
@@ -145,7 +146,7 @@ def phase_deltas(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """
     arms = sorted({row["arm"] for row in rows})
     reference = REFERENCE if REFERENCE in arms else arms[0]
-    same = _same_patterns(rows)
+    same = same_patterns(rows)
     table = []
     for condition, part in grouped(rows, CONDITION).items():
         by_key = {(row["arm"], row["replicate"]): row for row in part}

@@ -344,7 +344,9 @@ def test_the_report_of_a_run_from_before_says_the_same(compared, study):
     summarize(compared)
     path = compared.root("summary") / "summary.json"
     summary = read_json(path)
-    fields = {"fallback", "fallback_reason", "grouping", "refused_training_cpu_s"}
+    fields = {
+        *("fallback", "fallback_reason", "grouping", "refused_training_cpu_s", "same_patterns_as")
+    }
     for row in summary["study_table"]:
         if row["fallback"]:
             row["knows"] += "; its network was not trusted, this is its base"
@@ -360,3 +362,5 @@ def test_the_report_of_a_run_from_before_says_the_same(compared, study):
     assert "Highest phase MS-SSIM: pinn-thinned" not in page
     assert "thinning network was refused in 1 of 1 condition" in page
     assert "<td>thinning network = its base</td>" in page
+    assert "So 2 conditions are 1" in page
+    assert "written by an older version" in page
