@@ -272,10 +272,10 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     if all("fallback" in row for row in rows):
         return {**summary, "is_old": False}
     same = same_patterns(rows)
+    places = [tuple(row[name] for name in CONDITION) for row in rows]
     table = [
-        current_row(row)
-        | {"same_patterns_as": same.get(tuple(row[name] for name in CONDITION), "")}
-        for row in rows
+        current_row(row) | {"same_patterns_as": same.get(place, "")}
+        for row, place in zip(rows, places, strict=True)
     ]
     sentences = {
         split: findings([row for row in table if row["split"] == split], [])
