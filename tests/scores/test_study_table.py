@@ -466,7 +466,11 @@ def test_a_row_without_registration_is_no_score_in_any_table():
 
 
 def test_numbers_of_a_column_have_the_same_decimals_and_a_leading_zero():
-    values = {"phase_psnr_db": (9.5, 37), "phase_mae_rad": (0.02, 0.00041), "cpu_s": (0.0933, 300)}
+    values = {
+        "phase_psnr_db": (9.5, 37.0),
+        "phase_mae_rad": (0.02, 0.00041),
+        "cpu_s": (0.0933, 300.0),
+    }
     rows = [
         row(arm, **{name: pair[index] for name, pair in values.items()})
         for index, arm in enumerate(("lsqml", "solver"))
