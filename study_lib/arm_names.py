@@ -39,6 +39,59 @@ def current_array(name: str) -> str:
 
 
 def current_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of scores with today's key and label of its arm."""
+    """Return a row of scores with today's key and label of its arm, and what it fell back on.
+
+    Rows that were written before fall-backs had columns of their own say so in ``knows`` alone.
+    """
     names = {name: current_arm(row[name]) for name in ("arm", "label") if name in row}
-    return {**row, **names}
+    found = {**row, **names}
+    if "arm" not in row or "fallback" in row:
+        return found
+    # Whatever else such a row lacks is not known; only of PtychoPINN does the grouping matter.
+    found |= {
+        "fallback": "",
+        "fallback_reason": "",
+        "refused_training_cpu_s": 0.0,
+        "grouping": None if found["arm"] == PINN else "",
+    }
+    knows = str(row.get("knows", ""))
+    if "its network was not trusted" in knows:
+        fallback, reason = "its base", NOT_TRUSTED
+    elif "denoiser (none)" in knows:
+        fallback, reason = str(found["label"]).removesuffix(" denoised"), NOT_DENOISED
+    else:
+        return found
+    return found | as_fallback(found, fallback, reason)
+
+
+# --- An arm of which held-out counts refused what it adds: it is then another object
+
+IS = " = "  # between an arm's label and what it fell back on
+NOT_TRUSTED = "the network did not make held-out counts likelier by more than a standard error"
+NOT_DENOISED = "no denoiser made held-out counts likelier"
+
+
+def as_fallback(row: Mapping[str, Any], fallback: str, reason: str) -> dict[str, Any]:
+    """Return the fields of a row that say what the arm is, and do not charge it what was refused.
+
+    Parameters
+    ----------
+    row
+        Its label, and its seconds of training if there are any.
+    fallback
+        What the arm is there: ``its base (TV)``.
+    reason
+        Why.
+    """
+    return {
+        "label": f"{plain_label(row['label'])}{IS}{fallback}",
+        "fallback": fallback,
+        "fallback_reason": reason,
+        "training_cpu_s": None,
+        "refused_training_cpu_s": row.get("training_cpu_s"),
+    }
+
+
+def plain_label(label: str) -> str:
+    """Return an arm's label without what it fell back on."""
+    return label.partition(IS)[0]

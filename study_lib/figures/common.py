@@ -17,6 +17,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator, NullFormatter
 from skimage.color import lab2rgb
 
+from study_lib.arm_names import plain_label
 from study_lib.files import atomic_path
 
 PHASE_MAP = "twilight"
@@ -145,10 +146,12 @@ def grid(
 def colours_of(names: Iterable[str]) -> dict[str, str]:
     """Return a colour for each name, by its place in the alphabet.
 
-    The arms of a study have the same colours in all its figures.
+    The arms of a study have the same colours in all its figures, also where one is its fall-back.
     """
-    ordered = sorted(set(names), key=str.casefold)
-    return dict(zip(ordered, cycle(f"C{index}" for index in range(10)), strict=False))
+    given = list(names)
+    ordered = sorted(set(map(plain_label, given)), key=str.casefold)
+    colours = dict(zip(ordered, cycle(f"C{index}" for index in range(10)), strict=False))
+    return {name: colours[plain_label(name)] for name in given}
 
 
 def plain_log_ticks(axis: Axis, subs: Sequence[float] = (1, 2, 5)) -> None:

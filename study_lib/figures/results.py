@@ -1,7 +1,7 @@
 """Figures of results: one condition, and a whole study. Arrays in, Figure out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from study_lib.arm_names import plain_label
 from study_lib.figures.common import (
     PANEL_IN,
     TITLE_IN,
@@ -20,7 +21,7 @@ from study_lib.figures.common import (
     phase_limits,
 )
 from study_lib.scores.frc import first_below
-from study_lib.scores.study_table import VIEW_ORDER, Row, grouped
+from study_lib.scores.study_table import VIEW_ORDER, Row, best_places, grouped
 
 # --- One condition: every arm beside the truth, with its errors on one scale
 
@@ -36,10 +37,12 @@ def condition_figure(
     threshold: float,
     ceiling: Float[np.ndarray, " ring"],
     title: str,
+    void: Collection[str] = (),
 ) -> Figure:
     """Show the phases of truth and arms, the arms' phase errors, and their FRC with the truth.
 
-    Phases share the limits of the truth; errors share one scale, the 99th percentile of all.
+    Phases share the limits of the truth; errors share one scale, the 99th percentile of all. The
+    arms in ``void`` have no score: their place against the truth is not known.
     """
     columns = 1 + len(arms)
     height_in = TITLE_IN + 1.3 * PANEL_IN * min(truth.shape[0] / truth.shape[1], 1)
@@ -57,7 +60,9 @@ def condition_figure(
         draw_image(
             axis,
             np.where(mask, error, np.nan),
-            f"{name}, root mean square {np.sqrt((error[mask] ** 2).mean()):.3g} rad",
+            f"{name}, no score: registration uncertain"
+            if name in void
+            else f"{name}, root mean square {np.sqrt((error[mask] ** 2).mean()):.4f} rad",
             cmap="RdBu_r",
             vmin=-wide,
             vmax=wide,
@@ -67,7 +72,7 @@ def condition_figure(
     figure.colorbar(
         lower[0], ax=list(axes[1, 1:]), label="phase error [rad]", shrink=0.8, fraction=0.03
     )
-    _draw_ring_correlations(axes[1, 0], curves, threshold, ceiling)
+    _draw_ring_correlations(axes[1, 0], curves, threshold, ceiling, void)
     lines = axes[1, 0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower left", ncols=len(lines[0]), fontsize="small")
     return figure
@@ -104,13 +109,17 @@ def _draw_ring_correlations(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     threshold: float,
     ceiling: Float[np.ndarray, " ring"],
+    void: Collection[str],
 ) -> None:
     """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
     colours = colours_of(curves)
     for name, (frequency, correlation) in curves.items():
         crosses = first_below(frequency, correlation - threshold) is not None
         label = name if crosses else f"{name}, never below"
-        axis.plot(frequency, correlation, color=colours[name], label=label)
+        if name in void:
+            label = f"{name}, no score"
+        faint = 0.3 if name in void else 1.0
+        axis.plot(frequency, correlation, color=colours[name], label=label, alpha=faint)
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
@@ -130,35 +139,43 @@ REFERENCES = {
 def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Figure:
     """Show one metric over dose and overlap, one panel per arm on one scale.
 
-    An empty field is an arm without result; a star marks a registration in doubt.
+    An empty field is an arm without result, or one whose registration is in doubt: its number is in
+    brackets. Bold is the best score of its dose and view. A fall-back says what it is.
     """
-    arms = grouped(table, ("label",))
+    arms = grouped(table, ("arm",))
+    best = best_places(table, [metric])
     doses = sorted({row["dose"] for row in table})
     views = [view for view in reversed(VIEW_ORDER) if any(row["view"] == view for row in table)]
     size_in = (max(2, len(arms)) * 1.2 * PANEL_IN, PANEL_IN + 0.3 * len(doses))
     figure, (axes,) = grid(1, len(arms), size_in, title)
     values = [row[metric] for row in table]
     low, high = min(0.0, *values), max(1.0, *values)
-    for axis, ((arm,), part) in zip(axes, arms.items(), strict=True):
+    places = {id(row): index for index, row in enumerate(table)}
+    for axis, part in zip(axes, arms.values(), strict=True):
         field = np.full((len(doses), len(views)), np.nan)
         labels = dict.fromkeys(views, "")
         for row in part:
             place = doses.index(row["dose"]), views.index(row["view"])
-            field[place] = row[metric]
             labels[row["view"]] = f"\n{row['overlap']:.2f}"
-            star = "" if row["registration"] == "ok" else "*"
+            is_void = row["registration"] != "ok"
+            field[place] = np.nan if is_void else row[metric]
+            number = f"({row[metric]:.3f})" if is_void else f"{row[metric]:.3f}"
+            fallback = f"\n= {row['fallback']}" if row.get("fallback") else ""
+            dark = row[metric] < (low + high) / 2
             axis.text(
                 place[1],
                 place[0],
-                f"{row[metric]:.3f}{star}",
+                f"{number}{fallback}",
                 ha="center",
                 va="center",
-                color="white" if row[metric] < (low + high) / 2 else "black",
+                fontsize="small",
+                fontweight="bold" if (places[id(row)], metric) in best else "normal",
+                color="gray" if is_void else "white" if dark else "black",
             )
         shown = axis.imshow(field, cmap="viridis", vmin=low, vmax=high, aspect="auto")
         axis.set_xticks(range(len(views)), [f"{view}{labels[view]}" for view in views])
         axis.set_yticks(range(len(doses)), [f"{dose:g}" for dose in doses])
-        axis.set_title(arm, fontsize="small")
+        axis.set_title(_arm_in(part), fontsize="small")
         axis.set(xlabel="view and measured overlap")
     axes[0].set_ylabel("photons per pattern")
     figure.colorbar(shown, ax=list(axes), label=name)
@@ -168,17 +185,19 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
 def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     """Show the phase error of every arm against dose, one panel per view, with the photon limit.
 
-    The dose is per pattern. Bars are the standard deviation over replicates, if there are any.
+    The dose is per pattern. Bars are the standard deviation over replicates, if there are any. Open
+    marks are fall-backs; a grey cross is no score, its registration is in doubt, and in no line.
     """
     by_view = grouped(table, ("view",))
     views = [view for view in VIEW_ORDER if (view,) in by_view]
     size_in = (len(views) * 1.4 * PANEL_IN, 1.4 * PANEL_IN)
     figure, (axes,) = grid(1, len(views), size_in, title, sharey=True)
     colours = colours_of(row["label"] for row in table)
+    names = {arm: _arm_in(rows) for (arm,), rows in grouped(table, ("arm",)).items()}
     for axis, view in zip(axes, views, strict=True):
         part = by_view[(view,)]
-        for (arm,), rows in grouped(part, ("label",)).items():
-            _draw_errors(axis, rows, arm, colours[arm])
+        for (arm,), rows in grouped(part, ("arm",)).items():
+            _draw_errors(axis, rows, names[arm], colours[rows[0]["label"]])
         with_limit = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
         for column, (name, style, marker) in REFERENCES.items():
             if with_limit:
@@ -189,16 +208,45 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="photons per pattern")
         axis.set_title(f"{view}, overlap {overlap:.2f}", fontsize="medium")
     axes[0].set_ylabel("phase error, root mean square [rad]")
-    lines = axes[-1].get_legend_handles_labels()
-    figure.legend(*lines, fontsize="small", loc="outside right center")
+    handles: dict[str, Any] = {}
+    for axis in axes:
+        drawn, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, drawn, strict=True))
+    marks = {str(mark.get_label()): mark for mark in _marks_of(table)}
+    figure.legend(
+        [*handles.values(), *marks.values()],
+        [*handles, *marks],
+        fontsize="small",
+        loc="outside right center",
+    )
     return figure
+
+
+def _marks_of(table: Sequence[Row]) -> list[Line2D]:
+    """Return the marks of what is no score of its arm, as far as the table has such rows."""
+    grey: dict[str, Any] = {"color": "gray", "linestyle": ""}
+    marks = []
+    if any(row.get("fallback") for row in table):
+        marks.append(Line2D([], [], marker="D", markerfacecolor="none", label="fall-back", **grey))
+    if any(row["registration"] != "ok" for row in table):
+        label = "no score, registration uncertain"
+        marks.append(Line2D([], [], marker="x", label=label, **grey))
+    return marks
+
+
+def _arm_in(rows: Sequence[Row]) -> str:
+    """Return the label of an arm over several rows: with its fall-back if it is that in all."""
+    labels = {row["label"] for row in rows}
+    return labels.pop() if len(labels) == 1 else plain_label(rows[0]["label"])
 
 
 def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str) -> Figure:
     """Show one metric against processor seconds, one panel per dose.
 
     A filled mark is the cost of the patterns alone, which is what remains of an arm's cost when its
-    training is shared by many scans; the open mark at the end of the line bears it all.
+    training is shared by many scans; the open mark at the end of the line bears it all. Rows whose
+    registration is in doubt are no scores and not shown; a diamond is a fall-back, to which no
+    training is charged.
     """
     by_dose = grouped(table, ("dose",))
     size_in = (max(1.5, len(by_dose)) * 1.4 * PANEL_IN, 1.4 * PANEL_IN)
@@ -206,8 +254,12 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
     colours = colours_of(row["label"] for row in table)
     for axis, ((dose,), rows) in zip(axes, by_dose.items(), strict=True):
         for row in rows:
+            if row["registration"] != "ok":
+                continue
             colour, marker = colours[row["label"]], MARKERS[row["view"]]
             axis.plot(row["cpu_s"], row[metric], marker, color=colour)
+            if row.get("fallback"):
+                _mark_fallback(axis, row["cpu_s"], row[metric], colour)
             if row["training_cpu_s"]:
                 whole = row["cpu_s"] + row["training_cpu_s"]
                 axis.plot([row["cpu_s"], whole], 2 * [row[metric]], color=colour, linewidth=0.7)
@@ -217,7 +269,10 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
     axes[0].set_ylabel(name)
     grey: dict[str, Any] = {"color": "gray", "linestyle": ""}
     handles = [
-        *(Line2D([], [], color=colour, marker=".", label=arm) for arm, colour in colours.items()),
+        *(
+            Line2D([], [], color=colours[rows[0]["label"]], marker=".", label=_arm_in(rows))
+            for rows in grouped(table, ("arm",)).values()
+        ),
         *(
             Line2D([], [], marker=marker, label=view, **grey)
             for view, marker in MARKERS.items()
@@ -225,12 +280,19 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
         ),
         Line2D([], [], marker="o", markerfacecolor="none", label="with training", **grey),
     ]
+    handles += [mark for mark in _marks_of(table) if mark.get_marker() == "D"]
     figure.legend(handles=handles, fontsize="small", loc="outside right center")
     return figure
 
 
+def _mark_fallback(axis: Axes, x: float, y: float, colour: str) -> None:
+    axis.plot(x, y, "D", color=colour, markerfacecolor="none", markersize=12)
+
+
 def _draw_errors(axis: Axes, rows: Sequence[Row], arm: str, colour: str) -> None:
-    ordered = sorted(rows, key=lambda row: row["dose"])
+    ordered = sorted(
+        (row for row in rows if row["registration"] == "ok"), key=lambda row: row["dose"]
+    )
     errors = [math.sqrt(row["phase_mse_rad2"]) for row in ordered]
     # Of a root, from that of its square.
     spreads = [
@@ -247,5 +309,9 @@ def _draw_errors(axis: Axes, rows: Sequence[Row], arm: str, colour: str) -> None
         label=arm,
     )
     for row, error in zip(ordered, errors, strict=True):
+        if row.get("fallback"):
+            _mark_fallback(axis, row["dose"], error, colour)
+    for row in rows:
         if row["registration"] != "ok":
-            axis.plot(row["dose"], error, "x", color="black", markersize=10)
+            error = math.sqrt(row["phase_mse_rad2"])
+            axis.plot(row["dose"], error, "x", color="gray", markersize=10)

@@ -155,7 +155,7 @@ class Compared:
     ``objects`` (y, x) are the truth, first, and every arm aligned with it, zero where ``mask`` says
     that a pixel is not scored; their first pixel lies at ``origin_px`` (row, column) in the frame
     of the object, in which the positions of ``measurement`` are given. ``labels`` and
-    ``phase_ssim`` are the comparison's, by arm.
+    ``phase_ssim`` are the comparison's, by arm; none where the registration is in doubt.
     """
 
     measurement: Measurement
@@ -164,7 +164,7 @@ class Compared:
     mask: Bool[np.ndarray, "y x"]
     objects: Mapping[str, Complex[np.ndarray, "y x"]]
     labels: Mapping[str, str]
-    phase_ssim: Mapping[str, float]
+    phase_ssim: Mapping[str, float | None]
 
 
 class Explorer:
@@ -252,10 +252,11 @@ class Explorer:
         """Show amplitude, phase and both in one of the truth and of an arm, on common scales."""
         found = self.condition(dose, view, split)
         truth, object_ = found.objects["truth"], self._object(found, arm)
-        label, score = found.labels[arm], found.phase_ssim[arm]
+        label, ssim = found.labels[arm], found.phase_ssim[arm]
+        score = "no score: registration uncertain" if ssim is None else f"phase SSIM {ssim:.3f}"
         return reconstruction.objects(
             {"truth": truth, label: object_},
-            title=f"{label}, {_said(dose, view, split)}, phase SSIM {score:.3f}",
+            title=f"{label}, {_said(dose, view, split)}, {score}",
         )
 
     def cut(self, dose: float, view: str, split: str, row: int) -> Figure:
@@ -298,7 +299,10 @@ class Explorer:
             mask=mask,
             objects={"truth": objects.pop("truth"), **objects},
             labels={"truth": "truth"} | {arm: row["label"] for arm, row in rows.items()},
-            phase_ssim={arm: row["phase_ssim"] for arm, row in rows.items()},
+            phase_ssim={
+                arm: row["phase_ssim"] if row.get("registration", "ok") == "ok" else None
+                for arm, row in rows.items()
+            },
         )
 
     @staticmethod

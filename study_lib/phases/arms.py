@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Complex, Float, Int
 
 from study_lib.arm_names import (
+    NOT_DENOISED,
+    NOT_TRUSTED,
     PINN,
     PINN_LABEL,
     THINNING_NET,
@@ -18,7 +20,7 @@ from study_lib.arm_names import (
     label_of,
 )
 from study_lib.data.archive import read_npz
-from study_lib.design.models import StudyDesign
+from study_lib.design.models import StudyDesign, ViewDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.networks.machine import device_of
 from study_lib.networks.pinn.bundle import BUNDLE, load_network
@@ -38,7 +40,7 @@ from study_lib.phases.reconstruct import (
 )
 from study_lib.physics.measurement import Measurement
 from study_lib.seeding import generator
-from study_lib.solvers.denoising import LitPart
+from study_lib.solvers.denoising import NONE, LitPart
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class ArmResult:
 
     ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before;
     ``phase_std_rad`` (oy, ox) is the arm's own estimate of its phase error, if it has one;
-    ``device`` is what computed it here.
+    ``device`` is what computed it here. If held-out counts refused what the arm adds, ``fallback``
+    names what its object is instead, and ``fallback_reason`` says why. ``grouping`` says how an arm
+    that works on groups of patterns had them grouped.
     """
 
     label: str
@@ -59,8 +63,12 @@ class ArmResult:
     sources: tuple[Path, ...]
     phase_std_rad: Float[np.ndarray, "oy ox"] | None = None
     device: str = "cpu"
+    fallback: str = ""
+    fallback_reason: str = ""
+    grouping: str = ""
 
 
+SHORT_NAMES = {"total_variation": "TV", "non_local_means": "NLM", "gaussian": "Gaussian"}
 HashOf = Callable[[Path], str]
 Arm = Callable[[Condition, Measurement, HashOf], ArmResult]
 
@@ -87,7 +95,16 @@ def pinn(condition: Condition, measurement: Measurement, hash_of: HashOf) -> Arm
         training_cpu_s=trained.training_cpu_s,
         sources=(path,),
         device=device,
+        grouping=grouping_of(condition.view),
     )
+
+
+def grouping_of(view: ViewDesign) -> str:
+    """Return how the patterns of a view are grouped, in words."""
+    if view.gridsize == 1:
+        return "single patterns"
+    count = f"{view.n_groups} in all" if view.n_groups else f"{view.groups_per_pattern} a pattern"
+    return f"groups of {view.gridsize**2} ({count})"
 
 
 def iterative(
@@ -137,6 +154,8 @@ def denoised(
         cpu_s=plain.cpu_s + time.process_time() - started,
         training_cpu_s=float(written["choice_cpu_s"]),
         sources=(*plain.sources, path),
+        fallback=plain.label if choice.family == NONE else "",
+        fallback_reason=NOT_DENOISED if choice.family == NONE else "",
     )
 
 
@@ -153,7 +172,9 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
     photons_rad = photon_spread(
         ensemble, measurement, generator(ensemble.seed, "photon spread", condition.split)
     )
-    base = "" if ensemble.trust.given else "; its network was not trusted, this is its base"
+    trust = ensemble.trust
+    base = "" if trust.given else "; its network was not trusted, this is its base"
+    stated = f"{trust.gain_nats:+.2f} +- {trust.standard_error_nats:.2f} nats a pattern"
     return ArmResult(
         label=THINNING_NET_LABEL,
         knows=f"probe, positions; trained on the train split of this view{base}",
@@ -163,7 +184,15 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
         training_cpu_s=ensemble.training_cpu_s,
         sources=(path,),
         phase_std_rad=np.hypot(found.members_rad, photons_rad),
+        fallback="" if trust.given else f"its base ({base_name(ensemble.choices.base)})",
+        fallback_reason="" if trust.given else f"{NOT_TRUSTED} ({stated})",
     )
+
+
+def base_name(base: str) -> str:
+    """Return the candidate that a thinning network starts from, as short as a label needs it."""
+    family = base.removeprefix("alternating ")
+    return SHORT_NAMES.get(family, family)
 
 
 def arms_of(design: StudyDesign) -> dict[str, Arm]:

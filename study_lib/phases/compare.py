@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Complex
 from matplotlib.figure import Figure
 
-from study_lib.arm_names import STD
+from study_lib.arm_names import STD, as_fallback
 from study_lib.data.contract import load_object
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
@@ -21,7 +22,7 @@ from study_lib.phases.arms import ArmResult, MissingResultError, arms_of
 from study_lib.phases.conditions import COMPARED, MISSING_ARMS, Condition
 from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.likelihood import FreshCounts
-from study_lib.physics.measurement import Measurement, photon_budget
+from study_lib.physics.measurement import Measurement, measurement_digest, photon_budget
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import ring_correlation
 from study_lib.scores.metrics import metric_facts
@@ -186,6 +187,8 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
             ],
             "view": condition.view.name,
             **view_overlap(measurement, made, design),
+            "chosen_by": None if made is None else condition.view.selection,
+            "patterns_sha256": patterns_digest(measurement),
             "split": condition.split,
             "replicate": design.replicate,
         }
@@ -242,11 +245,17 @@ def _score_arms(
                 **scores,
                 "cpu_s": result.cpu_s,
                 "training_cpu_s": result.training_cpu_s,
+                "refused_training_cpu_s": 0.0,
+                "grouping": result.grouping,
+                "fallback": "",
+                "fallback_reason": "",
                 "held_out_excess_nats": fresh.excess_nats(result.object_),
                 **row_of_spread,
                 **limit_row(limit, scores),
             }
         )
+        if result.fallback:
+            rows[-1] |= as_fallback(rows[-1], result.fallback, result.fallback_reason)
         arrays |= {f"{name}{STD}": std_rad} if std_rad is not None else {}
         arrays[name] = aligned
         work.add_inputs(result.sources)
@@ -282,6 +291,12 @@ def own_error_bar(
     return spread, dict(zip(columns, values, strict=True))
 
 
+def patterns_digest(measurement: Measurement) -> str:
+    """Return the SHA-256 of the patterns and of what is known of them, however they are grouped."""
+    ungrouped: np.ndarray = np.arange(len(measurement.scan_index))[:, None]
+    return measurement_digest(replace(measurement, groups=ungrouped))
+
+
 def fresh_counts(condition: Condition, measurement: Measurement, truth: np.ndarray) -> FreshCounts:
     """Return counts of the condition's positions that no arm has seen: a second draw."""
     design = condition.design
@@ -313,6 +328,7 @@ def comparison_figure(
         ceiling=arrays["photon_limit_frc"],
         title=f"{first['view']}, {first['split']} split, {first['dose']:g} photons per pattern, "
         f"replicate {first['replicate']}",
+        void=[row["label"] for row in rows if row["registration"] != "ok"],
     )
 
 

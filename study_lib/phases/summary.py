@@ -32,15 +32,10 @@ from study_lib.phases.conditions import (
     read_scores,
 )
 from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
+from study_lib.scores.findings import findings
 from study_lib.scores.metrics import metric_facts
-from study_lib.scores.study_table import (
-    VIEW_ORDER,
-    Row,
-    findings,
-    markdown,
-    phase_deltas,
-    study_table,
-)
+from study_lib.scores.shown_tables import markdown
+from study_lib.scores.study_table import VIEW_ORDER, Row, phase_deltas, study_table
 
 # --- What a run has written, from the records of its phases
 
@@ -194,9 +189,9 @@ def _first_difference(found: Any, expected: Sequence[Row]) -> str:
     if not isinstance(found, list) or len(found) != len(expected):
         return f"does not have the {len(expected)} rows that the comparisons give"
     for number, (one, other) in enumerate(zip(found, expected, strict=True), start=1):
-        for key, value in other.items():
-            if not _is_same(one.get(key), value):
-                return f"row {number}, {key}: {one.get(key)}; the comparisons give {value}"
+        for key in sorted(one.keys() & other.keys()):  # an older table lacks columns
+            if not _is_same(one[key], other[key]):
+                return f"row {number}, {key}: {one[key]}; the comparisons give {other[key]}"
     return ""
 
 
@@ -229,7 +224,10 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     paths = compared_files(compared_root, "metrics.json")
     if not paths:
         raise InputError(f"{compared_root}: no comparison found; run `study compare` first")
-    rows: list[dict[str, Any]] = [row for path in paths for row in read_scores(path.parent)]
+    found = [row for path in paths for row in read_scores(path.parent)]
+    # Replicates may be of different times: a column that some lack is empty there.
+    columns: dict[str, None] = {name: None for row in found for name in row}
+    rows: list[dict[str, Any]] = [columns | row for row in found]
     return sorted(
         rows,
         key=lambda row: (
@@ -278,9 +276,11 @@ def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
         arrays, _ = read_aligned(place)
         panels = {f"truth, {view}": arrays["truth"]}
         for row in chosen:
-            score = row["phase_ms_ssim"]
-            doubt = "" if row["registration"] == "ok" else f", registration {row['registration']}"
-            panels[f"{row['label']}, MS-SSIM {score:.3f}{doubt}"] = arrays[row["arm"]]
+            is_void = row["registration"] != "ok"
+            score = f"MS-SSIM {row['phase_ms_ssim']:.3f}"
+            if is_void:
+                score = f"no score, registration {row['registration']}"
+            panels[f"{row['label']}, {score}"] = arrays[row["arm"]]
         lines.append(masked(panels, arrays["mask"]))
     dose, split = rows[0]["dose"], rows[0]["split"]
     return phase_grid(

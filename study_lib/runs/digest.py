@@ -42,6 +42,8 @@ HASHES_AND_PLACES = {
     "origin",
     "path",
     "figures",
+    "patterns_sha256",
+    "same_patterns_as",
 }
 MACHINES_AND_VERSIONS = {
     "versions",
@@ -54,10 +56,12 @@ MACHINES_AND_VERSIONS = {
     "metrics_version",
     "mixed_codes",
 }
-SETTINGS = {"design", "options", "config"}
+SETTINGS = {"design", "options", "config", "grouping", "chosen_by"}
 SENTENCES = {
     "label",
     "knows",
+    "fallback",
+    "fallback_reason",
     "remarks",
     "findings",
     "frame",

@@ -12,19 +12,17 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from study_lib.files import (
-    read_json,
-    require_no_link_out,
-    write_json,
-    write_text,
-)
+from study_lib.arm_names import current_row
+from study_lib.files import read_json, require_no_link_out, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
 from study_lib.phases.records import mixed_codes
 from study_lib.runs.crate import CRATE, NOBODY_YET, Credit, research_object
 from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
-from study_lib.scores.study_table import COLUMNS, NOTES, cell_text, origin_text
+from study_lib.scores.findings import findings
+from study_lib.scores.shown_tables import COLUMNS, NOTES, NUMBERS, Line, origin_text, shown_table
+from study_lib.scores.study_table import CONDITION, same_patterns
 
 # --- An executed notebook as a page: nothing in it could run
 
@@ -104,9 +102,12 @@ INDEX = "index.html"
 PAGES = "html"
 Record = Mapping[str, Any]
 CAPTIONS = {
-    "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm.",
-    "phase_error": "Phase error against dose, with what the photons allow.",
-    "cost": "Quality against processor time; open marks bear the training too.",
+    "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm; bold is the best of "
+    "its dose and view, a number in brackets no score.",
+    "phase_error": "Phase error against dose, with what the photons allow; a diamond is an arm's "
+    "fall-back.",
+    "cost": "Quality against processor time; open marks bear the training too, a diamond is an "
+    "arm's fall-back, to which none is charged.",
 }
 
 
@@ -141,7 +142,7 @@ def write_site(
             pages[job.name.replace("__", " ")] = page
     summary_root = PlacesBelow(run_folder).root("summary")
     path = summary_root / "summary.json"
-    summary = read_json(path) if path.is_file() else None
+    summary = current_summary(read_json(path)) if path.is_file() else None
     content = {
         "title": "Ptychography: dose and overlap",
         "origin": origin_text(summary["origin"]) if summary else run_folder.name,
@@ -150,9 +151,10 @@ def write_site(
         "summary": summary,
         "summary_folder": summary_root.name,
         "columns": list(COLUMNS.values()),
+        "numbers": [COLUMNS[name] for name in NUMBERS],
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
-        "captions": CAPTIONS,
+        "captions": {} if summary and summary["is_old"] else CAPTIONS,
         "notes": NOTES,
         "pages": pages,
         "times": _times(jobs, records, work),
@@ -173,13 +175,31 @@ def style() -> str:
     )
 
 
-def _tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary whose rows and sentences name the arms that are their own fall-back.
+
+    One that was written before rows said so has its sentences made anew from its table; they leave
+    out the paired differences, whose intervals were too narrow.
+    """
+    rows = summary["study_table"]
+    if all("fallback" in row for row in rows):
+        return {**summary, "is_old": False}
+    same = same_patterns(rows)
+    places = [tuple(row[name] for name in CONDITION) for row in rows]
+    table = [
+        current_row(row) | {"same_patterns_as": same.get(place, "")}
+        for row, place in zip(rows, places, strict=True)
+    ]
+    sentences = {
+        split: findings([row for row in table if row["split"] == split], [])
+        for split in summary["findings"]
+    }
+    return {**summary, "study_table": table, "findings": sentences, "is_old": True}
+
+
+def _tables(summary: Mapping[str, Any]) -> dict[str, list[Line]]:
     return {
-        split: [
-            [cell_text(row, key) for key in COLUMNS]
-            for row in summary["study_table"]
-            if row["split"] == split
-        ]
+        split: shown_table([row for row in summary["study_table"] if row["split"] == split])
         for split in summary["findings"]
     }
 

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,18 @@ from command_line import exit_code
 from tiny_runs import moved
 
 from study_lib.errors import InputError
-from study_lib.files import read_json, sha256_of
-from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble, reconstruct_thinned
+from study_lib.files import read_json, sha256_of, write_json
+from study_lib.networks.thinned.ensemble import (
+    ENSEMBLE,
+    Trust,
+    load_ensemble,
+    reconstruct_thinned,
+    save_ensemble,
+)
 from study_lib.networks.thinned.training import ThinnedRecord
 from study_lib.phases import records
 from study_lib.phases import train_thinned as phase
-from study_lib.phases.arms import ArmResult, arms_of
+from study_lib.phases.arms import ArmResult, arms_of, base_name
 from study_lib.phases.conditions import Condition, conditions_of
 from study_lib.phases.reconstruct import (
     DENOISER,
@@ -187,8 +194,27 @@ def test_the_arm_tells_its_object_and_how_far_off_it_is(condition, trained):
     assert own.phase_std_rad.max() > 0
     assert own.training_cpu_s == ensemble.training_cpu_s
     assert ("not trusted" in own.knows) == (not ensemble.trust.given)
+    assert bool(own.fallback) == bool(own.fallback_reason) == (not ensemble.trust.given)
     again = result(condition, "thinning-net")
     np.testing.assert_array_equal(own.phase_std_rad, again.phase_std_rad)
+
+
+def test_an_arm_whose_network_was_refused_says_what_it_is_and_by_which_numbers(
+    trained, condition, tmp_path
+):
+    elsewhere = moved(condition, train_thinned=tmp_path)
+    ensemble = load_ensemble(trained / ENSEMBLE)
+    refused = replace(ensemble, trust=Trust(-0.25, 0.5))
+    save_ensemble(elsewhere.folder("train_thinned") / ENSEMBLE, refused)
+
+    own = result(elsewhere, "thinning-net")
+
+    assert own.fallback == f"its base ({base_name(ensemble.choices.base)})"
+    assert base_name("alternating total_variation") == "TV"
+    assert "(-0.25 +- 0.50 nats a pattern)" in own.fallback_reason
+    np.testing.assert_array_equal(
+        own.object_, reconstruct_thinned(refused, condition.measurement()).base
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["LSQML", "solver"])
@@ -207,6 +233,19 @@ def test_the_denoiser_is_chosen_on_the_train_split_and_used_on_both(reconstructe
         np.testing.assert_array_equal(smooth.object_, expected)
         assert smooth.training_cpu_s == written["choice_cpu_s"]
         assert choice.family in smooth.knows
+
+
+def test_an_arm_that_no_denoiser_helped_says_that_it_is_the_plain_one(reconstructed, tmp_path):
+    shutil.copytree(reconstructed.root("reconstruct"), tmp_path, dirs_exist_ok=True)
+    elsewhere = moved(reconstructed, reconstruct=tmp_path)
+    path = denoiser_of(elsewhere, "solver")
+    write_json(path, read_json(path) | {"family": "none", "strength": 0.0})
+
+    plain, denoised = (result(elsewhere, f"solver{kind}") for kind in ("", "-denoised"))
+
+    assert (plain.fallback, denoised.fallback) == ("", "solver")
+    assert "no denoiser" in denoised.fallback_reason
+    np.testing.assert_array_equal(denoised.object_, plain.object_)
 
 
 def test_a_broken_choice_is_refused_with_the_remedy(tmp_path):

@@ -6,12 +6,18 @@ import re
 from html.parser import HTMLParser
 
 import nbformat
+import numpy as np
 import pytest
+from tiny_runs import generated, with_views
 
+from study_lib.arm_names import NOT_TRUSTED
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.files import hashes_of, merge_record, write_json, write_text
+from study_lib.files import hashes_of, merge_record, read_json, write_json, write_text
+from study_lib.phases.arms import ARMS, ArmResult
+from study_lib.phases.compare import compare
 from study_lib.phases.records import provenance
+from study_lib.phases.summary import summarize
 from study_lib.runs.evidence import faults_of_seal, seal
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.report import notebook_page, style, write_site
@@ -234,3 +240,124 @@ def test_the_crate_names_each_file_with_its_hash_and_the_job_that_made_it(run):
         for place in (job.executed, job.done, f"{job.folder}/deeper/events.jsonl")
     }
     assert faults_of_seal(run.folder) == {}
+
+
+# --- What the pages say of a study: nothing that is not so
+
+FAR = "views=[{name: baseline, gridsize: 1}, {name: dense, gridsize: 2, target_overlap: 0.95}]"
+SMALL = (
+    "patch_size_px=16",
+    "scan={kind: raster, rows: 7, columns: 9, step_px: 3.0, jitter_px: 0.6}",
+    "probe.defocus_radius_px=3.0",
+    "iterative.algorithms=[solver]",
+    "iterative.denoised=false",
+    "thinned=null",
+    "metrics.photon_limit_solves=0",
+)
+REFUSED = {"fallback": "its base (TV)", "fallback_reason": f"{NOT_TRUSTED} (-1.00 +- 0.50 nats)"}
+
+
+def arm_of(label, error, **values):
+    """Return an arm that hands out the truth with an error of its own."""
+
+    def arm(condition, measurement, hash_of):
+        truth = condition.truth()
+        noise = np.random.default_rng(len(label)).normal(0, error, truth.shape)
+        object_ = (truth * np.exp(1j * noise)).astype(np.complex64)
+        index = measurement.scan_index
+        return ArmResult(label, "the truth", object_, index, 2.0, 40.0, (), **values)
+
+    return arm
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch):
+    """A run whose dense view cannot be as dense as asked for, with a network that was refused."""
+    design = load_design("smoke", [*SMALL, FAR])
+    made = create_run(tmp_path / "compared", design)
+    run = with_views(generated(made.folder, design))
+    monkeypatch.setitem(ARMS, "pinn", arm_of("PtychoPINN", 0.2))
+    monkeypatch.setitem(ARMS, "net", arm_of("thinning network", 0.05, **REFUSED))
+    monkeypatch.setitem(ARMS, "lost", arm_of("Lost", 40.0))
+    for view in ("baseline", "dense"):
+        compare(run.condition(design.doses[0], view, "test"))
+    return run
+
+
+def body_rows(text):
+    """Return the cells of each row of the first table, as markup."""
+    body = text.partition("<tbody>")[2].partition("</tbody>")[0]
+    rows = re.findall(r"<tr(.*?)>(.*?)</tr>", body, re.DOTALL)
+    return [(kind, re.findall(r"<td.*?>(.*?)</td>", cells)) for kind, cells in rows]
+
+
+def test_the_report_names_what_a_refused_network_is_and_credits_it_with_nothing(compared, study):
+    summarize(compared)
+    assert study("report", compared.folder).code == 0
+
+    page = (compared.folder / "index.html").read_text(encoding="utf-8")
+    text = (compared.root("summary") / "summary.md").read_text(encoding="utf-8")
+    for shown in (page, text):
+        assert "thinning network was refused in 1 of 1 condition" in shown
+        assert "(-1.00 +- 0.50 nats)" in shown
+        assert "Highest phase MS-SSIM: no condition has two arms to compare" in shown
+        assert "Training of thinning network" not in shown
+    rows = [cells for _, cells in body_rows(page) if "thinning network" in cells[4]]
+    assert len(rows) == 2
+    for cells in rows:
+        assert cells[4] == "thinning network = its base (TV)"
+        assert cells[-1] == "-", "no training is charged"
+        assert not [cell for cell in cells if "<strong>" in cell]
+
+
+def test_the_report_counts_views_with_the_same_patterns_once(compared, study):
+    summarize(compared)
+    assert study("report", compared.folder).code == 0
+
+    page = (compared.folder / "index.html").read_text(encoding="utf-8")
+    assert "10000, dense those of baseline. So 2 conditions are 1" in page
+    assert "of 2 condition" not in page
+    assert "From dense" not in page
+
+
+def test_the_report_greys_out_what_is_no_score_and_rules_groups_off(compared, study):
+    summarize(compared)
+    assert study("report", compared.folder).code == 0
+
+    page = (compared.folder / "index.html").read_text(encoding="utf-8")
+    rows = body_rows(page)
+    assert len(rows) == 6
+    lost = [(kind, cells) for kind, cells in rows if cells[4] == "Lost"]
+    for kind, cells in lost:
+        assert "no-score" in kind
+        assert re.fullmatch(r"\([0-9.]+\)", cells[6])
+        assert not [cell for cell in cells if "<strong>" in cell]
+    assert ["begins-group" in kind for kind, _ in rows] == [True, False, False] * 2
+    assert "Not counted below, registration in doubt: Lost at 10000, baseline." in page
+
+
+def test_the_report_of_a_run_from_before_says_the_same(compared, study):
+    """Its rows say in one sentence alone that a network was refused; that sentence is enough."""
+    summarize(compared)
+    path = compared.root("summary") / "summary.json"
+    summary = read_json(path)
+    fields = {
+        *("fallback", "fallback_reason", "grouping", "refused_training_cpu_s", "same_patterns_as")
+    }
+    for row in summary["study_table"]:
+        if row["fallback"]:
+            row["knows"] += "; its network was not trusted, this is its base"
+            row |= {"label": "PtychoPINN thinned", "arm": "pinn-thinned", "training_cpu_s": 40.0}
+        for name in fields:
+            del row[name]
+    summary["findings"] = {"test": ["Highest phase MS-SSIM: pinn-thinned in 2 of 2 conditions."]}
+    write_json(path, summary)
+
+    assert study("report", compared.folder).code == 0
+
+    page = (compared.folder / "index.html").read_text(encoding="utf-8")
+    assert "Highest phase MS-SSIM: pinn-thinned" not in page
+    assert "thinning network was refused in 1 of 1 condition" in page
+    assert "<td>thinning network = its base</td>" in page
+    assert "So 2 conditions are 1" in page
+    assert "written by an older version" in page

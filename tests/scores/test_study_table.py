@@ -1,24 +1,20 @@
 """Means, spreads and signed differences over replicates, and the sentences made from them."""
 
+import re
+
 import numpy as np
 import pytest
+from scipy import stats
 
+from study_lib.arm_names import NOT_TRUSTED, as_fallback
 from study_lib.figures.common import plt
 from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
+from study_lib.scores.findings import findings, training_repaid_after
 from study_lib.scores.metrics import METRICS
-from study_lib.scores.study_table import (
-    cell_text,
-    delta_table,
-    findings,
-    markdown_table,
-    mean_of,
-    phase_deltas,
-    spread_of,
-    study_table,
-    training_repaid_after,
-)
+from study_lib.scores.shown_tables import arms_table, delta_table, markdown_table, shown_table
+from study_lib.scores.study_table import mean_of, phase_deltas, spread_of, study_table
 
-OVERLAP = {"baseline": 0.75, "sparse": 0.2}
+OVERLAP = {"baseline": 0.75, "dense": 0.7, "sparse": 0.2}
 
 
 def row(arm, *, dose=1e3, view="baseline", replicate=0, registration="ok", **values):
@@ -35,6 +31,9 @@ def row(arm, *, dose=1e3, view="baseline", replicate=0, registration="ok", **val
         "knows": "probe",
         "patterns": 100 if view == "baseline" else 20,
         "registration": registration,
+        "fallback": "",
+        "fallback_reason": "",
+        "grouping": "",
         "photon_limit_phase_rad": 0.1 * np.sqrt(1e3 / dose),
         "ideal_limit_phase_rad": 0.09 * np.sqrt(1e3 / dose),
         "wiener_phase_rad": 0.08 * np.sqrt(1e3 / dose),
@@ -50,15 +49,25 @@ def replicates(arm, scores, **values):
     ]
 
 
-def test_replicates_become_mean_standard_deviation_and_an_interval_between_the_extremes():
+def refused(found, fallback="its base (TV)"):
+    """Return a row of an arm that held-out counts refused."""
+    return found | as_fallback(found, fallback, NOT_TRUSTED)
+
+
+def numbers_of(line):
+    return [cell.text for cell in line.cells if cell.is_number]
+
+
+def test_replicates_become_mean_standard_deviation_and_students_interval_of_the_mean():
     scores = [0.7, 0.8, 0.95, 0.75]
     (found,) = study_table(replicates("lsqml", scores))
 
     assert found["replicates"] == 4
     assert found["phase_ms_ssim"] == pytest.approx(np.mean(scores))
     assert found["phase_ms_ssim_std"] == pytest.approx(np.std(scores, ddof=1))
-    assert min(scores) <= found["phase_ms_ssim_low"] < np.mean(scores)
-    assert np.mean(scores) < found["phase_ms_ssim_high"] <= max(scores)
+    interval = stats.ttest_1samp(scores, 0).confidence_interval(0.95)
+    assert found["phase_ms_ssim_low"] == pytest.approx(interval.low)
+    assert found["phase_ms_ssim_high"] == pytest.approx(interval.high)
     assert "replicate" not in found
 
 
@@ -72,6 +81,26 @@ def test_the_interval_of_many_draws_is_that_of_the_normal_law():
     assert found["x_high"] == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
+@pytest.mark.parametrize("replicates", [2, 3, 5, 10])
+def test_the_interval_holds_the_true_mean_as_often_as_it_says(replicates):
+    """Of values that scatter normally; a bootstrap of two has the mean in half of all cases."""
+    trials = np.random.default_rng(29).normal(0.7, 0.02, (20_000, replicates))
+
+    found = [spread_of("x", values) for values in trials.tolist()]
+
+    covered = np.mean([one["x_low"] <= 0.7 <= one["x_high"] for one in found])
+    assert 0.94 <= covered <= 0.96
+
+
+def test_the_interval_of_a_paired_difference_is_that_of_a_paired_t_test():
+    ours, theirs = [0.8, 0.83, 0.79], [0.7, 0.76, 0.72]
+    (found,) = phase_deltas([*replicates("lsqml", theirs), *replicates("solver", ours)])
+
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert found["phase_ms_ssim_delta_low"] == pytest.approx(interval.low)
+    assert found["phase_ms_ssim_delta_high"] == pytest.approx(interval.high)
+
+
 def test_one_replicate_has_no_spread_and_says_so():
     table = study_table([row("lsqml"), row("solver")])
 
@@ -79,6 +108,15 @@ def test_one_replicate_has_no_spread_and_says_so():
         assert [found[f"phase_ms_ssim_{part}"] for part in ("std", "low", "high")] == [None] * 3
     assert "±" not in markdown_table(table)
     assert "no spread and no interval" in findings(table, [])[0]
+
+
+def test_of_one_replicate_findings_state_numbers_and_no_difference_beyond_them(matrix):
+    text = "\n".join(findings(matrix, []))
+
+    assert "whether a difference would come again is not known" in text
+    assert "so biased" not in text
+    assert "interval of the" not in text
+    assert "unbiased estimates in this replicate: LSQML in 0 of 4" in text
 
 
 def test_equal_replicates_have_no_width():
@@ -178,15 +216,16 @@ def test_findings_are_the_numbers_of_the_table(matrix):
     lowest = "Lowest phase error over the photon limit: LSQML in 2 of 3 conditions, PINN in 1 of 3"
     assert lowest in text
     assert "Phase error of PINN: 0.80 (1000, baseline) to 8.00 (100000, baseline) times" in text
-    assert "so biased: LSQML in 0 of 4 conditions, PINN in 1 of 3 conditions." in text
+    below = "Below the photon limit of unbiased estimates in this replicate"
+    assert f"{below}: LSQML in 0 of 4 conditions, PINN in 1 of 3 conditions." in text
     doses = "From 1000 to 100000 photons per pattern the phase error of"
     both = "10.00 (limit 10.00) in baseline, 10.00 (limit 10.00) in sparse"
     assert f"{doses} LSQML is divided by {both}." in text
     assert f"{doses} PINN is divided by 1.00 (limit 10.00) in baseline." in text
     views = "From sparse (overlap 0.20, 20 patterns) to baseline (0.75, 100), phase MS-SSIM of"
-    assert f"{views} LSQML: +0.200 at 1000, +0.200 at 100000 photons." in text
-    assert f"{views} PINN: +0.100 at 100000 photons." in text
-    assert "one split: LSQML 40, PINN 2." in text
+    assert f"{views} LSQML: +0.200 at 1000, +0.200 at 100000 photons per pattern." in text
+    assert f"{views} PINN: +0.100 at 100000 photons per pattern." in text
+    assert "in the 3 conditions where all of these count: LSQML 40, PINN 2." in text
     assert "median 100 processor seconds, not counted above; repaid against LSQML after 3 s" in text
 
 
@@ -203,7 +242,7 @@ def test_findings_change_when_the_numbers_do(matrix):
 def test_findings_count_intervals_that_exclude_zero():
     rows = [
         *replicates("lsqml", [0.5, 0.52, 0.51]),
-        *replicates("pinn", [0.6, 0.63, 0.6]),
+        *replicates("pinn", [0.6, 0.63, 0.605]),
         *replicates("lsqml", [0.5, 0.6, 0.4], view="sparse"),
         *replicates("pinn", [0.6, 0.5, 0.42], view="sparse"),
     ]
@@ -220,9 +259,11 @@ def test_figures_hold_every_number_of_the_table(matrix):
     cost = quality_by_cost(matrix, **titles)
     try:
         written = [text.get_text() for axis in heat.axes for text in axis.texts]
-        stars = {True: "", False: "*"}
         expected = [
-            f"{one['phase_ms_ssim']:.3f}{stars[one['registration'] == 'ok']}" for one in matrix
+            f"{one['phase_ms_ssim']:.3f}"
+            if one["registration"] == "ok"
+            else f"({one['phase_ms_ssim']:.3f})"
+            for one in matrix
         ]
         assert sorted(written) == sorted(expected)
         lines = {line.get_label(): line for line in error.axes[0].lines}
@@ -240,5 +281,205 @@ def test_a_number_that_does_not_exist_is_a_dash():
     """A ring correlation that never falls below its threshold has no crossing."""
     (found,) = study_table([row("lsqml", frc_crossing=None)])
 
-    assert cell_text(found, "frc_crossing") == "-"
-    assert cell_text(found, "phase_ssim") == "0.5"
+    (line,) = markdown_table([found]).splitlines()[2:]
+    assert " | 0.500 | - | 0.500 | " in line
+
+
+# --- An arm that held-out counts refused is its fall-back, and says so wherever its name stands
+
+ROWS = [
+    row("lsqml", phase_ms_ssim=0.6, cpu_s=1.0, training_cpu_s=0.0),
+    row("solver", phase_ms_ssim=0.7, cpu_s=1.0, training_cpu_s=0.0),
+    refused(row("net", phase_ms_ssim=0.9, cpu_s=2.0, training_cpu_s=50.0)),
+    row("lsqml", view="sparse", phase_ms_ssim=0.4, cpu_s=1.0, training_cpu_s=0.0),
+    row("solver", view="sparse", phase_ms_ssim=0.5, cpu_s=1.0, training_cpu_s=0.0),
+    row("net", view="sparse", phase_ms_ssim=0.8, cpu_s=2.0, training_cpu_s=60.0),
+]
+
+
+def test_findings_count_a_network_only_where_it_was_used():
+    table = study_table(ROWS)
+
+    text = "\n".join(findings(table, phase_deltas(ROWS)))
+
+    assert "Highest phase MS-SSIM: NET in 1 of 2 conditions, SOLVER in 1 of 2 conditions." in text
+    (sentence,) = [line for line in text.splitlines() if "refused" in line]
+    assert sentence.startswith("NET was refused in 1 of 2 conditions")
+    assert "its base (TV) (1000, baseline)" in sentence
+    assert f"Why: {NOT_TRUSTED}." in sentence
+    assert "50 processor seconds of training (median), charged to no arm" in sentence
+    assert "in 1 of these its phase MS-SSIM is above that of every arm counted" in sentence
+    assert "Training of NET: median 60 " in text
+
+
+def test_tables_name_what_a_refused_arm_is_and_neither_mark_nor_charge_it():
+    table = study_table(ROWS)
+
+    text, deltas = markdown_table(table), delta_table(phase_deltas(ROWS))
+
+    (line,) = [line for line in text.splitlines() if "NET = its base (TV)" in line]
+    assert "**" not in line
+    assert line.endswith("| 2.00 | - |")
+    assert "| **0.700** |" in text
+    assert "NET = its base (TV)" in deltas
+    assert [line.is_fallback for line in shown_table(table)] == [False, False, True] + 3 * [False]
+
+
+def test_figures_name_what_a_refused_arm_is():
+    table = study_table(ROWS)
+    titles = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": "test"}
+
+    heat = heat_maps(table, **titles)
+    others = [quality_by_cost(table, **titles), phase_error_by_dose(table, title="test")]
+
+    written = [text.get_text() for axis in heat.axes for text in axis.texts]
+    assert "0.900\n= its base (TV)" in written
+    assert "0.800" in written
+    for figure in others:
+        (legend,) = figure.legends
+        assert "fall-back" in [text.get_text() for text in legend.get_texts()]
+    costs = {tuple(np.atleast_1d(line.get_xdata())) for line in others[0].axes[0].lines}
+    assert (2.0, 62.0) in costs
+    assert (2.0, 52.0) not in costs
+
+
+def test_an_arm_that_was_refused_in_some_replicates_alone_says_in_how_many():
+    rows = [
+        *replicates("lsqml", [0.5, 0.5, 0.6]),
+        row("net", phase_ms_ssim=0.9),
+        refused(row("net", replicate=1, phase_ms_ssim=0.8, training_cpu_s=40.0)),
+        row("net", replicate=2, phase_ms_ssim=0.9),
+    ]
+
+    table = study_table(rows)
+
+    assert table[1]["label"] == "NET = its base (TV) in 1 of 3 replicates"
+    assert table[1]["refused_training_cpu_s"] == 40.0
+    text = "\n".join(findings(table, phase_deltas(rows)))
+    assert "NET was refused in 1 of 1 condition" in text
+    assert "of NET against" not in text
+
+
+# --- Like with like
+
+
+def test_views_with_the_same_patterns_count_once_and_it_is_said():
+    """Nine of nine that are six are six."""
+    rows = []
+    for dose in (1e3, 1e4, 1e5):
+        for view, patterns in (("baseline", "a"), ("dense", "a"), ("sparse", "b")):
+            place = {"dose": dose, "view": view, "patterns_sha256": f"{patterns}{dose}"}
+            rows += [row("lsqml", **place), row("solver", **place, phase_ms_ssim=0.6)]
+
+    table = study_table(rows)
+
+    same = [one["same_patterns_as"] for one in table[:6]]
+    assert same == ["", "", "baseline", "baseline", "", ""]
+    text = "\n".join(findings(table, []))
+    assert "So 9 conditions are 6" in text
+    assert "1000, dense those of baseline; 10000, dense" in text
+    assert "Highest phase MS-SSIM: SOLVER in 6 of 6 conditions." in text
+    assert "of 9" not in text
+
+
+def test_views_whose_patterns_differ_in_one_replicate_are_two_conditions():
+    rows = [
+        row("lsqml", view=view, replicate=replicate, patterns_sha256=patterns)
+        for view, replicate, patterns in (
+            *(("baseline", 0, "a"), ("dense", 0, "a")),
+            *(("baseline", 1, "b"), ("dense", 1, "c")),
+        )
+    ]
+
+    assert {one["same_patterns_as"] for one in study_table(rows)} == {""}
+
+
+GROUPS = {"baseline": "single patterns", "dense": "groups of 4", "sparse": "groups of 4"}
+
+
+def overlap_findings(views, **values):
+    rows = [
+        row("pinn", view=view, grouping=GROUPS[view], phase_ms_ssim=score, **values)
+        for view, score in views.items()
+    ]
+    return [line for line in findings(study_table(rows), []) if "phase MS-SSIM of PINN" in line]
+
+
+def test_overlap_is_compared_between_views_that_are_grouped_alike():
+    (line,) = overlap_findings({"baseline": 0.9, "dense": 0.7, "sparse": 0.6})
+
+    assert line.startswith("From sparse (overlap 0.20")
+    assert "to dense" in line
+    assert "+0.100 at 1000 photons per pattern." in line
+
+
+def test_what_changes_beside_overlap_is_named():
+    (line,) = overlap_findings({"baseline": 0.9, "dense": 0.7})
+
+    assert "From dense" in line
+    assert "what changes too: the grouping from groups of 4 to single patterns" in line
+
+
+def test_costs_are_compared_over_the_same_conditions():
+    """A large scan that one arm alone has must not make the other look cheap."""
+    rows = [row(arm, cpu_s=2.0, training_cpu_s=0.0) for arm in ("lsqml", "solver")]
+    rows += [row("lsqml", dose=1e5, cpu_s=90.0, training_cpu_s=0.0)]
+
+    text = "\n".join(findings(study_table(rows), []))
+
+    assert "in the 1 condition where all of these count: LSQML 2, SOLVER 2." in text
+
+
+# --- Numbers for people
+
+
+def test_the_best_of_each_group_is_marked_where_all_have_a_number():
+    table = study_table(
+        [
+            row("lsqml", phase_ms_ssim=0.7, phase_mae_rad=0.02, frc_crossing=None),
+            row("solver", phase_ms_ssim=0.8, phase_mae_rad=0.03, frc_crossing=0.4),
+            row("lsqml", view="sparse", phase_ms_ssim=0.3, phase_mae_rad=0.2),
+        ]
+    )
+
+    lines = shown_table(table)
+
+    best = [[cell.text for cell in line.cells if cell.is_best] for line in lines]
+    assert best == [["0.0200"], ["0.800"], []]
+    assert [line.begins_group for line in lines] == [True, False, True]
+
+
+def test_a_row_without_registration_is_no_score_in_any_table():
+    rows = [
+        row("lsqml", phase_ms_ssim=0.4),
+        row("solver", phase_ms_ssim=0.5),
+        row("pinn", phase_ms_ssim=0.6, registration="uncertain"),
+    ]
+    table = study_table(rows)
+
+    for text in (markdown_table(table), arms_table(rows)):
+        assert "(0.600)" in text
+        assert "**0.500**" in text
+        assert " 0.600" not in text
+    assert [line.kinds for line in shown_table(table)] == ["begins-group", "", "no-score"]
+    assert "(+0.200)" in delta_table(phase_deltas(rows))
+
+
+def test_numbers_of_a_column_have_the_same_decimals_and_a_leading_zero():
+    values = {
+        "phase_psnr_db": (9.5, 37.0),
+        "phase_mae_rad": (0.02, 0.00041),
+        "cpu_s": (0.0933, 300.0),
+    }
+    rows = [
+        row(arm, **{name: pair[index] for name, pair in values.items()})
+        for index, arm in enumerate(("lsqml", "solver"))
+    ]
+    table = study_table(rows)
+
+    for column in zip(*map(numbers_of, shown_table(table)), strict=True):
+        decimals = {len(text.partition(".")[2]) for text in column if text != "-"}
+        assert len(decimals) <= 1, column
+        assert all(re.match(r"-|[0-9]", text) for text in column)
+    assert "| 37.00 | 0.00041 |" in markdown_table(table).replace("**", "")
+    assert re.findall(r"---:|---", markdown_table(table))[:3] == ["---:", "---", "---:"]

@@ -1,0 +1,272 @@
+"""The study table, its notes and the whole summary as people read them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from study_lib.scores.metrics import METRICS
+from study_lib.scores.study_table import Row, best_places
+
+COLUMNS = {
+    "dose": "photons",
+    "view": "view",
+    "overlap": "overlap",
+    "overlap_target": "target",
+    "label": "arm",
+    "patterns": "patterns",
+    "phase_ms_ssim": "phase MS-SSIM",
+    "phase_ssim": "phase SSIM",
+    "phase_psnr_db": "phase PSNR [dB]",
+    "phase_mae_rad": "phase MAE [rad]",
+    "phase_error_over_limit": "phase error / photon limit",
+    "amplitude_ssim": "amplitude SSIM",
+    "frc_crossing": "FRC crossing / Nyquist",
+    "frc_half_bit_crossing": "FRC half-bit / Nyquist",
+    "held_out_excess_nats": "fresh-count excess [nats]",
+    "registration": "registration",
+    "cpu_s": "CPU [s]",
+    "training_cpu_s": "training CPU [s]",
+}
+NUMBERS = tuple(name for name in COLUMNS if name not in {"view", "label", "registration"})
+MARKED = tuple(name for name in NUMBERS if name in METRICS and name != "training_cpu_s")
+COSTS = ("cpu_s", "training_cpu_s")
+# After the point; more where smaller numbers of the same column need them.
+DECIMALS = {
+    "patterns": 1,
+    "phase_psnr_db": 2,
+    "phase_mae_rad": 4,
+    "phase_error_over_limit": 3,
+    "held_out_excess_nats": 1,
+    "cpu_s": 2,
+    "training_cpu_s": 1,
+    "photons_measured": 1,
+    "phase_mse_rad2": 6,
+    "amplitude_mse": 6,
+    "amplitude_mae": 4,
+}
+USUAL_DECIMALS, MORE_DECIMALS = 3, 2
+NOTES = (
+    "Bold is the best of its group (photons, view). A number in brackets is no score: the place of "
+    "that object against the truth could not be determined. An arm = something else was refused by "
+    "held-out counts of the train split and is what stands behind the sign; it is never the best, "
+    "and what its training took is charged to no arm (`refused_training_cpu_s` in the files).",
+    "Overlap is the mean disc overlap of a pattern with its nearest neighbours (metric 2), as "
+    "measured on the patterns used; the target is what was asked for. A scan sparser than its "
+    "target keeps every pattern. Times are processor seconds; training is not part of CPU [s]. "
+    "All arms of a row group (photons, view) used the same patterns, probe and mask. From view to "
+    "view the number of patterns changes with the overlap, and so do the photons on the object; "
+    "what an arm learns it learns from the train split of the same view.",
+    "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound of "
+    "the same pixels, from this view's photons. The dose is held fixed per pattern, so a denser "
+    "view has more photons on each pixel and a lower bound. Below 1 is no mistake: the bound is "
+    "that of unbiased estimates, and an arm that smooths, or shrinks what the counts do not "
+    "determine, is biased. The Wiener line is such a reference: the least mean square error of a "
+    "linear estimate that knows the mean spectrum of the true phase.",
+    "Fresh-count excess is how much less likely a second draw of counts at the same positions is "
+    "under the reconstruction than under the truth, per pattern; 0 is the truth.",
+    "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time, or "
+    "groups of four, as `grouping` in `study_table.csv` says. A dash in an FRC column: the curve "
+    "never falls below the threshold in at least one replicate, so no crossing is stated, and none "
+    "of its group is marked.",
+    "A number with a plus-minus sign is the mean and the sample standard deviation over "
+    "replicates; `study_table.csv` has the 95 % intervals of the means too, by Student's t, which "
+    "holds for few replicates whose results scatter normally. Of many intervals one in twenty "
+    "misses.",
+)
+
+
+def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
+    """Return the text of ``summary.md`` from the content of ``summary.json`` and the inventory."""
+    parts = ["# Summary", *filter(None, [origin_text(summary["origin"])])]
+    for split, lines in summary["findings"].items():
+        table = [row for row in summary["study_table"] if row["split"] == split]
+        parts += [
+            f"## {split.capitalize()} split",
+            "\n".join(f"- {line}" for line in lines),
+            markdown_table(table),
+        ]
+        deltas = [row for row in summary["highlights"] if row["split"] == split]
+        if deltas:
+            parts += [
+                f"### Phase, difference to {deltas[0]['reference']}, {split} split",
+                delta_table(deltas),
+            ]
+    if summary["missing"]:
+        parts += ["## Missing", "\n".join(f"- missing: {line}" for line in summary["missing"])]
+    parts += ["## How to read the tables", *NOTES, "## Figures"]
+    parts += [f"![{name}]({paths[0]})" for name, paths in summary["figures"].items()]
+    size = sum(row["bytes"] or 0 for row in files)
+    parts += [
+        "## Files",
+        f"`inventory.csv` lists {len(files)} files, {size / 2**20:.1f} MiB, with hash and origin.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return rows of the study table; a value that was not reached is a dash."""
+    kinds = [name in NUMBERS for name in COLUMNS]
+    return _table(COLUMNS.values(), kinds, (map(_marked, line.cells) for line in shown_table(rows)))
+
+
+def delta_table(rows: Sequence[Row]) -> str:
+    """Return signed differences in phase MS-SSIM (3 decimals) and phase MAE (6 decimals)."""
+    titles = ["photons", "view", "arm", "phase MS-SSIM", "phase MAE [rad]", "registration"]
+    cells = (
+        [
+            *(number_text(row["dose"]), row["view"], row["arm"]),
+            *(_signed(row, "phase_ms_ssim_delta", 3), _signed(row, "phase_mae_rad_delta", 6)),
+            row["registration"],
+        ]
+        for row in rows
+    )
+    return _table(titles, [True, False, False, True, True, False], cells)
+
+
+def arms_table(rows: Sequence[Row]) -> str:
+    """Return one comparison as Markdown: a column an arm, a row each of its facts.
+
+    Parameters
+    ----------
+    rows
+        Of one condition, from :func:`study_lib.phases.compare.compare`.
+    """
+    titles = ["", *(row["label"] for row in rows)]
+    best = best_places(rows, [name for name in METRICS if name != "training_cpu_s"])
+    lines = []
+    for name in rows[0]:
+        if name in {"arm", "label", "patterns_sha256"}:
+            continue
+        cells = (
+            replace(cell, is_best=(index, name) in best)
+            for index, cell in enumerate(_column(rows, name))
+        )
+        lines.append([f"`{name}`", *map(_marked, cells)])
+    return _table(titles, [False] + [True] * len(rows), lines)
+
+
+def _table(titles: Iterable[str], numeric: Sequence[bool], cells: Iterable[Iterable[str]]) -> str:
+    lines = [list(titles), ["---:" if one else "---" for one in numeric], *map(list, cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A field of a shown table: its text, and whether it is a number and the best of its group."""
+
+    text: str
+    is_number: bool = False
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a shown table; the first of a group, and what its numbers are worth."""
+
+    cells: tuple[Cell, ...]
+    begins_group: bool
+    is_void: bool
+    is_fallback: bool
+
+    @property
+    def kinds(self) -> str:
+        """The names of what it is, as a style sheet knows them."""
+        names = {
+            "begins-group": self.begins_group,
+            "no-score": self.is_void,
+            "fallback": self.is_fallback,
+        }
+        return " ".join(name for name, holds in names.items() if holds)
+
+
+def shown_table(rows: Sequence[Row]) -> list[Line]:
+    """Return the study table for people: the text of each field of ``COLUMNS``, and its marks.
+
+    All numbers of a column have the same decimals. Where the registration is in doubt scores stand
+    in brackets. The best score of a group of photons and view is marked, among rows that are
+    scores; none is where one of them has no number.
+    """
+    columns = {name: _column(rows, name) for name in COLUMNS}
+    best = best_places(rows, MARKED)
+    lines = []
+    for index, row in enumerate(rows):
+        before = rows[index - 1] if index else None
+        cells = (
+            replace(column[index], is_best=(index, name) in best)
+            for name, column in columns.items()
+        )
+        lines.append(
+            Line(
+                tuple(cells),
+                any(before is None or before[name] != row[name] for name in ("dose", "view")),
+                row["registration"] != "ok",
+                bool(row.get("fallback")),
+            )
+        )
+    return lines
+
+
+def _column(rows: Sequence[Row], name: str) -> list[Cell]:
+    """Return one field of all rows; scores of a doubtful place in brackets."""
+    decimals = decimals_of(rows, name)
+    cells = []
+    for row in rows:
+        value = row.get(name)
+        text = number_text(value, decimals, row.get(f"{name}_std"))
+        is_score_column = name in METRICS and name not in COSTS
+        if is_score_column and value is not None and row["registration"] != "ok":
+            text = f"({text})"
+        cells.append(Cell(text, is_number=name in NUMBERS))
+    return cells
+
+
+def decimals_of(rows: Sequence[Row], name: str) -> int:
+    """Return how many decimals a column needs to show two digits of its least value."""
+    values = [row.get(name) for row in rows]
+    if not any(isinstance(value, float) and not value.is_integer() for value in values):
+        return 0 if name not in METRICS else DECIMALS.get(name, USUAL_DECIMALS)
+    usual = DECIMALS.get(name, USUAL_DECIMALS)
+    needed = [1 - math.floor(math.log10(abs(value))) for value in values if value]
+    return min(max(usual, *needed), usual + MORE_DECIMALS)
+
+
+def number_text(value: Any, decimals: int = 0, spread: float | None = None) -> str:
+    """Return a number as people read it, with its spread if it has one; a dash if there is none."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, str | bool):
+        return str(value)
+    text = f"{value:.{decimals}f}"
+    if value and not float(text):
+        text = f"< {10**-decimals:.{decimals}f}"
+    return text if spread is None else f"{text} ± {spread:.{decimals}f}"
+
+
+def _marked(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.is_best else cell.text
+
+
+def origin_text(origin: Mapping[str, Any]) -> str:
+    """Return which run a summary is of; nothing if that is not known."""
+    if not origin:
+        return ""
+    count = len(origin["replicates"])
+    spread = (
+        "one set of seeds, no spread over repetitions"
+        if count == 1
+        else "each with its own noise, choice of patterns and training"
+    )
+    numbers = ", ".join(map(str, origin["replicates"]))
+    return (
+        f"Preset {origin['preset']}, design {origin['design']}, object {origin['object']}, patches "
+        f"of {origin['patch_size_px']} pixels, replicate{'s' if count > 1 else ''} {numbers}: "
+        f"{spread}."
+    )
+
+
+def _signed(row: Row, name: str, digits: int) -> str:
+    spread = row[f"{name}_std"]
+    tail = "" if spread is None else f" ± {spread:.{digits}f}"
+    text = f"{row[name]:+.{digits}f}{tail}"
+    return text if row["registration"] == "ok" else f"({text})"
