@@ -19,12 +19,12 @@ from study_lib.figures.common import (
     grid,
     phase_limits,
 )
-from study_lib.scores.frc import first_below
+from study_lib.scores.frc import CROSSES, FourierRingCorrelation, frc_crossing
 from study_lib.scores.study_table import VIEW_ORDER, Row, grouped
 
 # --- One condition: every arm beside the truth, with its errors on one scale
 
-Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Curves = Mapping[str, FourierRingCorrelation]
 
 
 def condition_figure(
@@ -101,16 +101,17 @@ def phase_error_spectra(
 
 def _draw_ring_correlations(
     axis: Axes,
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    curves: Curves,
     threshold: float,
     ceiling: Float[np.ndarray, " ring"],
 ) -> None:
     """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
     colours = colours_of(curves)
-    for name, (frequency, correlation) in curves.items():
-        crosses = first_below(frequency, correlation - threshold) is not None
-        label = name if crosses else f"{name}, never below"
-        axis.plot(frequency, correlation, color=colours[name], label=label)
+    for name, rings in curves.items():
+        outcome = frc_crossing(rings, threshold).outcome
+        label = name if outcome == CROSSES else f"{name}, {outcome}"
+        axis.plot(rings.frequency, rings.correlation, color=colours[name], label=label)
+        frequency = rings.frequency
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")

@@ -18,7 +18,7 @@ from study_lib.phases.records import manifests_of
 from study_lib.runs.evidence import sealed_names
 from study_lib.runs.job import job_owning, owned_places, read_record
 from study_lib.runs.plan import PlannedJob
-from study_lib.scores.study_table import COLUMNS, NOTES, cell_text, origin_text
+from study_lib.scores.study_table import COLUMNS, cell_text, notes_of, origin_text
 
 # --- An executed notebook as a page: nothing in it could run
 
@@ -235,7 +235,7 @@ def write_site(run_folder: Path, jobs: Sequence[PlannedJob]) -> Path:
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
         "captions": CAPTIONS,
-        "notes": NOTES,
+        "notes": notes_of(summary["study_table"] if summary else ()),
         "pages": pages,
         "times": _times(jobs, records, work),
         "provenance": _provenance(records, work),

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from study_lib.arm_names import key_of
+from study_lib.scores.frc import CROSSES, OUTCOME
 from study_lib.scores.metrics import METRICS
 
 # --- Means over the replicates, with their spread
@@ -44,6 +45,9 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
             if name in row or name == "replicate":
                 continue
             values = [one[name] for one in part]
+            if name.endswith(OUTCOME):
+                row[name] = outcome_of(values)
+                continue
             row[name] = mean_of(values)
             if name in METRICS:
                 row |= spread_of(name, values)
@@ -77,6 +81,17 @@ def mean_of(values: Sequence[float | int | None]) -> float | int | None:
     if len(numbers) < len(values):
         return None
     return numbers[0] if len(set(numbers)) == 1 else math.fsum(numbers) / len(numbers)
+
+
+def outcome_of(outcomes: Sequence[str]) -> str:
+    """Return what is to be said of a crossing over the replicates: why its mean has no number."""
+    counts = Counter(outcome for outcome in outcomes if outcome != CROSSES)
+    if not counts:
+        return CROSSES
+    said = counts.most_common()
+    if counts.total() == len(outcomes) and len(said) == 1:
+        return said[0][0]
+    return "; ".join(f"{outcome} in {count} of {len(outcomes)}" for outcome, count in said)
 
 
 def phase_deltas(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -343,6 +358,7 @@ COLUMNS = {
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
     "frc_half_bit_crossing": "FRC half-bit / Nyquist",
+    "frc_one_bit_crossing": "FRC 1-bit / Nyquist",
     "held_out_excess_nats": "fresh-count excess [nats]",
     "registration": "registration",
     "cpu_s": "CPU [s]",
@@ -363,12 +379,33 @@ NOTES = (
     "under the reconstruction than under the truth, per pattern; 0 is the truth.",
     "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time in "
     "the baseline, groups of four in the other views. Registration uncertain: the shift against "
-    "the truth could not be determined, so that row is no score. A dash in an FRC column: the "
-    "curve never falls below the threshold in at least one replicate, so no crossing is stated.",
+    "the truth could not be determined, so that row is no score.",
+    "An FRC column holds the frequency at which the correlation with the truth first falls below "
+    "its threshold, or words where in at least one replicate there is none. Never below: not up to "
+    "Nyquist. Below at first, then above: it falls below on the first ring, or on one of fewer "
+    "than 8 independent samples, and rises again: too few samples to tell, and no resolution. "
+    "Below from the first rings: as good as no agreement with the truth. Half-bit and 1-bit (van "
+    "Heel and Schatz 2005) rise on small rings, where chance does; they were made for two halves "
+    "of the data.",
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
     "replicates; `study_table.csv` has the 95 % percentile bootstrap intervals of the means too. "
     "Of few replicates these are narrower than they should be.",
 )
+
+
+def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
+    """Return what a reader of tables has to know, with how well their photon limits are known."""
+    name, of = "photon_limit_phase_uncertainty_rad", "photon_limit_phase_rad"
+    shares = [row[name] / row[of] for row in table if row.get(name) is not None]
+    if not shares:
+        return NOTES
+    return (
+        *NOTES,
+        f"The photon limit is an estimate from a few random solves. Its root mean square is known "
+        f"to {100 * max(shares):.1f} % or better (one standard error, the largest of these "
+        "conditions), and so is each error divided by it; `study_table.csv` has each one's, the "
+        "map of `05_compare` that of its pixels.",
+    )
 
 
 def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
@@ -389,7 +426,7 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
             ]
     if summary["missing"]:
         parts += ["## Missing", "\n".join(f"- missing: {line}" for line in summary["missing"])]
-    parts += ["## How to read the tables", *NOTES, "## Figures"]
+    parts += ["## How to read the tables", *notes_of(summary["study_table"]), "## Figures"]
     parts += [f"![{name}]({paths[0]})" for name, paths in summary["figures"].items()]
     size = sum(row["bytes"] or 0 for row in files)
     parts += [
@@ -450,9 +487,9 @@ def _signed(row: Row, name: str, digits: int) -> str:
 
 def cell_text(row: Row, key: str) -> str:
     """Return one field of the study table, with its spread if it has one."""
-    value, spread = row[key], row.get(f"{key}_std")
-    if value is None:
-        return "-"
+    value, spread = row.get(key), row.get(f"{key}_std")
+    if value is None:  # runs of before say nothing beside a crossing that is missing
+        return str(row.get(f"{key}{OUTCOME}", "-"))
     if isinstance(value, float):
         text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
         return text if spread is None else f"{text} ± {spread:.2g}"
