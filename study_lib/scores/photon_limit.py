@@ -302,8 +302,9 @@ class PhotonLimit:
     ``phase_std_rad`` and ``amplitude_std`` (oy, ox) are estimates of the full bound, never zero;
     ``phase_std_uncertainty_rad`` (oy, ox) is the standard error of the first by the number of
     solves. ``ideal_phase_std_rad`` (oy, ox) is 1 / sqrt(2 E |O|^2) for E photons on the pixel,
-    what the bound would be if pixels did not share patterns. ``phase_rms_rad`` is the bound of the error
-    over all scored pixels, ``phase_rms_error_rad`` its standard error, by how the solves scatter.
+    what the bound would be if pixels did not share patterns. ``phase_rms_rad`` is the bound of the
+    error over all scored pixels, ``phase_rms_error_rad`` its standard error, by how the solves
+    scatter.
     ``frc_ceiling`` (ring,) is the mean Fourier ring correlation with the truth of an object whose
     errors are those of the bound, ring by ring as in :mod:`study_lib.scores.frc`.
     ``spectra`` is the bound of the phase per spatial frequency beside the true phase's spectrum.

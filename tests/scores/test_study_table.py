@@ -7,11 +7,13 @@ from study_lib.figures.common import plt
 from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import (
+    NOTES,
     cell_text,
     delta_table,
     findings,
     markdown_table,
     mean_of,
+    notes_of,
     phase_deltas,
     spread_of,
     study_table,
@@ -242,3 +244,31 @@ def test_a_number_that_does_not_exist_is_a_dash():
 
     assert cell_text(found, "frc_crossing") == "-"
     assert cell_text(found, "phase_ssim") == "0.5"
+
+
+def test_a_crossing_that_is_no_resolution_is_a_word():
+    said = "below at first, then above"
+    missing = {"frc_half_bit_crossing": None, "frc_half_bit_crossing_outcome": said}
+    there = {"frc_half_bit_crossing": 0.4, "frc_half_bit_crossing_outcome": "crosses"}
+
+    (alone,) = study_table([row("lsqml", **missing)])
+    (mixed,) = study_table([row("lsqml", **missing), row("lsqml", replicate=1, **there)])
+    (sound,) = study_table([row("lsqml", **there), row("lsqml", replicate=1, **there)])
+
+    assert cell_text(alone, "frc_half_bit_crossing") == said
+    assert cell_text(mixed, "frc_half_bit_crossing") == f"{said} in 1 of 2"
+    assert f"| {said} in 1 of 2 |" in markdown_table([mixed])
+    assert cell_text(sound, "frc_half_bit_crossing") == "0.4 ± 0"
+
+
+def test_how_well_the_photon_limit_is_known_is_said_below_the_table():
+    rows = [
+        row("lsqml", photon_limit_phase_uncertainty_rad=0.002),
+        row("lsqml", view="sparse", photon_limit_phase_uncertainty_rad=0.004),
+    ]
+
+    notes = notes_of(study_table(rows))
+
+    assert notes[:-1] == NOTES
+    assert "root mean square is known to 4.0 % or better" in notes[-1]
+    assert notes_of(study_table([row("lsqml")])) == NOTES, "a run of before says nothing of it"
