@@ -194,11 +194,21 @@ def _check(acquisition: Acquisition, target: Path, how: dict[str, Any]) -> None:
     write_json(target.with_suffix(".check.json"), report)
     for name, found in report["algorithms"].items():
         print(f"{name}: R-factor {found['r_factor']:.4f}, {found['cpu_s']:.0f} CPU s")
-    for name, crossing in (("between_algorithms", "half"), ("between_halves", "seventh")):
-        at = report[name][f"crossing_{crossing}"]
-        said = "nowhere" if at is None else f"at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
-        level = {"half": "1/2", "seventh": "1/7"}[crossing]
-        print(f"ring correlation {name.replace('_', ' ')} falls below {level} {said}")
+    levels = {"half": "1/2", "seventh": "1/7", "half_bit": "half-bit", "one_bit": "1-bit"}
+    for name, crossings in (
+        ("between_algorithms", ("half",)),
+        ("between_halves", ("seventh", "half_bit", "one_bit")),
+    ):
+        for crossing in crossings:
+            at = report[name][f"crossing_{crossing}"]
+            outcome = report[name][f"crossing_{crossing}_outcome"]
+            said = (
+                f"no resolution, {outcome}"
+                if at is None
+                else f"falls below at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
+            )
+            about = name.replace("_", " ")
+            print(f"ring correlation {about}, threshold {levels[crossing]}: {said}")
 
 
 @contextmanager

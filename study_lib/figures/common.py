@@ -162,9 +162,26 @@ def plain_log_ticks(axis: Axis, subs: Sequence[float] = (1, 2, 5)) -> None:
 
 
 def limit_map(
-    phase_std_rad: Float[np.ndarray, "y x"], errors: Mapping[str, float | None], *, title: str
+    phase_std_rad: Float[np.ndarray, "y x"],
+    errors: Mapping[str, float | None],
+    *,
+    title: str,
+    uncertainty_rad: Float[np.ndarray, "y x"] | None = None,
+    mean_uncertainty_rad: float | None = None,
 ) -> Figure:
-    """Show the photon limit of every pixel, and each arm's phase error in units of its mean."""
+    """Show the photon limit of every pixel, and each arm's phase error in units of its mean.
+
+    Parameters
+    ----------
+    phase_std_rad, uncertainty_rad : (y, x)
+        The limit and its standard error, NaN where not scored.
+    errors
+        Root mean square phase error over the limit's, by arm.
+    title
+        Above both panels.
+    mean_uncertainty_rad
+        Standard error of the limit's root mean square over the scored pixels.
+    """
     figure, ((left, right),) = grid(
         1, 2, (2.8 * PANEL_IN, 1.2 * PANEL_IN), title, gridspec_kw={"wspace": 0.1}
     )
@@ -177,9 +194,16 @@ def limit_map(
         return figure
     shown = left.imshow(phase_std_rad, cmap="viridis", vmax=np.nanpercentile(phase_std_rad, 99))
     left.set(xticks=[], yticks=[])
-    left.set_title("photon limit of the phase [rad]", fontsize="medium")
+    each = ""
+    if uncertainty_rad is not None:
+        each = f",\neach pixel ± {100 * np.nanmedian(uncertainty_rad / phase_std_rad):.0f} %"
+    left.set_title(f"photon limit of the phase [rad]{each}", fontsize="medium")
     figure.colorbar(shown, ax=left, shrink=0.8)
-    draw_bars(right, in_limits, "phase error / photon limit", fmt="%.2f")
+    mean = ""
+    if mean_uncertainty_rad is not None:
+        rms_rad = float(np.sqrt(np.nanmean(phase_std_rad**2)))
+        mean = f" (± {100 * mean_uncertainty_rad / rms_rad:.1f} %)"
+    draw_bars(right, in_limits, f"phase error / photon limit{mean}", fmt="%.2f")
     right.axvline(1, linestyle=":", color="black")
     return figure
 

@@ -24,7 +24,7 @@ from study_lib.figures.scene import disc_of_middle, draw_photons_below
 # --- Lessons: waves, patterns, scans, ring correlations
 
 DARK_SHARE = 0.05
-THRESHOLD_STYLES = ("--", "-.", ":")
+THRESHOLD_STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def waves(panels: Mapping[str, Complex[np.ndarray, "n n"]]) -> Figure:

@@ -20,12 +20,12 @@ from study_lib.figures.common import (
     grid,
     phase_limits,
 )
-from study_lib.scores.frc import first_below
+from study_lib.scores.frc import CROSSES, FourierRingCorrelation, frc_crossing
 from study_lib.scores.study_table import VIEW_ORDER, Row, best_places, grouped
 
 # --- One condition: every arm beside the truth, with its errors on one scale
 
-Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Curves = Mapping[str, FourierRingCorrelation]
 
 
 def condition_figure(
@@ -106,20 +106,21 @@ def phase_error_spectra(
 
 def _draw_ring_correlations(
     axis: Axes,
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    curves: Curves,
     threshold: float,
     ceiling: Float[np.ndarray, " ring"],
     void: Collection[str],
 ) -> None:
     """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
     colours = colours_of(curves)
-    for name, (frequency, correlation) in curves.items():
-        crosses = first_below(frequency, correlation - threshold) is not None
-        label = name if crosses else f"{name}, never below"
+    for name, rings in curves.items():
+        outcome = frc_crossing(rings, threshold).outcome
+        label = name if outcome == CROSSES else f"{name}, {outcome}"
         if name in void:
             label = f"{name}, no score"
         faint = 0.3 if name in void else 1.0
-        axis.plot(frequency, correlation, color=colours[name], label=label, alpha=faint)
+        axis.plot(rings.frequency, rings.correlation, color=colours[name], label=label, alpha=faint)
+        frequency = rings.frequency
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")

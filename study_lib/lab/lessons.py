@@ -15,6 +15,7 @@ from study_lib.scores.frc import (
     FourierRingCorrelation,
     frc_crossing,
     half_bit_threshold,
+    one_bit_threshold,
     ring_correlation,
 )
 
@@ -80,14 +81,22 @@ def mean_frc(
 
 
 def thresholds(frc: FourierRingCorrelation) -> dict[str, Float[np.ndarray, " ring"]]:
-    """Return the thresholds in use, ring by ring: 1/2, 1/7, and half a bit a sample."""
+    """Return the thresholds in use, ring by ring: 1/2, 1/7, half a bit and one bit a sample."""
     level = np.ones_like(frc.frequency)
-    return {"1/2": level / 2, "1/7": SEVENTH * level, "half-bit": half_bit_threshold(frc)}
+    return {
+        "1/2": level / 2,
+        "1/7": SEVENTH * level,
+        "half-bit": half_bit_threshold(frc),
+        "1-bit": one_bit_threshold(frc),
+    }
 
 
 def crossings(frc: FourierRingCorrelation) -> dict[str, float | None]:
-    """Return where the FRC first falls below each threshold, as a fraction of Nyquist."""
-    return {name: frc_crossing(frc, level) for name, level in thresholds(frc).items()}
+    """Return where the FRC first falls below each threshold, as a fraction of Nyquist.
+
+    None where that is no resolution; :func:`study_lib.scores.frc.frc_crossing` says why.
+    """
+    return {name: frc_crossing(frc, level).frequency for name, level in thresholds(frc).items()}
 
 
 # --- What a scene would give: patterns, illumination, coverage

@@ -17,7 +17,14 @@ from study_lib.physics.forward import illumination
 from study_lib.physics.likelihood import expected_in_parts
 from study_lib.physics.measurement import Measurement, at_positions
 from study_lib.scores.alignment import align
-from study_lib.scores.frc import SEVENTH, frc_crossing, ring_correlation
+from study_lib.scores.frc import (
+    OUTCOME,
+    SEVENTH,
+    frc_crossing,
+    half_bit_threshold,
+    one_bit_threshold,
+    ring_correlation,
+)
 from study_lib.scores.scoring import scored_pixels
 from study_lib.solvers.ptychi import EngineResult, run_ptychi
 from study_lib.solvers.solver import SolverResult, SolverSettings, solve_measurement
@@ -412,7 +419,8 @@ def checked(
     -------
     dict
         For each algorithm its R-factor and processor seconds; the ring correlation between them and
-        between the halves, as fractions of Nyquist, and where it first falls below 1/2 and 1/7.
+        between the halves, as fractions of Nyquist, and where it first falls below 1/2, 1/7, half a
+        bit and one bit, with the outcome in words where that is no resolution.
 
     References
     ----------
@@ -448,10 +456,18 @@ def _agreement(
     crop, mask = scored_pixels(measurement, ILLUMINATION_THRESHOLD)
     aligned = align(first[crop], second[crop], mask, registration_limit_px=SHIFT_LIMIT_PX)
     rings = ring_correlation(aligned.object_, second[crop], mask)
+    crossings = {
+        "half": frc_crossing(rings, 0.5),
+        "seventh": frc_crossing(rings, SEVENTH),
+        "half_bit": frc_crossing(rings, half_bit_threshold(rings)),
+        "one_bit": frc_crossing(rings, one_bit_threshold(rings)),
+    }
     return {
         "shift_px": list(aligned.registration.shift_px),
         "frequency": rings.frequency.tolist(),
         "correlation": rings.correlation.tolist(),
-        "crossing_half": frc_crossing(rings, 0.5),
-        "crossing_seventh": frc_crossing(rings, SEVENTH),
+    } | {
+        f"crossing_{name}{end}": value
+        for name, crossing in crossings.items()
+        for end, value in (("", crossing.frequency), (OUTCOME, crossing.outcome))
     }

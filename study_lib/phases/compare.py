@@ -32,9 +32,10 @@ from study_lib.seeding import generator
 
 # --- The photon limit of a condition, as columns and arrays
 
-LIMIT_SEED = 0  # of the random signs of an estimate of traces; no result of the study
+LIMIT_SEED = 0  # of the random errors behind a photon limit; no result of the study
 LIMIT_COLUMNS = (
     "photon_limit_phase_rad",
+    "photon_limit_phase_uncertainty_rad",
     "ideal_limit_phase_rad",
     "shrinking_limit_phase_rad",
     "wiener_phase_rad",
@@ -83,6 +84,7 @@ def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str,
     phase, amplitude = (math.sqrt(scores[name]) for name in ("phase_mse_rad2", "amplitude_mse"))
     values = (
         limit.phase_rms_rad,
+        limit.phase_rms_error_rad,
         limit.ideal_phase_rms_rad,
         limit.shrinking_phase_rms_rad,
         limit.wiener_phase_rms_rad,
@@ -102,7 +104,11 @@ def limit_arrays(
     ``photon_limit_frc`` lies on the rings of the FRC; the others on those up to the corner, whose
     frequencies, in fractions of Nyquist, are ``spectrum_frequency``.
     """
-    names = ("photon_limit_phase_std_rad", "photon_limit_amplitude_std")
+    names = (
+        "photon_limit_phase_std_rad",
+        "photon_limit_phase_std_uncertainty_rad",
+        "photon_limit_amplitude_std",
+    )
     curves = (
         "photon_limit_frc",
         "spectrum_frequency",
@@ -112,7 +118,7 @@ def limit_arrays(
     if limit is None:
         nowhere = np.full(mask.shape, np.nan, dtype=np.float32)
         return dict.fromkeys(names, nowhere) | dict.fromkeys(curves, np.array([]))
-    maps = (limit.phase_std_rad, limit.amplitude_std)
+    maps = (limit.phase_std_rad, limit.phase_std_uncertainty_rad, limit.amplitude_std)
     spectra = limit.spectra
     values_of_curves = (limit.frc_ceiling, spectra.frequency, spectra.noise, spectra.signal)
     on_crop = {
@@ -323,7 +329,7 @@ def comparison_figure(
         truth,
         objects,
         mask,
-        {label: (ring.frequency, ring.correlation) for label, ring in rings.items()},
+        rings,
         threshold=design.metrics.frc_threshold,
         ceiling=arrays["photon_limit_frc"],
         title=f"{first['view']}, {first['split']} split, {first['dose']:g} photons per pattern, "

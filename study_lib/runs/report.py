@@ -21,7 +21,7 @@ from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.scores.findings import findings
-from study_lib.scores.shown_tables import COLUMNS, NOTES, NUMBERS, Line, origin_text, shown_table
+from study_lib.scores.shown_tables import COLUMNS, NUMBERS, Line, notes_of, origin_text, shown_table
 from study_lib.scores.study_table import CONDITION, same_patterns
 
 # --- An executed notebook as a page: nothing in it could run
@@ -155,7 +155,7 @@ def write_site(
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
         "captions": {} if summary and summary["is_old"] else CAPTIONS,
-        "notes": NOTES,
+        "notes": notes_of(summary["study_table"] if summary else ()),
         "pages": pages,
         "times": _times(jobs, records, work),
         "provenance": _provenance(records, work),

@@ -1,6 +1,7 @@
 """Fourier ring correlation of complex images: up to which frequency two of them agree."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
@@ -14,7 +15,22 @@ from study_lib.scores.alignment import (
 )
 
 SEVENTH = 1 / 7
+HALF_BIT_SNR = 2**0.5 / 2 - 0.5  # of each of two images whose mean carries half a bit, .2071
+ONE_BIT_SNR = 0.5
+FEW_SAMPLES = 8.0  # chance alone correlates fewer by 1/2 and more, at two standard deviations
 ROUNDING = 1e-12
+
+OUTCOME = "_outcome"  # after the name of a crossing: what is to be said of it, in words
+Outcome = Literal[
+    "crosses",
+    "never below",
+    "below at first, then above",
+    "below from the first rings",
+]
+CROSSES: Outcome = "crosses"
+NEVER_BELOW: Outcome = "never below"
+DIPS_AT_FIRST: Outcome = "below at first, then above"
+BELOW_FROM_FIRST: Outcome = "below from the first rings"
 
 
 @dataclass(frozen=True)
@@ -152,37 +168,88 @@ def window_of(mask: Bool[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
 
 
 def half_bit_threshold(frc: FourierRingCorrelation) -> Float[np.ndarray, " ring"]:
-    """Return the correlation of two noisy images that carry half a bit a sample, ring by ring.
+    """Return the correlation of two noisy images whose mean carries half a bit a sample.
 
-    ``(0.2071 + 1.9102 / sqrt(n)) / (1.2071 + 0.9102 / sqrt(n))`` for n independent samples: higher
-    on small rings, where correlation by chance is. It was made for two halves of the data; the
-    truth has no noise, so against it the same correlation stands for more noise.
+    :func:`information_threshold` of ``2^(1/2) - 1`` in the mean, .2071 in each: .1716 on large
+    rings. It was made for two halves of the data; the truth has no noise, so against it the same
+    correlation stands for more noise.
+    """
+    return information_threshold(frc.samples, HALF_BIT_SNR)
+
+
+def one_bit_threshold(frc: FourierRingCorrelation) -> Float[np.ndarray, " ring"]:
+    """Return the correlation of two noisy images whose mean carries one bit a sample.
+
+    :func:`information_threshold` of 1 in the mean, .5 in each image: 1/3 on large rings.
+    """
+    return information_threshold(frc.samples, ONE_BIT_SNR)
+
+
+def information_threshold(
+    samples: Float[np.ndarray, " ring"], snr: float
+) -> Float[np.ndarray, " ring"]:
+    """Return the correlation of two images of a signal-to-noise ratio, ring by ring.
+
+    ``(s + (2 sqrt(s) + 1) / sqrt(n)) / (s + 1 + 2 sqrt(s) / sqrt(n))`` for a ratio s of powers in
+    each image and n independent samples: ``s / (s + 1)`` on large rings, 1 where n is 1, since
+    correlation by chance is larger on small rings.
 
     van Heel and Schatz, J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009
     """
-    root = np.sqrt(frc.samples)
-    threshold: np.ndarray = (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+    root = np.sqrt(samples)
+    cross = 2 * np.sqrt(snr)
+    threshold: np.ndarray = (snr + (cross + 1) / root) / (snr + 1 + cross / root)
     return threshold
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a curve falls below a threshold, or in words why no such frequency is a resolution.
+
+    ``frequency`` is a fraction of Nyquist, and None unless the outcome is ``crosses``.
+    """
+
+    frequency: float | None
+    outcome: Outcome
 
 
 def frc_crossing(
     frc: FourierRingCorrelation, threshold: float | Float[np.ndarray, " ring"]
-) -> float | None:
-    """Return the frequency, as a fraction of Nyquist, where the FRC first falls below a threshold.
+) -> Crossing:
+    """Return where the FRC first falls below a threshold, as :func:`first_crossing`."""
+    return first_crossing(frc.frequency, frc.correlation - threshold, frc.samples)
 
-    Linear between rings; the first ring's frequency if that is already below, None if none is.
+
+def first_crossing(
+    frequency: Float[np.ndarray, " ring"],
+    excess: Float[np.ndarray, " ring"],
+    samples: Float[np.ndarray, " ring"],
+) -> Crossing:
+    """Return where values first fall below zero, linear between rings.
+
+    The *first rings* are all before the first of `FEW_SAMPLES` independent samples, and the first
+    ring in any case. A curve that is below zero on one of them has no crossing: fewer samples than
+    that tell neither that the images agree nor that they do not. If it is above on a later ring it
+    is ``below at first, then above``, else ``below from the first rings``. The same is said of a
+    later ring of few samples, of which images that are not square have some, if the curve is above
+    again on the next ring that has enough.
+
+    Parameters
+    ----------
+    frequency, excess, samples : (ring,)
+        Fractions of Nyquist, value less threshold, independent samples.
     """
-    return first_below(frc.frequency, frc.correlation - threshold)
-
-
-def first_below(
-    frequency: Float[np.ndarray, " ring"], excess: Float[np.ndarray, " ring"]
-) -> float | None:
-    """Return where values first fall below zero, linear between rings; None if none does."""
     below = np.flatnonzero(excess < 0)
     if not len(below):
-        return None
-    if below[0] == 0:
-        return float(frequency[0])
-    pair = [below[0], below[0] - 1]
-    return float(np.interp(0.0, excess[pair], frequency[pair]))
+        return Crossing(None, NEVER_BELOW)
+    first = below[0]
+    enough = samples >= FEW_SAMPLES
+    if first == 0 or not enough[: first + 1].any():
+        later = enough[first + 1 :] & (excess[first + 1 :] >= 0)
+        return Crossing(None, DIPS_AT_FIRST if later.any() else BELOW_FROM_FIRST)
+    if not enough[first]:
+        following = np.flatnonzero(enough[first:])
+        if len(following) and excess[first + following[0]] >= 0:
+            return Crossing(None, DIPS_AT_FIRST)
+    pair = [first, first - 1]
+    return Crossing(float(np.interp(0.0, excess[pair], frequency[pair])), CROSSES)

@@ -18,10 +18,12 @@ from skimage.restoration import unwrap_phase
 
 from study_lib.scores.alignment import require_comparable
 from study_lib.scores.frc import (
+    OUTCOME,
     SEVENTH,
-    first_below,
+    first_crossing,
     frc_crossing,
     half_bit_threshold,
+    one_bit_threshold,
     ring_correlation,
     spectral_snr,
 )
@@ -41,12 +43,12 @@ def score(
     mask: Bool[np.ndarray, "y x"],
     *,
     frc_threshold: float,
-) -> dict[str, float | int | None]:
+) -> dict[str, float | int | str | None]:
     """Return every score by name, and the number of scales of MS-SSIM.
 
-    :data:`SCORES` tells direction and implementation of each. None means
-    better than the scale can show: no difference (PSNR) or no crossing up to Nyquist (FRC, spectral
-    signal-to-noise ratio of 1).
+    :data:`SCORES` tells direction and implementation of each. None of a PSNR means no difference.
+    Beside each crossing, of the FRC or of a spectral signal-to-noise ratio of 1, its ``_outcome``
+    says why there is none: :data:`study_lib.scores.frc.Outcome`.
 
     SSIM compares means as ratios, so it needs an origin: phases count from the truth's smallest.
 
@@ -69,7 +71,7 @@ def score(
     require_comparable(object_, truth, mask)
     truth_phase, phase = phase_pair(object_, truth)
     origin = truth_phase[mask].min()
-    scores: dict[str, float | int | None] = {}
+    scores: dict[str, float | int | str | None] = {}
     for name, unit, square, image, reference in (
         ("phase", "_rad", "_rad2", phase - origin, truth_phase - origin),
         ("amplitude", "", "", np.abs(object_), np.abs(truth)),
@@ -86,14 +88,17 @@ def score(
     frc = ring_correlation(object_, truth, mask)
     # In decibels a curve that is infinite has a finite neighbour to be interpolated with.
     snr_db = 10 * np.log10(np.clip(spectral_snr(object_, truth, mask), 1e-30, 1e30))
-    return scores | {
-        "complex_nrmse": complex_nrmse(object_, truth, mask),
-        "frc_crossing": frc_crossing(frc, frc_threshold),
-        "frc_half_bit_crossing": frc_crossing(frc, half_bit_threshold(frc)),
-        "frc_seventh_crossing": frc_crossing(frc, SEVENTH),
-        "spectral_snr_crossing": first_below(frc.frequency, snr_db),
-        "ms_ssim_scales": ms_ssim_scales(mask.shape),
-    }
+    scores["complex_nrmse"] = complex_nrmse(object_, truth, mask)
+    for name, crossing in (
+        ("frc_crossing", frc_crossing(frc, frc_threshold)),
+        ("frc_half_bit_crossing", frc_crossing(frc, half_bit_threshold(frc))),
+        ("frc_one_bit_crossing", frc_crossing(frc, one_bit_threshold(frc))),
+        ("frc_seventh_crossing", frc_crossing(frc, SEVENTH)),
+        ("spectral_snr_crossing", first_crossing(frc.frequency, snr_db, frc.samples)),
+    ):
+        scores[name] = crossing.frequency
+        scores[f"{name}{OUTCOME}"] = crossing.outcome
+    return scores | {"ms_ssim_scales": ms_ssim_scales(mask.shape)}
 
 
 def phase_pair(
@@ -300,7 +305,7 @@ class Metric:
 _OWN = "study_lib.scores.metrics"
 _SSIM = "scikit-image structural_similarity, Gaussian window of 1.5 px, range of the truth"
 _MS_SSIM = f"{_OWN}.ms_ssim, scales in ms_ssim_scales; equals torchmetrics where that can"
-_FRC = "study_lib.scores.frc, linear between rings; empty: never below the threshold"
+_FRC = "study_lib.scores.frc, linear between rings; empty: see its outcome; below the threshold"
 _LIMIT = "root mean square error over the Cramer-Rao bound of study_lib.scores.photon_limit"
 
 SCORES: Mapping[str, Metric] = MappingProxyType(
@@ -318,9 +323,10 @@ SCORES: Mapping[str, Metric] = MappingProxyType(
         "complex_nrmse": Metric("lower", f"{_OWN}.complex_nrmse"),
         "frc_crossing": Metric("higher", f"{_FRC} of the design"),
         "frc_half_bit_crossing": Metric("higher", f"{_FRC} of half a bit"),
+        "frc_one_bit_crossing": Metric("higher", f"{_FRC} of one bit"),
         "frc_seventh_crossing": Metric("higher", f"{_FRC} of 1/7"),
         "spectral_snr_crossing": Metric(
-            "higher", "study_lib.scores.frc.spectral_snr below 1; empty: never"
+            "higher", "study_lib.scores.frc.spectral_snr below 1; empty: see its outcome"
         ),
     }
 )

@@ -85,6 +85,34 @@ class FisherInformation:
             total += add_patches(4 * probes.conj() * waves, corners, self.shape)
         return total
 
+    def draw(self, generator: torch.Generator) -> Complex[Tensor, "oy ox"]:
+        """Return J times a random error of the bound: a change of mean zero and covariance J.
+
+        What ``A^T diag(1 / sqrt(I))`` makes of one standard normal number a count.
+        """
+        parts = [torch.zeros(self.shape, dtype=self._parts[0][0].dtype)]
+        for probes, corners, phasors in self._parts:
+            normal = torch.randn(phasors.shape, generator=generator, dtype=phasors.real.dtype)
+            waves = inverse_fourier(normal * phasors)
+            parts.append(add_patches(2 * probes.conj() * waves, corners, self.shape))
+        return torch.stack(parts).sum(dim=0)
+
+    def of_single_pixels(self) -> tuple[Float[Tensor, "oy ox"], Complex[Tensor, "oy ox"]]:
+        """Return a and b: J of a change v of one pixel alone is ``a v + conj(b v)`` on that pixel.
+
+        A pixel's wave is a plane wave on the detector, so ``sum conj(phasor)^2 F(P v)^2`` is a
+        transform of the squared phasors at twice the pixel's place: one transform a pattern.
+        """
+        sizes, twists = (torch.zeros(self.shape, dtype=self._parts[0][0].dtype) for _ in range(2))
+        for probes, corners, phasors in self._parts:
+            side = probes.shape[-1]
+            places = (2 * (torch.arange(side) - side // 2) + side // 2) % side
+            doubled = fourier(phasors.conj() ** 2)[:, places][:, :, places] / side
+            known = (phasors.abs() ** 2).mean(dim=(-2, -1))[:, None, None]
+            sizes += add_patches(2 * known * probes.abs() ** 2 + 0j, corners, self.shape)
+            twists += add_patches(2 * probes**2 * doubled, corners, self.shape)
+        return sizes.real, twists
+
 
 def solve(
     information: FisherInformation,
@@ -175,84 +203,51 @@ class PhaseSpectra:
         return float(np.sqrt((self.samples * power).sum() / (self.samples * self.noise).sum()))
 
 
-class RingTrace:
-    """Collects the trace of a covariance on Fourier rings, from white images and solves.
-
-    With white z and x = C z, ``Re sum conj(Z) X`` over a ring is on average the trace of C there.
-    Divided by ``sum |Z|^2`` and multiplied by its mean it scatters less.
+class RingPower:
+    """Collects the mean power of random errors on Fourier rings.
 
     Parameters
     ----------
     mask : (y, x)
         Scored pixels; images are taken under its soft window, less their means.
-    variance : (y, x) or number
-        Of the white images on each pixel.
     corners
         Whether rings go on to the corner of the frequency plane.
     """
 
-    def __init__(
-        self,
-        mask: Bool[np.ndarray, "y x"],
-        variance: Float[np.ndarray, "y x"] | float,
-        *,
-        corners: bool = False,
-    ) -> None:
+    def __init__(self, mask: Bool[np.ndarray, "y x"], *, corners: bool = False) -> None:
         self.window = window_of(mask)
         self._corners = corners
         self.samples = self._sums(np.ones(mask.shape))
-        self._crossed, self._white = np.zeros((2, *self.samples.shape))
-        self._expected = self._sums(_white_power(self.window, variance))
+        self._total = np.zeros_like(self.samples)
+        self._count = 0
 
-    def add(self, white: np.ndarray, found: np.ndarray) -> None:
-        """Take in one solve: the white image z, and the covariance times z."""
-        first, second = self._spectrum(white), self._spectrum(found)
-        self._crossed += self._sums((first.conj() * second).real)
-        self._white += self._sums(np.abs(first) ** 2)
+    def add(self, errors: np.ndarray) -> None:
+        """Take in one image of errors (y, x)."""
+        self._total += self.power_of(errors)
+        self._count += 1
 
     def power(self) -> Float[np.ndarray, " ring"]:
         """Return the summed power of the errors on each ring, as of ``fft2`` under the window."""
-        ratio = np.divide(
-            self._crossed, self._white, out=np.zeros_like(self._white), where=self._white > 0
-        )
-        power: np.ndarray = np.maximum(ratio * self._expected, 0)
-        return power
+        mean: np.ndarray = self._total / max(self._count, 1)
+        return mean
 
     def power_of(self, image: np.ndarray) -> Float[np.ndarray, " ring"]:
         """Return the summed power of one image in the same measure."""
-        return self._sums(np.abs(self._spectrum(image)) ** 2)
-
-    def _spectrum(self, image: np.ndarray) -> Complex[np.ndarray, "y x"]:
-        return np.fft.fft2(without_mean(image, self.window))
+        return self._sums(np.abs(np.fft.fft2(without_mean(image, self.window))) ** 2)
 
     def _sums(self, values: Float[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
         return ring_sums(values, corners=self._corners)
 
 
-def _white_power(
-    window: Float[np.ndarray, "y x"], variance: Float[np.ndarray, "y x"] | float
-) -> Float[np.ndarray, "y x"]:
-    """Return the mean power of a white image at each frequency, under a window, less its mean.
-
-    Taking out the mean takes the window's own spectrum, which is wider than zero frequency.
-    """
-    weight = window**2 * variance
-    mean = np.fft.fft2(window) / window.sum()
-    power: np.ndarray = (
-        weight.sum() * (1 + np.abs(mean) ** 2) - 2 * (np.fft.fft2(weight) * mean.conj()).real
-    )
-    return power
-
-
 def phase_spectra(
-    trace: RingTrace, truth: Complex[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
+    rings: RingPower, truth: Complex[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]
 ) -> PhaseSpectra:
-    """Return the spectra of the phase's photon limit, collected by a trace, and of the truth.
+    """Return the spectra of the phase's photon limit, collected on rings, and of the truth.
 
     Parameters
     ----------
-    trace
-        Of phases in rad, with corners.
+    rings
+        Of phase errors in rad, with corners.
     truth : (y, x)
         Complex transmission.
     mask : (y, x)
@@ -261,8 +256,8 @@ def phase_spectra(
     phase = phase_pair(truth, truth)[0]
     return PhaseSpectra(
         frequency=ring_frequencies(mask.shape, corners=True),
-        samples=trace.samples,
-        noise=trace.power() / (trace.samples * (trace.window**2).sum()),
+        samples=rings.samples,
+        noise=rings.power() / (rings.samples * (rings.window**2).sum()),
         signal=ring_power(_without_ramp(phase, mask), mask),
     )
 
@@ -295,24 +290,28 @@ def _without_ramp(
 # --- The bound of one scan
 
 FREE_SHARE = 1e-3
-TOLERANCE = 1e-3
+TOLERANCE = 3e-4  # at 1e-3 the weakest directions of a scan with gaps are 1 % short
 ITERATIONS = 500
+SINGULAR = 1e-6
 
 
 @dataclass(frozen=True)
 class PhotonLimit:
     """Bounds on the scored pixels, and NaN elsewhere, of the object aligned with the truth.
 
-    ``phase_std_rad`` and ``amplitude_std`` (oy, ox) are estimates of the full bound;
-    ``ideal_phase_std_rad`` (oy, ox) is 1 / sqrt(2 E |O|^2) for E photons on the pixel, what the
-    bound would be if pixels did not share patterns. ``phase_rms_rad`` is the bound of the error
-    over all scored pixels, ``phase_rms_error_rad`` its standard error from the solves.
+    ``phase_std_rad`` and ``amplitude_std`` (oy, ox) are estimates of the full bound, never zero;
+    ``phase_std_uncertainty_rad`` (oy, ox) is the standard error of the first by the number of
+    solves. ``ideal_phase_std_rad`` (oy, ox) is 1 / sqrt(2 E |O|^2) for E photons on the pixel,
+    what the bound would be if pixels did not share patterns. ``phase_rms_rad`` is the bound of the
+    error over all scored pixels, ``phase_rms_error_rad`` its standard error, by how the solves
+    scatter.
     ``frc_ceiling`` (ring,) is the mean Fourier ring correlation with the truth of an object whose
     errors are those of the bound, ring by ring as in :mod:`study_lib.scores.frc`.
     ``spectra`` is the bound of the phase per spatial frequency beside the true phase's spectrum.
     """
 
     phase_std_rad: Float[np.ndarray, "oy ox"]
+    phase_std_uncertainty_rad: Float[np.ndarray, "oy ox"]
     amplitude_std: Float[np.ndarray, "oy ox"]
     ideal_phase_std_rad: Float[np.ndarray, "oy ox"]
     phase_rms_rad: float
@@ -355,10 +354,14 @@ def photon_limit(
 ) -> PhotonLimit:
     """Return the Cramer-Rao bound of phase and amplitude.
 
-    The diagonal of ``Q J^-1 Q`` is estimated by ``z * (Q J^-1 Q z)`` over random signs z [1]_,
-    each solve by conjugate gradients. Q takes out what alignment takes out, over the scored pixels:
-    global phase, scale and phase ramp. Free is every pixel that receives more than `FREE_SHARE` of
-    the median light on scored pixels; darker ones count as known, which can only lower the bound.
+    Random errors e of covariance ``J^-1`` are the solutions, by conjugate gradients, of J e = y
+    with y of :meth:`FisherInformation.draw` [1]_. Q takes out of them what alignment takes out over
+    the scored pixels: global phase, scale and phase ramp. The variance of ``Q e`` in a pixel is the
+    one that it has if all others are known, which is exact, and that of what the others foretell,
+    the mean of ``(Q e - K y)^2`` over the solves for the inverse K of the pixel's own J [2]_. So no
+    estimate is zero or negative, and only the second part scatters. Free is every scored pixel and
+    every other that receives more than `FREE_SHARE` of their median light; darker ones count as
+    known, which can only lower the bound.
     It is of the *given* photons per pattern: at a fixed dose per pattern, more overlap means more
     photons per area and a lower bound.
 
@@ -375,7 +378,7 @@ def photon_limit(
     crop
         Rows and columns, around the scored pixels, whose Fourier rings are meant.
     seed
-        Of the random signs.
+        Of the random errors.
     solves
         More give a smoother map; the root mean square needs few.
     background, bad_pixels
@@ -393,8 +396,9 @@ def photon_limit(
     The information of a scan: Wei et al., Phys. Rev. A 102, 043516 (2020),
     doi:10.1103/PhysRevA.102.043516
 
-    .. [1] Bekas, Kokiopoulou and Saad, Appl. Numer. Math. 57, 1214 (2007),
-       doi:10.1016/j.apnum.2007.01.003
+    .. [1] Papandreou and Yuille, NIPS 23, 1858 (2010), perturbing each measurement
+    .. [2] Siden, Lindgren, Bolin and Villani, J. Comput. Graph. Stat. 27, 898 (2018),
+       doi:10.1080/10618600.2018.1473782
 
     Examples
     --------
@@ -434,7 +438,7 @@ def photon_limit(
     modulus = truth.abs()
     _require_lit(photons, modulus, mask)
 
-    free = photons > FREE_SHARE * photons[mask].median()
+    free = mask | (photons > FREE_SHARE * photons[mask].median())
     information = FisherInformation(
         object_=truth,
         probe=light,
@@ -445,43 +449,79 @@ def photon_limit(
     # In the frame of the truth's phase, a change is real in amplitude, imaginary in phase.
     turn = truth / modulus.clamp_min(1e-30)
     gauge = alignment_directions(modulus, mask)
+    alone = _Alone(information, turn, gauge, mask)
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(truth)
     means = []
     outline = scored[crop]
-    inside = modulus[crop].double().numpy()
-    weight = np.divide(1, inside, out=np.zeros_like(inside), where=outline)
-    complex_rings = RingTrace(outline, 2.0)
-    phase_rings = RingTrace(outline, weight**2, corners=True)
+    complex_rings, phase_rings = RingPower(outline), RingPower(outline, corners=True)
     for _ in range(solves):
-        signs = torch.randint(0, 2, (2, *truth.shape), generator=generator).to(modulus.dtype)
-        signs = torch.complex(*(2 * signs - 1)) * mask
+        pull = torch.where(free, information.draw(generator), 0)
         found = solve(
             information,
-            turn * without(gauge, signs),
+            pull,
             illumination=photons,
             free=free,
             tolerance=TOLERANCE,
             iterations=ITERATIONS,
         )
-        found = without(gauge, turn.conj() * found * mask)
-        sample = torch.complex(signs.real * found.real, signs.imag * found.imag)
-        total += sample
-        complex_rings.add((turn * signs)[crop].numpy(), (turn * found)[crop].numpy())
-        phase_rings.add(weight * signs.imag[crop].numpy(), weight * found.imag[crop].numpy())
-        means.append(float((sample.imag / modulus**2)[mask].mean()))
-    variance = total / solves
+        errors = without(gauge, turn.conj() * found * mask)
+        foretold = errors - alone.step(turn.conj() * pull)
+        square = torch.complex(foretold.real**2, foretold.imag**2)
+        total += square
+        complex_rings.add((turn * errors)[crop].numpy())
+        inside = torch.where(mask, errors.imag / modulus, 0)[crop]
+        phase_rings.add(inside.numpy())
+        means.append(float(((alone.variance + square).imag / modulus**2)[mask].double().mean()))
+    spread = total / solves
+    variance = alone.variance + spread
     mean_square, error = np.mean(means), np.std(means, ddof=1) / np.sqrt(solves)
     ideal = 1 / (2 * photons * modulus**2)
+    # The spread of m squares of a normal number is known to sqrt(2 / m) of itself.
+    unsure = spread.imag * (2 / solves) ** 0.5 / (2 * variance.imag.sqrt() * modulus)
     return PhotonLimit(
-        phase_std_rad=_root(variance.imag / modulus**2, mask),
-        amplitude_std=_root(variance.real, mask),
-        ideal_phase_std_rad=_root(ideal, mask),
+        phase_std_rad=_where(mask, variance.imag.sqrt() / modulus),
+        phase_std_uncertainty_rad=_where(mask, unsure),
+        amplitude_std=_where(mask, variance.real.sqrt()),
+        ideal_phase_std_rad=_where(mask, ideal.sqrt()),
         phase_rms_rad=float(np.sqrt(mean_square)),
         phase_rms_error_rad=float(error / (2 * np.sqrt(mean_square))),
         frc_ceiling=_ceiling(complex_rings, object_[crop]),
         spectra=phase_spectra(phase_rings, object_[crop], outline),
     )
+
+
+class _Alone:
+    """Each scored pixel if all others were known, in the frame of the truth's phase.
+
+    ``variance`` (oy, ox) has that of the aligned amplitude as real and of the phase, times the
+    modulus, as imaginary part.
+    """
+
+    def __init__(
+        self,
+        information: FisherInformation,
+        turn: Complex[Tensor, "oy ox"],
+        gauge: Complex[Tensor, "4 oy ox"],
+        mask: Bool[Tensor, "oy ox"],
+    ) -> None:
+        self._size, twist = information.of_single_pixels()
+        self._twist = twist * turn**2
+        determinant = self._size**2 - self._twist.abs() ** 2
+        # A pixel that its own counts cannot tell is left to the solves alone.
+        told = mask & (determinant > SINGULAR * self._size**2)
+        self._inverse = torch.where(told, 1 / determinant.clamp_min(1e-30), 0)
+        self._kept = 1 - (gauge.real**2).sum(dim=0), 1 - (gauge.imag**2).sum(dim=0)
+        amplitude, phase = self._size - self._twist.real, self._size + self._twist.real
+        self.variance = torch.complex(
+            self._kept[0] ** 2 * self._inverse * amplitude,
+            self._kept[1] ** 2 * self._inverse * phase,
+        )
+
+    def step(self, pull: Complex[Tensor, "oy ox"]) -> Complex[Tensor, "oy ox"]:
+        """Return how far each pixel alone follows a pull, less what alignment takes out."""
+        alone = self._inverse * (self._size * pull - (self._twist * pull).conj())
+        return torch.complex(self._kept[0] * alone.real, self._kept[1] * alone.imag)
 
 
 def alignment_directions(
@@ -507,7 +547,7 @@ def without(
     return change - (shares[:, None, None] * directions).sum(dim=0)
 
 
-def _ceiling(rings: RingTrace, truth: Complex[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
+def _ceiling(rings: RingPower, truth: Complex[np.ndarray, "y x"]) -> Float[np.ndarray, " ring"]:
     """Return the mean correlation with the truth that the errors on the rings leave."""
     signal = rings.power_of(truth)
     both = signal + rings.power()
@@ -516,9 +556,9 @@ def _ceiling(rings: RingTrace, truth: Complex[np.ndarray, "y x"]) -> Float[np.nd
     return root
 
 
-def _root(variance: Float[Tensor, "oy ox"], mask: Bool[Tensor, "oy ox"]) -> np.ndarray:
-    """Return the root where scored; a negative estimate, by too few solves, has none: 0."""
-    return torch.where(mask, variance.clamp_min(0).sqrt(), torch.nan).numpy()
+def _where(mask: Bool[Tensor, "oy ox"], values: Float[Tensor, "oy ox"]) -> np.ndarray:
+    """Return the values where scored, else NaN."""
+    return torch.where(mask, values, torch.nan).numpy()
 
 
 def _require_lit(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from study_lib.scores.frc import OUTCOME
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import Row, best_places
 
@@ -23,6 +24,7 @@ COLUMNS = {
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
     "frc_half_bit_crossing": "FRC half-bit / Nyquist",
+    "frc_one_bit_crossing": "FRC 1-bit / Nyquist",
     "held_out_excess_nats": "fresh-count excess [nats]",
     "registration": "registration",
     "cpu_s": "CPU [s]",
@@ -66,14 +68,34 @@ NOTES = (
     "Fresh-count excess is how much less likely a second draw of counts at the same positions is "
     "under the reconstruction than under the truth, per pattern; 0 is the truth.",
     "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time, or "
-    "groups of four, as `grouping` in `study_table.csv` says. A dash in an FRC column: the curve "
-    "never falls below the threshold in at least one replicate, so no crossing is stated, and none "
-    "of its group is marked.",
+    "groups of four, as `grouping` in `study_table.csv` says.",
+    "An FRC column holds the frequency at which the correlation with the truth first falls below "
+    "its threshold, or words where in at least one replicate there is none; none of its group is "
+    "marked then. Never below: not up to Nyquist. Below at first, then above: it falls below on "
+    "the first ring, or on one of fewer than 8 independent samples, and rises again: too few samples "
+    "to tell, and no resolution. Below from the first rings: as good as no agreement with the truth. "
+    "Half-bit and 1-bit (van Heel and Schatz 2005) rise on small rings, where chance does; they "
+    "were made for two halves of the data.",
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
     "replicates; `study_table.csv` has the 95 % intervals of the means too, by Student's t, which "
     "holds for few replicates whose results scatter normally. Of many intervals one in twenty "
     "misses.",
 )
+
+
+def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
+    """Return what a reader of tables has to know, with how well their photon limits are known."""
+    name, of = "photon_limit_phase_uncertainty_rad", "photon_limit_phase_rad"
+    shares = [row[name] / row[of] for row in table if row.get(name) is not None]
+    if not shares:
+        return NOTES
+    return (
+        *NOTES,
+        f"The photon limit is an estimate from a few random solves. Its root mean square is known "
+        f"to {100 * max(shares):.1f} % or better (one standard error, the largest of these "
+        "conditions), and so is each error divided by it; `study_table.csv` has each one's, the "
+        "map of `05_compare` that of its pixels.",
+    )
 
 
 def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
@@ -94,7 +116,7 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
             ]
     if summary["missing"]:
         parts += ["## Missing", "\n".join(f"- missing: {line}" for line in summary["missing"])]
-    parts += ["## How to read the tables", *NOTES, "## Figures"]
+    parts += ["## How to read the tables", *notes_of(summary["study_table"]), "## Figures"]
     parts += [f"![{name}]({paths[0]})" for name, paths in summary["figures"].items()]
     size = sum(row["bytes"] or 0 for row in files)
     parts += [
@@ -213,9 +235,11 @@ def _column(rows: Sequence[Row], name: str) -> list[Cell]:
     cells = []
     for row in rows:
         value = row.get(name)
+        if value is None:  # runs of before say nothing beside a crossing that is missing
+            value = row.get(f"{name}{OUTCOME}")
         text = number_text(value, decimals, row.get(f"{name}_std"))
         is_score_column = name in METRICS and name not in COSTS
-        if is_score_column and value is not None and row["registration"] != "ok":
+        if is_score_column and isinstance(value, int | float) and row["registration"] != "ok":
             text = f"({text})"
         cells.append(Cell(text, is_number=name in NUMBERS))
     return cells

@@ -1,6 +1,7 @@
 """The study table: rows over replicates, their spreads, and which of them are scores."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from study_lib.arm_names import IS, key_of, plain_label
+from study_lib.scores.frc import CROSSES, OUTCOME
 from study_lib.scores.metrics import METRICS
 
 # --- Means over the replicates, with their spread
@@ -52,6 +54,9 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 continue
             refused = name == "refused_training_cpu_s" and row["fallback"]
             values = [one.get(name) for one in part if one.get("fallback") or not refused]
+            if name.endswith(OUTCOME):
+                row[name] = outcome_of(values)
+                continue
             row[name] = mean_of(values)
             if name in METRICS:
                 row |= spread_of(name, values)
@@ -135,6 +140,17 @@ def mean_of(values: Sequence[float | int | None]) -> float | int | None:
     if len(numbers) < len(values):
         return None
     return numbers[0] if len(set(numbers)) == 1 else math.fsum(numbers) / len(numbers)
+
+
+def outcome_of(outcomes: Sequence[str | None]) -> str:
+    """Return what is to be said of a crossing over the replicates: why its mean has no number."""
+    counts = Counter(outcome or "not known" for outcome in outcomes if outcome != CROSSES)
+    if not counts:
+        return CROSSES
+    said = counts.most_common()
+    if counts.total() == len(outcomes) and len(said) == 1:
+        return said[0][0]
+    return "; ".join(f"{outcome} in {count} of {len(outcomes)}" for outcome, count in said)
 
 
 def phase_deltas(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -76,12 +76,12 @@ def test_no_pair_is_refused():
 
 
 def test_crossings_are_where_a_falling_line_meets_each_threshold():
-    """Half-bit of rings without end is 0.2071 / 1.2071."""
+    """Half-bit of rings without end is 0.2071 / 1.2071, 1-bit 1 / 3."""
     frc = FourierRingCorrelation(SHARE, 1 - SHARE, np.full(len(SHARE), 1e12))
 
     found = crossings(frc)
 
-    expected = {"1/2": 1 / 2, "1/7": 6 / 7, "half-bit": 1 - 0.2071 / 1.2071}
+    expected = {"1/2": 1 / 2, "1/7": 6 / 7, "half-bit": 1 - 0.2071 / 1.2071, "1-bit": 2 / 3}
     assert found == pytest.approx(expected, abs=1e-5)
     assert crossings(FourierRingCorrelation(SHARE, SHARE * 0 + 1, frc.samples)) == dict.fromkeys(
         expected

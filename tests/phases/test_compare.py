@@ -46,7 +46,7 @@ from study_lib.phases.train_thinned import train_thinned
 from study_lib.physics.measurement import Measurement
 from study_lib.runs.run import Run
 from study_lib.scores.alignment import without_mean
-from study_lib.scores.frc import ring_correlation, ring_sums, window_of
+from study_lib.scores.frc import FourierRingCorrelation, ring_correlation, ring_sums, window_of
 from study_lib.scores.metrics import METRICS, SCORES, metric_facts, ms_ssim_scales
 from study_lib.scores.scoring import scored_pixels
 from study_lib.solvers import ptychi as ptychi_engine
@@ -424,8 +424,9 @@ def test_an_arm_that_is_the_truth_scores_one_in_everything(shift_px, scene, tmp_
     assert row["registration"] == "ok"
     for name in ("phase_ms_ssim", "phase_ssim", "amplitude_ms_ssim", "amplitude_ssim"):
         assert row[name] == pytest.approx(1, abs=loss), name
-    for name in ("frc", "frc_half_bit", "frc_seventh", "spectral_snr"):
+    for name in ("frc", "frc_half_bit", "frc_one_bit", "frc_seventh", "spectral_snr"):
         assert row[f"{name}_crossing"] is None, name
+        assert row[f"{name}_crossing_outcome"] == "never below", name
     assert row["complex_nrmse"] < loss
 
 
@@ -505,7 +506,8 @@ def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_
     assert ones["phase_ms_ssim"] < 0.5
     assert ones["phase_spread_rad"] < 0.05  # the ramp that is fitted to the truth
     assert ones["registration"] == "uncertain"
-    assert ones["frc_crossing"] < 0.2
+    assert ones["frc_crossing"] is None
+    assert ones["frc_half_bit_crossing_outcome"].startswith("below")
     timeless = [key for key in ones if key not in ("cpu_s", "training_cpu_s")]
     for before in rows_of(run, "test"):
         assert [before[key] for key in timeless] == [rows[before["arm"]][key] for key in timeless]
@@ -557,6 +559,10 @@ def test_scores_can_be_checked_from_the_aligned_file(run):
         std_rad = aligned["photon_limit_phase_std_rad"]
         assert np.sqrt((std_rad[aligned["mask"]] ** 2).mean()) == pytest.approx(limit, rel=1e-3)
         assert np.isnan(std_rad[~aligned["mask"]]).all()
+        assert std_rad[aligned["mask"]].min() > 0
+        uncertainty_rad = aligned["photon_limit_phase_std_uncertainty_rad"][aligned["mask"]]
+        assert 0 < np.median(uncertainty_rad) < 0.5 * limit
+        assert 0 < row["photon_limit_phase_uncertainty_rad"] < 0.2 * limit
 
 
 def test_the_photon_limit_is_one_for_all_arms_and_falls_with_the_dose(run):
@@ -817,14 +823,23 @@ def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_pat
     assert rows[0]["overlap_target"] == run.design.view(VIEW).target_overlap
 
 
-def test_a_curve_that_never_falls_below_the_threshold_says_so(rng):
+def test_a_curve_without_a_crossing_says_why(rng):
     truth = np.exp(1j * rng.normal(size=(12, 16)))
     frequency = np.linspace(0, 1, 8)
-    curves = {"sharp": (frequency, np.full(8, 0.9)), "blurred": (frequency, 1 - frequency)}
+    samples = np.arange(2.0, 60.0, 7.5)
+    curves = {
+        name: FourierRingCorrelation(frequency, values, samples)
+        for name, values in {
+            "sharp": np.full(8, 0.9),
+            "blurred": 1 - frequency,
+            "slow": np.where(frequency > 0, 0.9, 0.4),
+            "empty": np.zeros(8),
+        }.items()
+    }
 
     figure = condition_figure(
         truth,
-        {"sharp": truth, "blurred": truth},
+        dict.fromkeys(curves, truth),
         np.ones(truth.shape, bool),
         curves,
         threshold=0.5,
@@ -833,7 +848,13 @@ def test_a_curve_that_never_falls_below_the_threshold_says_so(rng):
     )
 
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["sharp, never below", "blurred", "threshold 0.5"]
+    assert labels == [
+        "sharp, never below",
+        "blurred",
+        "slow, below at first, then above",
+        "empty, below from the first rings",
+        "threshold 0.5",
+    ]
 
 
 def test_an_arm_has_one_colour_whether_it_is_called_by_key_or_by_label():

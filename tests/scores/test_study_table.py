@@ -11,7 +11,14 @@ from study_lib.figures.common import plt
 from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
 from study_lib.scores.findings import findings, training_repaid_after
 from study_lib.scores.metrics import METRICS
-from study_lib.scores.shown_tables import arms_table, delta_table, markdown_table, shown_table
+from study_lib.scores.shown_tables import (
+    NOTES,
+    arms_table,
+    delta_table,
+    markdown_table,
+    notes_of,
+    shown_table,
+)
 from study_lib.scores.study_table import mean_of, phase_deltas, spread_of, study_table
 
 OVERLAP = {"baseline": 0.75, "dense": 0.7, "sparse": 0.2}
@@ -483,3 +490,30 @@ def test_numbers_of_a_column_have_the_same_decimals_and_a_leading_zero():
         assert all(re.match(r"-|[0-9]", text) for text in column)
     assert "| 37.00 | 0.00041 |" in markdown_table(table).replace("**", "")
     assert re.findall(r"---:|---", markdown_table(table))[:3] == ["---:", "---", "---:"]
+
+
+def test_a_crossing_that_is_no_resolution_is_a_word():
+    said = "below at first, then above"
+    missing = {"frc_half_bit_crossing": None, "frc_half_bit_crossing_outcome": said}
+    there = {"frc_half_bit_crossing": 0.4, "frc_half_bit_crossing_outcome": "crosses"}
+
+    (alone,) = study_table([row("lsqml", **missing)])
+    (mixed,) = study_table([row("lsqml", **missing), row("lsqml", replicate=1, **there)])
+    (sound,) = study_table([row("lsqml", **there), row("lsqml", replicate=1, **there)])
+
+    assert f"| {said} |" in markdown_table([alone])
+    assert f"| {said} in 1 of 2 |" in markdown_table([mixed])
+    assert "| 0.400 ± 0.000 |" in markdown_table([sound]).replace("**", "")
+
+
+def test_how_well_the_photon_limit_is_known_is_said_below_the_table():
+    rows = [
+        row("lsqml", photon_limit_phase_uncertainty_rad=0.002),
+        row("lsqml", view="sparse", photon_limit_phase_uncertainty_rad=0.004),
+    ]
+
+    notes = notes_of(study_table(rows))
+
+    assert notes[:-1] == NOTES
+    assert "root mean square is known to 4.0 % or better" in notes[-1]
+    assert notes_of(study_table([row("lsqml")])) == NOTES, "a run of before says nothing of it"

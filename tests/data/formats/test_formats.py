@@ -191,7 +191,13 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(name, tmp_path, acquis
     assert "LSQML: R-factor" in printed
     for pair in ("between_algorithms", "between_halves"):
         assert len(report[pair]["correlation"]) == len(report[pair]["frequency"]) > 1
-        assert f"ring correlation {pair.replace('_', ' ')} falls below" in printed
+        about = f"ring correlation {pair.replace('_', ' ')}, threshold"
+        said = [line for line in printed.splitlines() if line.startswith(about)]
+        outcomes = [value for key, value in report[pair].items() if key.endswith("_outcome")]
+        assert len(said) == {"between_algorithms": 1, "between_halves": 3}[pair]
+        for line in said:
+            found = any(f": no resolution, {outcome}" in line for outcome in outcomes)
+            assert found or "falls below at" in line
 
 
 @pytest.mark.slow
