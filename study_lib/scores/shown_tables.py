@@ -72,8 +72,8 @@ NOTES = (
     "An FRC column holds the frequency at which the correlation with the truth first falls below "
     "its threshold, or words where in at least one replicate there is none; none of its group is "
     "marked then. Never below: not up to Nyquist. Below at first, then above: it falls below on "
-    "the first ring, or on one of fewer than 8 independent samples, and rises again: too few samples "
-    "to tell, and no resolution. Below from the first rings: as good as no agreement with the truth. "
+    "the first ring, or on one of fewer than 8 independent samples, and rises again: too few to "
+    "tell, and no resolution. Below from the first rings: as good as no agreement with the truth. "
     "Half-bit and 1-bit (van Heel and Schatz 2005) rise on small rings, where chance does; they "
     "were made for two halves of the data.",
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
