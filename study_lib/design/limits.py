@@ -14,7 +14,7 @@ def at_most(limit: float, reason: str) -> AfterValidator:
 
     def check(value: float | None) -> float | None:
         if value is not None and value > limit:
-            raise ValueError(f"found {_short(value)}; at most {limit:g}: {reason}")
+            raise ValueError(f"found {_short(value)}; at most {_short(limit)}: {reason}")
         return value
 
     return AfterValidator(check)
@@ -25,7 +25,7 @@ def at_least(limit: float, reason: str) -> AfterValidator:
 
     def check(value: float | None) -> float | None:
         if value is not None and value < limit:
-            raise ValueError(f"found {_short(value)}; at least {limit:g}: {reason}")
+            raise ValueError(f"found {_short(value)}; at least {_short(limit)}: {reason}")
         return value
 
     return AfterValidator(check)
@@ -33,14 +33,16 @@ def at_least(limit: float, reason: str) -> AfterValidator:
 
 def _short(value: float) -> str:
     """Return a number in a few digits, also a whole one that no float can hold."""
-    is_long = isinstance(value, int) and len(str(value)) > LONGEST
-    return f"a number of {len(str(value))} digits" if is_long else f"{value:g}"
+    if not isinstance(value, int):
+        return f"{value:g}"
+    return str(value) if abs(value) < 10**LONGEST else f"a number of over {LONGEST} digits"
 
 
-LONGEST = 300  # digits
+LONGEST = 16
 POSITIONS_MAX = 2**21
 POSITIONS_REASON = "a data set holds no more positions"
 OBJECT_SIDE_MAX_PX = 20_000
+LENGTH_REASON = "no patch is so wide"
 SIDE_REASON = "the longest side of an object, in pixels"
 EPOCHS_REASON = "longer than any training or reconstruction takes"
 TIME_REASON = "more would take longer than anyone waits"
@@ -55,6 +57,7 @@ Rate = Annotated[
     at_most(1.0, "a step as large as the weights themselves"),
     at_least(1e-12, "less than the rounding of the weights, which would not move"),
 ]
+Length = Annotated[float, at_most(1000, LENGTH_REASON)]
 Norm = Annotated[
     float,
     at_most(1e6, "no gradient is so long; null, where allowed, leaves gradients alone"),

@@ -17,6 +17,7 @@ from study_lib.design.limits import (
     Epochs,
     HeldBack,
     Kept,
+    Length,
     Norm,
     Patience,
     Patterns,
@@ -53,11 +54,11 @@ class GrainsDesign(Frozen):
     """Overlapping discs and bars on a smooth phase."""
 
     kind: Literal["grains"]
-    grain_count: int = Field(
-        ge=1, le=10_000, default=40, description="grains per 100 x 100 object pixels"
+    grain_count: Annotated[int, at_most(10_000, "one on each pixel")] = Field(
+        ge=1, default=40, description="grains per 100 x 100 object pixels"
     )
-    smallest_grain_px: float = Field(ge=0.5, le=1000, default=4.0, description="radius")
-    largest_grain_px: float = Field(ge=0.5, le=1000, default=30.0, description="radius")
+    smallest_grain_px: Length = Field(ge=0.5, default=4.0, description="radius")
+    largest_grain_px: Length = Field(ge=0.5, default=30.0, description="radius")
     phase_range_rad: PhaseRange = 1.0
     amplitude_min: AmplitudeMin = 0.7
 
@@ -68,7 +69,9 @@ class SiemensStarDesign(Frozen):
     """Siemens stars side by side, each turned by its own angle."""
 
     kind: Literal["siemens_star"]
-    spoke_count: int = Field(ge=2, le=1000, default=36)
+    spoke_count: Annotated[int, at_most(10_000, "no star has a rim so long")] = Field(
+        ge=2, default=36
+    )
     star_diameter_px: Annotated[float, at_most(OBJECT_SIDE_MAX_PX, SIDE_REASON)] = Field(
         ge=8, default=80.0
     )
@@ -91,22 +94,25 @@ class PowerLawDesign(Frozen):
     """Texture with the spectrum of natural images."""
 
     kind: Literal["power_law"]
-    exponent: float = Field(
-        ge=0, le=4, default=2.0, description="of the fall of the power spectrum with frequency"
+    exponent: Annotated[float, at_most(4, "smoother than any texture")] = Field(
+        ge=0, default=2.0, description="of the fall of the power spectrum with frequency"
     )
     phase_range_rad: PhaseRange = 1.0
     amplitude_min: AmplitudeMin = 0.7
+
+
+CellLength = Annotated[float, at_most(300, "one cell would fill the object")]
 
 
 class CellsDesign(Frozen):
     """Weak-phase objects: cells with a membrane, a nucleus and granules, hardly absorbing."""
 
     kind: Literal["cells"]
-    cell_count: int = Field(
-        ge=1, le=200, default=6, description="cells per 100 x 100 object pixels"
+    cell_count: Annotated[int, at_most(200, "cells would be smaller than their membranes")] = Field(
+        ge=1, default=6, description="cells per 100 x 100 object pixels"
     )
-    smallest_cell_px: float = Field(ge=2, le=300, default=12.0, description="radius")
-    largest_cell_px: float = Field(ge=2, le=300, default=30.0, description="radius")
+    smallest_cell_px: CellLength = Field(ge=2, default=12.0, description="radius")
+    largest_cell_px: CellLength = Field(ge=2, default=30.0, description="radius")
     phase_range_rad: PhaseRange = 0.3
     amplitude_min: AmplitudeMin = 0.98
 
@@ -166,10 +172,12 @@ class DetectorDesign(Frozen):
     saturation: the scores show what they cost an arm that ignores them.
     """
 
-    dark_counts: float = Field(ge=0, le=1e6, default=0.0, description="mean dark counts per pixel")
-    saturation_counts: int | None = Field(
-        ge=1, lt=2**40, default=None, description="the most a pixel can count; null: no limit"
+    dark_counts: Annotated[float, at_most(1e6, "more than any dose leaves to a pixel")] = Field(
+        ge=0, default=0.0, description="mean dark counts per pixel"
     )
+    saturation_counts: Annotated[
+        int | None, at_most(10**12, "as many as the largest dose, so no limit; use null")
+    ] = Field(ge=1, default=None, description="the most a pixel can count; null: no limit")
     beamstop_radius_px: Annotated[float, at_most(512, "half of the largest detector")] = Field(
         ge=0, default=0.0, description="masked disc in the centre"
     )
@@ -299,7 +307,9 @@ SplitName = Literal["train", "test"]
 SelectionName = Literal["uniform", "blue_noise"]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Dose = Annotated[float, Field(gt=0, le=1e12)]
+Dose = Annotated[
+    float, Field(gt=0), at_most(1e12, "beyond, single precision cannot tell one photon")
+]
 
 
 class ViewDesign(Frozen):
@@ -371,7 +381,7 @@ class SplitDesign(Frozen):
     """How positions are divided into train and test."""
 
     axis: Literal["y"] = "y"
-    guard_band_px: Annotated[int | None, at_most(OBJECT_SIDE_MAX_PX, SIDE_REASON)] = Field(
+    guard_band_px: Annotated[int | None, at_most(4096, "four of the largest patches")] = Field(
         ge=1, default=None, description="rows without positions; null: as few as share no row"
     )
 
@@ -451,7 +461,9 @@ class StudyDesign(Frozen):
     """One study: doses x overlap views, for every arm."""
 
     preset: str = Field(pattern="^[a-z0-9_-]+$")
-    patch_size_px: int = Field(ge=16, le=1024, description="detector and patch side N")
+    patch_size_px: Annotated[int, at_most(1024, "weights and time grow with the square")] = Field(
+        ge=16, description="detector and patch side N"
+    )
     doses: tuple[Dose, ...] = Field(min_length=1, description="mean photons per pattern")
     specimen: SpecimenDesign
     probe: ProbeDesign

@@ -144,7 +144,15 @@ def resources_of(
 
 
 def _memory_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> int:
-    """Return the memory of a job, in steps of 500 MB; every pattern of its view may be held."""
+    """Return the memory that a job asks for, in steps of 500 MB."""
+    return 500 * math.ceil((ENGINE_MB + MEMORY_MARGIN * expected_mb(design, sizes, job)) / 500)
+
+
+def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
+    """Return the memory of a job's kernel; every pattern of its view may be held.
+
+    ``sizes`` has (patterns, groups) of each (view, split).
+    """
     pixels = design.patch_size_px**2
     view = job.parameters.get("view")
     names = [str(view)] if view else [one.name for one in design.views]
@@ -156,8 +164,7 @@ def _memory_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> int:
         training = design.training
         shown = training.batch_size * design.view(str(view)).gridsize ** 2 * pixels
         held += BYTES_PER_BATCH_PIXEL * training.filters_scale * shown
-    expected_mb = START_MB.get(job.notebook, START_MB_ELSE) + held / 2**20
-    return 500 * math.ceil((ENGINE_MB + MEMORY_MARGIN * expected_mb) / 500)
+    return START_MB.get(job.notebook, START_MB_ELSE) + held / 2**20
 
 
 def write_resources(run_folder: Path, resources: Mapping[str, Mapping[str, int]]) -> None:
