@@ -294,6 +294,12 @@ def feasible(
     from study_lib.runs.room import check_count
     from study_lib.runs.run import base_data
 
+    if base_npz:
+        from study_lib.data.contract import require_valid
+
+        for note in require_valid(base_npz, base=True).violations:
+            if note.key in ("probeGuess", "objectGuess"):
+                print(f"{base_npz}: note: {note}", file=sys.stderr)
     design = load_design(preset, settings, base_data(base_npz) if base_npz else None)
     check_count(design)
     scene = scene_of(design, base_npz)
