@@ -362,7 +362,8 @@ NOTES = (
     "Fresh-count excess is how much less likely a second draw of counts at the same positions is "
     "under the reconstruction than under the truth, per pattern; 0 is the truth.",
     "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time in "
-    "the baseline, groups of four in the other views. Registration uncertain: the shift against "
+    "the baseline, groups of four in the other views. Featureless: the result is no nearer to the "
+    "truth than an empty object. Registration uncertain: the shift against "
     "the truth could not be determined, so that row is no score. A dash in an FRC column: the "
     "curve never falls below the threshold in at least one replicate, so no crossing is stated.",
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
