@@ -92,7 +92,7 @@ def run(
     )
     folder = reports / runs.run_name(design)
     if dry_run:
-        _print_plan(folder, jobs, derived, cores or CORES)
+        _print_plan(folder, design, jobs, derived, cores or CORES)
         return
     runs.create_run(folder, design, base_npz)
     if not (folder / resources.RESOURCES_FILE).exists():
@@ -113,15 +113,23 @@ def plan(
     from study_lib.runs.run import run_name
 
     design, jobs, derived = _planned(preset, base_npz, settings, replicates, reports)
-    _print_plan(reports / run_name(design), jobs, derived, cores)
+    _print_plan(reports / run_name(design), design, jobs, derived, cores)
 
 
 def _print_plan(
-    folder: Path, jobs: "list[PlannedJob]", derived: Mapping[str, Any], cores: int
+    folder: Path,
+    design: "StudyDesign",
+    jobs: "list[PlannedJob]",
+    derived: Mapping[str, Any],
+    cores: int,
 ) -> None:
     from study_lib.runs.job import jobs_to_do
+    from study_lib.runs.speed import speed_of
 
-    costs_s = derived["estimated_job_cpu_s"]
+    speed = speed_of(folder.parent, design.training.precision, cores)
+    costs_s = {
+        job.name: derived["estimated_job_cpu_s"][job.name] * speed.of(job.notebook) for job in jobs
+    }
     reasons = jobs_to_do(folder, jobs)
     for name, reason in reasons.items():
         print(f"{name}\n    because {reason}")
@@ -130,7 +138,7 @@ def _print_plan(
     minutes = max(cpu_s / cores, longest_s) / 60
     print(
         f"{len(reasons)} of {len(jobs)} jobs in {folder}, about {minutes:.0f} minutes with {cores} "
-        "at the same time (good to a factor of two); nothing was written"
+        f"at the same time ({speed.basis}; good to a third); nothing was written"
     )
 
 

@@ -60,7 +60,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     ]
     jobs = plan_jobs(design)
     sizes = {(row.view, row.split): (row.patterns, row.groups) for row in rows}
-    costs_s = job_costs(design, sizes, jobs)
+    costs_s = job_costs(design, sizes, jobs, scene.object_.size)
     patterns = {split: int(mask.sum()) for split, mask in masks.items()}
     pixels = design.patch_size_px**2
     return {
@@ -143,7 +143,7 @@ def table_text(derived: dict[str, Any]) -> str:
         "",
         f"{sum(jobs.values())} jobs: "
         + ", ".join(f"{count} {notebook}" for notebook, count in sorted(jobs.items())),
-        f"roughly {minutes:.0f} processor minutes, {minutes / 2:.0f} minutes on two cores, "
+        f"{minutes:.0f} processor minutes of the reference machine (`study plan` asks this one), "
         f"{derived['estimated_disk_gb']:.1f} GB of data",
         "spacing is the original study's (1 - target) N; it is reported and gates nothing",
     ]
