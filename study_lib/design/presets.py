@@ -55,7 +55,7 @@ def load_design(
     Examples
     --------
     >>> import study_lib as study
-    >>> design = study.load_design("smoke", ["doses=[1.0e+3, 1.0e+4]", "training.epochs=1"])
+    >>> design = study.load_design("smoke", ["doses=[1e3, 1e4]", "training.epochs=1"])
     >>> design.doses, design.training.epochs
     ((1000.0, 10000.0), 1)
     >>> [(view.name, view.target_overlap) for view in design.views]
@@ -195,7 +195,7 @@ def parse_yaml(text: str | bytes, source: str) -> Any:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Return the names and YAML values of texts such as ``dose=1.0e+4``.
+    """Return the names and YAML values of texts such as ``dose=1e4``.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
-            raise InputError(f"{assignment!r}: write it as name=value, like dose=1.0e+4")
+            raise InputError(f"{assignment!r}: write it as name=value, like dose=1e4")
         values[name] = parse_yaml(text, assignment)
     return values
 

@@ -112,5 +112,4 @@ def _conditions(design: StudyDesign) -> str:
 
 def _size(number: int) -> str:
     """Return bytes as GiB in a few digits, whatever their number."""
-    gib = number // 2**20 / 2**10 if number < 2**90 else number // 2**30
-    return f"{gib:.3g} GiB" if gib < 1e15 else f"over {10**15:.0e} GiB"
+    return f"{number / 2**30:.3g} GiB" if number < 2**90 else "over 1e+15 GiB"

@@ -35,7 +35,7 @@ def base_npz(tmp_path_factory):
         (["run", "--preset", "latop"], "preset 'latop' not found; choose one of fly64, laptop"),
         (["run", "--set", "training.epoch=3"], "training.epoch: unknown name; known here: batch_"),
         (["run", "--set", "trainin.epochs=3"], "no table 'trainin' here; known: "),
-        (["run", "--set", "doses=[1e4]"], "'1e4' is text to YAML; write the number with a point"),
+        (["run", "--set", "doses=['1e4']"], "'1e4' is text; write the number without quotes"),
         (["run", "--set", "doses=[-5.0]"], "found -5.0; input should be greater than 0"),
         (["run", "--set", "neighbor_count=3"], "neighbor_count = 3 < 4 patterns per group"),
         (
@@ -70,8 +70,8 @@ def base_npz(tmp_path_factory):
             "dos: unknown name; known here: dose, run_folder",
         ),
         (
-            ["notebook", "01_dataset", "out.ipynb", "-p", "dose=1e4", "-p", "run_folder=x"],
-            "'1e4' is text to YAML",
+            ["notebook", "01_dataset", "out.ipynb", "-p", "dose='1e4'", "-p", "run_folder=x"],
+            "'1e4' is text; write the number without quotes",
         ),
         (["verify", "reports/none"], "reports/none: no such folder"),
         (["validate", "none.npz"], "none.npz: no such file"),
