@@ -228,6 +228,8 @@ def _check_target(design: StudyDesign, metrics: ViewMetrics, view: str, split: s
     low, high = metrics.overlap_sparsest, metrics.overlap_densest
     if target is None or low - REACH <= target <= high + REACH:
         return
+    if target > high and design.scan.kind == "measured":
+        return  # measured positions are what they are: all are kept, and the table says so
     raise InputError(
         f"view {view}: target_overlap = {target:g}; this scan's {split} split allows {low:.3f} to "
         f"{high:.3f} with neighbor_count = {design.neighbor_count} (at least "

@@ -206,7 +206,7 @@ def patterns_npz(tmp_path):
     np.savez(
         path,
         diffraction=np.sqrt(random.poisson(5.0, (6, 8, 8))),
-        probeGuess=np.ones((8, 8), np.complex64),
+        probeGuess=np.full((8, 8), np.sqrt(5.0), np.complex64),
         objectGuess=np.ones((30, 30), np.complex64),
         xcoords=random.uniform(5, 20, 6),
         ycoords=random.uniform(5, 20, 6),
