@@ -58,6 +58,12 @@ def ignore_settings_here() -> None:
             importlib.import_module("matplotlib")
 
 
+def private_cache() -> Path:
+    """Return the folder of the study's own cache, beside the interpreter unless set otherwise."""
+    stated = os.environ.get("XDG_CACHE_HOME")
+    return Path(stated) / "study" if stated else Path(sys.prefix) / "var" / "study" / "cache"
+
+
 def use_threads(count: int) -> None:
     """Let the libraries that are imported from now on use so many threads."""
     for name in THREADS:

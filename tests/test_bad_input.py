@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from study_lib.data.archive import read_npz
+from study_lib.physics.likelihood import expected_in_parts
 
 COUNT, SIDE = 9, 16
 
@@ -16,7 +17,7 @@ def good() -> dict[str, np.ndarray]:
     random = np.random.default_rng(1)
     return {
         "diffraction": np.sqrt(random.poisson(4.0, (COUNT, SIDE, SIDE))).astype(np.float32),
-        "probeGuess": np.full((SIDE, SIDE), 0.5 + 1j, np.complex64),
+        "probeGuess": np.full((SIDE, SIDE), 1.2 + 1.6j, np.complex64),  # 4 photons a pixel
         "objectGuess": np.ones((60, 50), np.complex64),
         "xcoords": random.uniform(10, 40, COUNT),
         "ycoords": random.uniform(10, 50, COUNT),
@@ -186,6 +187,104 @@ def test_what_may_be_meant_is_noted_and_refused_only_by_the_letter(
 
     assert (code, strict) == (0, 2)
     assert message in error
+
+
+def predicted(*, with_patterns: bool = True) -> dict[str, np.ndarray]:
+    """A base file whose probe, object and positions predict its patterns."""
+    random = np.random.default_rng(2)
+    y, x = np.indices((SIDE, SIDE)) - SIDE // 2
+    arrays = good() | {
+        "probeGuess": (4 * np.exp(-(y**2) / 8 - (x - 1) ** 2 / 12 + 0.1j * y * x)).astype(
+            np.complex64
+        ),
+        "objectGuess": np.exp(1j * random.uniform(-1, 1, (60, 50))).astype(np.complex64),
+        "ycoords": random.uniform(10, 50, 40),
+        "xcoords": random.uniform(10, 40, 40),
+    }
+    positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+    parts = expected_in_parts(arrays["objectGuess"], arrays["probeGuess"], positions)
+    counts = np.concatenate([part.numpy() for _, part in parts])
+    arrays["diffraction"] = np.sqrt(random.poisson(counts)).astype(np.float32)
+    if not with_patterns:
+        del arrays["diffraction"]
+    return arrays
+
+
+def bright_pixel(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    arrays["objectGuess"][30, 25] = 1e6
+    return arrays
+
+
+def times(key: str, factor: float):
+    return lambda arrays: arrays | {key: (arrays[key] * np.float32(factor)).astype(np.complex64)}
+
+
+UNCOMPUTABLE = {
+    "one bright pixel": (bright_pixel, r"an amplitude of 1e\+06 at row 30, column 25; .*100 times"),
+    "tiny object": (times("objectGuess", 1e-20), "largest amplitude of 1e-20; expected 1e-06 to"),
+    "dark object": (times("objectGuess", 0), "objectGuess: found all zero; expected some power"),
+    "huge object": (times("objectGuess", 1e20), r"largest amplitude of 1e\+20; expected 1e-06"),
+    "huge probe": (times("probeGuess", 1e30), r"largest amplitude of 4e\+30; expected 1e-12 to"),
+    "tiny probe": (times("probeGuess", 1e-30), "largest amplitude of 4e-30; expected 1e-12 to"),
+    "subnormal probe": (times("probeGuess", 1e-40), "largest amplitude of 4e-40; expected 1e-12"),
+    "endless probe": (times("probeGuess", np.inf), "probeGuess: found .* NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("case", UNCOMPUTABLE)
+@pytest.mark.parametrize("with_patterns", [True, False])
+def test_values_that_break_arithmetic_are_refused_by_every_command(
+    case, with_patterns, tmp_path, study
+):
+    change, message = UNCOMPUTABLE[case]
+    np.savez(tmp_path / "bad.npz", **change(predicted(with_patterns=with_patterns)))
+
+    for words in (
+        ("validate", "bad.npz", "--base"),
+        ("import", "bad.npz", "new.npz", "--domain", "amplitude"),
+        ("run", "--preset", "smoke", "--base-npz", "bad.npz"),
+    ):
+        code, _, error = study(*words)
+
+        assert code == 2, words
+        assert "Traceback" not in error
+        assert words[0] == "import" or re.search(message, error), error
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.npz"]
+
+
+def test_a_probe_of_another_scale_is_refused_and_mended_by_import(tmp_path, study):
+    np.savez(tmp_path / "bad.npz", **times("probeGuess", 3)(predicted()))
+
+    for words in (
+        ("validate", "bad.npz", "--base"),
+        ("run", "--preset", "smoke", "--base-npz", "bad.npz"),
+    ):
+        code, _, error = study(*words)
+
+        assert code == 2
+        assert "predicts 8.95" in error
+        assert "times the counts of 40 of the patterns; expected 1 within 10%" in error
+        assert "multiply the probe by 0.33" in error
+    imported = study("import", "bad.npz", "new.npz")
+    assert imported.code == 0
+    assert "predict 8.95" in imported.err
+    assert study("validate", "new.npz", "--base", "--strict").code == 0
+
+
+def test_patterns_in_another_order_are_noted_with_both_errors(tmp_path, study):
+    arrays = predicted()
+    sound, shuffled = arrays["diffraction"], arrays["diffraction"][::-1].copy()
+    np.savez(tmp_path / "sound.npz", **arrays)
+    np.savez(tmp_path / "shuffled.npz", **arrays | {"diffraction": shuffled})
+    assert not np.array_equal(sound, shuffled)
+
+    code, _, error = study("validate", "shuffled.npz")
+
+    assert code == 0
+    assert re.search(
+        r"amplitudes that miss .* by \d+%, their mean pattern misses .* by \d+%", error
+    )
+    assert study("validate", "sound.npz", "--strict").code == 0
 
 
 def test_fewer_positions_than_neighbours_stop_a_run(tmp_path, study):

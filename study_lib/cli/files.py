@@ -115,7 +115,8 @@ def import_(
         known = len(acquisition.remarks)
         acquisition = with_scaled_probe(acquisition)
         _warn(source, acquisition.remarks[known:])
-    write_dataset(target, acquisition, name)
+    notes = write_dataset(target, acquisition, name)
+    _warn(target, map(str, notes))
     probe, object_ = acquisition.require("probe", "object_")
     print(
         f"{target}: from {name}: object {object_.shape[0]} x {object_.shape[1]}, probe "

@@ -40,7 +40,7 @@ def notebook(
     output: Annotated[Path, typer.Argument(help="Where the executed notebook goes.")],
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--parameter", "-p", help="name=value, like dose=1.0e+4; repeat it."),
+        typer.Option("--parameter", "-p", help="name=value, like dose=1e4; repeat it."),
     ] = None,
 ) -> None:
     """Execute one notebook with checked parameters (paths relative to this folder)."""

@@ -350,20 +350,15 @@ def design(
 ) -> None:
     """Show a design and what follows from it: jobs, overlaps, counts, cost (phase A)."""
     from study_lib.design.models import StudyDesign
-    from study_lib.design.presets import load_design
     from study_lib.runs.plan import plan_jobs
-    from study_lib.runs.run import base_data
 
     if schema:
         print(json.dumps(StudyDesign.model_json_schema(), indent=2, sort_keys=True))
         return
-    study = load_design(preset, settings or (), base_data(base_npz) if base_npz else None)
+    from study_lib.runs.forecast import derived_matrix, table_text
 
-    from study_lib.phases.scene import scene_of
-    from study_lib.runs.forecast import check_network, derived_matrix, table_text
-
-    check_network(study)
-    derived = derived_matrix(study, scene_of(study, base_npz))
+    study, scene = feasible(preset, base_npz, settings or ())
+    derived = derived_matrix(study, scene)
     if as_json:
         content = {
             "design": study.model_dump(mode="json"),

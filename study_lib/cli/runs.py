@@ -84,15 +84,17 @@ def run(
     retries: Retries = 1,
 ) -> None:
     """Run the whole study; a second call on the same day runs only what is missing."""
-    if dry_run:
-        plan(preset, base_npz, settings, replicates, reports, cores or CORES)
-        return
     from study_lib.runs import cluster, resources
     from study_lib.runs import run as runs
 
     profile_folder = cluster.profile_folder(profile) if profile else None
-    design, jobs, derived = _planned(preset, base_npz, settings, replicates)
+    design, jobs, derived = _planned(
+        preset, base_npz, settings, replicates, reports, is_here=profile is None
+    )
     folder = reports / runs.run_name(design)
+    if dry_run:
+        _print_plan(folder, design, jobs, derived, cores or CORES)
+        return
     runs.create_run(folder, design, base_npz)
     if not (folder / resources.RESOURCES_FILE).exists():
         resources.write_resources(folder, derived["job_resources"])
@@ -109,12 +111,26 @@ def plan(
     cores: Cores = CORES,
 ) -> None:
     """List the jobs that `study run` would execute, with reasons and a rough time."""
-    from study_lib.runs import run as runs
-    from study_lib.runs.job import jobs_to_do
+    from study_lib.runs.run import run_name
 
-    design, jobs, derived = _planned(preset, base_npz, settings, replicates)
-    costs_s = derived["estimated_job_cpu_s"]
-    folder = reports / runs.run_name(design)
+    design, jobs, derived = _planned(preset, base_npz, settings, replicates, reports)
+    _print_plan(reports / run_name(design), design, jobs, derived, cores)
+
+
+def _print_plan(
+    folder: Path,
+    design: "StudyDesign",
+    jobs: "list[PlannedJob]",
+    derived: Mapping[str, Any],
+    cores: int,
+) -> None:
+    from study_lib.runs.job import jobs_to_do
+    from study_lib.runs.speed import speed_of
+
+    speed = speed_of(folder.parent, design.training.precision, cores)
+    costs_s = {
+        job.name: derived["estimated_job_cpu_s"][job.name] * speed.of(job.notebook) for job in jobs
+    }
     reasons = jobs_to_do(folder, jobs)
     for name, reason in reasons.items():
         print(f"{name}\n    because {reason}")
@@ -123,7 +139,7 @@ def plan(
     minutes = max(cpu_s / cores, longest_s) / 60
     print(
         f"{len(reasons)} of {len(jobs)} jobs in {folder}, about {minutes:.0f} minutes with {cores} "
-        "at the same time (good to a factor of two); nothing was written"
+        f"at the same time ({speed.basis}; good to a third); nothing was written"
     )
 
 
@@ -299,15 +315,30 @@ def write_parameters(
 
 
 def _planned(
-    preset: str, base_npz: Path | None, settings: list[str] | None, replicates: int | None
+    preset: str,
+    base_npz: Path | None,
+    settings: list[str] | None,
+    replicates: int | None,
+    reports: Path,
+    *,
+    is_here: bool = True,
 ) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, Any]]":
-    """Return a design that can be carried out, its jobs, and what follows from it."""
+    """Return a design that can be carried out, its jobs, and what follows from it.
+
+    ``is_here`` says whether this machine carries it out, and not a cluster.
+    """
     from study_lib.runs.forecast import derived_matrix
     from study_lib.runs.plan import plan_jobs
+    from study_lib.runs.room import check_disk, check_memory
+    from study_lib.runs.run import run_name
 
     changes = [*(settings or ()), *([] if replicates is None else [f"replicates={replicates}"])]
     design, scene = feasible(preset, base_npz, changes)
-    return design, plan_jobs(design), derived_matrix(design, scene)
+    check_disk(design, scene, reports / run_name(design))
+    jobs, derived = plan_jobs(design), derived_matrix(design, scene)
+    if is_here:
+        check_memory(design, derived["views"], jobs)
+    return design, jobs, derived
 
 
 def feasible(
@@ -317,9 +348,17 @@ def feasible(
     from study_lib.design.presets import load_design
     from study_lib.phases.scene import scene_of
     from study_lib.runs.forecast import check_feasible
+    from study_lib.runs.room import check_count
     from study_lib.runs.run import base_data
 
+    if base_npz:
+        from study_lib.data.contract import require_valid
+
+        for note in require_valid(base_npz, base=True).violations:
+            if note.key in ("probeGuess", "objectGuess"):
+                print(f"{base_npz}: note: {note}", file=sys.stderr)
     design = load_design(preset, settings, base_data(base_npz) if base_npz else None)
+    check_count(design)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
     return design, scene

@@ -15,6 +15,8 @@ Y              (n, N, N)     complex64  object patches at the positions (optiona
 _metadata      ()            unicode    JSON (DATA-002)
 =============  ============  =========  =========================================================
 
+Probe, object and positions predict the patterns, if there are any: see prediction.
+
 A base file gives probe, object and positions; patterns in it are kept but not asked for. Counts
 keep their scale: the largest amplitude is not bounded, as it is for normalised data.
 """
@@ -26,7 +28,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from study_lib.data.archive import METADATA, metadata_of, open_npz, read_npz
+from study_lib.data.archive import METADATA, NpzArchive, metadata_of, open_npz, read_npz
+from study_lib.data.prediction import check_arithmetic, check_prediction, sampled
 from study_lib.data.rules import (
     ArraySummary,
     Violation,
@@ -167,7 +170,68 @@ def validate(path: Path, *, base: bool = False) -> ContractReport:
             name: (summary_of_entry if name in KNOWN else summary_of_header)(archive, name)
             for name in names
         }
-        return ContractReport(tuple(_violations(summaries, metadata_of(archive), base=base)))
+        metadata = metadata_of(archive)
+        report = ContractReport(tuple(_violations(summaries, metadata, base=base)))
+        if report.serious:
+            return report
+        needed = ("probeGuess", "objectGuess", "xcoords", "ycoords", "bad_pixels")
+        arrays = {name: archive.read(name) for name in needed if name in archive.members}
+        patterns, chosen = _sample_of(archive, arrays["probeGuess"].shape[0])
+        more = prediction_violations(arrays, patterns, chosen, metadata)
+        return ContractReport((*report.violations, *more))
+
+
+def require_valid(path: Path, *, base: bool = False) -> ContractReport:
+    """Return the report of a file without serious violations: as :func:`validate`, or refused.
+
+    Raises
+    ------
+    InputError
+        As :func:`validate`, and one line per serious violation.
+    """
+    report = validate(path, base=base)
+    _require_sound(path, report)
+    return report
+
+
+def prediction_violations(
+    arrays: Mapping[str, np.ndarray],
+    patterns: np.ndarray | None,
+    chosen: np.ndarray,
+    metadata: Mapping[str, Any],
+) -> tuple[Violation, ...]:
+    """Return where probe and object cannot be computed with, or do not predict the patterns.
+
+    Parameters
+    ----------
+    arrays
+        By key, without a serious violation by themselves.
+    patterns : (sample, n, n)
+        The patterns ``chosen``; None if there are none.
+    chosen
+        Their places in the scan.
+    metadata
+        What is under ``_metadata``.
+    """
+    faults = tuple(check_arithmetic(arrays["probeGuess"], arrays["objectGuess"]))
+    if faults or patterns is None:
+        return faults
+    return tuple(check_prediction(arrays, patterns, chosen, metadata))
+
+
+def _sample_of(archive: NpzArchive, side: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return some patterns of a file, and which; None if it has none. Memory stays bounded."""
+    member = archive.members.get("diffraction")
+    if member is None:
+        return None, np.empty(0, np.int64)
+    chosen = sampled(member.shape[0], side)
+    if member.fortran:
+        return archive.read("diffraction")[chosen], chosen
+    parts = [
+        slab[chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start]
+        for part, slab in archive.slabs("diffraction")
+    ]
+    return np.concatenate(parts), chosen
 
 
 def validate_splits(train: Path, test: Path) -> ContractReport:
@@ -225,6 +289,8 @@ def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarra
     wanted = [key for key in READ if not (base and key == "diffraction")]
     arrays, metadata = read_npz(path, only=wanted)
     _require_sound(path, check_arrays(arrays, metadata, base=base))
+    faults = tuple(check_arithmetic(arrays["probeGuess"], arrays["objectGuess"]))
+    _require_sound(path, ContractReport(faults))
     return _converted(arrays), metadata
 
 

@@ -6,8 +6,15 @@ from typing import Any
 import numpy as np
 
 from study_lib.data.archive import open_npz
-from study_lib.data.contract import check_arrays, load_dataset
+from study_lib.data.contract import (
+    ContractReport,
+    check_arrays,
+    load_dataset,
+    prediction_violations,
+)
 from study_lib.data.formats.acquisition import SPANS, Acquisition, Geometry, plausible_quantity
+from study_lib.data.prediction import sampled
+from study_lib.data.rules import Violation
 from study_lib.errors import InputError
 from study_lib.files import write_npz
 from study_lib.physics.measurement import Measurement, photon_budget
@@ -113,8 +120,12 @@ def read_dataset(path: Path) -> Acquisition:
     )
 
 
-def write_dataset(path: Path, acquisition: Acquisition, source_format: str) -> None:
+def write_dataset(
+    path: Path, acquisition: Acquisition, source_format: str
+) -> tuple[Violation, ...]:
     """Write an acquisition with object and probe as a DATA-001 file that also is base data.
+
+    Returns by how much the model misses the patterns, where it does and that may be meant.
 
     Parameters
     ----------
@@ -145,11 +156,19 @@ def write_dataset(path: Path, acquisition: Acquisition, source_format: str) -> N
     }
     metadata = _metadata(acquisition, source_format)
     serious = check_arrays(arrays, metadata, base=acquisition.amplitudes is None).serious
+    notes: tuple[Violation, ...] = ()
+    if not serious:
+        patterns, count = acquisition.amplitudes, len(acquisition.positions_px)
+        chosen = sampled(count, probe.shape[0])
+        some = None if patterns is None else patterns[chosen]
+        notes = prediction_violations(arrays, some, chosen, metadata)
+        serious = ContractReport(notes).serious
     if serious:
         lines = "\n".join(f"  {violation}" for violation in serious)
         source = acquisition.metadata.get("source", "the data")
         raise InputError(f"{source} cannot become a data set, it breaks DATA-001:\n{lines}")
     write_npz(path, arrays, metadata)
+    return notes
 
 
 def geometry_from(path: Path, metadata: dict[str, Any]) -> Geometry:

@@ -19,6 +19,7 @@ from study_lib.system import PROJECT
 
 PRESET_FOLDER = PROJECT / "parameters" / "presets"
 DEEPEST = 64  # tables and lists within one another; a design has four
+LONGEST = 2**17  # bytes of a text, which takes seconds to read; a design has 3000
 
 
 def preset_names() -> list[str]:
@@ -54,7 +55,7 @@ def load_design(
     Examples
     --------
     >>> import study_lib as study
-    >>> design = study.load_design("smoke", ["doses=[1.0e+3, 1.0e+4]", "training.epochs=1"])
+    >>> design = study.load_design("smoke", ["doses=[1e3, 1e4]", "training.epochs=1"])
     >>> design.doses, design.training.epochs
     ((1000.0, 10000.0), 1)
     >>> [(view.name, view.target_overlap) for view in design.views]
@@ -146,14 +147,47 @@ class _PlainLoader(yaml.SafeLoader):
         return table
 
 
+# YAML 1.1 takes 1e4 and 1.0e4 for texts, 010 for eight and 1:30 for ninety. Here a number is what
+# it is everywhere else.
+FLOAT_TAG = "tag:yaml.org,2002:float"
+NUMBER_TAGS = (FLOAT_TAG, "tag:yaml.org,2002:int")
+NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$")
+INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
+WHOLE = 2.0**53
+
+
+def _number_of(loader: _PlainLoader, node: yaml.ScalarNode) -> float | int:
+    """Return a number; a whole one without a point is an integer, 1e4 too."""
+    text = loader.construct_scalar(node).lower().replace("_", "")
+    if "." not in text and "e" not in text:
+        return int(text)
+    value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    is_whole = "." not in text and abs(value) <= WHOLE and value == int(value)
+    return int(value) if is_whole else value
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] not in NUMBER_TAGS]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for pattern in (NUMBER, INFINITE):
+    _PlainLoader.add_implicit_resolver(FLOAT_TAG, pattern, list("-+.0123456789"))
+_PlainLoader.add_constructor(FLOAT_TAG, _number_of)
+
+
 def parse_yaml(text: str | bytes, source: str) -> Any:
     """Return what a YAML text says.
 
     Raises
     ------
     InputError
-        If it is no YAML, sets a name twice, has an alias or is nested too deep.
+        If it is no YAML, sets a name twice, has an alias, or is nested too deep or too long.
     """
+    if len(text) > LONGEST:
+        raise InputError(
+            f"{source[:80]}: {len(text)} characters; at most {LONGEST} are read; a design has some "
+            "thousand, start from a preset"
+        )
     try:
         return yaml.load(text, _PlainLoader)  # noqa: S506  # a safe loader, without double names
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -161,7 +195,7 @@ def parse_yaml(text: str | bytes, source: str) -> Any:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Return the names and YAML values of texts such as ``dose=1.0e+4``.
+    """Return the names and YAML values of texts such as ``dose=1e4``.
 
     Raises
     ------
@@ -172,7 +206,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
-            raise InputError(f"{assignment!r}: write it as name=value, like dose=1.0e+4")
+            raise InputError(f"{assignment!r}: write it as name=value, like dose=1e4")
         values[name] = parse_yaml(text, assignment)
     return values
 

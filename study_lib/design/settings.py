@@ -45,13 +45,8 @@ def describe_faults(
         elif fault["type"] == "union_tag_invalid":
             allowed = fault["ctx"]["expected_tags"].replace("'", "")
             message = f"kind {fault['ctx']['tag']!r} does not exist; choose one of {allowed}"
-        elif fault["type"] == "int_type" and isinstance(found, str) and _is_number(found):
-            message = f"{found!r} is text; write the whole number in digits, without quotes"
         elif isinstance(found, str) and _is_number(found):
-            message = (
-                f"{found!r} is text to YAML; write the number with a point and a signed exponent, "
-                f"for example {float(found):.1e}"
-            )
+            message = f"{found!r} is text; write the number without quotes"
         elif fault["type"] == "value_error":
             message = str(fault["ctx"]["error"])
         else:

@@ -159,6 +159,7 @@ def _farthest_first(positions_px: Float[np.ndarray, "scan 2"]) -> Int[np.ndarray
 # --- Groups of patterns that share an object region: a pattern and some near it
 
 CHOICES_MAX = 1_000_000
+GROUPS_PER_PATTERN_MAX = 1000
 
 
 def form_groups(
@@ -259,6 +260,11 @@ def _check(count: int, gridsize: int, neighbor_count: int, wanted: int, oversamp
         raise InputError(
             f"K = {neighbor_count} neighbours give each pattern {choices} choices of {size - 1}, "
             f"at most {CHOICES_MAX} can be listed; lower neighbor_count"
+        )
+    if wanted > GROUPS_PER_PATTERN_MAX * count:
+        raise InputError(
+            f"{wanted} groups asked for, {count} patterns are left; at most "
+            f"{GROUPS_PER_PATTERN_MAX} groups a pattern are chosen; lower n_groups"
         )
     if wanted > count and (gridsize == 1 or not oversampling):
         remedy = (

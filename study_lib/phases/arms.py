@@ -39,6 +39,7 @@ from study_lib.phases.reconstruct import (
     why_missing,
 )
 from study_lib.physics.measurement import Measurement
+from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.seeding import generator
 from study_lib.solvers.denoising import NONE, LitPart
 
@@ -84,11 +85,17 @@ def pinn(condition: Condition, measurement: Measurement, hash_of: HashOf) -> Arm
     made_from = hash_of(condition.of("train").file)
     _require_made_from(trained.measurement_sha256, made_from, path, "train")
     device = str(device_of("auto"))
+    history = trained.history
+    stayed = (
+        f"; {stayed_text(history.train[-1], history.uniform_object)}"
+        if stays_featureless(history.train[-1], history.uniform_object)
+        else ""
+    )
     started = time.process_time()
     object_ = apply_network(trained, measurement, device=device)
     return ArmResult(
         label=PINN_LABEL,
-        knows="probe, positions; trained on the train split of this view",
+        knows=f"probe, positions; trained on the train split of this view{stayed}",
         object_=object_,
         scan_index=measurement.scan_index,
         cpu_s=time.process_time() - started,

@@ -34,6 +34,7 @@ from study_lib.phases.conditions import Condition
 from study_lib.phases.records import Work
 from study_lib.physics.forward import corners_of, patches_at
 from study_lib.physics.measurement import Measurement
+from study_lib.scores.featureless import stayed_text, stays_featureless
 
 # --- What a backend is asked for, and what it gives back
 
@@ -335,6 +336,11 @@ class NativeBackend:
         write_json(folder / "history.json", history.as_dict())
         history.write_csv(folder / "history.csv")
         scores, _ = condition.of("test").score(apply_network(trained, test))
+        stays = stays_featureless(history.train[-1], history.uniform_object)
+        if stays:
+            request.work.log.warn(
+                f"warning: {stayed_text(history.train[-1], history.uniform_object)}"
+            )
         values = {
             "patterns": len(train.scan_index),
             "groups": len(train.groups),
@@ -343,6 +349,7 @@ class NativeBackend:
             "final_loss": history.train[-1],
             "validation_loss": history.validation[-1],
             "uniform_object_loss": history.uniform_object,
+            "stayed_featureless": stays,
             "epochs": len(history.train),
             "kept_epoch": history.kept_epoch,
             "stopped_early": history.stopped_early,

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.formats.acquisition import Acquisition, transformation
+from study_lib.data.prediction import check_arithmetic
 from study_lib.errors import InputError
 from study_lib.physics.forward import illumination
 from study_lib.physics.likelihood import expected_in_parts
@@ -56,11 +57,16 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
     Raises
     ------
     InputError
-        If a patch leaves the object.
+        If a patch leaves the object, or probe or object are beyond what single precision computes.
     """
     probe, object_ = acquisition.require("probe", "object_")
     if acquisition.amplitudes is None or acquisition.probe_is_scaled:
         return acquisition
+    faults = list(check_arithmetic(probe, object_))
+    if faults:
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        source = acquisition.metadata.get("source", "the data")
+        raise InputError(f"{source} cannot become a data set, it breaks DATA-001:\n{lines}")
     good = _good_pixels(acquisition)
     measured = float((acquisition.amplitudes.astype(np.float64) ** 2 * good).sum())
     model = 0.0

@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.contract import load_dataset
-from study_lib.design.models import StudyDesign
+from study_lib.design.limits import OBJECT_SIDE_MAX_PX
+from study_lib.design.models import CellsDesign, GrainsDesign, StudyDesign
 from study_lib.errors import InputError
 from study_lib.physics.probe import central_window, zone_plate_probe
 from study_lib.physics.scan import two_blocks
 from study_lib.physics.specimen import SPECIMENS
 from study_lib.seeding import generator
+from study_lib.system import memory_bytes
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,17 @@ def split_masks(
     return masks
 
 
+# The most that drawing an object takes, by kind; measured on 2000 x 2000 pixels.
+DRAWING_BYTES_PER_PX = {"grains": 100, "siemens_star": 420, "power_law": 150, "cells": 160}
+# Drawn one by one; the place of each cell depends on all before it.
+DRAWN_MAX = {"grains": 1_000_000, "cells": 20_000}
+
+
 def _synthetic_scene(design: StudyDesign) -> Scene:
     side, seed = design.patch_size_px, design.seeds.simulation
     positions = _synthetic_positions(design)
     rows, columns = (np.ceil(positions.max(axis=0)) + side // 2 + 1).astype(int).tolist()
+    _check_drawing(design, rows, columns)
     object_ = SPECIMENS[design.specimen.kind](
         shape_px=(rows, columns),
         random=generator(seed, "specimen"),
@@ -124,6 +133,38 @@ def _synthetic_scene(design: StudyDesign) -> Scene:
     probe = zone_plate_probe(side_px=side, **design.probe.model_dump())
     splits = split_masks(positions, design.guard_band_px)
     return Scene(object_, probe, positions, splits, {"source": "synthetic"})
+
+
+def _check_drawing(design: StudyDesign, rows: int, columns: int) -> None:
+    """Refuse an object that is longer, larger or fuller than can be drawn."""
+    scan, kind = design.scan, design.specimen.kind
+    found = (
+        f"scan of {scan.rows} x {scan.columns} steps of {scan.step_px:g} pixels and a guard band "
+        f"of {design.guard_band_px}: an object of {rows} x {columns} pixels"
+    )
+    remedy = "lower scan.rows, scan.columns, scan.step_px or split.guard_band_px"
+    if max(rows, columns) > OBJECT_SIDE_MAX_PX:
+        raise InputError(f"{found}; at most {OBJECT_SIDE_MAX_PX} along a side; {remedy}")
+    # A texture is cut out of a square.
+    pixels = max(rows, columns) ** 2 if kind == "power_law" else rows * columns
+    needed, memory = DRAWING_BYTES_PER_PX[kind] * pixels, memory_bytes()
+    if needed > memory:
+        raise InputError(
+            f"{found}, which takes {needed / 2**30:.1f} GiB to draw ({kind}); this process may use "
+            f"{memory / 2**30:.1f} GiB; {remedy}"
+        )
+    if isinstance(design.specimen, GrainsDesign):
+        per_area = design.specimen.grain_count
+    elif isinstance(design.specimen, CellsDesign):
+        per_area = design.specimen.cell_count
+    else:
+        return
+    drawn = per_area * rows * columns / 1e4
+    if drawn > DRAWN_MAX[kind]:
+        raise InputError(
+            f"{found} with {per_area} {kind} per 100 x 100 pixels, {drawn:.3g} in all; at most "
+            f"{DRAWN_MAX[kind]} are drawn; lower their number, or {remedy}"
+        )
 
 
 def _scene_of_base(design: StudyDesign, base_npz: Path) -> Scene:

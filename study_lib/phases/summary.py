@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from study_lib.arm_names import PINN_LABEL
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
@@ -32,6 +33,7 @@ from study_lib.phases.conditions import (
     read_scores,
 )
 from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
+from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.scores.findings import findings
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.shown_tables import markdown
@@ -134,8 +136,9 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             work.outputs += paths
             saved[name] = [path.relative_to(folder).as_posix() for path in paths]
             work.progress("figures", step, len(figures))
+        warnings = _stayed_featureless(compared_root)
         sentences = {
-            split: findings(*(_of_split(part, split) for part in (table, deltas)))
+            split: findings(*(_of_split(part, split) for part in (table, deltas))) + warnings
             for split in SPLITS_IN_ORDER
             if _of_split(table, split)
         }
@@ -306,6 +309,22 @@ def _origin(compared_root: Path) -> Mapping[str, Any]:
         "patch_size_px": design.patch_size_px,
         "replicates": [one.replicate for one in design.repetitions],
     }
+
+
+def _stayed_featureless(compared_root: Path) -> list[str]:
+    """Return one sentence for each training that learned nothing of the object."""
+    lines = []
+    folder = PHASES["train"]
+    for root in [compared_root.parent, *sorted(compared_root.parent.glob("replicate_*"))]:
+        for path in sorted((root / folder).glob("dose_*/*/*/history.json")):
+            history = read_json(path)
+            loss, uniform = history["train"][-1], history["uniform_object"]
+            if stays_featureless(loss, uniform):
+                place = path.parent.relative_to(compared_root.parent).as_posix()
+                lines.append(
+                    f"Warning: training of {PINN_LABEL} in {place}: {stayed_text(loss, uniform)}."
+                )
+    return lines
 
 
 def _missing(compared_root: Path) -> list[str]:

@@ -10,11 +10,12 @@ from study_lib.design.models import SPLITS, StudyDesign
 from study_lib.errors import InputError
 from study_lib.networks.registry import require_network
 from study_lib.overlap.metrics import legacy_spacing_px
-from study_lib.overlap.views import view_of
+from study_lib.overlap.views import ViewMetrics, view_of
 from study_lib.phases.scene import Scene
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import job_costs, resources_of
+from study_lib.runs.room import data_bytes
 from study_lib.scores.metrics import SMALLEST_RANGE, SSIM_WINDOW_PX
 
 # --- Sizes, overlaps, jobs, cost
@@ -59,12 +60,9 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     ]
     jobs = plan_jobs(design)
     sizes = {(row.view, row.split): (row.patterns, row.groups) for row in rows}
-    costs_s = job_costs(design, sizes, jobs)
+    costs_s = job_costs(design, sizes, jobs, scene.object_.size)
     patterns = {split: int(mask.sum()) for split, mask in masks.items()}
     pixels = design.patch_size_px**2
-    datasets = len(design.doses) * design.replicates
-    # Amplitudes of the splits and, once more, of the views; complex true patches of the splits.
-    pixel_bytes = 4 + 4 + 8 * design.object_patches
     return {
         "preset": design.preset,
         "digest": design.digest,
@@ -86,7 +84,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
             name: one.model_dump()
             for name, one in resources_of(design, sizes, jobs, costs_s).items()
         },
-        "estimated_disk_gb": 1e-9 * pixel_bytes * pixels * sum(patterns.values()) * datasets,
+        "estimated_disk_gb": 1e-9 * data_bytes(design, scene),
     }
 
 
@@ -145,7 +143,7 @@ def table_text(derived: dict[str, Any]) -> str:
         "",
         f"{sum(jobs.values())} jobs: "
         + ", ".join(f"{count} {notebook}" for notebook, count in sorted(jobs.items())),
-        f"roughly {minutes:.0f} processor minutes, {minutes / 2:.0f} minutes on two cores, "
+        f"{minutes:.0f} processor minutes of the reference machine (`study plan` asks this one), "
         f"{derived['estimated_disk_gb']:.1f} GB of data",
         "spacing is the original study's (1 - target) N; it is reported and gates nothing",
     ]
@@ -153,6 +151,10 @@ def table_text(derived: dict[str, Any]) -> str:
 
 
 # --- Whether it can be run at all
+
+LIT_SHARE_MIN = 0.01
+REACH = 0.1  # of overlap
+PHOTONS_MIN = 100  # whose number is known to a tenth
 
 
 def check_network(design: StudyDesign) -> None:
@@ -175,14 +177,21 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
     Raises
     ------
     InputError
-        If there is no such network, a split is empty or has too few positions, or the field of a
-        view is too small or has no phase contrast.
+        If there is no such network, a split is empty or has too few positions, the field of a view
+        is too small or has no phase contrast, its target is out of reach, or its groups, its
+        photons or a beamstop leave nothing to work with.
     """
     check_network(design)
+    _check_beamstop(design, scene)
     for split in SPLITS:
         positions = scene.positions_of(split)
         for view in design.views:
-            kept = view_of(positions, scene.probe, view, split, design).kept
+            made = view_of(positions, scene.probe, view, split, design)
+            kept = made.kept
+            _check_target(design, made.metrics, view.name, split)
+            _check_photons(design, len(kept), view.name, split)
+            if split == "train":
+                _check_groups(design, len(made.groups), view.name)
             first = np.ceil(positions[kept].min(axis=0)).astype(int)
             last = np.floor(positions[kept].max(axis=0)).astype(int) + 1
             rows, columns = (last - first).tolist()
@@ -197,3 +206,64 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
                     f"the object has one phase all over the {split} field; there is nothing to "
                     "compare; use an object with phase contrast"
                 )
+
+
+def _check_beamstop(design: StudyDesign, scene: Scene) -> None:
+    """Refuse a beamstop that hides what the probe lights."""
+    side, radius_px = design.patch_size_px, design.detector.beamstop_radius_px
+    lit = np.abs(np.fft.fftshift(np.fft.fft2(scene.probe))) ** 2
+    offset_px = np.arange(side) - side // 2
+    seen = np.hypot(offset_px[:, None], offset_px) >= radius_px
+    share = float(lit[seen].sum() / lit.sum())
+    if share < LIT_SHARE_MIN:
+        raise InputError(
+            f"detector.beamstop_radius_px = {radius_px:g} leaves {share:.2%} of the light that the "
+            f"probe sends to the detector; at least {LIT_SHARE_MIN:.0%} is needed; lower it"
+        )
+
+
+def _check_target(design: StudyDesign, metrics: ViewMetrics, view: str, split: str) -> None:
+    """Refuse an overlap far from what any choice of a scan's positions has."""
+    target = metrics.target_overlap
+    low, high = metrics.overlap_sparsest, metrics.overlap_densest
+    if target is None or low - REACH <= target <= high + REACH:
+        return
+    if target > high and design.scan.kind == "measured":
+        return  # measured positions are what they are: all are kept, and the table says so
+    raise InputError(
+        f"view {view}: target_overlap = {target:g}; this scan's {split} split allows {low:.3f} to "
+        f"{high:.3f} with neighbor_count = {design.neighbor_count} (at least "
+        f"{design.neighbor_count + 1} positions are kept), and a target may lie {REACH:g} outside; "
+        "change the target, neighbor_count or the scan"
+    )
+
+
+def _check_photons(design: StudyDesign, patterns: int, view: str, split: str) -> None:
+    """Refuse shares of the photons of a view that hold next to none."""
+    shares = {"iterative.judged_share": design.iterative.judged_share}
+    if not design.iterative.denoised:
+        shares = {}
+    if design.thinned is not None:
+        shares["thinned.judged_share"] = design.thinned.judged_share
+        for place, share in enumerate(design.thinned.photon_shares):
+            shares[f"thinned.photon_shares.{place}"] = share
+    dose = min(design.doses)
+    for name, share in shares.items():
+        photons = dose * patterns * min(share, 1 - share)
+        if photons < PHOTONS_MIN:
+            raise InputError(
+                f"{name} = {share:g}: of {patterns} patterns with {dose:g} photons (view "
+                f"{view}, {split} split) it leaves {photons:.3g} photons to one part; at least "
+                f"{PHOTONS_MIN} are needed to judge by; raise doses or move the share to the middle"
+            )
+
+
+def _check_groups(design: StudyDesign, groups: int, view: str) -> None:
+    """Refuse batches larger than the groups of a view that a network learns from."""
+    training = design.training
+    learned = groups - max(1, round(training.validation_share * groups))
+    if training.batch_size > learned:
+        raise InputError(
+            f"training.batch_size = {training.batch_size}; at most {learned}: view {view} has "
+            f"{groups} groups in its train split, of which {groups - learned} validate; lower it"
+        )

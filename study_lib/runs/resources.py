@@ -16,22 +16,30 @@ from study_lib.runs.plan import PlannedJob
 
 # --- Threads, memory, minutes and GPUs that a job asks a cluster for
 
-# Processor seconds measured with the laptop preset on one core; good to a factor of two elsewhere.
-NOTEBOOK_S = 8.0
-GROUP_S_PER_PIXEL = 3.0e-6
-PATTERN_S_PER_PIXEL = 1.7e-7
-ENGINE_S_PER_PIXEL = 2.1e-7  # LSQML of pty-chi
+# Processor seconds of the reference machine, one core of a laptop; another has a factor, see speed.
+# Fitted to recorded runs of smoke, laptop and a measured star, 32 to 128 pixels a side.
+NOTEBOOK_S = 4.0
+STEP_S = 0.018  # of a training step, whatever its size
+GROUP_S_PER_PIXEL = 8.3e-7
+PATTERN_S_PER_PIXEL = 7.5e-8
+ENGINE_S_PER_PIXEL = 1.7e-7  # LSQML of pty-chi
 SOLVER_S_PER_PIXEL = 2.4e-8
-LIMIT_S_PER_PIXEL = 6.5e-7  # of one solve
-THINNING_S_PER_PIXEL = 1.0e-6  # of one thinning, solver and denoisers included
+CHOICE_S_PER_PIXEL = 1.8e-5  # of an object pixel, for the choice of a denoiser
+LIMIT_S_PER_PIXEL = 6.0e-7  # of one solve
+SPREAD_S_PER_PIXEL = 3.0e-7  # of one thinning whose spread is shown
+APPLIED_S_PER_PIXEL = 1.2e-5  # of an object pixel that a member improves
+THINNING_S_PER_PIXEL = 8.7e-7  # of one thinning, solver and denoisers included
 THINNINGS_TO_CHOOSE = 4  # that the choices before the network cost as much as
-STEP_S_PER_PIXEL = 2.0e-7  # of a pattern that a step explains, the network's share included
+SHOWN_S_PER_PIXEL = 6.7e-8  # of a pattern that a step explains
+CONVOLVED_S_PER_PIXEL = 1.7e-8  # of an object pixel, a step and a channel of the three stages
 
 Sizes = Mapping[tuple[str, str], tuple[int, int]]
 
 
-def job_costs(design: StudyDesign, sizes: Sizes, jobs: Sequence[PlannedJob]) -> dict[str, float]:
-    """Return rough processor seconds of every job by name.
+def job_costs(
+    design: StudyDesign, sizes: Sizes, jobs: Sequence[PlannedJob], object_px: int
+) -> dict[str, float]:
+    """Return processor seconds of every job by name, on the reference machine.
 
     Parameters
     ----------
@@ -41,11 +49,13 @@ def job_costs(design: StudyDesign, sizes: Sizes, jobs: Sequence[PlannedJob]) -> 
         (patterns, groups) of each (view, split).
     jobs
         From :func:`study_lib.runs.plan.plan_jobs` with the same design.
+    object_px
+        Pixels of the object.
     """
-    return {job.name: NOTEBOOK_S + _work_s(design, sizes, job) for job in jobs}
+    return {job.name: NOTEBOOK_S + _work_s(design, sizes, job, object_px) for job in jobs}
 
 
-def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
+def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int) -> float:
     """Return what a job does beside starting; convolutions grow with the width squared."""
     pixels = design.patch_size_px**2
     view, split = job.parameters.get("view"), job.parameters.get("split", "train")
@@ -55,14 +65,17 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
         shown = max(training.epochs * groups, training.steps_min * training.batch_size)
         per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
         per_group_s += PATTERN_S_PER_PIXEL * design.view(str(view)).gridsize ** 2
-        return per_group_s * pixels * shown
+        return STEP_S * shown / training.batch_size + per_group_s * pixels * shown
     patterns = sizes[str(view), str(split)][0] if view else 0
     if job.notebook == "03_train_thinned" and design.thinned is not None:
         thinned = design.thinned
-        shown = thinned.members * thinned.steps * min(thinned.patterns_per_step, patterns)
+        steps = thinned.members * thinned.steps
+        shown = steps * min(thinned.patterns_per_step, patterns)
         thinnings = (thinned.sets + THINNINGS_TO_CHOOSE) * patterns
         thinnings += sizes[str(view), "test"][0]  # the object that is scored at the end
-        return pixels * (THINNING_S_PER_PIXEL * thinnings + STEP_S_PER_PIXEL * shown)
+        return pixels * (
+            THINNING_S_PER_PIXEL * thinnings + SHOWN_S_PER_PIXEL * shown
+        ) + CONVOLVED_S_PER_PIXEL * object_px * steps * sum(thinned.widths)
     if job.notebook == "04_reconstruct":
         iterative = design.iterative
         per_pattern_s = sum(
@@ -71,14 +84,18 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
             else ENGINE_S_PER_PIXEL * iterative.epochs
             for name in iterative.algorithms
         )
+        choice_s = 0.0
         if iterative.denoised and split == "train":  # once more, to choose the denoiser
             per_pattern_s *= 2
-        return per_pattern_s * pixels * patterns
+            choice_s = CHOICE_S_PER_PIXEL * object_px * len(iterative.algorithms)
+        return per_pattern_s * pixels * patterns + choice_s
     if job.notebook == "05_compare":
-        per_pattern_s = LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves
+        per_pattern_s, applied_s = LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves, 0.0
         if design.thinned is not None:  # its object, and those whose spread is shown
-            per_pattern_s += THINNING_S_PER_PIXEL * (1 + design.thinned.thinnings)
-        return per_pattern_s * pixels * patterns
+            shown = 1 + design.thinned.thinnings
+            per_pattern_s += SPREAD_S_PER_PIXEL * shown
+            applied_s = APPLIED_S_PER_PIXEL * design.thinned.members * shown * object_px
+        return per_pattern_s * pixels * patterns + applied_s
     return 0.0
 
 
@@ -144,7 +161,15 @@ def resources_of(
 
 
 def _memory_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> int:
-    """Return the memory of a job, in steps of 500 MB; every pattern of its view may be held."""
+    """Return the memory that a job asks for, in steps of 500 MB."""
+    return 500 * math.ceil((ENGINE_MB + MEMORY_MARGIN * expected_mb(design, sizes, job)) / 500)
+
+
+def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
+    """Return the memory of a job's kernel; every pattern of its view may be held.
+
+    ``sizes`` has (patterns, groups) of each (view, split).
+    """
     pixels = design.patch_size_px**2
     view = job.parameters.get("view")
     names = [str(view)] if view else [one.name for one in design.views]
@@ -156,8 +181,7 @@ def _memory_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> int:
         training = design.training
         shown = training.batch_size * design.view(str(view)).gridsize ** 2 * pixels
         held += BYTES_PER_BATCH_PIXEL * training.filters_scale * shown
-    expected_mb = START_MB.get(job.notebook, START_MB_ELSE) + held / 2**20
-    return 500 * math.ceil((ENGINE_MB + MEMORY_MARGIN * expected_mb) / 500)
+    return START_MB.get(job.notebook, START_MB_ELSE) + held / 2**20
 
 
 def write_resources(run_folder: Path, resources: Mapping[str, Mapping[str, int]]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from study_lib.arm_names import plain_label
+from study_lib.scores.featureless import FEATURELESS
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import Row, grouped, is_score
 
@@ -19,8 +20,8 @@ BEST_OF = {
 def findings(table: Sequence[Row], deltas: Sequence[Row]) -> list[str]:
     """Return sentences on one split of a study.
 
-    Rows whose registration is in doubt, and arms that held-out counts refused, are named and count
-    in none of the others. Views that hold the same patterns count once.
+    Featureless rows, rows whose registration is in doubt, and arms that held-out counts refused,
+    are named and count in none of the others. Views that hold the same patterns count once.
 
     Parameters
     ----------
@@ -31,12 +32,7 @@ def findings(table: Sequence[Row], deltas: Sequence[Row]) -> list[str]:
     """
     once = [row for row in table if not row.get("same_patterns_as")]
     counted = [row for row in once if is_score(row)]
-    doubtful = [row for row in once if row["registration"] != "ok"]
-    lines = [_extent(table), *_same(table), *_refused(once)]
-    if doubtful:
-        lines.append(
-            f"Not counted below, registration in doubt: {'; '.join(map(_place, doubtful))}."
-        )
+    lines = [_extent(table), *_same(table), *_refused(once), *_not_counted(once)]
     if counted:
         lines += [_best(counted, metric) for metric in BEST_OF]
         lines += _limits(counted)
@@ -130,6 +126,21 @@ def _is_ahead(fallback: Row, rows: Sequence[Row]) -> bool:
     ]
     is_sound = fallback["registration"] == "ok"
     return is_sound and bool(scores) and bool(fallback["phase_ms_ssim"] > max(scores))
+
+
+def _not_counted(rows: Sequence[Row]) -> list[str]:
+    """Return which rows are no scores, by the reason."""
+    empty = [row for row in rows if row["registration"].startswith(FEATURELESS)]
+    doubtful = [row for row in rows if row["registration"] != "ok" and row not in empty]
+    reasons = {
+        "no nearer to the truth than an empty object": empty,
+        "registration in doubt": doubtful,
+    }
+    return [
+        f"Not counted below, {reason}: {'; '.join(map(_place, part))}."
+        for reason, part in reasons.items()
+        if part
+    ]
 
 
 def _best(counted: Sequence[Row], metric: str) -> str:

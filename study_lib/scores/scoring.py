@@ -10,6 +10,7 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.physics.forward import illumination
 from study_lib.physics.measurement import Measurement
 from study_lib.scores.alignment import Registration, align
+from study_lib.scores.featureless import FEATURELESS, is_featureless
 from study_lib.scores.metrics import score
 
 
@@ -108,11 +109,11 @@ def scores_of(
     >>> bool(np.abs(aligned - truth[crop]).max() < 1e-3)
     True
 
-    A flat object scores less, and says that it could not be registered:
+    A flat object has no score, which stands where others say how they were registered:
 
     >>> flat, _ = study.scores_of(np.ones_like(truth), truth, crop, mask, **limits)
     >>> flat["phase_ssim"] < 0.5, flat["registration"]
-    (True, 'uncertain')
+    (True, 'featureless')
     """
     # A moved image is not known at its edge: align on a wider crop, score on the crop.
     wide, inner = _widened(crop, math.ceil(registration_limit_px), truth.shape)
@@ -127,7 +128,9 @@ def scores_of(
         **score(aligned, truth[crop], mask, frc_threshold=frc_threshold),
         "shift_row_px": float(registration.shift_px[0]),
         "shift_column_px": float(registration.shift_px[1]),
-        "registration": describe_registration(registration),
+        "registration": FEATURELESS
+        if is_featureless(aligned, truth[crop], mask)
+        else describe_registration(registration),
         "phase_spread_rad": float(np.angle(aligned[mask]).std()),
     }
     return scores, aligned.astype(np.complex64)

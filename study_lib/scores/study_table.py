@@ -203,7 +203,8 @@ def grouped(rows: Iterable[Row], names: Sequence[str]) -> dict[tuple[Any, ...], 
 def is_score(row: Row) -> bool:
     """Return whether the numbers of a row are scores of what it is named for.
 
-    They are not if its place against the truth is in doubt, or if the arm is its own fall-back.
+    They are not if it is featureless, if its place against the truth is in doubt, or if the arm is
+    its own fall-back.
     """
     return row["registration"] == "ok" and not row.get("fallback")
 

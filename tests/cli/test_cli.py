@@ -35,7 +35,7 @@ def base_npz(tmp_path_factory):
         (["run", "--preset", "latop"], "preset 'latop' not found; choose one of fly64, laptop"),
         (["run", "--set", "training.epoch=3"], "training.epoch: unknown name; known here: batch_"),
         (["run", "--set", "trainin.epochs=3"], "no table 'trainin' here; known: "),
-        (["run", "--set", "doses=[1e4]"], "'1e4' is text to YAML; write the number with a point"),
+        (["run", "--set", "doses=['1e4']"], "'1e4' is text; write the number without quotes"),
         (["run", "--set", "doses=[-5.0]"], "found -5.0; input should be greater than 0"),
         (["run", "--set", "neighbor_count=3"], "neighbor_count = 3 < 4 patterns per group"),
         (
@@ -70,8 +70,8 @@ def base_npz(tmp_path_factory):
             "dos: unknown name; known here: dose, run_folder",
         ),
         (
-            ["notebook", "01_dataset", "out.ipynb", "-p", "dose=1e4", "-p", "run_folder=x"],
-            "'1e4' is text to YAML",
+            ["notebook", "01_dataset", "out.ipynb", "-p", "dose='1e4'", "-p", "run_folder=x"],
+            "'1e4' is text; write the number without quotes",
         ),
         (["verify", "reports/none"], "reports/none: no such folder"),
         (["validate", "none.npz"], "none.npz: no such file"),
@@ -206,7 +206,7 @@ def patterns_npz(tmp_path):
     np.savez(
         path,
         diffraction=np.sqrt(random.poisson(5.0, (6, 8, 8))),
-        probeGuess=np.ones((8, 8), np.complex64),
+        probeGuess=np.full((8, 8), np.sqrt(5.0), np.complex64),
         objectGuess=np.ones((30, 30), np.complex64),
         xcoords=random.uniform(5, 20, 6),
         ycoords=random.uniform(5, 20, 6),

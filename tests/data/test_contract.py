@@ -421,7 +421,7 @@ def test_splits_with_a_guard_band_share_nothing(tmp_path):
         (15.0, {}, r"ycoords: found object rows 11..11 lit by both splits.*band of 8 rows"),
         (10.0, {}, r"object rows 6..11 lit by both"),
         (16.0, {"scan_index": np.arange(COUNT)}, r"scan_index: found 6 patterns in both splits"),
-        (16.0, {"objectGuess": np.full(OBJECT_SHAPE, 2, np.complex64)}, r"found two objects"),
+        (16.0, {"objectGuess": np.full(OBJECT_SHAPE, 1j, np.complex64)}, r"found two objects"),
     ],
 )
 def test_what_two_splits_share_is_reported(first_test_row, changes, message, tmp_path):

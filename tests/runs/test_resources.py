@@ -16,6 +16,7 @@ from study_lib.runs.resources import (
     write_resources,
 )
 
+OBJECT_PX = 307 * 234  # of the preset laptop
 # Largest kernel [MiB] and longest time [s] of each kind of job in a run of the preset laptop with
 # two jobs at a time on two cores.
 MEASURED = {
@@ -37,7 +38,7 @@ def asked(design, patterns):
         for view in design.views
         for split in ("train", "test")
     }
-    return resources_of(design, sizes, jobs, job_costs(design, sizes, jobs)), jobs
+    return resources_of(design, sizes, jobs, job_costs(design, sizes, jobs, OBJECT_PX)), jobs
 
 
 def test_every_job_of_the_laptop_gets_twice_what_it_was_seen_to_use():
@@ -93,7 +94,7 @@ def changed(design, **settings):
 def costs(design, patterns):
     """Return what the jobs of a design cost whose views all have so many patterns, by split."""
     sizes = {(view.name, split): (n, n) for view in design.views for split, n in patterns.items()}
-    return job_costs(design, sizes, plan_jobs(design))
+    return job_costs(design, sizes, plan_jobs(design), OBJECT_PX)
 
 
 def test_resources_are_read_back_and_may_be_edited(tmp_path):
