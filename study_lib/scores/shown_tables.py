@@ -51,8 +51,8 @@ USUAL_DECIMALS, MORE_DECIMALS = 3, 2
 NOTES = (
     "Bold is the best of its group (photons, view). A number in brackets is no score: that object "
     "is no nearer to the truth than an empty one (featureless), or its place against the truth "
-    "could not be determined (uncertain). An arm = something else was refused by held-out counts of "
-    "the train split and is what stands behind the sign; it is never the best, and what its "
+    "could not be determined (uncertain). An arm = something else was refused by held-out counts "
+    "of the train split and is what stands behind the sign; it is never the best, and what its "
     "training took is charged to no arm (`refused_training_cpu_s` in the files).",
     "Overlap is the mean disc overlap of a pattern with its nearest neighbours (metric 2), as "
     "measured on the patterns used; the target is what was asked for. A scan sparser than its "
