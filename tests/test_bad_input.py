@@ -282,7 +282,7 @@ def test_patterns_in_another_order_are_noted_with_both_errors(tmp_path, study):
 
     assert code == 0
     assert re.search(
-        r"amplitudes that miss .* by \d+%, their mean pattern misses .* by \d+%", error
+        r"amplitudes that miss .* by \d+%, the mean of the others misses .* by \d+%", error
     )
     assert study("validate", "sound.npz", "--strict").code == 0
 

@@ -22,6 +22,7 @@ OUTLIER_PERCENTILE = 99.5
 POWER_FACTOR = 2.0
 POWER_TOLERANCE = 0.1
 WORSE_SIGMAS = 3.0
+FEWEST_TO_AVERAGE = 3
 PATTERNS_MAX = 256
 PIXELS_MAX = 2**22
 CHUNK = 64
@@ -114,19 +115,23 @@ def check_prediction(
         remedy = f"multiply the probe by {ratio**-0.5:.4g}; `study import` does it"
         is_serious = not 1 / POWER_FACTOR <= ratio <= POWER_FACTOR
         yield Violation("probeGuess", found, expected_text, remedy, is_serious)
-    mean = (measured**2).mean(axis=0)
-    shares = (measured**2).sum(axis=(1, 2), keepdims=True) / max(float(mean.sum()), 1e-300)
+    if len(chosen) < FEWEST_TO_AVERAGE:
+        return
+    counts = measured**2
+    others = (counts.sum(axis=0) - counts) / (len(counts) - 1)  # a mean with itself in it fits it
+    totals = np.maximum(others.sum(axis=(1, 2), keepdims=True), 1e-300)
+    shares = counts.sum(axis=(1, 2), keepdims=True) / totals
     error, usual = (
         ((np.sqrt(guess) - measured) ** 2).sum(axis=(1, 2))
-        for guess in (model / ratio, mean * shares)
+        for guess in (model / ratio, others * shares)
     )
     excess = error - usual
     sigma = float(excess.std()) / np.sqrt(len(excess))
     if excess.mean() > WORSE_SIGMAS * sigma > 0:
         error_share, usual_share = (np.sqrt(part.sum() / power) for part in (error, usual))
         found = (
-            f"amplitudes that miss those of {patterns_text} by {error_share:.0%}, their mean "
-            f"pattern misses them by {usual_share:.0%}"
+            f"amplitudes that miss those of {patterns_text} by {error_share:.0%}, the mean of the "
+            f"others misses them by {usual_share:.0%}"
         )
         remedy = "check positions, object and the order of patterns"
         yield Violation("objectGuess", found, "a model better than the mean", remedy, False)

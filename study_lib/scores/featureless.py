@@ -40,6 +40,7 @@ def is_featureless(
     --------
     >>> import numpy as np
     >>> import study_lib as study
+    >>> from study_lib.scores.featureless import is_featureless
     >>> truth = study.scene_of(study.load_design("smoke")).object_[20:84, 10:70]
     >>> mask = np.ones(truth.shape, bool)
     >>> noise = study.generator(1, "noise").standard_normal(truth.shape)

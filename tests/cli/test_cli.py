@@ -203,10 +203,12 @@ def patterns_npz(tmp_path):
     """A file that holds the contract but for two trifles: double precision, no metadata."""
     random = np.random.default_rng(3)
     path = tmp_path / "patterns.npz"
+    point = np.zeros((8, 8), np.complex64)
+    point[4, 4] = np.sqrt(5.0 * 64)  # five photons on every pixel of the detector
     np.savez(
         path,
         diffraction=np.sqrt(random.poisson(5.0, (6, 8, 8))),
-        probeGuess=np.full((8, 8), np.sqrt(5.0), np.complex64),
+        probeGuess=point,
         objectGuess=np.ones((30, 30), np.complex64),
         xcoords=random.uniform(5, 20, 6),
         ycoords=random.uniform(5, 20, 6),

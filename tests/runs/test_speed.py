@@ -108,8 +108,8 @@ def test_a_spoilt_measurement_is_made_again(content, tmp_path, no_measurement, m
 class Measured:
     """A process that has measured."""
 
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
+    def __init__(self, command: list[str], **_: object) -> None:
+        self.command = command
 
     def communicate(self, timeout: float) -> tuple[str, None]:
         return "1.25\n", None
