@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 
-def at_most(limit: float, reason: str) -> AfterValidator:
+def at_most(limit: float | int, reason: str) -> AfterValidator:
     """Return the check of a field that a number is not above a limit, and why that is one."""
 
-    def check(value: float | None) -> float | None:
+    def check(value: float | int | None) -> float | int | None:
         if value is not None and value > limit:
             raise ValueError(f"found {_short(value)}; at most {_short(limit)}: {reason}")
         return value
@@ -20,10 +20,10 @@ def at_most(limit: float, reason: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def at_least(limit: float, reason: str) -> AfterValidator:
+def at_least(limit: float | int, reason: str) -> AfterValidator:
     """Return the check of a field that a number is not below a limit, and why that is one."""
 
-    def check(value: float | None) -> float | None:
+    def check(value: float | int | None) -> float | int | None:
         if value is not None and value < limit:
             raise ValueError(f"found {_short(value)}; at least {_short(limit)}: {reason}")
         return value
@@ -31,7 +31,7 @@ def at_least(limit: float, reason: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _short(value: float) -> str:
+def _short(value: float | int) -> str:
     """Return a number in a few digits, also a whole one that no float can hold."""
     if not isinstance(value, int):
         return f"{value:g}"
