@@ -364,7 +364,8 @@ def run_ptychi(
     settings = EngineSettings(
         algorithm, epochs, batch_size, noise_model, momentum, seed, refine_probe
     )
-    ptychi = import_ptychi()
+    with _borrowed_globals():  # what it imports draws random numbers too
+        ptychi = import_ptychi()
     side = probe.shape[0]
     corners = corners_of(torch.from_numpy(positions), side)
     first = corners.amin(dim=0) - MARGIN
@@ -389,8 +390,11 @@ def run_ptychi(
         refined = task.get_data_to_cpu("probe", as_numpy=True)[0, 0] * side
     _check_finite(patch, losses, algorithm)
     object_: np.ndarray = np.ones(object_shape, np.complex64)
-    for corner, place in zip(corners.tolist(), (corners - first).tolist(), strict=True):
-        object_[_square(corner, side)] = patch[_square(place, side)]
+    places = zip(corners.tolist(), (corners - first).tolist(), strict=True)
+    for (top, left), (row, column) in places:
+        object_[top : top + side, left : left + side] = patch[
+            row : row + side, column : column + side
+        ]
     return EngineResult(
         object_=object_,
         probe=refined.astype(np.complex64) if refine_probe else probe.astype(np.complex64),
@@ -400,10 +404,6 @@ def run_ptychi(
         cpu_s=time.process_time() - start,
         remarks=remarks_on_isolated_patterns(probe, positions_px, object_shape),
     )
-
-
-def _square(corner: list[int], side: int) -> tuple[slice, slice]:
-    return slice(corner[0], corner[0] + side), slice(corner[1], corner[1] + side)
 
 
 def _check_finite(patch: np.ndarray, losses: np.ndarray, algorithm: str) -> None:

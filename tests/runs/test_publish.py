@@ -11,7 +11,7 @@ from study_lib.runs import publish as publishing
 from study_lib.runs.evidence import finish
 
 SECRET = "s3cr3t-value-of-a-token"
-PICTURE = "iVBORw0KGgo/home/ada/AAAA/9j/4AAQ=="
+PICTURE = "iVBORw0KGgo/data/ada/AAAA/9j/4AAQ=="
 PLACES = re.compile(r"(?<![\w.:/+=<-])/(?:tmp|home|root|usr|work|Users)/[\w.+-]+")
 
 
@@ -22,7 +22,7 @@ def owned(sealed_copy, monkeypatch):
     monkeypatch.setattr(publishing.socket, "gethostname", lambda: "analytical-engine")
     path = sealed_copy / "notebooks" / "00_design.ipynb"
     notebook = nbformat.read(path, 4)
-    said = f"{sealed_copy}/design.json on analytical-engine, see /home/adalovelace/notes/b.txt"
+    said = f"{sealed_copy}/design.json on analytical-engine, see /data/adalovelace/notes/b.txt"
     notebook.cells.append(
         nbformat.v4.new_code_cell(
             "1",

@@ -276,8 +276,8 @@ def compared(tmp_path, monkeypatch):
     design = load_design("smoke", [*SMALL, FAR])
     made = create_run(tmp_path / "compared", design)
     run = with_views(generated(made.folder, design))
-    monkeypatch.setitem(ARMS, "pinn", arm_of("PtychoPINN", 0.2))
-    monkeypatch.setitem(ARMS, "net", arm_of("thinning network", 0.05, **REFUSED))
+    monkeypatch.setitem(ARMS, "pinn", arm_of("PtychoPINN", 0.05))
+    monkeypatch.setitem(ARMS, "net", arm_of("thinning network", 0.02, **REFUSED))
     monkeypatch.setitem(ARMS, "lost", arm_of("Lost", 40.0))
     for view in ("baseline", "dense"):
         compare(run.condition(design.doses[0], view, "test"))
@@ -333,7 +333,10 @@ def test_the_report_greys_out_what_is_no_score_and_rules_groups_off(compared, st
         assert re.fullmatch(r"\([0-9.]+\)", cells[6])
         assert not [cell for cell in cells if "<strong>" in cell]
     assert ["begins-group" in kind for kind, _ in rows] == [True, False, False] * 2
-    assert "Not counted below, registration in doubt: Lost at 10000, baseline." in page
+    assert (
+        "Not counted below, no nearer to the truth than an empty object: Lost at 10000, baseline."
+        in page
+    )
 
 
 def test_the_report_of_a_run_from_before_says_the_same(compared, study):
