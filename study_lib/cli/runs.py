@@ -209,11 +209,12 @@ def verify(
     """Check that a run is complete, as it was sealed, and of one design and one code.
 
     Every file is held against the hashes that jobs, phases and seal recorded, every job against
-    design.json, and the summary against the comparisons. Who can write in the folder can also write
-    records and seal anew: only a SHA-256 of the seal that was kept elsewhere shows that.
+    design.json, and the tables of the summary against the comparisons. Who can write in the folder
+    can also write records and seal anew: only a SHA-256 of the seal that was kept elsewhere shows
+    that.
     """
     from study_lib.runs.evidence import faults_of_run
-    from study_lib.runs.run import open_run
+    from study_lib.runs.run import left_out, open_run
 
     faults = faults_of_run(folder, seal)
     if not faults:
@@ -222,7 +223,9 @@ def verify(
         faults = differing_numbers(open_run(folder))
     if faults:
         raise StudyError("\n".join(faults))
-    print(f"{folder}: complete, every hash holds, and the summary follows from the scores")
+    missing = len(left_out(folder))
+    copy = f" (a published copy, {missing} files left out)" if missing else ""
+    print(f"{folder}: complete, every hash holds{copy}, and its tables follow from the scores")
 
 
 def publish(

@@ -229,12 +229,20 @@ def manifests_of(run_folder: Path) -> list[Path]:
 def mixed_codes(run_folder: Path) -> list[str]:
     """Return a line for each notebook whose jobs were computed by more than one code.
 
-    Code is what the records of the jobs name: sources of the library, and versions of packages.
+    Code is the sources of the library that a job reaches, and the versions that its kernel had
+    loaded of the packages that decide numbers: what `study resume` repeats a job for.
     """
     found: dict[str, Counter[str]] = {}
     for path in sorted(run_folder.glob("jobs/*/done.json")):
         record = read_json(path)
-        code, versions = record.get("code", {}), record.get("versions", {})
+        code = record.get("code") if isinstance(record, dict) else None
+        if not isinstance(code, dict) or not isinstance(code.get("packages"), dict):
+            continue  # not a record: a fault of its own
+        versions = code["packages"] | {
+            name: version
+            for name, version in record.get("versions", {}).items()
+            if name in code["packages"]
+        }
         packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         label = f"sources {code.get('sources')} with {packages}"
         found.setdefault(path.parent.name.partition("__")[0], Counter())[label] += 1

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,18 +181,24 @@ def differing_numbers(places: Places) -> list[str]:
     ]
     lines = []
     for name, found, expected in tables:
-        where = _first_difference(found, expected)
+        where = _first_difference(found, expected, rows[0].keys())
         if where:
             lines.append(f"{folder.name}/{name}: {where}")
     return lines
 
 
-def _first_difference(found: Any, expected: Sequence[Row]) -> str:
-    """Return where rows differ by more than rounding; a table of text has its numbers as text."""
+def _first_difference(found: Any, expected: Sequence[Row], measured: Collection[str]) -> str:
+    """Return where rows differ by more than rounding; a table of text has its numbers as text.
+
+    ``measured`` are the columns of the comparisons, which no table may lack; others may be new.
+    """
     if not isinstance(found, list) or len(found) != len(expected):
         return f"does not have the {len(expected)} rows that the comparisons give"
     for number, (one, other) in enumerate(zip(found, expected, strict=True), start=1):
-        for key in sorted(one.keys() & other.keys()):  # an older table lacks columns
+        missing = sorted(other.keys() & set(measured) - one.keys())
+        if missing:
+            return f"row {number}: has no {missing[0]}, which the comparisons give"
+        for key in sorted(one.keys() & other.keys()):
             if not _is_same(one[key], other[key]):
                 return f"row {number}, {key}: {one[key]}; the comparisons give {other[key]}"
     return ""

@@ -44,7 +44,7 @@ class Credit:
     license: str | None = None
 
 
-NOBODY_YET = Credit()
+NO_CREDIT = Credit()
 
 
 def research_object(
@@ -52,7 +52,7 @@ def research_object(
     jobs: Sequence[PlannedJob],
     records: Mapping[str, Mapping[str, Any]],
     digest: Digest,
-    credit: Credit = NOBODY_YET,
+    credit: Credit = NO_CREDIT,
 ) -> dict[str, Any]:
     """Return the metadata document of a run.
 

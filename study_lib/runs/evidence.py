@@ -207,7 +207,12 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
         if not isinstance(recorded, dict):
             faults.append(f"{job.name}: not done")
             continue
+        if record.get("parameters") != dict(job.parameters):
+            faults.append(f"{job.name}: was made with other parameters than its design asks for")
         faults += _faults_of_design(run_folder, job, record)
+        inputs = record.get("inputs")
+        for name, sha256 in inputs.items() if isinstance(inputs, dict) else ():
+            faults += _fault_of(run_folder, name, sha256, job.done, digest)
         for name in (job.executed, *job.outputs):
             faults += _fault_of(run_folder, name, recorded.get(name), job.done, digest)
     faults += mixed_codes(run_folder)

@@ -62,14 +62,21 @@ def _difference(record: Mapping[str, Any], job: PlannedJob) -> str:
     made_for = record.get("design")
     if not isinstance(made_for, dict) or made_for.get("part_digest") != job.design_part:
         return "it was made by another design"
-    made_with, now = record.get("code"), code_of(job.notebook)
-    if made_with == now:
-        return ""
+    return _difference_of_code(record, code_of(job.notebook))
+
+
+def _difference_of_code(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return in what a record's code is not the present one: sources, packages, what was loaded."""
+    made_with, loaded = record.get("code"), record.get("versions")
     packages: Any = made_with.get("packages") if isinstance(made_with, dict) else None
-    if not isinstance(packages, dict) or packages == now["packages"]:
+    if not isinstance(packages, dict):
         return "its code has changed"
-    changed = sorted(dict(packages.items() ^ now["packages"].items()))
-    return f"another version is installed of {', '.join(changed)}"
+    if isinstance(loaded, dict):
+        packages = {name: loaded.get(name, version) for name, version in packages.items()}
+    if packages != now["packages"]:
+        changed = sorted(dict(packages.items() ^ now["packages"].items()))
+        return f"another version is installed of {', '.join(changed)}"
+    return "" if made_with == now else "its code has changed"
 
 
 def reason_to_run(run_folder: Path, job: PlannedJob, jobs: Sequence[PlannedJob]) -> str:

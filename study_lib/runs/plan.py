@@ -6,7 +6,7 @@ That is the replicate, and of dose, view and split as many as the notebook has.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -316,6 +316,14 @@ def read_plan(path: Path) -> list[PlannedJob]:
 
 
 def _read_job(content: Mapping[str, Any]) -> PlannedJob:
+    places = [content["name"], content["folder"], *content["outputs"]]
+    for place in (*places, content["parameters"].get("run_folder", ".")):
+        path = PurePosixPath(place)
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(
+                f"plan: job {content['name']!r} names {place!r}, outside the run's folder; "
+                "`study resume` writes the plan again"
+            )
     metrics = {path: tuple(names) for path, names in content["metrics"].items()}
     sequences = {name: tuple(content[name]) for name in ("after", "outputs")}
     return PlannedJob(**{**content, **sequences, "metrics": metrics})

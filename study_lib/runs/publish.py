@@ -28,17 +28,19 @@ from study_lib.runs.evidence import (
     finish,
     sealed_names,
 )
-from study_lib.runs.plan import plan_jobs
+from study_lib.runs.plan import PLAN_FILE, plan_jobs
 from study_lib.runs.report import INDEX, PAGES, write_site
-from study_lib.runs.run import PUBLISHED_FILE, open_run
+from study_lib.runs.run import ARRAYS, DESIGN_FILE, PUBLISHED_FILE, open_run
 from study_lib.system import PROJECT
 
-ARRAYS = (".npz", ".pt")
 LEFT_BEHIND = ("engine.log", "running.json", "failed.json")
 MADE_AGAIN = (INDEX, CRATE, SEAL_FILE)
-TEXTS = (".json", ".jsonl", ".yaml", ".md", ".csv", ".log", ".txt")
-# Two folders at least, after something that cannot belong to a path, an address or a number.
-ABSOLUTE = re.compile(r"(?<![\w.:/+=<-])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+TEXTS = (".json", ".jsonl", ".yaml", ".md", ".csv", ".log", ".txt", ".svg")
+HOME = re.compile(r"/(?:home|Users)/(?:[^/\n\"'<>\\]{1,64}(?=/)|[^/\s\"'<>\\]+)")
+# Two names at least; not the end of a relative path, nor what follows the scheme of an address.
+ABSOLUTE = re.compile(r"(?<![\w./])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+FILE_SCHEME = re.compile(r"file://(?=/)")
+PICTURE = re.compile(r"(base64,[A-Za-z0-9+/=\s]+)")
 SHORTEST_NAME = 4  # of a host or user that is looked for: a shorter one is in any text by chance
 ANYBODY = {"root", "user", "localhost"}
 Clean = Callable[[str], str]
@@ -77,6 +79,10 @@ def publish(
     """
     if folder.exists():
         raise InputError(f"{folder}: exists already; choose another folder")
+    if folder.resolve().is_relative_to(run_folder.resolve()):
+        raise InputError(f"{folder}: lies in the run itself; choose a folder beside it")
+    if (run_folder / PUBLISHED_FILE).is_file():
+        raise InputError(f"{run_folder}: is a published copy; publish the run itself")
     require_no_link_out(run_folder)
     faults = faults_of_run(run_folder)
     if faults:
@@ -90,7 +96,8 @@ def publish(
         write_site(folder, plan_jobs(open_run(folder).design), digest, credit)
         finish(folder, digest)
     except BaseException:
-        shutil.rmtree(folder)
+        if folder.exists():
+            shutil.rmtree(folder)
         raise
     return len(list(sealed_names(folder)))
 
@@ -119,28 +126,43 @@ def _copy(run_folder: Path, folder: Path, *, with_arrays: bool) -> None:
 
 
 def cleaner(run_folder: Path) -> Clean:
-    """Return what takes places, host and user out of a text.
+    """Return what takes places, host and user out of a text; pictures in it stay.
 
-    Paths in the run become relative to it, any other keeps its last name alone.
+    Paths in the run become relative to it, any other keeps its last name alone. A name of host or
+    user that is also a word of the design or the plan is left, or records would be spoilt.
     """
     places = {str(run_folder.resolve()): ".", str(run_folder): ".", str(PROJECT): "project"}
     places |= {sys.prefix: "python", str(Path.home()): "home"}
     longest_first = sorted((one for one in places if len(one) > 1), key=len, reverse=True)
     known = re.compile("|".join(re.escape(one) for one in longest_first))
-    people = {getpass.getuser(): "user", socket.gethostname(): "host"}
+    files = [(run_folder / name).read_text("utf-8") for name in (DESIGN_FILE, PLAN_FILE)]
+    words = {*ANYBODY, *re.findall(r"[^\W_]+|\w+", " ".join(files))}
+    people = {_user(): "user", socket.gethostname(): "host"}
     named = {
         name: word
         for name, word in people.items()
-        if len(name) >= SHORTEST_NAME and name not in ANYBODY
+        if len(name) >= SHORTEST_NAME and name not in words
     }
     someone = re.compile(r"\b(" + "|".join(re.escape(name) for name in named) + r")\b")
 
     def clean(text: str) -> str:
+        text = FILE_SCHEME.sub("", text)
         text = known.sub(lambda found: places[found[0]], text)
-        text = ABSOLUTE.sub(r".../\1", text)
+        text = ABSOLUTE.sub(r".../\1", HOME.sub("/home", text))
         return someone.sub(lambda found: named[found[0]], text) if named else text
 
-    return clean
+    def clean_around_pictures(text: str) -> str:
+        parts = PICTURE.split(text)
+        return "".join(part if place % 2 else clean(part) for place, part in enumerate(parts))
+
+    return clean_around_pictures
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without names of users
+        return ""
 
 
 def _write_notebook(source: Path, target: Path, clean: Clean) -> None:
@@ -152,8 +174,10 @@ def _write_notebook(source: Path, target: Path, clean: Clean) -> None:
         for output in cell.get("outputs", ()):
             for name in {"text", "traceback", "evalue"} & output.keys():
                 output[name] = _cleaned(output[name], clean)
+            if "metadata" in output:
+                output.metadata = _cleaned(output.metadata, clean)
             for kind, content in output.get("data", {}).items():
-                if not kind.startswith("image/"):
+                if kind == "image/svg+xml" or not kind.startswith("image/"):
                     output.data[kind] = _cleaned(content, clean)
     nbformat.write(notebook, target)
 

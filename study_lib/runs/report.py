@@ -16,7 +16,7 @@ from study_lib.arm_names import current_row
 from study_lib.files import read_json, require_no_link_out, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
 from study_lib.phases.records import mixed_codes
-from study_lib.runs.crate import CRATE, NOBODY_YET, Credit, research_object
+from study_lib.runs.crate import CRATE, NO_CREDIT, Credit, research_object
 from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
@@ -115,7 +115,7 @@ def write_site(
     run_folder: Path,
     jobs: Sequence[PlannedJob],
     digest: Digest = digest_of,
-    credit: Credit = NOBODY_YET,
+    credit: Credit = NO_CREDIT,
 ) -> Path:
     """Write ``index.html``, a page for each executed notebook and the RO-Crate; return the index.
 

@@ -19,7 +19,7 @@ from study_lib.design.notebooks import (
 )
 from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
-from study_lib.files import atomic_path, read_json, sha256_of, write_json
+from study_lib.files import atomic_path, read_json, require_no_link_out, sha256_of, write_json
 from study_lib.phases.conditions import (
     PHASES,
     Condition,
@@ -32,6 +32,7 @@ DESIGN_FILE = "design.json"
 BASE_FILE = "base.npz"
 PUBLISHED_FILE = "published.json"  # in a copy made for others: what was left out of it
 SMALLEST_PATCH_PX = 16
+ARRAYS = (".npz", ".pt")
 SHOWN = 5
 NAMED = re.compile(r"(?P<date>\d{4}-\d\d-\d\d)_.+_(?P<digest>[0-9a-f]{8})")
 
@@ -104,7 +105,7 @@ def run_name(design: StudyDesign) -> str:
 def faults_of_name(folder: Path, design: StudyDesign) -> list[str]:
     """Return a line if a folder is named for another design than it holds.
 
-    A name without the hash of a design, such as ``reports/lab``, is nobody's business.
+    A name without the hash of a design, such as ``reports/lab``, says nothing.
     """
     name = folder.resolve().name
     named_for = NAMED.fullmatch(name)
@@ -225,10 +226,13 @@ def open_run(folder: str | Path) -> Run:
 
 
 def left_out(folder: Path) -> frozenset[str]:
-    """Return the files that a published copy of a run does not have; none of a run itself."""
+    """Return the arrays and networks that a published copy does not have; none of a run itself."""
     path = folder / PUBLISHED_FILE
     content = read_json(path) if path.is_file() else {}
-    return frozenset(content.get("left_out", ())) if isinstance(content, dict) else frozenset()
+    names = content.get("left_out") if isinstance(content, dict) else None
+    if not isinstance(names, list):
+        return frozenset()
+    return frozenset(name for name in names if str(name).endswith(ARRAYS))
 
 
 def require_condition(parameters: NotebookParameters) -> None:
@@ -239,7 +243,8 @@ def require_condition(parameters: NotebookParameters) -> None:
     Raises
     ------
     InputError
-        If there is no such run, its design does not have them, or no arm of the name was compared.
+        If there is no such run, a link leads out of it, its design does not have them, or no arm
+        of the name was compared.
     """
     if not isinstance(parameters, PhaseParameters):
         return
@@ -247,6 +252,7 @@ def require_condition(parameters: NotebookParameters) -> None:
     if isinstance(parameters, DesignParameters) and not (folder / DESIGN_FILE).is_file():
         return
     run = open_run(folder)
+    require_no_link_out(folder)
     if isinstance(parameters, DatasetParameters):
         run.design.require_dose(parameters.dose)
     if isinstance(parameters, OverlapParameters):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from study_lib.errors import StudyError
 from study_lib.files import read_json, write_json
@@ -145,6 +145,7 @@ def _measured_once(precision: str, at_once: int) -> Speed:
     place = f"{platform.node()} {platform.platform()} {os.cpu_count()} {precision} {at_once}"
     key = hashlib.sha256(place.encode()).hexdigest()[:16]
     cache = private_cache() / CACHE_FILE
+    kept: Any = {}
     try:
         kept = read_json(cache) if cache.is_file() else {}
         found = float(kept[key]["factor"])
@@ -152,7 +153,7 @@ def _measured_once(precision: str, at_once: int) -> Speed:
             raise KeyError(key)
         return _speed(found, "from a measurement kept for this machine, if nothing else runs")
     except (StudyError, KeyError, TypeError, ValueError):
-        kept = {}
+        kept = kept if isinstance(kept, dict) else {}
     started = time.monotonic()
     code = (
         f"from study_lib.runs.speed import measured_factor; print(measured_factor({precision!r}))"

@@ -509,8 +509,8 @@ class _Alone:
         self._twist = twist * turn**2
         determinant = self._size**2 - self._twist.abs() ** 2
         # A pixel that its own counts cannot tell is left to the solves alone.
-        told = mask & (determinant > SINGULAR * self._size**2)
-        self._inverse = torch.where(told, 1 / determinant.clamp_min(1e-30), 0)
+        telling = mask & (determinant > SINGULAR * self._size**2)
+        self._inverse = torch.where(telling, 1 / determinant.clamp_min(1e-30), 0)
         self._kept = 1 - (gauge.real**2).sum(dim=0), 1 - (gauge.imag**2).sum(dim=0)
         amplitude, phase = self._size - self._twist.real, self._size + self._twist.real
         self.variance = torch.complex(

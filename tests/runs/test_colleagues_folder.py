@@ -12,7 +12,7 @@ import pytest
 
 from study_lib.design.presets import load_design
 from study_lib.files import write_json
-from study_lib.runs.plan import plan_jobs
+from study_lib.runs.plan import plan_content, plan_jobs
 from study_lib.runs.run import create_run, run_name
 from study_lib.system import PROJECT
 
@@ -94,7 +94,9 @@ def planted(tmp_path, tiny_design_with):
 @pytest.mark.slow
 def test_no_code_in_a_runs_folder_runs(planted):
     run, mark = planted
-    first = plan_jobs(run.design)[0].name
+    jobs = plan_jobs(run.design)
+    write_json(run.folder / "plan.json", plan_content(jobs))
+    first = jobs[0].name
     watch = ("-p", "run_folder=.", "-p", "every_s=1.0", "-p", "sliders=never")
     explore = (
         *("-p", "run_folder=.", "-p", "dose=1.0e+4", "-p", "view=baseline"),
@@ -103,16 +105,19 @@ def test_no_code_in_a_runs_folder_runs(planted):
     )
     results = {
         "plan": called(run.folder, "plan", "--preset", "smoke", "--reports", ".."),
-        "resume": called(run.folder, "resume", "."),
         "job": called(run.folder, "job", ".", first),
+        "resume": called(run.folder, "resume", "."),
         "report": called(run.folder, "report", "."),
         "watch_run": called(run.folder, "notebook", "watch_run", "watched.ipynb", *watch),
         "explore_run": called(run.folder, "notebook", "explore_run", "seen.ipynb", *explore),
         "status": called(run.folder, "status", "."),
         "digest": called(run.folder, "digest", "."),
+        "clean": called(run.folder, "clean", "."),
+        "publish": called(run.folder, "publish", ".", "../shown"),
     }
 
     assert not mark.exists(), mark.read_text()
+    assert "extra: not in seal.json" in results.pop("publish").stderr, "notebooks came afterwards"
     for name, result in results.items():
         assert result.returncode == 0, (name, result.stdout, result.stderr)
     done = nbformat.read(
@@ -178,6 +183,27 @@ def test_a_link_that_leads_out_is_refused_before_anything_is_written(name, tmp_p
         assert "remove the link" in error
     assert not list(outside.iterdir())
     assert sorted(run.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["../../outside/x", "/outside/x"])
+@pytest.mark.parametrize("field", ["name", "folder", "run_folder", "outputs"])
+def test_a_plan_that_names_places_outside_is_refused(field, place, tmp_path, study):
+    """The plan is a file of the folder too, and a job writes where it says."""
+    run = create_run(tmp_path / "run", load_design("smoke"))
+    content = plan_content(plan_jobs(run.design)[:1])
+    job = content["jobs"][0]
+    name = job["name"]
+    if field == "run_folder":
+        job["parameters"] = {**job["parameters"], "run_folder": place}
+    else:
+        job[field] = [place] if field == "outputs" else place
+    write_json(run.folder / "plan.json", content)
+
+    code, _, error = study("job", run.folder, place if field == "name" else name)
+
+    assert code == 2
+    assert f"names '{place}', outside the run's folder; `study resume` writes the plan" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_a_log_is_not_written_through_a_link(tmp_path, study):

@@ -29,7 +29,7 @@ def test_a_sealed_run_is_complete_under_the_hash_that_was_printed(sealed_copy, s
 
     code, out, error = study("verify", sealed_copy, "--seal", printed)
     assert (code, error) == (0, "")
-    assert out.endswith("complete, every hash holds, and the summary follows from the scores\n")
+    assert out.endswith("complete, every hash holds, and its tables follow from the scores\n")
 
     other = study("verify", sealed_copy, "--seal", "0" * 64)
     assert other.code == 1
