@@ -505,7 +505,7 @@ def test_arm_that_returns_nothing_but_ones_scores_low_and_harms_nobody(run, tmp_
     assert ones["phase_ms_ssim"] < rows["lsqml"]["phase_ms_ssim"]
     assert ones["phase_ms_ssim"] < 0.5
     assert ones["phase_spread_rad"] < 0.05  # the ramp that is fitted to the truth
-    assert ones["registration"] == "uncertain"
+    assert ones["registration"] == "featureless"
     assert ones["frc_crossing"] is None
     assert ones["frc_half_bit_crossing_outcome"].startswith("below")
     timeless = [key for key in ones if key not in ("cpu_s", "training_cpu_s")]
