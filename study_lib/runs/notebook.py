@@ -427,10 +427,10 @@ def _record_of(
 ) -> dict[str, Any]:
     """Execute the notebook of a job, check its evidence, and return the record of both."""
     parameters_of(job.notebook, job.parameters)
+    log_event(run_folder / job.folder, "start kernel", 1, 1)
     design = open_run(run_folder / job.parameters["run_folder"]).design
     part = design_part(design, job.notebook, job.parameters)
     code = code_of(job.notebook)
-    log_event(run_folder / job.folder, "start kernel", 1, 1)
     started, start_s = utc_now(), time.perf_counter()
     executed = execute_notebook(
         job.notebook, run_folder / job.executed, job.parameters, run_folder, kernel

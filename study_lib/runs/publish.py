@@ -38,7 +38,7 @@ MADE_AGAIN = (INDEX, CRATE, SEAL_FILE)
 TEXTS = (".json", ".jsonl", ".yaml", ".md", ".csv", ".log", ".txt", ".svg")
 HOME = re.compile(r"/(?:home|Users)/(?:[^/\n\"'<>\\]{1,64}(?=/)|[^/\s\"'<>\\]+)")
 # Two names at least; not the end of a relative path, nor what follows the scheme of an address.
-ABSOLUTE = re.compile(r"(?<![\w./])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+ABSOLUTE = re.compile(r"(?:(?<![\w./])|(?<=-[IL]))/(?:[\w.+@-]+/)+([\w.+@-]+)")
 FILE_SCHEME = re.compile(r"file://(?=/)")
 PICTURE = re.compile(r"(base64,[A-Za-z0-9+/=\s]+)")
 SHORTEST_NAME = 4  # of a host or user that is looked for: a shorter one is in any text by chance

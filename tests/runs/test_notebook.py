@@ -102,7 +102,7 @@ def test_figures_and_finite_metrics_are_evidence(tmp_path, content, figures, mes
     """A notebook that ran to its end on nothing has no score to show."""
     (tmp_path / "metrics.json").write_text(json.dumps(content))
     job = PlannedJob(
-        "job", "05_compare", {}, (), ".", ("metrics.json",), {"metrics.json": ("phase_ssim",)}
+        "job", "05_compare", {}, "", (), ".", ("metrics.json",), {"metrics.json": ("phase_ssim",)}
     )
 
     expected = pytest.raises(StudyError, match=message) if message else nullcontext()
