@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from study_lib.arm_names import PINN_LABEL
+from study_lib.arm_names import PINN_LABEL, plain_label
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
@@ -243,7 +243,7 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
             row["split"],
             row["dose"],
             VIEW_ORDER.index(row["view"]),
-            row["label"],
+            plain_label(row["label"]),
             row["replicate"],
         ),
     )
