@@ -52,6 +52,12 @@ def code_of(notebook: str) -> dict[str, Any]:
     return {"sources": digest.hexdigest()[:16], "packages": versions}
 
 
+def read_anew() -> None:
+    """Forget what was read of sources and notebooks: the next question reads them again."""
+    for cached in (code_of, _tree, _imports_of, _meaning, _homes):
+        cached.cache_clear()
+
+
 def require_same_code(notebook: str, code: Mapping[str, Any]) -> None:
     """Check that the files of a notebook's code are still as when its job began.
 
@@ -60,8 +66,7 @@ def require_same_code(notebook: str, code: Mapping[str, Any]) -> None:
     StudyError
         If one has been changed: what the kernel loaded is then in doubt.
     """
-    for cached in (code_of, _tree, _imports_of, _meaning, _homes):
-        cached.cache_clear()
+    read_anew()
     if code_of(notebook) != code:
         raise StudyError(
             "a file of the library or the notebook was changed while this ran; the same command "

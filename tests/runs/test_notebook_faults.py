@@ -21,6 +21,7 @@ from study_lib.runs.evidence import exposed_values
 from study_lib.runs.notebook import KEPT_BYTES, KEPT_MESSAGES, SharedKernel, run_jobs
 from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content, plan_jobs
 from study_lib.runs.run import create_run
+from study_lib.runs.staleness import read_anew
 
 pytestmark = pytest.mark.slow
 FIGURE = "from IPython.display import Image, display; display(Image(data=b'x', format='png'))"
@@ -289,7 +290,10 @@ def test_code_that_is_changed_while_its_job_runs_fails_the_job(
     folder, job = job_that_runs(EDITS_ITSELF.format(path=str(place / "00_design.ipynb")))
     monkeypatch.setattr("study_lib.runs.staleness.NOTEBOOK_FOLDER", place)
 
+    read_anew()
     code, _, error = study("job", folder, job.name)
+    monkeypatch.undo()
+    read_anew()
 
     assert code == 1
     assert "was changed while this ran; the same command runs it again" in error
