@@ -10,7 +10,7 @@ from study_lib.runs import publish as publishing
 from study_lib.runs.evidence import finish, seal
 
 SECRET = "s3cr3t-value-of-a-token"
-PICTURE = "iVBORw0KGgo/data/ada/AAAA/9j/4AAQ=="
+PICTURE = "iVBORw0KGgo/pics/of/AAAA/9j/4AAQ=="
 HIDDEN = (
     "PATH=/scratch/ada/project/run.npz",
     "file:///data/ada/secret/a.npz",
