@@ -16,7 +16,7 @@ HIDDEN = (
     "file:///data/ada/secret/a.npz",
     "cfg:/data/ada/settings.yaml",
     "-I/data/ada/include/x.h",
-    "read '/Users/ada lovelace/notes/b.txt', <i>/scratch/ada/c/d.txt</i>",
+    f"read '{'/'.join(('', 'Users', 'ada lovelace', 'notes', 'b.txt'))}', <i>/scratch/a/c/d.txt</i>",
 )
 
 
