@@ -12,11 +12,11 @@ from study_lib.runs.evidence import finish, seal
 SECRET = "s3cr3t-value-of-a-token"
 PICTURE = "iVBORw0KGgo/pics/of/AAAA/9j/4AAQ=="
 HIDDEN = (
-    "PATH=/scratch/ada/project/run.npz",
+    "PATH=/beamline/ada/project/run.npz",
     "file:///data/ada/secret/a.npz",
     "cfg:/data/ada/settings.yaml",
     "-I/data/ada/include/x.h",
-    f"read '{'/'.join(('', 'Users', 'ada lovelace', 'notes', 'b.txt'))}', <i>/scratch/a/c/d.txt</i>",
+    f"read '{'/'.join(('', 'Users', 'ada lovelace', 'notes', 'b.txt'))}', <i>/beamline/a/c/d.tx</i>",
 )
 
 
@@ -62,7 +62,7 @@ def test_a_published_copy_names_no_place_and_nobody_and_is_sound(owned, tmp_path
     assert (code, error) == (0, "")
     assert "study verify" in out
     for path, text in texts_of(shown):
-        for place in ("/scratch", "/data/ada", "/Users", "lovelace", str(owned.parent)):
+        for place in ("/beamline", "/data/ada", "/Users", "lovelace", str(owned.parent)):
             assert place not in text.replace("Ada Lovelace", ""), (path, place)
         assert "analytical-engine" not in text, path
         assert "adalovelace" not in text, path
