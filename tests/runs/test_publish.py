@@ -16,7 +16,7 @@ HIDDEN = (
     "file:///data/ada/secret/a.npz",
     "cfg:/data/ada/settings.yaml",
     "-I/data/ada/include/x.h",
-    f"read '{'/'.join(('', 'Users', 'ada lovelace', 'notes', 'b.txt'))}', <i>/beamline/a/c/d.tx</i>",
+    f"read '{'/'.join(('', 'Users', 'ada lovelace', 'notes', 'b.txt'))}', <i>/beamline/a/d.tx</i>",
 )
 
 
