@@ -246,7 +246,7 @@ def publish(
 
     Records vouch for the files as they are in the copy, which is sealed anew, and it is checked for
     the values of secret variables. `study verify` takes it as it takes a run. Look through it once
-    yourself: nobody else knows what your notebooks print.
+    yourself: what your own notebooks print is not known here.
 
     Example: study publish reports/2026-11-29_smoke_8c5c4823 shown --author "Ada Lovelace"
     """

@@ -58,7 +58,7 @@ def seal(run_folder: Path, digest: Digest = digest_of) -> str:
         If one cannot be read, such as a link to nothing or to a folder; nothing is sealed then.
     """
     files = {name: digest(run_folder / name) for name in sealed_names(run_folder)}
-    unreadable = [f"{name}: {UNREADABLE}" for name, digest in files.items() if digest is None]
+    unreadable = [f"{name}: {UNREADABLE}" for name, sha256 in files.items() if sha256 is None]
     if unreadable:
         raise StudyError(
             "\n".join(["the run is not sealed; remove these and run `study resume`:", *unreadable])

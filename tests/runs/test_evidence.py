@@ -90,7 +90,7 @@ def test_two_codes_in_one_run_are_said_and_not_sealed(what, sealed_copy, study):
 
 
 def test_a_number_of_the_summary_that_no_score_gives_is_found_under_a_new_seal(sealed_copy, study):
-    """Whoever writes a number also writes the hashes: the records, the manifest and the seal."""
+    """The hashes that vouch for it are changed too: the records, the manifest and the seal."""
     folder = sealed_copy / "phase_h_summary"
     content = read_json(folder / "summary.json")
     content["study_table"][0]["phase_ssim"] = 0.999

@@ -272,7 +272,7 @@ def arm_of(label, error, **values):
 
 @pytest.fixture
 def compared(tmp_path, monkeypatch):
-    """A run whose dense view cannot be as dense as asked for, with a network that was refused."""
+    """A run whose dense view keeps every pattern, as its baseline does, and one refused network."""
     design = load_design("smoke", [*SMALL, FAR])
     made = create_run(tmp_path / "compared", design)
     run = with_views(generated(made.folder, design))
