@@ -40,7 +40,7 @@ def use_private_folders() -> None:
 
 
 def own_code_only() -> dict[str, str]:
-    """Return the variables with which a process of Python runs this library and no code of its folder.
+    """Return the variables with which Python runs this library and no code of the working folder.
 
     The working folder, which may have come from somebody else, is off its path, and a checkout that
     runs without being installed is on it.

@@ -84,8 +84,8 @@ def _label_of(part: Sequence[Row]) -> str:
 def same_patterns(rows: Sequence[Row]) -> dict[tuple[Any, ...], str]:
     """Return, of each condition whose patterns an earlier view holds in every replicate, that view.
 
-    Rows of comparisons, or of a table of means. Those without a hash are distinguished by the number
-    of patterns, their light and their overlap.
+    Rows of comparisons, or of a table of means. Those without a hash are compared by the number of
+    patterns, their light and their overlap.
     """
     earlier: dict[tuple[Any, ...], str] = {}
     found = {}
