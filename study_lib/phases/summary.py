@@ -188,20 +188,28 @@ def differing_numbers(places: Places) -> list[str]:
 
 
 def _first_difference(found: Any, expected: Sequence[Row], measured: Collection[str]) -> str:
-    """Return where rows differ by more than rounding; a table of text has its numbers as text.
+    """Return where a number of rows differs by more than rounding, whatever their order and texts.
 
     ``measured`` are the columns of the comparisons, which no table may lack; others may be new.
     """
     if not isinstance(found, list) or len(found) != len(expected):
         return f"does not have the {len(expected)} rows that the comparisons give"
-    for number, (one, other) in enumerate(zip(found, expected, strict=True), start=1):
+    pairs = zip(
+        sorted(found, key=_place_in_table), sorted(expected, key=_place_in_table), strict=True
+    )
+    for number, (one, other) in enumerate(pairs, start=1):
         missing = sorted(other.keys() & set(measured) - one.keys())
         if missing:
             return f"row {number}: has no {missing[0]}, which the comparisons give"
         for key in sorted(one.keys() & other.keys()):
-            if not _is_same(one[key], other[key]):
+            if not isinstance(other[key], str) and not _is_same(one[key], other[key]):
                 return f"row {number}, {key}: {one[key]}; the comparisons give {other[key]}"
     return ""
+
+
+def _place_in_table(row: Row) -> list[str]:
+    """Return what tells a row from the others of its table, whatever their order."""
+    return [str(row.get(name)) for name in ("split", "dose", "view", "arm", "replicate")]
 
 
 def _is_same(found: Any, expected: Any) -> bool:

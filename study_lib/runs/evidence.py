@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import json_text, manifest_jobs, read_json, sha256_of, write_json
 from study_lib.phases.conditions import replicate_folder
@@ -201,6 +202,8 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     faults = [f"{DESIGN_FILE}: {fault}" for fault in faults_of_name(run_folder, design)]
     if _read(run_folder / PLAN_FILE) != json.loads(json.dumps(plan_content(jobs))):
         faults.append(f"{PLAN_FILE}: is not the plan of this design")
+    others = design.repetitions[1:]
+    designs = {".": design} | {replicate_folder(one.replicate).as_posix(): one for one in others}
     for job in jobs:
         record = _read(run_folder / job.done)
         recorded = record.get("sha256")
@@ -209,14 +212,14 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
             continue
         if record.get("parameters") != dict(job.parameters):
             faults.append(f"{job.name}: was made with other parameters than its design asks for")
-        faults += _faults_of_design(run_folder, job, record)
+        faults += _faults_of_design(designs[job.parameters["run_folder"]], job, record)
         inputs = record.get("inputs")
         for name, sha256 in inputs.items() if isinstance(inputs, dict) else ():
             faults += _fault_of(run_folder, name, sha256, job.done, digest)
         for name in (job.executed, *job.outputs):
             faults += _fault_of(run_folder, name, recorded.get(name), job.done, digest)
     faults += mixed_codes(run_folder)
-    for other in design.repetitions[1:]:
+    for other in others:
         path = replicate_folder(other.replicate) / DESIGN_FILE
         if _read(run_folder / path) != other.model_dump(mode="json"):
             faults.append(f"{path.as_posix()}: is not the design of this replicate")
@@ -225,13 +228,12 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     return list(dict.fromkeys(faults))
 
 
-def _faults_of_design(run_folder: Path, job: PlannedJob, record: Mapping[str, Any]) -> list[str]:
-    """Return a line if a job was made for other values of the design than its run has."""
+def _faults_of_design(design: StudyDesign, job: PlannedJob, record: Mapping[str, Any]) -> list[str]:
+    """Return a line if a job was made for other values than the design of its replicate has."""
     made_for: Any = record.get("design")
     part = made_for.get("part") if isinstance(made_for, dict) else None
     if not isinstance(part, dict):
         return [f"{job.name}: its record does not say for which design it was made"]
-    design = open_run(run_folder / job.parameters["run_folder"]).design
     now = design_part(design, job.notebook, job.parameters)
     if made_for.get("part_digest") != digest_of_part(part):
         return [f"{job.name}: its record of the design was changed"]
