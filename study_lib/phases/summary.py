@@ -208,7 +208,7 @@ def _first_difference(found: Any, expected: Sequence[Row], measured: Collection[
 
 
 def _place_in_table(row: Row) -> list[str]:
-    """Return what tells a row from the others of its table, whatever their order."""
+    """Return where a row stands in its table, once that is sorted."""
     return [str(row.get(name)) for name in ("split", "dose", "view", "arm", "replicate")]
 
 
