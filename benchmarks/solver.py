@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.axes import SPLITS
+from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.errors import StudyError
 from study_lib.phases.records import peak_memory_mib

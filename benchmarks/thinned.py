@@ -23,7 +23,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from study_lib.arm_names import PINN, THINNING_NET
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.axes import SPLITS
+from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.files import read_json
 from study_lib.networks.thinned.ensemble import reconstruct_thinned

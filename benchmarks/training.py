@@ -19,7 +19,8 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.axes import SPLITS
+from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.pinn.bundle import History, TrainedNetwork, shape_of
 from study_lib.networks.pinn.config import Machine, TrainingConfig, training_config

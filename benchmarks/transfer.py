@@ -21,7 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import StudyDesign, ThinnedDesign
+from study_lib.design.methods import ThinnedDesign
+from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.thinned.ensemble import ThinnedEnsemble, reconstruct_thinned
 from study_lib.networks.thinned.studies import SURE, accepted_by, local_gains

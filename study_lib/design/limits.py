@@ -4,9 +4,11 @@ A limit is far beyond what anyone uses: it stands where the result would have no
 mistyped number would fill memory or take for ever.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
+
+from study_lib.design.settings import Frozen
 
 
 def at_most(limit: float | int, reason: str) -> AfterValidator:
@@ -36,6 +38,18 @@ def _short(value: float | int) -> str:
     if not isinstance(value, int):
         return f"{value:g}"
     return str(value) if abs(value) < 10**LONGEST else f"a number of over {LONGEST} digits"
+
+
+def in_order(smaller: str, larger: str) -> Any:
+    """Return the check of a model that the first of two fields is not above the second."""
+
+    def check(model: Frozen) -> Frozen:
+        low, high = getattr(model, smaller), getattr(model, larger)
+        if low > high:
+            raise ValueError(f"{smaller} {low} > {larger} {high}; swap them")
+        return model
+
+    return model_validator(mode="after")(check)
 
 
 LONGEST = 16

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from study_lib.arm_names import current_arm
-from study_lib.design.models import SplitName, ViewName
+from study_lib.design.axes import SplitName, ViewName
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 

@@ -252,10 +252,11 @@ def overlap_design(
     InputError
         If a value, or its use in one of the views, breaks a rule of the design.
     """
-    if "baseline" in views and (s_img, n_groups) != (None, None):
+    whole = [name for name in views if study.view(name).is_whole]
+    if whole and (s_img, n_groups) != (None, None):
         raise InputError(
-            "baseline is every pattern by itself and takes no --s-img or --n-groups; choose other "
-            "views with --view, or with --gridsize 2"
+            f"{', '.join(whole)} is every pattern by itself and takes no --s-img or --n-groups; "
+            "choose other views with --view, or with --gridsize 2"
         )
     content = study.model_dump(mode="json")
     changes: dict[str, Any] = {}

@@ -12,6 +12,14 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def is_unset(value: object) -> bool:
+    """Return whether a setting is null: what came later is written down only where it is set.
+
+    So designs of before keep their text and their hash.
+    """
+    return value is None
+
+
 def describe_faults(
     error: ValidationError, source: str, model: type[BaseModel], settings: Sequence[str] = ()
 ) -> str:

@@ -1,5 +1,6 @@
 """Figures of results: one condition, and a whole study. Arrays in, Figure out."""
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,14 @@ from study_lib.figures.common import (
     phase_limits,
 )
 from study_lib.scores.frc import CROSSES, FourierRingCorrelation, frc_crossing
-from study_lib.scores.study_table import VIEW_ORDER, Row, best_places, grouped
+from study_lib.scores.study_table import (
+    Row,
+    best_places,
+    grouped,
+    is_score,
+    unit_of,
+    views_in_order,
+)
 
 # --- One condition: every arm beside the truth, with its errors on one scale
 
@@ -129,7 +137,10 @@ def _draw_ring_correlations(
 
 # --- A whole study, from rows of its table
 
-MARKERS = dict(zip(VIEW_ORDER, "osv", strict=True))
+MARKERS = "osv^<>Pp*hX8"  # of views, again from the first where there are more
+PANELS_IN_A_ROW = 4
+WIDE_IN = (1.4 * PANEL_IN, 1.4 * PANEL_IN)
+PHASE_ERROR = "phase error, root mean square [rad]"
 REFERENCES = {
     "photon_limit_phase_rad": ("photon limit", "--", "_"),
     "ideal_limit_phase_rad": ("photon limit, ideal", ":", "1"),
@@ -146,9 +157,10 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
     arms = grouped(table, ("arm",))
     best = best_places(table, [metric])
     doses = sorted({row["dose"] for row in table})
-    views = [view for view in reversed(VIEW_ORDER) if any(row["view"] == view for row in table)]
-    size_in = (max(2, len(arms)) * 1.2 * PANEL_IN, PANEL_IN + 0.3 * len(doses))
-    figure, (axes,) = grid(1, len(arms), size_in, title)
+    views = views_in_order(table)[::-1]
+    figure, axes = _panels(
+        len(arms), (1.2 * PANEL_IN, PANEL_IN + 0.3 * len(doses)), title, unit_of(table)
+    )
     values = [row[metric] for row in table]
     low, high = min(0.0, *values), max(1.0, *values)
     places = {id(row): index for index, row in enumerate(table)}
@@ -174,11 +186,12 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
                 color="gray" if is_void else "white" if dark else "black",
             )
         shown = axis.imshow(field, cmap="viridis", vmin=low, vmax=high, aspect="auto")
-        axis.set_xticks(range(len(views)), [f"{view}{labels[view]}" for view in views])
+        angle_deg = 90 if len(views) > PANELS_IN_A_ROW else 0
+        names = [f"{view}{labels[view]}" for view in views]
+        axis.set_xticks(range(len(views)), names, rotation=angle_deg)
         axis.set_yticks(range(len(doses)), [f"{dose:g}" for dose in doses])
         axis.set_title(_arm_in(part), fontsize="small")
         axis.set(xlabel="view and measured overlap")
-    axes[0].set_ylabel("photons per pattern")
     figure.colorbar(shown, ax=list(axes), label=name)
     return figure
 
@@ -186,13 +199,12 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
 def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     """Show the phase error of every arm against dose, one panel per view, with the photon limit.
 
-    The dose is per pattern. Bars are the standard deviation over replicates, if there are any. Open
+    Bars are the standard deviation over replicates, if there are any. Open
     marks are fall-backs; a grey cross is no score, its registration is in doubt, and in no line.
     """
     by_view = grouped(table, ("view",))
-    views = [view for view in VIEW_ORDER if (view,) in by_view]
-    size_in = (len(views) * 1.4 * PANEL_IN, 1.4 * PANEL_IN)
-    figure, (axes,) = grid(1, len(views), size_in, title, sharey=True)
+    views = views_in_order(table)
+    figure, axes = _panels(len(views), WIDE_IN, title, PHASE_ERROR)
     colours = colours_of(row["label"] for row in table)
     names = {arm: _arm_in(rows) for (arm,), rows in grouped(table, ("arm",)).items()}
     for axis, view in zip(axes, views, strict=True):
@@ -203,16 +215,17 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         for column, (name, style, marker) in REFERENCES.items():
             if with_limit:
                 limits = [with_limit[dose][column] for dose in sorted(with_limit)]
-                line = {"color": "black", "marker": marker, "markersize": 12, "label": name}
+                line: dict[str, Any] = {
+                    "color": "black",
+                    "marker": marker,
+                    "markersize": 12,
+                    "label": name,
+                }
                 axis.plot(sorted(with_limit), limits, style, **line)
         overlap = next(row["overlap"] for row in part)
-        axis.set(xscale="log", yscale="log", xlabel="photons per pattern")
+        axis.set(xscale="log", yscale="log", xlabel=unit_of(table))
         axis.set_title(f"{view}, overlap {overlap:.2f}", fontsize="medium")
-    axes[0].set_ylabel("phase error, root mean square [rad]")
-    handles: dict[str, Any] = {}
-    for axis in axes:
-        drawn, labels = axis.get_legend_handles_labels()
-        handles |= dict(zip(labels, drawn, strict=True))
+    handles = _handles_of(axes)
     marks = {str(mark.get_label()): mark for mark in _marks_of(table)}
     figure.legend(
         [*handles.values(), *marks.values()],
@@ -221,6 +234,66 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
         loc="outside right center",
     )
     return figure
+
+
+def phase_error_by_photons(table: Sequence[Row], *, title: str) -> Figure:
+    """Show the phase error of each arm against the photons on an object pixel, a line per view.
+
+    So views are compared at equal photons, whatever is held fixed. Grey is the photon limit of the
+    same view. Rows that are no scores, and those that do not know their area, are left out.
+    """
+    known = [row for row in table if row.get("photons_per_object_pixel") is not None]
+    arms = grouped([row for row in known if is_score(row)], ("arm",))
+    figure, axes = _panels(max(1, len(arms)), WIDE_IN, title, PHASE_ERROR)
+    views = views_in_order(known) if known else []
+    markers = dict(zip(views, itertools.cycle(MARKERS), strict=False))
+    shades = dict(zip(views, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(views))), strict=True))
+    for axis, rows in zip(axes, arms.values(), strict=False):
+        for (view,), part in grouped(rows, ("view",)).items():
+            ordered = sorted(part, key=lambda row: row["photons_per_object_pixel"])
+            photons = [row["photons_per_object_pixel"] for row in ordered]
+            errors = [math.sqrt(row["phase_mse_rad2"]) for row in ordered]
+            limits = [row["photon_limit_phase_rad"] for row in ordered]
+            name = f"{view}, overlap {ordered[0]['overlap']:.2f}"
+            axis.plot(photons, errors, marker=markers[view], color=shades[view], label=name)
+            if None not in limits:
+                grey: dict[str, Any] = {
+                    "marker": markers[view],
+                    "markersize": 3,
+                    "color": "lightgray",
+                }
+                axis.plot(photons, limits, "--", zorder=1, label="photon limit", **grey)
+        axis.set(xscale="log", yscale="log", xlabel="photons per object pixel")
+        axis.set_title(_arm_in(rows), fontsize="medium")
+    handles = _handles_of(axes)
+    if handles:
+        figure.legend([*handles.values()], [*handles], fontsize="small", loc="outside right center")
+    return figure
+
+
+def _panels(
+    count: int, size_in: tuple[float, float], title: str, label: str
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure and its panels, four in a row at most, with one vertical axis."""
+    columns = min(count, PANELS_IN_A_ROW)
+    rows = math.ceil(count / columns)
+    wide, high = max(columns, 1.5) * size_in[0], rows * size_in[1]
+    figure, axes = grid(rows, columns, (wide, high), title, sharey=True)
+    flat = list(axes.ravel())
+    for unused in flat[count:]:
+        unused.set_axis_off()
+    for axis in flat[:count:columns]:
+        axis.set_ylabel(label)
+    return figure, flat[:count]
+
+
+def _handles_of(axes: Sequence[Axes]) -> dict[str, Any]:
+    """Return what the panels have drawn, each name once."""
+    handles: dict[str, Any] = {}
+    for axis in axes:
+        drawn, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, drawn, strict=True))
+    return handles
 
 
 def _marks_of(table: Sequence[Row]) -> list[Line2D]:
@@ -250,14 +323,14 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
     training is charged.
     """
     by_dose = grouped(table, ("dose",))
-    size_in = (max(1.5, len(by_dose)) * 1.4 * PANEL_IN, 1.4 * PANEL_IN)
-    figure, (axes,) = grid(1, len(by_dose), size_in, title, sharey=True)
+    figure, axes = _panels(len(by_dose), WIDE_IN, title, name)
     colours = colours_of(row["label"] for row in table)
+    markers = dict(zip(views_in_order(table), itertools.cycle(MARKERS), strict=False))
     for axis, ((dose,), rows) in zip(axes, by_dose.items(), strict=True):
         for row in rows:
             if row["registration"] != "ok":
                 continue
-            colour, marker = colours[row["label"]], MARKERS[row["view"]]
+            colour, marker = colours[row["label"]], markers[row["view"]]
             axis.plot(row["cpu_s"], row[metric], marker, color=colour)
             if row.get("fallback"):
                 _mark_fallback(axis, row["cpu_s"], row[metric], colour)
@@ -266,19 +339,14 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
                 axis.plot([row["cpu_s"], whole], 2 * [row[metric]], color=colour, linewidth=0.7)
                 axis.plot(whole, row[metric], marker, color=colour, markerfacecolor="none")
         axis.set(xscale="log", xlabel="processor time [s]")
-        axis.set_title(f"{dose:g} photons per pattern", fontsize="medium")
-    axes[0].set_ylabel(name)
+        axis.set_title(f"{dose:g} {unit_of(table)}", fontsize="medium")
     grey: dict[str, Any] = {"color": "gray", "linestyle": ""}
     handles = [
         *(
             Line2D([], [], color=colours[rows[0]["label"]], marker=".", label=_arm_in(rows))
             for rows in grouped(table, ("arm",)).values()
         ),
-        *(
-            Line2D([], [], marker=marker, label=view, **grey)
-            for view, marker in MARKERS.items()
-            if any(row["view"] == view for row in table)
-        ),
+        *(Line2D([], [], marker=marker, label=view, **grey) for view, marker in markers.items()),
         Line2D([], [], marker="o", markerfacecolor="none", label="with training", **grey),
     ]
     handles += [mark for mark in _marks_of(table) if mark.get_marker() == "D"]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from skimage.measure import profile_line
 
 from study_lib.data.datasets import pattern_count
-from study_lib.design.models import SPLITS
+from study_lib.design.axes import SPLITS
 from study_lib.errors import InputError
 from study_lib.figures import lessons, reconstruction
 from study_lib.phases.conditions import read_aligned, read_scores
@@ -245,7 +245,7 @@ class Explorer:
             found.measurement.probe,
             found.diameter_px,
             title=f"pattern {found.measurement.scan_index[index]} of the scan, "
-            f"{_said(dose, view, split)}",
+            f"{self._said(dose, view, split)}",
         )
 
     def objects(self, dose: float, view: str, split: str, arm: str) -> Figure:
@@ -256,7 +256,7 @@ class Explorer:
         score = "no score: registration uncertain" if ssim is None else f"phase SSIM {ssim:.3f}"
         return reconstruction.objects(
             {"truth": truth, label: object_},
-            title=f"{label}, {_said(dose, view, split)}, {score}",
+            title=f"{label}, {self._said(dose, view, split)}, {score}",
         )
 
     def cut(self, dose: float, view: str, split: str, row: int) -> Figure:
@@ -269,8 +269,11 @@ class Explorer:
             {found.labels[name]: line(object_) for name, object_ in found.objects.items()},
             found.objects["truth"],
             row,
-            title=f"row {row + found.origin_px[0]} of the object, {_said(dose, view, split)}",
+            title=f"row {row + found.origin_px[0]} of the object, {self._said(dose, view, split)}",
         )
+
+    def _said(self, dose: float, view: str, split: str) -> str:
+        return f"{view}, {split}, {dose:g} {self.run.design.dose_unit}"
 
     def _condition(self, dose: float, view: str, split: str) -> Compared:
         """Return one condition.
@@ -339,7 +342,3 @@ def phase_along(
     ]
     phase: np.ndarray = np.angle(parts[0] + 1j * parts[1])
     return phase
-
-
-def _said(dose: float, view: str, split: str) -> str:
-    return f"{view}, {split}, {dose:g} photons per pattern"

@@ -260,6 +260,17 @@ def patterns_per_pixel(
     return np.asarray(within).reshape(object_shape)
 
 
+def lit_area_px(
+    positions_px: Float[np.ndarray, "scan 2"], diameter_px: float, object_shape: tuple[int, ...]
+) -> int:
+    """Return how many object pixels lie in one probe disc or more.
+
+    Arguments as in :func:`patterns_per_pixel`.
+    """
+    rows, columns = object_shape
+    return int((patterns_per_pixel(positions_px, diameter_px, (rows, columns)) > 0).sum())
+
+
 def coverage_of(
     positions_px: Float[np.ndarray, "scan 2"], diameter_px: float, object_shape: tuple[int, int]
 ) -> Coverage:

@@ -7,9 +7,9 @@ from math import comb
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import Delaunay, QhullError, cKDTree
 
-from study_lib.design.models import SelectionName
+from study_lib.design.axes import SelectionName
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import check_positions, image_overlap, nearest_others
 
@@ -89,37 +89,78 @@ def keep_for_target(
     return Kept(np.sort(order[:best]), densest, sparsest)
 
 
-def keep_share(
+def keep_number(
     positions_px: Float[np.ndarray, "scan 2"],
     *,
-    s_img: float,
+    number: int,
     selection: SelectionName,
     neighbor_count: int,
     diameter_px: float,
     random: np.random.Generator,
 ) -> Kept:
-    """Return a share of the positions, rounded to the nearest whole number of them.
+    """Return as many of the positions as a number says.
 
     Raises
     ------
     InputError
-        If the share is not in (0, 1], or so few are left that there are no K neighbours.
+        If there are not so many, or the number is so small that there are no K neighbours.
     """
-    if not 0 < s_img <= 1:
-        raise InputError(f"s_img = {s_img:g}: the share of positions to keep is above 0 and to 1")
     _require_neighbors(len(positions_px), neighbor_count)
-    order = selection_order(positions_px, selection, random)
-    kept = round(s_img * len(order))
-    if kept <= neighbor_count:
+    if not neighbor_count < number <= len(positions_px):
         raise InputError(
-            f"s_img = {s_img:g} leaves {kept} of {len(order)} positions; {neighbor_count + 1} are "
-            f"needed for K = {neighbor_count} neighbours; raise s_img or lower neighbor_count"
+            f"{number} of {len(positions_px)} positions would be kept; at least "
+            f"{neighbor_count + 1} are needed for K = {neighbor_count} neighbours, and there are "
+            "no more than all; change what the view keeps, neighbor_count or the scan"
         )
+    order = selection_order(positions_px, selection, random)
     densest, sparsest = (
         image_overlap(positions_px[order[:count]], neighbor_count, diameter_px)
         for count in (len(order), neighbor_count + 1)
     )
-    return Kept(np.sort(order[:kept]), densest, sparsest)
+    return Kept(np.sort(order[:number]), densest, sparsest)
+
+
+def number_at_step(positions_px: Float[np.ndarray, "scan 2"], step_px: float) -> int:
+    """Return how many positions to keep so that there is one per step x step pixels, on average.
+
+    Raises
+    ------
+    InputError
+        If the scan itself has fewer.
+    """
+    own_px = mean_step_px(positions_px)
+    number = round(len(positions_px) * (own_px / step_px) ** 2)
+    if number > len(positions_px):
+        raise InputError(
+            f"a step of {step_px:.3g} pixels is wanted; the scan has one of {own_px:.3g} on "
+            "average, which no choice of its positions makes smaller; scan finer or keep a "
+            "larger step"
+        )
+    return number
+
+
+def mean_step_px(positions_px: Float[np.ndarray, "scan 2"]) -> float:
+    """Return the side of the square that each position has to itself, on average.
+
+    Of a raster that is its step: the area of the Delaunay triangles, two for each position, which
+    the edge of the scan does not make larger or smaller.
+
+    Raises
+    ------
+    InputError
+        If all positions lie on one line.
+    """
+    check_positions(positions_px)
+    try:
+        triangles = positions_px[Delaunay(positions_px).simplices]
+    except (QhullError, ValueError):
+        raise InputError(
+            f"{len(positions_px)} scan positions lie on one line, so there is no area to each; "
+            "say otherwise which are kept: s_img, number or target_overlap"
+        ) from None
+    first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    areas = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / 2
+    return float(np.sqrt(2 * areas.mean()))
 
 
 def _require_neighbors(count: int, neighbor_count: int) -> None:

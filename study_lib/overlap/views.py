@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Complex, Float, Int
 from pydantic import ConfigDict, Field, ValidationError
 
-from study_lib.design.models import StudyDesign, ViewDesign
+from study_lib.design.axes import ViewDesign
+from study_lib.design.models import StudyDesign
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import (
@@ -19,7 +20,7 @@ from study_lib.overlap.metrics import (
     image_overlap,
     require_distinct,
 )
-from study_lib.overlap.sampling import form_groups, keep_for_target, keep_share
+from study_lib.overlap.sampling import form_groups, keep_for_target, keep_number, number_at_step
 from study_lib.physics.probe import probe_diameter_px, probe_fwhm_px
 from study_lib.seeding import generator
 
@@ -117,7 +118,8 @@ def view_of(
         check_positions(positions_px)
         require_distinct(positions_px)
         if view.target_overlap is None:
-            chosen = keep_share(positions_px, s_img=view.s_img or 1.0, **choice)
+            number = _number_kept(positions_px, view, diameter)
+            chosen = keep_number(positions_px, number=number, **choice)
         else:
             chosen = keep_for_target(positions_px, target_overlap=view.target_overlap, **choice)
         groups = form_groups(
@@ -158,6 +160,20 @@ def view_of(
         groups_near_mean=groups_near,
     )
     return View(kept, groups, metrics)
+
+
+def _number_kept(
+    positions_px: Float[np.ndarray, "scan 2"], view: ViewDesign, diameter_px: float
+) -> int:
+    """Return how many positions a view without a target keeps."""
+    if view.number is not None:
+        return view.number
+    if view.s_img is not None:
+        return round(view.s_img * len(positions_px))
+    step_px = view.step_px
+    if view.step_diameters is not None:
+        step_px = view.step_diameters * diameter_px
+    return len(positions_px) if step_px is None else number_at_step(positions_px, step_px)
 
 
 def overlap_sentence(split: str, metrics: Mapping[str, Any]) -> str:

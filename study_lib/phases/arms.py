@@ -20,7 +20,8 @@ from study_lib.arm_names import (
     label_of,
 )
 from study_lib.data.archive import read_npz
-from study_lib.design.models import StudyDesign, ViewDesign
+from study_lib.design.axes import ViewDesign
+from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.networks.machine import device_of
 from study_lib.networks.pinn.bundle import BUNDLE, load_network

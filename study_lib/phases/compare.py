@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from study_lib.arm_names import STD, as_fallback
 from study_lib.data.contract import load_object
+from study_lib.design.axes import dose_key
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import save_figure
@@ -28,6 +29,7 @@ from study_lib.scores.frc import ring_correlation
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.photon_limit import PhotonLimit, photon_limit
 from study_lib.scores.scoring import scored_pixels
+from study_lib.scores.study_table import unit_of
 from study_lib.seeding import generator
 
 # --- The photon limit of a condition, as columns and arrays
@@ -186,11 +188,12 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
         truth, metadata = load_object(condition.file)
         crop, mask = scored_pixels(measurement, design.metrics.illumination_threshold)
         made = view_record_of(metadata, str(condition.file))
+        photons = photon_budget(measurement.amplitudes)["photons_per_pattern_measured"]
         row = {
             "dose": condition.dose,
-            "photons_measured": photon_budget(measurement.amplitudes)[
-                "photons_per_pattern_measured"
-            ],
+            "dose_per": design.dose_per,
+            "photons_measured": photons,
+            "photons_per_object_pixel": _on_area(photons, measurement, metadata),
             "view": condition.view.name,
             **view_overlap(measurement, made, design),
             "chosen_by": None if made is None else condition.view.selection,
@@ -215,6 +218,15 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
             "origin_px": origin,
         }
     return rows
+
+
+def _on_area(photons: float, measurement: Measurement, metadata: Mapping[str, Any]) -> float | None:
+    """Return the photons of all patterns over the object pixels that the whole split lights.
+
+    None where the file does not say how many those are.
+    """
+    lit_px = metadata.get("lit_object_px")
+    return photons * len(measurement.scan_index) / lit_px if lit_px else None
 
 
 def _score_arms(
@@ -306,7 +318,7 @@ def patterns_digest(measurement: Measurement) -> str:
 def fresh_counts(condition: Condition, measurement: Measurement, truth: np.ndarray) -> FreshCounts:
     """Return counts of the condition's positions that no arm has seen: a second draw."""
     design = condition.design
-    seed, dose = design.noise_seeds.simulation, int(condition.dose)
+    seed, dose = design.noise_seeds.simulation, dose_key(condition.dose)
     return FreshCounts(
         truth=truth,
         probe=measurement.probe,
@@ -332,7 +344,7 @@ def comparison_figure(
         rings,
         threshold=design.metrics.frc_threshold,
         ceiling=arrays["photon_limit_frc"],
-        title=f"{first['view']}, {first['split']} split, {first['dose']:g} photons per pattern, "
+        title=f"{first['view']}, {first['split']} split, {first['dose']:g} {unit_of(rows)}, "
         f"replicate {first['replicate']}",
         void=[row["label"] for row in rows if row["registration"] != "ok"],
     )

@@ -12,7 +12,8 @@ from study_lib.arm_names import current_array, current_row
 from study_lib.data.archive import read_npz
 from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import SPLITS, StudyDesign, ViewDesign, require_split
+from study_lib.design.axes import SPLITS, ViewDesign
+from study_lib.design.models import StudyDesign, require_split
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.physics.measurement import Measurement
@@ -38,7 +39,7 @@ SUMMARY_FILES = (
     "highlights.csv",
     "inventory.csv",
 )
-SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "cost")
+SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "phase_error_by_photons", "cost")
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 RECONSTRUCTED = "reconstructions.json"
@@ -144,7 +145,7 @@ class Condition:
     @property
     def title(self) -> str:
         """The condition in words, for figures."""
-        return f"{self.view.name} view, {self.split} split, {self.dose:g} photons per pattern"
+        return f"{self.view.name} view, {self.split} split, {self.dose:g} {self.design.dose_unit}"
 
     @property
     def label(self) -> str:
@@ -163,8 +164,8 @@ class Condition:
 
     @property
     def file(self) -> Path:
-        """The file of the patterns that every arm uses; in the baseline view, all of the split."""
-        if self.view.name == "baseline":
+        """The file of the patterns that every arm uses; of a whole view, all of the split."""
+        if self.view.is_whole:
             return self.whole_file
         return self.folder("views") / f"{self.view.name}_{self.split}.npz"
 
@@ -186,7 +187,8 @@ class Condition:
             "train": view / f"gs{self.gridsize}",
             "train_thinned": view / "thinned",
         }
-        return self.root(phase) / dose_name(self.dose) / below.get(phase, view / self.split)
+        dose = self.design.dose_name(self.dose)
+        return self.root(phase) / dose / below.get(phase, view / self.split)
 
     def manifest(self, phase: str) -> Path:
         """Return the manifest of a phase, a key of ``MANIFESTS``: of this condition and others."""
@@ -201,11 +203,10 @@ class Condition:
             If it is missing; names the command that makes it.
         """
         if not self.file.is_file():
-            is_baseline = self.view.name == "baseline"
-            command = "generate" if is_baseline else "overlap"
+            command = "generate" if self.view.is_whole else "overlap"
             raise InputError(
                 f"{self.file}: no such file; make it with `study {command}` for dose {self.dose:g}"
-                + ("" if is_baseline else f" and view {self.view.name}")
+                + ("" if self.view.is_whole else f" and view {self.view.name}")
             )
 
     def measurement(self) -> Measurement:
@@ -347,7 +348,7 @@ def with_data(
     splits
         Whose files a condition needs; default: that of its own split.
     allow_missing
-        Whether a view without its files is left out; the baseline never is.
+        Whether a view without its files is left out; one of every pattern by itself never is.
 
     Raises
     ------
@@ -360,7 +361,7 @@ def with_data(
             for split in splits or (condition.split,):
                 condition.of(split).require_data()
         except InputError as error:
-            if condition.view.name == "baseline" or not allow_missing:
+            if condition.view.is_whole or not allow_missing:
                 raise
             key = (condition.dose, condition.view.name)
             skipped.setdefault(key, SkippedView(*key, str(error)))
@@ -411,14 +412,9 @@ def replicate_folder(replicate: int) -> Path:
     return Path(f"replicate_{replicate}")
 
 
-def dose_name(dose: float) -> str:
-    """Return the folder name of a dose, ``dose_1000``."""
-    return f"dose_{int(dose)}"
-
-
-def summary_files(folder: Path, doses: Sequence[float]) -> list[Path]:
-    """Return everything that a summary of these doses writes in its folder."""
-    figures = (*SUMMARY_FIGURES, *(f"phase_{dose_name(dose)}" for dose in doses))
+def summary_files(folder: Path, design: StudyDesign) -> list[Path]:
+    """Return everything that a summary of a design's doses writes in its folder."""
+    figures = (*SUMMARY_FIGURES, *(f"phase_{design.dose_name(dose)}" for dose in design.doses))
     return [
         *(folder / name for name in SUMMARY_FILES),
         *(path for name in figures for path in figure_files(folder, name)),

@@ -4,6 +4,7 @@ The stages are those of the original study (simulate, canonicalise, patches, spl
 functions of arrays; the split comes first, since positions in the guard band need no patterns.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.contract import save_dataset
 from study_lib.data.rules import check_splits
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.axes import SPLITS, dose_key
+from study_lib.design.models import StudyDesign
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
+from study_lib.overlap.metrics import lit_area_px
 from study_lib.phases.conditions import Condition
 from study_lib.phases.records import recorded, work_of
 from study_lib.phases.scene import Scene, scene_of
 from study_lib.physics.measurement import photon_budget
+from study_lib.physics.probe import probe_diameter_px
 from study_lib.physics.simulation import SimulatedScan, bad_pixel_mask, object_patches, simulate
 from study_lib.seeding import generator
 
@@ -50,8 +54,9 @@ def canonicalise(
 def generate(condition: Condition) -> dict[str, Any]:
     """Write the train and test patterns of a dose and return what was measured on them.
 
-    The probe is scaled so that the mean over all patterns of both splits is the dose; the counts
-    are Poisson, from one seeded stream per dose and split.
+    The probe is scaled so that the mean over all patterns of both splits is the dose, or each
+    split's photons on the area it lights where the dose is one per area; the counts are Poisson,
+    from one seeded stream per dose and split.
 
     Parameters
     ----------
@@ -102,24 +107,17 @@ def generate(condition: Condition) -> dict[str, Any]:
     with recorded(work):
         scene = scene_of(design, base_npz)
         bad_pixels = _bad_pixels(design)
-        simulated = simulate(
-            object_=scene.object_,
-            probe=scene.probe,
-            positions_px={split: scene.positions_of(split) for split in SPLITS},
-            dose=dose,
-            dark_counts=design.detector.dark_counts,
-            saturation_counts=design.detector.saturation_counts,
-            bad_pixels=bad_pixels,
-            random={
-                split: generator(design.noise_seeds.simulation, "noise", split, int(dose))
-                for split in SPLITS
-            },
-        )
+        diameter_px = probe_diameter_px(scene.probe, design.probe_power_share)
+        lit_px: dict[str, int] = {
+            split: lit_area_px(scene.positions_of(split), diameter_px, scene.object_.shape)
+            for split in SPLITS
+        }
+        simulated = _simulated(design, dose, scene, lit_px, bad_pixels)
         parts = {
             split: canonicalise(
-                amplitudes=simulated.amplitudes[split],
+                amplitudes=simulated[split].amplitudes[split],
                 object_=scene.object_,
-                probe=simulated.probe,
+                probe=simulated[split].probe,
                 positions_px=scene.positions_of(split),
                 scan_index=np.flatnonzero(scene.splits[split]),
                 bad_pixels=bad_pixels,
@@ -137,9 +135,10 @@ def generate(condition: Condition) -> dict[str, Any]:
                 arrays = arrays | {"Y": patches}
             limit = design.detector.saturation_counts
             photons = photon_budget(arrays["diffraction"], limit)
-            work.results[split] = photons | {"photons_per_pattern_requested": dose}
+            asked = design.photons_per_pattern(dose, lit_px[split], photons["patterns"])
+            work.results[split] = photons | photons_on_area(photons, lit_px[split], asked)
             path = condition.of(split).whole_file
-            metadata = work.results[split] | _history(design, dose, split, scene, simulated)
+            metadata = work.results[split] | _history(design, dose, split, scene, simulated[split])
             save_dataset(path, arrays, metadata)
             work.outputs.append(path)
             work.progress("generate", step, len(SPLITS))
@@ -147,6 +146,109 @@ def generate(condition: Condition) -> dict[str, Any]:
         outside = ~(scene.splits["train"] | scene.splits["test"])
         work.results["positions_in_guard_band"] = int(outside.sum())
     return work.results
+
+
+def _simulated(
+    design: StudyDesign,
+    dose: float,
+    scene: Scene,
+    lit_px: Mapping[str, int],
+    bad_pixels: Bool[np.ndarray, "n n"] | None,
+) -> dict[str, SimulatedScan]:
+    """Return the counted patterns of each split.
+
+    Photons per pattern are the mean over both splits, photons per area those of each split.
+    """
+    positions: dict[str, np.ndarray] = {split: scene.positions_of(split) for split in SPLITS}
+    whole: dict[str, Any] = {
+        "object_": scene.object_,
+        "probe": scene.probe,
+        "bad_pixels": bad_pixels,
+    }
+    if design.dose_per == "pattern":
+        both = counted(design, dose, dose, positions, **whole)
+        return dict.fromkeys(SPLITS, both)
+    return {
+        split: counted(
+            design,
+            dose,
+            design.photons_per_pattern(dose, lit_px[split], len(part)),
+            {split: part},
+            **whole,
+        )
+        for split, part in positions.items()
+    }
+
+
+def counted(
+    design: StudyDesign,
+    dose: float,
+    photons_per_pattern: float,
+    positions_px: Mapping[str, Float[np.ndarray, "scan 2"]],
+    *,
+    object_: Complex[np.ndarray, "oy ox"],
+    probe: Complex[np.ndarray, "n n"],
+    bad_pixels: Bool[np.ndarray, "n n"] | None,
+    view: str | None = None,
+) -> SimulatedScan:
+    """Return patterns as the design's detector counts them, from one seeded stream per split.
+
+    Parameters
+    ----------
+    design, dose
+        The detector, and the seed and name of the streams.
+    photons_per_pattern
+        Mean over all patterns.
+    positions_px : (scan, 2) by split
+        (row, column) of the patch centres in object pixels.
+    object_, probe, bad_pixels
+        As in :func:`study_lib.physics.simulation.simulate`.
+    view
+        Whose counts these are, if they are not those of the whole split.
+    """
+    return simulate(
+        object_=object_,
+        probe=probe,
+        positions_px=positions_px,
+        dose=photons_per_pattern,
+        dark_counts=design.detector.dark_counts,
+        saturation_counts=design.detector.saturation_counts,
+        bad_pixels=bad_pixels,
+        random={
+            split: generator(design.noise_seeds.simulation, *stream_of(design, dose, split, view))
+            for split in positions_px
+        },
+    )
+
+
+def stream_of(
+    design: StudyDesign, dose: float, split: str, view: str | None = None
+) -> tuple[str | int, ...]:
+    """Return the name of the random numbers of a split's counts, or of a view's own ones."""
+    per = () if design.dose_per == "pattern" else (design.dose_per,)
+    return ("noise", split, dose_key(dose), *per, *filter(None, [view]))
+
+
+def photons_on_area(
+    photons: Mapping[str, Any], lit_px: int, photons_per_pattern: float
+) -> dict[str, Any]:
+    """Return what was asked for in each pattern, and what was measured on each lit object pixel.
+
+    Parameters
+    ----------
+    photons
+        From :func:`study_lib.physics.measurement.photon_budget`.
+    lit_px
+        Object pixels that all positions of the split light, also those that a view leaves out.
+    photons_per_pattern
+        What was asked for.
+    """
+    total = photons["patterns"] * photons["photons_per_pattern_measured"]
+    return {
+        "photons_per_pattern_requested": photons_per_pattern,
+        "lit_object_px": lit_px,
+        "photons_per_object_pixel_measured": total / lit_px,
+    }
 
 
 def _bad_pixels(design: StudyDesign) -> Bool[np.ndarray, "n n"] | None:
@@ -185,7 +287,7 @@ def _history(
                 "parameters": {
                     "dose": dose,
                     "seed": design.noise_seeds.simulation,
-                    "stream": ["noise", split, int(dose)],
+                    "stream": list(stream_of(design, dose, split)),
                     **design.detector.model_dump(),
                 },
             },

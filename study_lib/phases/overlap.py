@@ -8,11 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 from study_lib.data.contract import load_dataset, save_dataset
-from study_lib.design.models import SPLITS, StudyDesign, ViewDesign
+from study_lib.design.axes import SPLITS, ViewDesign
+from study_lib.design.models import StudyDesign
 from study_lib.files import write_json
 from study_lib.overlap.metrics import coverage_of, legacy_spacing_px, nearest_px, spacing_report
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
 from study_lib.phases.conditions import Condition
+from study_lib.phases.dataset import counted, photons_on_area, stream_of
 from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.measurement import photon_budget
 
@@ -87,12 +89,19 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
             positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
             probe = arrays["probeGuess"]
             chosen = view_of(positions, probe, view, one.split, design, diameter_px=diameter_px)
-            if view.name != "baseline":
+            if not view.is_whole:
                 kept = {key: arrays[key][chosen.kept] for key in PER_SCAN if key in arrays}
                 patterns = arrays | kept | {"groups": chosen.groups}
+                lit_px = metadata["lit_object_px"]
+                asked = design.photons_per_pattern(condition.dose, lit_px, len(chosen.kept))
+                stated = _history(metadata, view, chosen, work)
+                if design.dose_per != "pattern" and len(chosen.kept) < len(positions):
+                    counts, made = _counted_anew(one, arrays, positions[chosen.kept], asked)
+                    patterns |= counts
+                    stated["transformations"].append(made)
                 limit = design.detector.saturation_counts
                 photons = photon_budget(patterns["diffraction"], limit)
-                stated = _history(metadata, view, chosen, work) | photons
+                stated |= photons | photons_on_area(photons, lit_px, asked)
                 files.append((one.file, patterns, stated))
             shape = arrays["objectGuess"].shape
             work.results[one.split] = _measured(positions, chosen, view, design, shape)
@@ -105,6 +114,38 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
             write_json(folder / name, content)
             work.outputs.append(folder / name)
     return work.results
+
+
+def _counted_anew(
+    condition: Condition,
+    arrays: Mapping[str, np.ndarray],
+    positions_px: Float[np.ndarray, "kept 2"],
+    photons_per_pattern: float,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return patterns and probe of the positions that a view keeps, and how they were made.
+
+    At a dose per area the photons of the positions left out are spent on those that are kept.
+    """
+    design, split, view = condition.design, condition.split, condition.view.name
+    scan = counted(
+        design,
+        condition.dose,
+        photons_per_pattern,
+        {split: positions_px},
+        object_=arrays["objectGuess"],
+        probe=arrays["probeGuess"],
+        bad_pixels=arrays.get("bad_pixels"),
+        view=view,
+    )
+    parameters = {
+        "dose": condition.dose,
+        "photons_per_pattern": photons_per_pattern,
+        "seed": design.noise_seeds.simulation,
+        "stream": list(stream_of(design, condition.dose, split, view)),
+        **design.detector.model_dump(),
+    }
+    counts = {"diffraction": scan.amplitudes[split], "probeGuess": scan.probe}
+    return counts, {"operation": "simulate", "parameters": parameters}
 
 
 def _history(

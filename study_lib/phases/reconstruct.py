@@ -8,7 +8,7 @@ import numpy as np
 
 from study_lib.arm_names import key_of
 from study_lib.data.archive import read_npz
-from study_lib.design.models import IterativeDesign
+from study_lib.design.methods import IterativeDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs, read_json, write_json, write_npz
 from study_lib.phases.conditions import RECONSTRUCTED, Condition

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.contract import load_dataset
+from study_lib.design.experiment import CellsDesign, GrainsDesign
 from study_lib.design.limits import OBJECT_SIDE_MAX_PX
-from study_lib.design.models import CellsDesign, GrainsDesign, StudyDesign
+from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.physics.probe import central_window, zone_plate_probe
 from study_lib.physics.scan import two_blocks

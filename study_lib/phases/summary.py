@@ -9,10 +9,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from study_lib.arm_names import PINN_LABEL, plain_label
+from study_lib.design.axes import dose_name
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
-from study_lib.figures.results import heat_maps, phase_error_by_dose, quality_by_cost
+from study_lib.figures.results import (
+    heat_maps,
+    phase_error_by_dose,
+    phase_error_by_photons,
+    quality_by_cost,
+)
 from study_lib.files import (
     manifest_jobs,
     read_csv,
@@ -27,7 +33,6 @@ from study_lib.phases.conditions import (
     PHASES,
     SUMMARY_FIGURES,
     Places,
-    dose_name,
     figure_files,
     read_aligned,
     read_scores,
@@ -37,7 +42,15 @@ from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.scores.findings import findings
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.shown_tables import markdown
-from study_lib.scores.study_table import VIEW_ORDER, Row, phase_deltas, study_table
+from study_lib.scores.study_table import (
+    Row,
+    dose_per,
+    grouped,
+    phase_deltas,
+    study_table,
+    unit_of,
+    views_in_order,
+)
 
 # --- What a run has written, from the records of its phases
 
@@ -68,7 +81,6 @@ def inventory(run_folder: Path) -> list[dict[str, Any]]:
 
 # --- Tables, figures, findings
 
-DOSE_HELD = "per pattern"
 SPLITS_IN_ORDER = ("test", "train")  # first what was not learned from
 
 
@@ -144,7 +156,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
         }
         summary = {
             "origin": _origin(compared_root),
-            "dose_held_fixed": DOSE_HELD,
+            "dose_held_fixed": unit_of(rows).removeprefix("photons "),
             "findings": sentences,
             "study_table": table,
             "highlights": deltas,
@@ -245,12 +257,13 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     # Replicates may be of different times: a column that some lack is empty there.
     columns: dict[str, None] = {name: None for row in found for name in row}
     rows: list[dict[str, Any]] = [columns | row for row in found]
+    views = views_in_order(rows)
     return sorted(
         rows,
         key=lambda row: (
             row["split"],
             row["dose"],
-            VIEW_ORDER.index(row["view"]),
+            views.index(row["view"]),
             plain_label(row["label"]),
             row["replicate"],
         ),
@@ -268,6 +281,7 @@ def summary_figures(
     drawn = (
         heat_maps(part, **metric),
         phase_error_by_dose(part, title=title),
+        phase_error_by_photons(part, title=title),
         quality_by_cost(part, **metric),
     )
     figures = dict(zip(SUMMARY_FIGURES, drawn, strict=True))
@@ -278,18 +292,16 @@ def summary_figures(
             for row in _of_split(rows, split)
             if row["dose"] == dose and row["replicate"] == first
         ]
-        figures[f"phase_{dose_name(dose)}"] = dose_figure(compared_root, chosen)
+        figures[f"phase_{dose_name(dose, dose_per(part))}"] = dose_figure(compared_root, chosen)
     return figures
 
 
 def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
     """Return the object phase of the truth and of every arm, one row of panels per view."""
     lines = []
-    for view in VIEW_ORDER:
-        chosen = [row for row in rows if row["view"] == view]
-        if not chosen:
-            continue
-        place = compared_root / dose_name(chosen[0]["dose"]) / view / chosen[0]["split"]
+    for (view,), chosen in grouped(rows, ("view",)).items():
+        dose = dose_name(chosen[0]["dose"], dose_per(chosen))
+        place = compared_root / dose / view / chosen[0]["split"]
         arrays, _ = read_aligned(place)
         panels = {f"truth, {view}": arrays["truth"]}
         for row in chosen:
@@ -302,7 +314,7 @@ def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
     dose, split = rows[0]["dose"], rows[0]["split"]
     return phase_grid(
         lines,
-        title=f"object phase [rad], {dose:g} photons per pattern, {split} split (blue: not scored)",
+        title=f"object phase [rad], {dose:g} {unit_of(rows)}, {split} split (blue: not scored)",
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from study_lib.arm_names import THINNING_NET_LABEL
-from study_lib.design.models import StudyDesign, ThinnedDesign
+from study_lib.design.methods import ThinnedDesign
+from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import sha256_of, write_csv, write_json
 from study_lib.networks.checkpoints import CHECKPOINTS, remove_checkpoints

@@ -1,15 +1,17 @@
 """What follows from a design before its first file: sizes, cost, and whether it can be run."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.axes import SPLITS
+from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.networks.registry import require_network
-from study_lib.overlap.metrics import legacy_spacing_px
+from study_lib.overlap.metrics import legacy_spacing_px, lit_area_px
 from study_lib.overlap.views import ViewMetrics, view_of
 from study_lib.phases.scene import Scene
 from study_lib.physics.probe import probe_diameter_px
@@ -35,6 +37,7 @@ class ViewRow:
     patterns: int
     groups: int
     spacing_threshold_px: float | None
+    photons_per_pattern: tuple[float, ...]  # at each dose
 
 
 def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
@@ -62,7 +65,6 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     sizes = {(row.view, row.split): (row.patterns, row.groups) for row in rows}
     costs_s = job_costs(design, sizes, jobs, scene.object_.size)
     patterns = {split: int(mask.sum()) for split, mask in masks.items()}
-    pixels = design.patch_size_px**2
     return {
         "preset": design.preset,
         "digest": design.digest,
@@ -72,10 +74,8 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         "guard_band_px": design.guard_band_px,
         "positions": patterns | {"guard_band": len(scene.positions_px) - sum(patterns.values())},
         "seeds": design.noise_seeds.model_dump(),
-        "doses": [
-            {"photons_per_pattern": dose, "counts_per_pixel": dose / pixels}
-            for dose in design.doses
-        ],
+        "dose_unit": design.dose_unit,
+        "doses": _dose_rows(design, rows),
         "views": [vars(row) for row in rows],
         "jobs": dict(Counter(job.notebook for job in jobs)),
         "estimated_cpu_minutes": sum(costs_s.values()) / 60,
@@ -88,11 +88,37 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     }
 
 
+def _dose_rows(design: StudyDesign, rows: Sequence[ViewRow]) -> list[dict[str, Any]]:
+    """Return the photons of a pattern and the counts of a detector pixel, for each dose.
+
+    For each view and split too, where their patterns share the photons of an area.
+    """
+    pixels = design.patch_size_px**2
+    if design.dose_per == "pattern":
+        return [
+            {"photons_per_pattern": dose, "counts_per_pixel": dose / pixels}
+            for dose in design.doses
+        ]
+    return [
+        {
+            "dose": dose,
+            "view": row.view,
+            "split": row.split,
+            "photons_per_pattern": photons,
+            "counts_per_pixel": photons / pixels,
+        }
+        for row in rows
+        for dose, photons in zip(design.doses, row.photons_per_pattern, strict=True)
+    ]
+
+
 def _view_row(
     design: StudyDesign, scene: Scene, mask: np.ndarray, view_name: str, split: str
 ) -> ViewRow:
     view = design.view(view_name)
-    metrics = view_of(scene.positions_px[mask], scene.probe, view, split, design).metrics
+    positions = scene.positions_px[mask]
+    metrics = view_of(positions, scene.probe, view, split, design).metrics
+    lit_px = lit_area_px(positions, metrics.probe_diameter_px, scene.object_.shape)
     target = view.target_overlap
     spacing = None if target is None else legacy_spacing_px(target, design.patch_size_px)
     return ViewRow(
@@ -106,6 +132,9 @@ def _view_row(
         patterns=metrics.images_used,
         groups=metrics.group_count,
         spacing_threshold_px=spacing,
+        photons_per_pattern=tuple(
+            design.photons_per_pattern(dose, lit_px, metrics.images_used) for dose in design.doses
+        ),
     )
 
 
@@ -113,6 +142,7 @@ def table_text(derived: dict[str, Any]) -> str:
     """Return the matrix for reading in a terminal."""
     positions = derived["positions"]
     rows, columns = derived["object_shape_px"]
+    width = max(len(row["view"]) for row in derived["views"])
     lines = [
         f"preset {derived['preset']}, design {derived['digest']}",
         f"patch {derived['patch_size_px']} px, object {rows} x {columns} px, probe diameter "
@@ -120,20 +150,17 @@ def table_text(derived: dict[str, Any]) -> str:
         f"positions: {positions['train']} train, {positions['test']} test, "
         f"{positions['guard_band']} in the guard band of {derived['guard_band_px']} rows",
         "",
-        "photons per pattern   counts per pixel",
-        *(
-            f"{dose['photons_per_pattern']:19.6g}   {dose['counts_per_pixel']:16.3g}"
-            for dose in derived["doses"]
-        ),
+        *_dose_lines(derived["doses"], derived["dose_unit"], width),
         "",
-        "view      split  gridsize  target  overlap  s_img  patterns  groups  spacing [px]",
+        f"{'view':{width}}  split  gridsize  target  overlap  s_img  patterns  groups  "
+        "spacing [px]",
     ]
     for row in derived["views"]:
         target = "-" if row["target_overlap"] is None else f"{row['target_overlap']:.2f}"
         spacing = row["spacing_threshold_px"]
         reached = "" if row["target_reached"] else "   target not reached by this scan"
         lines.append(
-            f"{row['view']:9} {row['split']:5}  {row['gridsize']:8}  {target:>6}  "
+            f"{row['view']:{width}}  {row['split']:5}  {row['gridsize']:8}  {target:>6}  "
             f"{row['overlap']:7.3f}  {row['s_img']:5.3f}  {row['patterns']:8}  {row['groups']:6}  "
             f"{'-' if spacing is None else f'{spacing:.1f}':>12}{reached}"
         )
@@ -148,6 +175,23 @@ def table_text(derived: dict[str, Any]) -> str:
         "spacing is the original study's (1 - target) N; it is reported and gates nothing",
     ]
     return "\n".join(lines)
+
+
+def _dose_lines(doses: Sequence[dict[str, Any]], unit: str, width: int) -> list[str]:
+    """Return the photons of each dose for reading; of each view too, where they differ."""
+    if "view" not in doses[0]:
+        numbers = (
+            f"{one['photons_per_pattern']:19.6g}   {one['counts_per_pixel']:16.3g}" for one in doses
+        )
+        return ["photons per pattern   counts per pixel", *numbers]
+    return [
+        f"{'view':{width}}  split  {unit:>26}  photons per pattern  counts per pixel",
+        *(
+            f"{one['view']:{width}}  {one['split']:5}  {one['dose']:26.6g}  "
+            f"{one['photons_per_pattern']:19.6g}  {one['counts_per_pixel']:16.3g}"
+            for one in doses
+        ),
+    ]
 
 
 # --- Whether it can be run at all
@@ -189,7 +233,12 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
             made = view_of(positions, scene.probe, view, split, design)
             kept = made.kept
             _check_target(design, made.metrics, view.name, split)
-            _check_photons(design, len(kept), view.name, split)
+            lit_px = lit_area_px(positions, made.metrics.probe_diameter_px, scene.object_.shape)
+            photons = [design.photons_per_pattern(one, lit_px, len(kept)) for one in design.doses]
+            fault = design.fault_of_photons(min(photons), max(photons))
+            if fault:
+                raise InputError(f"view {view.name}, {split} split: {fault}")
+            _check_photons(design, min(photons), len(kept), view.name, split)
             if split == "train":
                 _check_groups(design, len(made.groups), view.name)
             first = np.ceil(positions[kept].min(axis=0)).astype(int)
@@ -238,7 +287,7 @@ def _check_target(design: StudyDesign, metrics: ViewMetrics, view: str, split: s
     )
 
 
-def _check_photons(design: StudyDesign, patterns: int, view: str, split: str) -> None:
+def _check_photons(design: StudyDesign, dose: float, patterns: int, view: str, split: str) -> None:
     """Refuse shares of the photons of a view that hold next to none."""
     shares = {"iterative.judged_share": design.iterative.judged_share}
     if not design.iterative.denoised:
@@ -247,7 +296,6 @@ def _check_photons(design: StudyDesign, patterns: int, view: str, split: str) ->
         shares["thinned.judged_share"] = design.thinned.judged_share
         for place, share in enumerate(design.thinned.photon_shares):
             shares[f"thinned.photon_shares.{place}"] = share
-    dose = min(design.doses)
     for name, share in shares.items():
         photons = dose * patterns * min(share, 1 - share)
         if photons < PHOTONS_MIN:

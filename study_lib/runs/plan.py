@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.axes import SPLITS, dose_text
+from study_lib.design.models import StudyDesign
 from study_lib.design.notebooks import deciding_part, parameters_of
 from study_lib.errors import InputError
 from study_lib.files import json_text, read_json, write_text
@@ -23,7 +24,6 @@ from study_lib.phases.conditions import (
     Condition,
     PlacesBelow,
     condition_of,
-    dose_name,
     replicate_folder,
     summary_files,
 )
@@ -152,7 +152,7 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
             "06_summary",
             after=[job for job in jobs if job.notebook in TRAINED_OR_COMPARED],
             folder=summary,
-            outputs=summary_files(summary, design.doses),
+            outputs=summary_files(summary, design),
             parameters={"run_folder": "."},
         )
     )
@@ -241,7 +241,7 @@ def _job_of(
 ) -> PlannedJob:
     """Return the job of a notebook for a condition; ``axes`` are those that its name tells."""
     values = {"dose": condition.dose, "view": condition.view.name, "split": condition.split}
-    labels = {**values, "dose": dose_name(condition.dose)}
+    labels = {**values, "dose": condition.design.dose_name(condition.dose)}
     suffix = () if run_folder == RUN else (run_folder.name,)
     return _job(
         condition.design,
@@ -380,5 +380,7 @@ def write_parameter_files(
 
 def _path_of(job: PlannedJob, design: StudyDesign) -> Path:
     values = [job.parameters[name] for name in LABELS if name in job.parameters]
-    words = [f"dose{value:.0f}" if isinstance(value, float) else str(value) for value in values]
+    words = [
+        f"dose{dose_text(value)}" if isinstance(value, float) else str(value) for value in values
+    ]
     return Path(job.notebook[3:], f"{'_'.join(words) or design.preset}.yaml")

@@ -106,6 +106,8 @@ CAPTIONS = {
     "its dose and view, a number in brackets no score.",
     "phase_error": "Phase error against dose, with what the photons allow; a diamond is an arm's "
     "fall-back.",
+    "phase_error_by_photons": "Phase error against the photons on an object pixel, a line per "
+    "view: views at equal photons; grey is what the photons of the same view allow.",
     "cost": "Quality against processor time; open marks bear the training too, a diamond is an "
     "arm's fall-back, to which none is charged.",
 }

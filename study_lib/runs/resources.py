@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from study_lib.design.models import SPLITS, StudyDesign
+from study_lib.design.axes import SPLITS
+from study_lib.design.models import StudyDesign
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
@@ -22,16 +23,16 @@ NOTEBOOK_S = 4.0
 STEP_S = 0.018  # of a training step, whatever its size
 GROUP_S_PER_PIXEL = 8.3e-7
 PATTERN_S_PER_PIXEL = 7.5e-8
-ENGINE_S_PER_PIXEL = 1.7e-7  # LSQML of pty-chi
-SOLVER_S_PER_PIXEL = 2.4e-8
-CHOICE_S_PER_PIXEL = 1.8e-5  # of an object pixel, for the choice of a denoiser
+ENGINE_S_PER_PIXEL = 1.3e-7  # LSQML of pty-chi
+SOLVER_S_PER_PIXEL = 1.9e-8
+CHOICE_S_PER_PIXEL = 1.4e-5  # of an object pixel, for the choice of a denoiser
 LIMIT_S_PER_PIXEL = 6.0e-7  # of one solve
 SPREAD_S_PER_PIXEL = 3.0e-7  # of one thinning whose spread is shown
 APPLIED_S_PER_PIXEL = 1.2e-5  # of an object pixel that a member improves
-THINNING_S_PER_PIXEL = 8.7e-7  # of one thinning, solver and denoisers included
+THINNING_S_PER_PIXEL = 6.8e-7  # of one thinning, solver and denoisers included
 THINNINGS_TO_CHOOSE = 4  # that the choices before the network cost as much as
-SHOWN_S_PER_PIXEL = 6.7e-8  # of a pattern that a step explains
-CONVOLVED_S_PER_PIXEL = 1.7e-8  # of an object pixel, a step and a channel of the three stages
+SHOWN_S_PER_PIXEL = 5.2e-8  # of a pattern that a step explains
+CONVOLVED_S_PER_PIXEL = 1.3e-8  # of an object pixel, a step and a channel of the three stages
 
 Sizes = Mapping[tuple[str, str], tuple[int, int]]
 

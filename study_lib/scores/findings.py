@@ -8,7 +8,7 @@ from statistics import median
 from study_lib.arm_names import plain_label
 from study_lib.scores.featureless import FEATURELESS
 from study_lib.scores.metrics import METRICS
-from study_lib.scores.study_table import Row, grouped, is_score
+from study_lib.scores.study_table import Row, grouped, is_score, unit_of
 
 BEST_OF = {
     "phase_ms_ssim": "phase MS-SSIM",
@@ -198,7 +198,7 @@ def _dose_effects(counted: Sequence[Row]) -> list[str]:
             text = f"{error:.2f} (limit {limit:.2f}) in {view}"
             by_span.setdefault((low["dose"], high["dose"]), []).append(text)
         lines += [
-            f"From {low:g} to {high:g} photons per pattern the phase error of {arm} is divided by "
+            f"From {low:g} to {high:g} {unit_of(counted)} the phase error of {arm} is divided by "
             f"{', '.join(texts)}."
             for (low, high), texts in by_span.items()
         ]
@@ -228,7 +228,7 @@ def _overlap_effects(counted: Sequence[Row]) -> list[str]:
             lines.append(
                 f"From {low['view']} (overlap {low['overlap']:.2f}, {low['patterns']:g} patterns) "
                 f"to {high['view']} ({high['overlap']:.2f}, {high['patterns']:g}), phase MS-SSIM "
-                f"of {arm}: {', '.join(text for text, *_ in found)} photons per pattern{others}."
+                f"of {arm}: {', '.join(text for text, *_ in found)} {unit_of(counted)}{others}."
             )
     return lines
 

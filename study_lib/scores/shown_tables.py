@@ -7,7 +7,7 @@ from typing import Any
 
 from study_lib.scores.frc import OUTCOME
 from study_lib.scores.metrics import METRICS
-from study_lib.scores.study_table import Row, best_places
+from study_lib.scores.study_table import Row, best_places, dose_per, unit_of
 
 COLUMNS = {
     "dose": "photons",
@@ -16,6 +16,7 @@ COLUMNS = {
     "overlap_target": "target",
     "label": "arm",
     "patterns": "patterns",
+    "photons_per_object_pixel": "photons / object pixel",
     "phase_ms_ssim": "phase MS-SSIM",
     "phase_ssim": "phase SSIM",
     "phase_psnr_db": "phase PSNR [dB]",
@@ -43,6 +44,7 @@ DECIMALS = {
     "cpu_s": 2,
     "training_cpu_s": 1,
     "photons_measured": 1,
+    "photons_per_object_pixel": 1,
     "phase_mse_rad2": 6,
     "amplitude_mse": 6,
     "amplitude_mae": 4,
@@ -61,8 +63,7 @@ NOTES = (
     "view the number of patterns changes with the overlap, and so do the photons on the object; "
     "what an arm learns it learns from the train split of the same view.",
     "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound of "
-    "the same pixels, from this view's photons. The dose is held fixed per pattern, so a denser "
-    "view has more photons on each pixel and a lower bound. Below 1 is no mistake: the bound is "
+    "the same pixels, from this view's photons. Below 1 is no mistake: the bound is "
     "that of unbiased estimates, and an arm that smooths, or shrinks what the counts do not "
     "determine, is biased. The Wiener line is such a reference: the least mean square error of a "
     "linear estimate that knows the mean spectrum of the true phase.",
@@ -84,14 +85,32 @@ NOTES = (
 )
 
 
+def _note_on_dose(table: Sequence[Row]) -> str:
+    if dose_per(table) == "pattern":
+        spent = (
+            "The dose is that of each pattern, so a view of more patterns has more photons on each "
+            "object pixel and a lower photon limit"
+        )
+    else:
+        spent = (
+            f"The dose is in {unit_of(table)} that all positions of the split light, the same for "
+            "every view: a view of fewer patterns has more photons in each"
+        )
+    return (
+        f"{spent}. Photons / object pixel are those counted in all patterns of the view, over the "
+        "object pixels that probe discs at all positions of the split cover."
+    )
+
+
 def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
-    """Return what a reader of tables has to know, with how well their photon limits are known."""
+    """Return what a reader of tables has to know: of the dose, and how good photon limits are."""
     name, of = "photon_limit_phase_uncertainty_rad", "photon_limit_phase_rad"
     shares = [row[name] / row[of] for row in table if row.get(name) is not None]
+    notes = (*NOTES, _note_on_dose(table))
     if not shares:
-        return NOTES
+        return notes
     return (
-        *NOTES,
+        *notes,
         f"The photon limit is an estimate from a few random solves. Its root mean square is known "
         f"to {100 * max(shares):.1f} % or better (one standard error, the largest of these "
         "conditions), and so is each error divided by it; `study_table.csv` has each one's, the "

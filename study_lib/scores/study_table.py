@@ -9,18 +9,18 @@ from typing import Any
 from scipy.special import stdtrit
 
 from study_lib.arm_names import IS, key_of, plain_label
+from study_lib.design.axes import UNITS
 from study_lib.scores.frc import CROSSES, OUTCOME
 from study_lib.scores.metrics import METRICS
 
 # --- Means over the replicates, with their spread
 
 CONFIDENCE = 0.95
-VIEW_ORDER = ("baseline", "dense", "sparse")
 CONDITION = ("split", "dose", "view")
 REFERENCE = key_of("LSQML")
 SPREADS = ("std", "low", "high")
 # Columns that say how the replicates of a row were made; rows of finished runs may lack them.
-TEXTS = ("fallback", "fallback_reason", "grouping", "chosen_by", "patterns_sha256")
+TEXTS = ("fallback", "fallback_reason", "grouping", "chosen_by", "dose_per", "patterns_sha256")
 
 Row = Mapping[str, Any]
 
@@ -48,6 +48,7 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
         reasons = [str(one["fallback_reason"]) for one in part if one.get("fallback_reason")]
         row["fallback_reason"] = "; ".join(dict.fromkeys(reasons))
         row["grouping"], row["chosen_by"] = first.get("grouping"), first.get("chosen_by")
+        row["dose_per"] = dose_per(part)
         row["same_patterns_as"] = same.get(tuple(row[name] for name in CONDITION), "")
         for name in dict.fromkeys(name for one in part for name in one):
             if name in row or name in TEXTS or name == "replicate":
@@ -62,6 +63,25 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 row |= spread_of(name, values)
         table.append(row)
     return table
+
+
+def views_in_order(rows: Sequence[Row]) -> list[str]:
+    """Return the views of some rows, from the most overlap to the least; equal ones by name."""
+    overlaps: dict[str, list[float]] = {}
+    for row in rows:
+        overlaps.setdefault(row["view"], []).append(row["overlap"])
+    means = {view: round(math.fsum(found) / len(found), 6) for view, found in overlaps.items()}
+    return sorted(means, key=lambda view: (-means[view], view))
+
+
+def dose_per(rows: Sequence[Row]) -> str:
+    """Return what the doses of some rows are counted on: a pattern, a pixel, um2 or nm2."""
+    return str(rows[0].get("dose_per") or "pattern") if rows else "pattern"
+
+
+def unit_of(rows: Sequence[Row]) -> str:
+    """Return the unit of the doses of some rows, such as ``photons per pattern``."""
+    return UNITS[dose_per(rows)]
 
 
 def _in_some(part: Sequence[Row], name: str, usual: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex, Float
 
-from study_lib.design.models import IterativeDesign
+from study_lib.design.methods import IterativeDesign
 from study_lib.errors import StudyError
 from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import Measurement

@@ -16,7 +16,7 @@ from study_lib.data.contract import (
     validate_splits,
 )
 from study_lib.data.rules import DETECTOR_SETTINGS, summary_of_array
-from study_lib.design.models import DetectorDesign
+from study_lib.design.experiment import DetectorDesign
 from study_lib.errors import InputError
 from study_lib.physics.forward import corners_of, patches_at
 

@@ -6,7 +6,14 @@ from scipy.spatial import cKDTree
 
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import image_overlap
-from study_lib.overlap.sampling import Kept, keep_for_target, keep_share, selection_order
+from study_lib.overlap.sampling import (
+    Kept,
+    keep_for_target,
+    keep_number,
+    mean_step_px,
+    number_at_step,
+    selection_order,
+)
 
 DIAMETER_PX = 8.0
 SELECTIONS = ("uniform", "blue_noise")
@@ -29,10 +36,10 @@ def kept_for(
     )
 
 
-def share_of(positions: np.ndarray, s_img: float) -> Kept:
-    return keep_share(
+def some_of(positions: np.ndarray, number: int) -> Kept:
+    return keep_number(
         positions,
-        s_img=s_img,
+        number=number,
         selection="uniform",
         neighbor_count=7,
         diameter_px=DIAMETER_PX,
@@ -87,26 +94,48 @@ def test_a_target_sparser_than_the_scan_allows_keeps_the_fewest_that_have_neighb
     assert kept.sparsest == pytest.approx(image_overlap(positions[kept.indices], 7, DIAMETER_PX))
 
 
-def test_a_share_is_rounded_to_whole_positions():
+def test_so_many_positions_are_kept_as_a_number_says():
     positions = lattice(10, 2.0)
 
-    assert len(share_of(positions, 0.255).indices) == 26
-    np.testing.assert_array_equal(share_of(positions, 1.0).indices, np.arange(100))
+    assert len(some_of(positions, 26).indices) == 26
+    np.testing.assert_array_equal(some_of(positions, 100).indices, np.arange(100))
 
 
-@pytest.mark.parametrize("s_img", [0.0, -0.5, 1.01, float("nan")])
-def test_a_share_outside_of_0_to_1_is_refused(s_img):
-    with pytest.raises(InputError, match=r"s_img = .*: the share of positions to keep"):
-        share_of(lattice(10, 2.0), s_img)
+@pytest.mark.parametrize("number", [0, 7, 101])
+def test_a_number_that_leaves_no_neighbours_or_is_above_all_is_refused(number):
+    with pytest.raises(InputError, match=f"{number} of 100 positions would be kept; at least 8"):
+        some_of(lattice(10, 2.0), number)
 
 
-def test_a_share_that_leaves_no_neighbours_is_refused():
-    with pytest.raises(InputError, match="leaves 7 of 100 positions; 8 are needed for K = 7"):
-        share_of(lattice(10, 2.0), 0.07)
+@pytest.mark.parametrize("angle_rad", [0.0, 0.3])
+def test_the_mean_step_of_a_raster_is_its_step_however_it_lies(angle_rad):
+    turned = np.array(
+        [[np.cos(angle_rad), -np.sin(angle_rad)], [np.sin(angle_rad), np.cos(angle_rad)]]
+    )
+
+    assert mean_step_px(lattice(9, 2.5) @ turned.T) == pytest.approx(2.5, rel=1e-9)
+
+
+def test_twice_the_step_keeps_a_quarter_and_half_of_it_is_refused():
+    positions = lattice(20, 1.2)
+
+    assert number_at_step(positions, 2.4) == len(positions) / 4
+    assert number_at_step(positions, 1.2) == len(positions)
+    with pytest.raises(
+        InputError, match=r"a step of 0\.6 pixels is wanted; the scan has one of 1\.2"
+    ):
+        number_at_step(positions, 0.6)
+
+
+def test_positions_on_a_line_have_no_area_to_each():
+    line = np.column_stack([np.arange(30.0), np.zeros(30)])
+
+    with pytest.raises(InputError, match="30 scan positions lie on one line"):
+        mean_step_px(line)
 
 
 @pytest.mark.parametrize(
-    "keep", [lambda part: kept_for(part, 0.2), lambda part: share_of(part, 1.0)]
+    "keep", [lambda part: kept_for(part, 0.2), lambda part: some_of(part, len(part))]
 )
 def test_too_few_positions_for_k_neighbours_are_refused(keep):
     with pytest.raises(InputError, match="7 patterns; 8 are needed for K = 7"):

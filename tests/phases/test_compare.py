@@ -18,7 +18,7 @@ from tiny_runs import generated, moved
 from study_lib.arm_names import plain_label
 from study_lib.data.archive import read_npz
 from study_lib.data.contract import load_dataset, save_dataset
-from study_lib.design.models import SPLITS
+from study_lib.design.axes import SPLITS
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import colours_of

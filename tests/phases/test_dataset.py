@@ -9,7 +9,7 @@ from tiny_runs import generated
 
 from study_lib import seeding
 from study_lib.data.contract import load_dataset, validate
-from study_lib.design.models import SPLITS
+from study_lib.design.axes import SPLITS
 from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json
 from study_lib.phases import dataset as generation

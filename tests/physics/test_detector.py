@@ -9,7 +9,7 @@ from tiny_runs import generated
 
 from study_lib.data.contract import load_dataset, validate
 from study_lib.data.datasets import load_measurement
-from study_lib.design.models import SPLITS
+from study_lib.design.axes import SPLITS
 from study_lib.design.presets import load_design
 from study_lib.networks.pinn.config import training_config
 from study_lib.networks.pinn.training import GroupTensors, train, uniform_object_loss

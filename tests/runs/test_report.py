@@ -330,7 +330,7 @@ def test_the_report_greys_out_what_is_no_score_and_rules_groups_off(compared, st
     lost = [(kind, cells) for kind, cells in rows if cells[4] == "Lost"]
     for kind, cells in lost:
         assert "no-score" in kind
-        assert re.fullmatch(r"\([0-9.]+\)", cells[6])
+        assert re.fullmatch(r"\([0-9.]+\)", cells[7])
         assert not [cell for cell in cells if "<strong>" in cell]
     assert ["begins-group" in kind for kind, _ in rows] == [True, False, False] * 2
     assert (

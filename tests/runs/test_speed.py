@@ -78,7 +78,7 @@ def test_earlier_jobs_of_this_machine_are_believed_first(tmp_path, no_measuremen
     found = speed.speed_of(tmp_path / "reports", "float32", 2)
     code, out, _ = study("plan", "--preset", "smoke")
 
-    assert found.of("03_train") == found.other == pytest.approx(2.5)
+    assert found.of("03_train") == pytest.approx(found.other) == pytest.approx(2.5)
     assert code == 0
     assert "with 2 at the same time (from 24 earlier jobs on this machine; good to a third)" in out
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from study_lib.design.models import StudyDesign, TrainingDesign
+from study_lib.design.methods import TrainingDesign
+from study_lib.design.models import StudyDesign
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 from study_lib.overlap.views import ViewRecord

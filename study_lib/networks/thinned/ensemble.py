@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from study_lib.design.models import ThinnedDesign
+from study_lib.design.methods import ThinnedDesign
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.networks.thinned.inputs import (

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from study_lib.design.models import ThinnedDesign
+from study_lib.design.methods import ThinnedDesign
 from study_lib.networks.machine import in_layout
 from study_lib.networks.thinned.inputs import MAPS, CountsInBox, ThinnedInput
 

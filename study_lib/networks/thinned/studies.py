@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float
 
-from study_lib.design.models import ThinnedDesign
+from study_lib.design.methods import ThinnedDesign
 from study_lib.networks.thinned.ensemble import (
     Seen,
     Smoothing,

@@ -14,7 +14,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from study_lib.arm_names import THINNING_NET_LABEL
-from study_lib.design.models import ThinnedDesign
+from study_lib.design.methods import ThinnedDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.networks.checkpoints import CheckpointFolder, Warn
 from study_lib.networks.machine import (

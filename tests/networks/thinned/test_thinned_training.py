@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_training import measurement_of, true_object
 
-from study_lib.design.models import ThinnedDesign
+from study_lib.design.methods import ThinnedDesign
 from study_lib.errors import InputError
 from study_lib.networks.checkpoints import LAST, read_checkpoint
 from study_lib.networks.machine import TrainingStopped

@@ -1,0 +1,159 @@
+"""What is measured: the object, the probe, the scan and the detector."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from study_lib.design.limits import (
+    OBJECT_SIDE_MAX_PX,
+    POSITIONS_MAX,
+    POSITIONS_REASON,
+    SIDE_REASON,
+    Length,
+    at_least,
+    at_most,
+    in_order,
+)
+from study_lib.design.settings import Frozen
+
+PhaseRange = Annotated[
+    float, Field(gt=0, lt=6.28, description="largest minus smallest phase, radian")
+]
+AmplitudeMin = Annotated[float, Field(gt=0, le=1, description="the largest amplitude is 1")]
+
+
+class GrainsDesign(Frozen):
+    """Overlapping discs and bars on a smooth phase."""
+
+    kind: Literal["grains"]
+    grain_count: Annotated[int, at_most(10_000, "one on each pixel")] = Field(
+        ge=1, default=40, description="grains per 100 x 100 object pixels"
+    )
+    smallest_grain_px: Length = Field(ge=0.5, default=4.0, description="radius")
+    largest_grain_px: Length = Field(ge=0.5, default=30.0, description="radius")
+    phase_range_rad: PhaseRange = 1.0
+    amplitude_min: AmplitudeMin = 0.7
+
+    check_sizes = in_order("smallest_grain_px", "largest_grain_px")
+
+
+class SiemensStarDesign(Frozen):
+    """Siemens stars side by side, each turned by its own angle."""
+
+    kind: Literal["siemens_star"]
+    spoke_count: Annotated[int, at_most(10_000, "no star has a rim so long")] = Field(
+        ge=2, default=36
+    )
+    star_diameter_px: Annotated[float, at_most(OBJECT_SIDE_MAX_PX, SIDE_REASON)] = Field(
+        ge=8, default=80.0
+    )
+    phase_range_rad: PhaseRange = 1.0
+    amplitude_min: AmplitudeMin = 0.7
+
+    @model_validator(mode="after")
+    def check_spokes(self) -> "SiemensStarDesign":
+        """Check that the rim, where spokes are widest, has pixels enough for them."""
+        most = int(np.pi * self.star_diameter_px / 2)
+        if self.spoke_count > most:
+            raise ValueError(
+                f"spoke_count = {self.spoke_count}; at most {most}: at the rim of a star of "
+                f"{self.star_diameter_px:g} pixels a spoke and a gap need two pixels"
+            )
+        return self
+
+
+class PowerLawDesign(Frozen):
+    """Texture with the spectrum of natural images."""
+
+    kind: Literal["power_law"]
+    exponent: Annotated[float, at_most(4, "smoother than any texture")] = Field(
+        ge=0, default=2.0, description="of the fall of the power spectrum with frequency"
+    )
+    phase_range_rad: PhaseRange = 1.0
+    amplitude_min: AmplitudeMin = 0.7
+
+
+CellLength = Annotated[float, at_most(300, "one cell would fill the object")]
+
+
+class CellsDesign(Frozen):
+    """Weak-phase objects: cells with a membrane, a nucleus and granules, hardly absorbing."""
+
+    kind: Literal["cells"]
+    cell_count: Annotated[int, at_most(200, "cells would be smaller than their membranes")] = Field(
+        ge=1, default=6, description="cells per 100 x 100 object pixels"
+    )
+    smallest_cell_px: CellLength = Field(ge=2, default=12.0, description="radius")
+    largest_cell_px: CellLength = Field(ge=2, default=30.0, description="radius")
+    phase_range_rad: PhaseRange = 0.3
+    amplitude_min: AmplitudeMin = 0.98
+
+    check_sizes = in_order("smallest_cell_px", "largest_cell_px")
+
+
+SpecimenDesign = Annotated[
+    GrainsDesign | SiemensStarDesign | PowerLawDesign | CellsDesign, Field(discriminator="kind")
+]
+
+
+class ProbeDesign(Frozen):
+    """Synthetic probe: annular zone-plate pupil out of focus."""
+
+    aperture_per_px: float = Field(gt=0, lt=0.5, description="pupil radius, cycles per pixel")
+    stop_ratio: float = Field(ge=0, lt=1, description="central stop radius / pupil radius")
+    defocus_radius_px: float = Field(ge=0, description="where the edge ray lands")
+
+
+class ScanDesign(Frozen):
+    """Scan positions of the two splits; the guard band between them is left out."""
+
+    kind: Literal["raster", "spiral", "fermat", "uniform", "measured"] = Field(
+        description="measured: the positions of the base data; uniform: independent random ones"
+    )
+    rows: Annotated[int, at_most(POSITIONS_MAX, POSITIONS_REASON)] = Field(
+        ge=2, description="rows of one split"
+    )
+    columns: Annotated[int, at_most(POSITIONS_MAX, POSITIONS_REASON)] = Field(ge=2)
+    step_px: Annotated[
+        float,
+        at_most(1024, "the largest patch, beyond which patterns share nothing"),
+        at_least(1e-3, "positions closer than any stage can be set"),
+    ] = Field(gt=0, description="one position per step x step pixels")
+    jitter_px: Annotated[float, at_most(1024, "the largest patch; use scan.kind uniform")] = Field(
+        ge=0, description="largest random shift along each axis"
+    )
+
+    @model_validator(mode="after")
+    def check_count(self) -> "ScanDesign":
+        """Check that a data set can hold the positions of one split, and a spiral draw them."""
+        positions = self.rows * self.columns
+        if self.kind in ("spiral", "fermat"):  # drawn in the circle around the block, then cut
+            positions = int(np.pi * (np.hypot(self.rows, self.columns) / 2 + 1) ** 2 / 2)
+        if self.kind != "measured" and positions > POSITIONS_MAX:
+            raise ValueError(
+                f"rows x columns = {self.rows} x {self.columns} make a {self.kind} of {positions} "
+                f"positions or more; at most {POSITIONS_MAX}: {POSITIONS_REASON}"
+            )
+        return self
+
+
+class DetectorDesign(Frozen):
+    """What a real detector adds and loses; all of it off unless set.
+
+    Every arm is given the mask of beamstop and bad pixels. No arm is given dark counts or
+    saturation: the scores show what they cost an arm that ignores them.
+    """
+
+    dark_counts: Annotated[float, at_most(1e6, "more than any dose leaves to a pixel")] = Field(
+        ge=0, default=0.0, description="mean dark counts per pixel"
+    )
+    saturation_counts: Annotated[
+        int | None, at_most(10**12, "as many as the largest dose, so no limit; use null")
+    ] = Field(ge=1, default=None, description="the most a pixel can count; null: no limit")
+    beamstop_radius_px: Annotated[float, at_most(512, "half of the largest detector")] = Field(
+        ge=0, default=0.0, description="masked disc in the centre"
+    )
+    bad_pixel_share: float = Field(
+        ge=0, lt=0.5, default=0.0, description="share of dead pixels, placed by the seed"
+    )
