@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study_lib.arm_names import THINNING_NET_LABEL
-from study_lib.cli.runs import BaseNpz, Preset, Settings, feasible
+from study_lib.cli.runs import (
+    BaseNpz,
+    Doses,
+    Overlaps,
+    Preset,
+    Settings,
+    changes_of,
+    feasible,
+)
 from study_lib.errors import InputError, StudyError
 
 if TYPE_CHECKING:
@@ -106,7 +114,7 @@ PhaseD = Annotated[Path, typer.Option(help="Folder that `study overlap` wrote.")
 PhaseE = Annotated[Path, typer.Option(help="Folder that `study train` wrote.")]
 PhaseF = Annotated[Path, typer.Option(help="Folder that `study reconstruct` wrote.")]
 ArtifactRoot = Annotated[Path, typer.Option(help="Where results and the manifest go.")]
-Dose = Annotated[float | None, typer.Option(help="Only this dose; default: all.")]
+Dose = Annotated[float | None, typer.Option(help="Only this dose of the design; default: all.")]
 View = Annotated[str | None, typer.Option(help="Only this view; default: all.")]
 Gridsize = Annotated[int | None, typer.Option(help="Only views of this gridsize.")]
 Split = Annotated[str | None, typer.Option(help="Only train or test; default: both.")]
@@ -341,6 +349,8 @@ def register(app: typer.Typer) -> None:
 
 def design(
     preset: Preset = "laptop",
+    doses: Doses = None,
+    overlaps: Overlaps = None,
     settings: Settings = None,
     base_npz: BaseNpz = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the design as JSON.")] = False,
@@ -357,7 +367,7 @@ def design(
         return
     from study_lib.runs.forecast import derived_matrix, table_text
 
-    study, scene = feasible(preset, base_npz, settings or ())
+    study, scene = feasible(preset, base_npz, changes_of(settings, doses, overlaps))
     derived = derived_matrix(study, scene)
     if as_json:
         content = {

@@ -1,5 +1,6 @@
 """Commands on whole runs: plan, run, resume, status, report, verify, publish, digest, clean."""
 
+import json
 import os
 import sys
 import time
@@ -30,6 +31,17 @@ Settings = Annotated[
 ]
 BaseNpz = Annotated[
     Path | None, typer.Option(help="Base data from `study import`; default: the synthetic object.")
+]
+Doses = Annotated[
+    str | None,
+    typer.Option(help="Doses of the study, like 1e3,1e4 or 1e3..1e6/4; default: the preset's."),
+]
+Overlaps = Annotated[
+    str | None,
+    typer.Option(
+        help="One view for each overlap (metric 2), like 0.8,0.6 or 0.8..0.2/4, of single patterns "
+        "evenly spread; default: the preset's views."
+    ),
 ]
 Replicates = Annotated[
     int | None,
@@ -73,6 +85,8 @@ def register(app: typer.Typer) -> None:
 def run(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
+    doses: Doses = None,
+    overlaps: Overlaps = None,
     settings: Settings = None,
     replicates: Replicates = None,
     reports: Reports = Path("reports"),
@@ -83,13 +97,20 @@ def run(
     profile: Profile = None,
     retries: Retries = 1,
 ) -> None:
-    """Run the whole study; a second call on the same day runs only what is missing."""
+    """Run the whole study; a second call on the same day runs only what is missing.
+
+    Example: study run --preset smoke --doses 1e3,1e4 --overlaps 0.7,0.5,0.3
+    """
     from study_lib.runs import cluster, resources
     from study_lib.runs import run as runs
 
     profile_folder = cluster.profile_folder(profile) if profile else None
     design, jobs, derived = _planned(
-        preset, base_npz, settings, replicates, reports, is_here=profile is None
+        preset,
+        base_npz,
+        changes_of(settings, doses, overlaps, replicates),
+        reports,
+        is_here=profile is None,
     )
     folder = reports / runs.run_name(design)
     if dry_run:
@@ -105,6 +126,8 @@ def run(
 def plan(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
+    doses: Doses = None,
+    overlaps: Overlaps = None,
     settings: Settings = None,
     replicates: Replicates = None,
     reports: Reports = Path("reports"),
@@ -113,7 +136,8 @@ def plan(
     """List the jobs that `study run` would execute, with reasons and a rough time."""
     from study_lib.runs.run import run_name
 
-    design, jobs, derived = _planned(preset, base_npz, settings, replicates, reports)
+    changes = changes_of(settings, doses, overlaps, replicates)
+    design, jobs, derived = _planned(preset, base_npz, changes, reports)
     _print_plan(reports / run_name(design), design, jobs, derived, cores)
 
 
@@ -127,7 +151,7 @@ def _print_plan(
     from study_lib.runs.job import jobs_to_do
     from study_lib.runs.speed import speed_of
 
-    speed = speed_of(folder.parent, design.training.precision, cores)
+    speed = speed_of(folder.parent, design.precision, cores)
     costs_s = {
         job.name: derived["estimated_job_cpu_s"][job.name] * speed.of(job.notebook) for job in jobs
     }
@@ -320,8 +344,7 @@ def write_parameters(
 def _planned(
     preset: str,
     base_npz: Path | None,
-    settings: list[str] | None,
-    replicates: int | None,
+    changes: Sequence[str],
     reports: Path,
     *,
     is_here: bool = True,
@@ -335,13 +358,32 @@ def _planned(
     from study_lib.runs.room import check_disk, check_memory
     from study_lib.runs.run import run_name
 
-    changes = [*(settings or ()), *([] if replicates is None else [f"replicates={replicates}"])]
     design, scene = feasible(preset, base_npz, changes)
     check_disk(design, scene, reports / run_name(design))
     jobs, derived = plan_jobs(design), derived_matrix(design, scene)
     if is_here:
         check_memory(design, derived["views"], jobs)
     return design, jobs, derived
+
+
+def changes_of(
+    settings: Sequence[str] | None,
+    doses: str | None = None,
+    overlaps: str | None = None,
+    replicates: int | None = None,
+) -> list[str]:
+    """Return what a call changes in a preset, as settings; those that it spells out come last."""
+    from study_lib.design.axes import numbers_of, views_of_overlaps
+
+    changes = list(settings or ())
+    if doses is not None:
+        changes.append(f"doses={list(numbers_of(doses, name='--doses', by_ratio=True))}")
+    if overlaps is not None:
+        views = views_of_overlaps(numbers_of(overlaps, name="--overlaps", by_ratio=False))
+        changes.append(f"views={json.dumps(views)}")
+    if replicates is not None:
+        changes.append(f"replicates={replicates}")
+    return changes
 
 
 def feasible(

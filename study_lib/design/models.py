@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -111,7 +111,9 @@ class StudyDesign(Frozen):
         gt=0, lt=1, description="power inside the area that defines the probe diameter"
     )
     seeds: SeedDesign
-    training: TrainingDesign
+    training: TrainingDesign | None = Field(
+        description="the physics-informed network; null: none is trained"
+    )
     iterative: IterativeDesign
     thinned: ThinnedDesign | None = Field(
         default=None, description="the network that learns from thinned counts; null: none"
@@ -126,6 +128,12 @@ class StudyDesign(Frozen):
     )
     replicates: int = Field(
         ge=1, default=1, description="repetitions of a run, counted from `replicate` on"
+    )
+    trained_replicates: Annotated[int | None, at_most(2**31, "replicates name folders")] = Field(
+        ge=1,
+        default=None,
+        exclude_if=is_unset,
+        description="the first so many replicates train networks, the others do without; null: all",
     )
     base: BaseData | None = None
 
@@ -306,11 +314,22 @@ class StudyDesign(Frozen):
     @property
     def repetitions(self) -> tuple["StudyDesign", ...]:
         """The designs of a run's replicates; the first is this one."""
+        trained = self.trained_replicates or self.replicates
+        without: dict[str, Any] = {"training": None, "thinned": None}
         others = (
-            self.model_copy(update={"replicate": self.replicate + step, "replicates": 1})
+            self.model_copy(
+                update={"replicate": self.replicate + step, "replicates": 1}
+                | {"trained_replicates": None}
+                | ({} if step < trained else without)
+            )
             for step in range(1, self.replicates)
         )
         return (self, *others)
+
+    @property
+    def precision(self) -> str:
+        """The type of the convolutions; ``auto`` where no network says."""
+        return self.training.precision if self.training else "auto"
 
     def view(self, name: str) -> ViewDesign:
         """Return a view by name.

@@ -206,6 +206,8 @@ def base_name(base: str) -> str:
 def arms_of(design: StudyDesign) -> dict[str, Arm]:
     """Return the arms of a study: those registered, and those that the design asks for."""
     arms = dict(ARMS)
+    if design.training is None:
+        arms.pop(PINN, None)
     if design.thinned is not None:
         arms[THINNING_NET] = thinning_net
     for name in design.iterative.algorithms:

@@ -209,6 +209,8 @@ def check_network(design: StudyDesign) -> None:
     InputError
         If it does not.
     """
+    if design.training is None:
+        return
     try:
         require_network(design.training.network)
     except InputError as error:
@@ -309,6 +311,8 @@ def _check_photons(design: StudyDesign, dose: float, patterns: int, view: str, s
 def _check_groups(design: StudyDesign, groups: int, view: str) -> None:
     """Refuse batches larger than the groups of a view that a network learns from."""
     training = design.training
+    if training is None:
+        return
     learned = groups - max(1, round(training.validation_share * groups))
     if training.batch_size > learned:
         raise InputError(

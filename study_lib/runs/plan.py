@@ -186,7 +186,9 @@ def _jobs_of_view(condition: Condition, run_folder: Path, dataset: PlannedJob) -
         after=[dataset],
         outputs=[*(folder / name for name in measured), *own],
     )
-    written: dict[str, tuple[str, ...]] = {"train": TRAINED_FILES}
+    written: dict[str, tuple[str, ...]] = {}
+    if design.training is not None:
+        written["train"] = TRAINED_FILES
     if design.thinned is not None:
         written["train_thinned"] = THINNED_FILES
     learned = [

@@ -60,8 +60,8 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int) 
     """Return what a job does beside starting; convolutions grow with the width squared."""
     pixels = design.patch_size_px**2
     view, split = job.parameters.get("view"), job.parameters.get("split", "train")
-    if job.notebook == "03_train":
-        training = design.training
+    training = design.training
+    if job.notebook == "03_train" and training is not None:
         groups = sizes[str(view), "train"][1]
         shown = max(training.epochs * groups, training.steps_min * training.batch_size)
         per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
@@ -178,8 +178,8 @@ def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
     held = 0.0
     if job.notebook not in ("00_design", "06_summary"):
         held = BYTES_PER_PIXEL.get(job.notebook, BYTES_PER_PIXEL_ELSE) * pixels * patterns
-    if job.notebook == "03_train":
-        training = design.training
+    training = design.training
+    if job.notebook == "03_train" and training is not None:
         shown = training.batch_size * design.view(str(view)).gridsize ** 2 * pixels
         held += BYTES_PER_BATCH_PIXEL * training.filters_scale * shown
     return START_MB.get(job.notebook, START_MB_ELSE) + held / 2**20

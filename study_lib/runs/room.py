@@ -19,19 +19,20 @@ JOB_DISK_BYTES = 1_000_000  # its executed notebook and page in the smallest pre
 
 def job_count(design: StudyDesign) -> int:
     """Return how many jobs :func:`study_lib.runs.plan.plan_jobs` makes, without making them."""
-    learned = 1 if design.thinned is None else 2
-    of_a_view = 1 + learned + 2 * len(SPLITS)
-    of_a_dose = 1 + of_a_view * len(design.views)
-    return 2 + of_a_dose * len(design.doses) * design.replicates
+    networks = (design.training is not None) + (design.thinned is not None)
+    trained = min(design.trained_replicates or design.replicates, design.replicates)
+    of_a_dose = design.replicates * (1 + (1 + 2 * len(SPLITS)) * len(design.views))
+    return 2 + len(design.doses) * (of_a_dose + trained * networks * len(design.views))
 
 
 def data_bytes(design: StudyDesign, scene: Scene) -> int:
-    """Return about how many bytes the patterns of a run take on disk.
+    """Return at most about how many bytes the patterns of a run take on disk.
 
-    Amplitudes of the splits and, once more, of the views; complex true patches of the splits.
+    Amplitudes of the splits and of every view with a file of its own; complex true patches.
     """
     patterns = sum(int(mask.sum()) for mask in scene.splits.values())
-    pixel_bytes = 4 + 4 + 8 * design.object_patches
+    own_files = sum(not view.is_whole for view in design.views)
+    pixel_bytes = 4 * (1 + own_files) + 8 * design.object_patches
     datasets = len(design.doses) * design.replicates
     return pixel_bytes * design.patch_size_px**2 * patterns * datasets
 

@@ -76,9 +76,14 @@ def training_config(
     Raises
     ------
     InputError
-        If the design has no such view.
+        If the design has no such view, or trains no network.
     """
     view = design.view(view_name)
+    if design.training is None:
+        raise InputError(
+            "training is null in this design, so it has no network to train; set its fields as in "
+            "parameters/presets/laptop.yaml"
+        )
     designed = {"neighbor_count": design.neighbor_count, "n_groups": view.n_groups}
     grouping = view_record.model_dump(include=set(designed)) if view_record else designed
     return TrainingConfig(
