@@ -1,4 +1,4 @@
-"""Commands on whole runs: plan, run, resume, status, report, verify, publish, digest, clean."""
+"""Commands on whole runs: plan, run, resume, status, report, answer, verify, publish, clean."""
 
 import json
 import os
@@ -43,6 +43,14 @@ Overlaps = Annotated[
         "evenly spread; default: the preset's views."
     ),
 ]
+WantedQuality = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wanted",
+        help="A quality whose least dose is told, like frc=20nm, frc=0.5 (of Nyquist) or "
+        "phase_error=0.05; repeat it.",
+    ),
+]
 Replicates = Annotated[
     int | None,
     typer.Option(help="Repetitions with other noise, choice of patterns and training."),
@@ -74,7 +82,7 @@ RunFolder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, plan, resume, status, report, verify, publish, digest, clean):
+    for command in (run, plan, resume, status, report, answer, verify, publish, digest, clean):
         app.command()(command)
     parameters = typer.Typer(help="Parameters of every notebook as files for papermill.")
     parameters.callback()(lambda: None)
@@ -87,6 +95,7 @@ def run(
     base_npz: BaseNpz = None,
     doses: Doses = None,
     overlaps: Overlaps = None,
+    wanted: WantedQuality = None,
     settings: Settings = None,
     replicates: Replicates = None,
     reports: Reports = Path("reports"),
@@ -108,7 +117,7 @@ def run(
     design, jobs, derived = _planned(
         preset,
         base_npz,
-        changes_of(settings, doses, overlaps, replicates),
+        changes_of(settings, doses, overlaps, replicates, wanted),
         reports,
         is_here=profile is None,
     )
@@ -128,6 +137,7 @@ def plan(
     base_npz: BaseNpz = None,
     doses: Doses = None,
     overlaps: Overlaps = None,
+    wanted: WantedQuality = None,
     settings: Settings = None,
     replicates: Replicates = None,
     reports: Reports = Path("reports"),
@@ -136,7 +146,7 @@ def plan(
     """List the jobs that `study run` would execute, with reasons and a rough time."""
     from study_lib.runs.run import run_name
 
-    changes = changes_of(settings, doses, overlaps, replicates)
+    changes = changes_of(settings, doses, overlaps, replicates, wanted)
     design, jobs, derived = _planned(preset, base_npz, changes, reports)
     _print_plan(reports / run_name(design), design, jobs, derived, cores)
 
@@ -222,6 +232,20 @@ def report(folder: RunFolder = None) -> None:
     print(_write_report(folder, jobs, digest))
     if all(state == "done" for state in progress.states_of(folder, jobs).values()):
         _print_seal(folder, evidence.finish(folder, digest))
+
+
+def answer(folder: RunFolder = None, wanted: WantedQuality = None) -> None:
+    """Print what a run answers: photons saved, least dose for a wanted quality, best overlap.
+
+    From its comparisons as they are; nothing is written. Example:
+
+    study answer reports/2026-11-29_laptop_267b7a6b --wanted phase_error=0.05 --wanted ssim=0.9
+    """
+    from study_lib.phases.summary import answers_in
+    from study_lib.runs.run import open_run
+
+    for line in answers_in(open_run(folder or _newest()), wanted or ()):
+        print(line)
 
 
 def verify(
@@ -371,6 +395,7 @@ def changes_of(
     doses: str | None = None,
     overlaps: str | None = None,
     replicates: int | None = None,
+    wanted: Sequence[str] | None = None,
 ) -> list[str]:
     """Return what a call changes in a preset, as settings; those that it spells out come last."""
     from study_lib.design.axes import numbers_of, views_of_overlaps
@@ -383,6 +408,8 @@ def changes_of(
         changes.append(f"views={json.dumps(views)}")
     if replicates is not None:
         changes.append(f"replicates={replicates}")
+    if wanted:
+        changes.append(f"wanted={json.dumps(list(wanted))}")
     return changes
 
 

@@ -21,6 +21,7 @@ from study_lib.design.experiment import DetectorDesign, ProbeDesign, ScanDesign,
 from study_lib.design.limits import POSITIONS_MAX, POSITIONS_REASON, TIME_REASON, at_least, at_most
 from study_lib.design.methods import IterativeDesign, ThinnedDesign, TrainingDesign
 from study_lib.design.settings import Frozen, is_unset
+from study_lib.design.wanted import WantedText, wanted_of
 from study_lib.errors import InputError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -129,6 +130,18 @@ class StudyDesign(Frozen):
     replicates: int = Field(
         ge=1, default=1, description="repetitions of a run, counted from `replicate` on"
     )
+    wanted: tuple[WantedText, ...] = Field(
+        default=(),
+        exclude_if=lambda texts: not texts,
+        description="qualities whose least dose the summary tells, like frc=20nm or "
+        "phase_error=0.05; none: phase_error=0.1 and frc=0.5",
+    )
+    flux_per_s: Annotated[float | None, at_most(1e30, "more than any source gives")] = Field(
+        gt=0,
+        default=None,
+        exclude_if=is_unset,
+        description="photons on the specimen in a second: the summary tells exposure times",
+    )
     trained_replicates: Annotated[int | None, at_most(2**31, "replicates name folders")] = Field(
         ge=1,
         default=None,
@@ -217,6 +230,11 @@ class StudyDesign(Frozen):
                 f"pixel_size_m = {self.pixel_size_m:g}: {self.base.name} has its own, "
                 f"{self.base.pixel_size_m:g}; set it to null"
             )
+        for text in self.wanted:
+            try:
+                wanted_of(text).level_at(self.pixel_m)
+            except InputError as error:
+                raise ValueError(str(error)) from None
         if self.dose_per in PER_AREA_M2 and self.pixel_m is None:
             raise ValueError(
                 f"dose_per = {self.dose_per}: the size of an object pixel is not known; set "

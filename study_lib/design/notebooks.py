@@ -211,7 +211,14 @@ NOT_DECIDING = {
     "05_compare": (),
 }
 # A job knows its own dose, view and replicate; the preset's name is no number.
-OF_THE_WHOLE_RUN = ("preset", "doses", "replicates")
+OF_THE_WHOLE_RUN = (
+    "preset",
+    "doses",
+    "replicates",
+    "trained_replicates",
+    "wanted",
+    "flux_per_s",
+)
 
 
 def deciding_part(

@@ -271,6 +271,41 @@ def phase_error_by_photons(table: Sequence[Row], *, title: str) -> Figure:
     return figure
 
 
+def least_dose_by_overlap(least: Sequence[Row], unit: str, *, title: str) -> Figure:
+    """Show the least dose that reaches each wanted quality, over overlap, a line for each arm.
+
+    Each line holds one quality: above it the arm is better. A triangle is a bound, the end of the
+    doses of the study: downwards where the lowest is good enough, upwards where none is.
+
+    Parameters
+    ----------
+    least
+        From :func:`study_lib.scores.answers.answers_of`.
+    unit
+        Of the doses.
+    """
+    by_quality = grouped(least, ("wanted",))
+    count, label = max(1, len(by_quality)), f"least dose [{unit}]"
+    figure, axes = _panels(count, WIDE_IN, title, label)
+    colours = colours_of(row["arm"] for row in least)
+    marks = {"": "o", "at most": "v", "at least": "^"}
+    for axis, ((wanted,), rows) in zip(axes, by_quality.items(), strict=False):
+        for (arm,), part in grouped(rows, ("arm",)).items():
+            ordered = sorted(part, key=lambda row: row["overlap"])
+            places = [row["overlap"] for row in ordered]
+            axis.plot(places, [row["dose"] for row in ordered], color=colours[arm], label=arm)
+            for row in ordered:
+                filled = colours[arm] if not row["bound"] else "none"
+                look: dict[str, Any] = {"color": colours[arm], "markerfacecolor": filled}
+                axis.plot(row["overlap"], row["dose"], marks[row["bound"]], **look)
+        axis.set(yscale="log", xlabel="overlap (disc area)")
+        axis.set_title(wanted, fontsize="medium")
+    handles = _handles_of(axes)
+    if handles:
+        figure.legend([*handles.values()], [*handles], fontsize="small", loc="outside right center")
+    return figure
+
+
 def _panels(
     count: int, size_in: tuple[float, float], title: str, label: str
 ) -> tuple[Figure, Sequence[Axes]]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy.typing import ArrayLike
 from scipy.ndimage import label
+from scipy.optimize import brentq
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from skimage.draw import polygon2mask
 
@@ -38,6 +39,20 @@ def disc_overlap(distance_px: ArrayLike, diameter_px: float) -> Float[np.ndarray
         raise InputError(f"probe diameter {diameter_px:g} px: it must be above zero and finite")
     ratio = np.clip(np.asarray(distance_px, dtype=np.float64) / diameter_px, 0, 1)
     return (2 / np.pi) * (np.arccos(ratio) - ratio * np.sqrt(1 - ratio**2))
+
+
+def linear_overlap(share: float) -> float:
+    """Return the linear overlap ``1 - d / D`` of two discs that share an area.
+
+    The inverse of :func:`disc_overlap`; 60 % of the diameter are 0.50 of the area.
+
+    >>> from study_lib.overlap.metrics import linear_overlap
+    >>> round(linear_overlap(0.5046), 3)
+    0.6
+    """
+    if not 0 < share < 1:
+        return float(np.clip(share, 0, 1))
+    return 1 - float(brentq(lambda ratio: float(disc_overlap(ratio, 1.0)) - share, 0, 1))
 
 
 def image_overlap(

@@ -17,7 +17,7 @@ from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import save_figure
 from study_lib.figures.results import condition_figure
 from study_lib.files import write_csv, write_json, write_npz
-from study_lib.overlap.metrics import image_overlap
+from study_lib.overlap.metrics import image_overlap, linear_overlap
 from study_lib.overlap.views import ViewRecord, view_record_of
 from study_lib.phases.arms import ArmResult, MissingResultError, arms_of
 from study_lib.phases.conditions import COMPARED, MISSING_ARMS, Condition
@@ -355,6 +355,8 @@ def view_overlap(
 ) -> dict[str, float | None]:
     """Return the overlap (metric 2) of the patterns that the arms used, and its target.
 
+    ``overlap_linear`` is the same as a share of the diameter.
+
     With the neighbours and the probe diameter that the file was chosen with, which need not be
     those of the design; those of the design if nothing was left out.
     """
@@ -363,8 +365,10 @@ def view_overlap(
     else:
         neighbor_count = design.neighbor_count
         diameter_px = probe_diameter_px(measurement.probe, design.probe_power_share)
+    overlap = image_overlap(measurement.positions_px, neighbor_count, diameter_px)
     return {
-        "overlap": image_overlap(measurement.positions_px, neighbor_count, diameter_px),
+        "overlap": overlap,
+        "overlap_linear": linear_overlap(overlap),
         "overlap_target": made.target_overlap if made else None,
     }
 

@@ -37,9 +37,11 @@ SUMMARY_FILES = (
     "table.csv",
     "table_train.csv",
     "highlights.csv",
+    "dose_saving.csv",
+    "least_dose.csv",
     "inventory.csv",
 )
-SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "phase_error_by_photons", "cost")
+SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "phase_error_by_photons", "least_dose", "cost")
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 RECONSTRUCTED = "reconstructions.json"

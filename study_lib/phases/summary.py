@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from study_lib.arm_names import PINN_LABEL, plain_label
 from study_lib.design.axes import dose_name
 from study_lib.design.presets import parse_design
+from study_lib.design.wanted import USUAL, Wanted, wanted_of
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
 from study_lib.figures.results import (
     heat_maps,
+    least_dose_by_overlap,
     phase_error_by_dose,
     phase_error_by_photons,
     quality_by_cost,
@@ -38,6 +40,7 @@ from study_lib.phases.conditions import (
     read_scores,
 )
 from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
+from study_lib.scores.answers import answers_of
 from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.scores.findings import findings
 from study_lib.scores.metrics import metric_facts
@@ -129,18 +132,21 @@ def summarize(places: Places) -> list[dict[str, Any]]:
     )
     with recorded(work):
         table, deltas = study_table(rows), phase_deltas(rows)
+        answers = answers_of(_shown_first(rows), *_asked(compared_root))
         files = inventory(compared_root.parent)
         tables: dict[str, Sequence[Row]] = {
             "study_table.csv": table,
             "table.csv": [row for row in rows if row["split"] == "test"],
             "table_train.csv": [row for row in rows if row["split"] == "train"],
             "highlights.csv": deltas,
+            "dose_saving.csv": answers.savings,
+            "least_dose.csv": answers.least,
             "inventory.csv": files,
         }
         for name, lines in tables.items():
             write_csv(folder / name, lines)
             work.outputs.append(folder / name)
-        figures = summary_figures(compared_root, rows, table)
+        figures = summary_figures(compared_root, rows, table, answers.least)
         saved = {}
         for step, (name, figure) in enumerate(figures.items(), start=1):
             paths = figure_files(folder, name)
@@ -157,6 +163,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
         summary = {
             "origin": _origin(compared_root),
             "dose_held_fixed": unit_of(rows).removeprefix("photons "),
+            "answers": list(answers.sentences),
             "findings": sentences,
             "study_table": table,
             "highlights": deltas,
@@ -270,18 +277,24 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     )
 
 
+def _shown_first(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of the test split; of the train split if there is no other."""
+    return next(part for split in SPLITS_IN_ORDER if (part := _of_split(rows, split)))
+
+
 def summary_figures(
-    compared_root: Path, rows: Sequence[Row], table: Sequence[Row]
+    compared_root: Path, rows: Sequence[Row], table: Sequence[Row], least: Sequence[Row]
 ) -> dict[str, Figure]:
     """Return the figures of the test split by name; of the train split if there is no other."""
-    split = next(split for split in SPLITS_IN_ORDER if _of_split(table, split))
-    part = _of_split(table, split)
+    part = _shown_first(table)
+    split = part[0]["split"]
     title = f"{split} split"
     metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}
     drawn = (
         heat_maps(part, **metric),
         phase_error_by_dose(part, title=title),
         phase_error_by_photons(part, title=title),
+        least_dose_by_overlap(least, unit_of(part), title=title),
         quality_by_cost(part, **metric),
     )
     figures = dict(zip(SUMMARY_FIGURES, drawn, strict=True))
@@ -320,6 +333,46 @@ def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
 
 def _of_split(rows: Sequence[Row], split: str) -> list[Row]:
     return [row for row in rows if row["split"] == split]
+
+
+def answers_in(places: Places, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what the comparisons of a run answer, in sentences.
+
+    Parameters
+    ----------
+    places
+        A run, or whatever else knows the folders of its phases.
+    wanted
+        Qualities such as ``phase_error=0.05``; default: those of the design.
+
+    Raises
+    ------
+    InputError
+        If there is no comparison, or a wanted quality is none.
+
+    Examples
+    --------
+    >>> from study_lib.phases.summary import answers_in
+    >>> for sentence in answers_in(run, ["ms_ssim=0.5"]):  # run: study.open_run of a finished run
+    ...     print(sentence[:44])
+    The study has one dose, so it cannot say how
+    Least dose for phase MS-SSIM 0.5, in photons
+    """
+    compared_root = places.root("compare")
+    rows = _shown_first(collect_rows(compared_root))
+    return answers_of(rows, *_asked(compared_root, wanted)).sentences
+
+
+def _asked(
+    compared_root: Path, wanted: Sequence[str] = ()
+) -> tuple[list[Wanted], float | None, float | None]:
+    """Return which qualities are wanted, pixel size and flux; what is usual, without a design."""
+    path = compared_root.parent / "design.json"
+    if not path.is_file():
+        return [wanted_of(text) for text in wanted or USUAL], None, None
+    design = parse_design(read_json(path), str(path))
+    chosen = [wanted_of(text) for text in wanted or design.wanted or USUAL]
+    return chosen, design.pixel_m, design.flux_per_s
 
 
 def _origin(compared_root: Path) -> Mapping[str, Any]:

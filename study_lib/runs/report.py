@@ -108,6 +108,8 @@ CAPTIONS = {
     "fall-back.",
     "phase_error_by_photons": "Phase error against the photons on an object pixel, a line per "
     "view: views at equal photons; grey is what the photons of the same view allow.",
+    "least_dose": "The least dose that reaches a wanted quality, over overlap: each line holds one "
+    "quality. A triangle is a bound, where the doses of the study end.",
     "cost": "Quality against processor time; open marks bear the training too, a diamond is an "
     "arm's fall-back, to which none is charged.",
 }

@@ -121,6 +121,8 @@ def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
 def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     """Return the text of ``summary.md`` from the content of ``summary.json`` and the inventory."""
     parts = ["# Summary", *filter(None, [origin_text(summary["origin"])])]
+    if summary["answers"]:
+        parts += ["## Answer", "\n".join(f"- {line}" for line in summary["answers"])]
     for split, lines in summary["findings"].items():
         table = [row for row in summary["study_table"] if row["split"] == split]
         parts += [

@@ -47,7 +47,7 @@ def test_presets_hold_the_design_of_the_study(preset):
 
 
 def test_every_preset_file_is_a_listed_preset():
-    assert preset_names() == ["fly64", "laptop", "smoke"]
+    assert preset_names() == ["budget", "fly64", "laptop", "overlap", "smoke"]
 
 
 def test_fly64_has_the_pattern_count_of_the_original_study():

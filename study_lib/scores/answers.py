@@ -1,0 +1,259 @@
+"""The answer of a study in sentences: photons saved, least dose, best overlap, no difference."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from study_lib.arm_names import plain_label
+from study_lib.design.wanted import QUALITIES, Wanted
+from study_lib.scores.dose_saving import (
+    Error,
+    Number,
+    dose_savings,
+    least_doses,
+    phase_error,
+    unresolved,
+)
+from study_lib.scores.study_table import (
+    Row,
+    dose_per,
+    grouped,
+    is_score,
+    same_patterns,
+    spread_of,
+    unit_of,
+)
+
+FEWEST = 1e-12  # of an error, so that none has no logarithm
+ADVICE = (
+    "For comparison, at a given dose per pattern and for one algorithm each: a linear overlap of "
+    "60 % (disc area 0.50) is advised by Bunk et al., Ultramicroscopy 108, 481 (2008), and one of "
+    "40 % (0.28) by arXiv:2502.00762."
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Sentences of the answer, and the tables that they are read from."""
+
+    sentences: tuple[str, ...]
+    savings: list[dict[str, Any]]
+    least: list[dict[str, Any]]
+
+
+def answers_of(
+    rows: Sequence[Row],
+    wanted: Sequence[Wanted],
+    pixel_m: float | None = None,
+    flux_per_s: float | None = None,
+) -> Answers:
+    """Return what a study answers: of one split, from its rows for each replicate.
+
+    Views that hold the same patterns count once, and rows that are no scores do not count.
+
+    Parameters
+    ----------
+    rows
+        One per (dose, view, arm, replicate) of one split, as in ``table.csv``.
+    wanted
+        The qualities whose least dose is asked for.
+    pixel_m
+        Side of an object pixel, if it is known.
+    flux_per_s
+        Photons on the specimen in a second, if they are known: they make doses exposure times.
+
+    Raises
+    ------
+    InputError
+        If a wanted resolution is in nanometres and the pixel is not known, or is larger.
+    """
+    same = same_patterns(rows)
+    once = [row for row in rows if (row["split"], row["dose"], row["view"]) not in same]
+    counted = [{**row, "label": plain_label(row["label"])} for row in once if is_score(row)]
+    savings = dose_savings(counted)
+    least = [
+        {"wanted": one.words, **line}
+        for one in wanted
+        for line in least_doses(counted, *_error_and_level(one, pixel_m))
+    ]
+    if not counted:
+        return Answers((), savings, least)
+    leader = _leader(counted)
+    sentences = [
+        *_saved(savings, leader, counted),
+        *(text for one in wanted for text in _needed(least, one.words, counted, flux_per_s)),
+        *_best_overlap(counted),
+        *_undecided(counted, leader),
+    ]
+    if pixel_m:
+        per_um2 = 1e-12 / pixel_m**2
+        sentences.append(
+            f"An object pixel is {pixel_m * 1e9:.3g} nm wide: one photon per object pixel is "
+            f"{per_um2:.3g} photons per um2, and an FRC crossing of 1 (Nyquist) a half period of "
+            f"{pixel_m * 1e9:.3g} nm."
+        )
+    return Answers(tuple(sentences), savings, least)
+
+
+def _error_and_level(wanted: Wanted, pixel_m: float | None) -> tuple[Error, float]:
+    """Return a wanted score as an error, of which less is better, and its level."""
+    column, is_error, _, most = QUALITIES[wanted.name]
+    level = wanted.level_at(pixel_m)
+    if wanted.name == "phase_error":
+        return phase_error, level
+    if wanted.name == "frc":
+        return unresolved, 1 / level
+
+    def distance(row: Row) -> float | None:
+        value = row.get(column)
+        if value is None:
+            return None
+        return max(float(value if is_error else most - value), FEWEST)
+
+    return distance, level if is_error else max(most - level, FEWEST)
+
+
+def _leader(counted: Sequence[Row]) -> str:
+    """Return the arm with the lowest phase error in most conditions and replicates."""
+    wins: dict[str, int] = {}
+    for part in grouped(counted, ("dose", "view", "replicate")).values():
+        best = min(part, key=lambda row: row["phase_mse_rad2"])
+        wins[best["label"]] = wins.get(best["label"], 0) + 1
+    return max(sorted(wins), key=lambda arm: wins[arm])
+
+
+def _saved(savings: Sequence[Row], leader: str, counted: Sequence[Row]) -> list[str]:
+    """Return what the leading arm saves against each other one, at its highest dose."""
+    if not savings:
+        return [
+            "The study has one dose, so it cannot say how many photons an arm saves; give several, "
+            "like --doses 1e3..1e5/3."
+        ]
+    lines = []
+    of_leader = [row for row in savings if row["arm"] == leader]
+    for (reference, quality), part in grouped(of_leader, ("reference", "quality")).items():
+        texts: dict[float, list[str]] = {}
+        for (view,), found in grouped(part, ("view",)).items():
+            row = max(found, key=lambda one: (not one["bound"], one["dose"]))
+            texts.setdefault(row["dose"], []).append(f"{_factor_text(row)} in {view}")
+        for dose, views in sorted(texts.items()):
+            lines.append(
+                f"For the {quality} that {reference} has at {dose:g} {unit_of(counted)}, {leader} "
+                f"needs {', '.join(views)}."
+            )
+    replicates = {row["replicates"] for row in savings}
+    if replicates == {1}:
+        lines.append("One replicate: how certain these factors are is not known.")
+    return lines
+
+
+def _factor_text(row: Row) -> str:
+    """Return a factor of photons in words, with its interval if it has one."""
+    number = Number(row["factor"], row["bound"], row["low"], row["high"])
+    if row["bound"] == "at most":
+        return f"no less than {1 / number.value:.2g} times as many photons"
+    if number.value >= 1 or row["bound"]:
+        return f"{number.text()} times fewer photons"
+    turned = (
+        Number(1 / number.value)
+        if number.low is None or number.high is None
+        else Number(1 / number.value, "", 1 / number.high, 1 / number.low)
+    )
+    return f"{turned.text()} times more photons"
+
+
+def _needed(
+    least: Sequence[Row], wanted: str, counted: Sequence[Row], flux_per_s: float | None
+) -> list[str]:
+    """Return the least dose of each arm for a wanted quality, in the view where it is least."""
+    part = [row for row in least if row["wanted"] == wanted]
+    reached = [row for row in part if row["bound"] != "at least"]
+    highest = max(row["dose"] for row in counted)
+    if not reached:
+        return [f"No arm reaches {wanted} at up to {highest:g} {unit_of(counted)}."]
+    texts = []
+    for (arm,), lines in grouped(part, ("arm",)).items():
+        found = [row for row in lines if row["bound"] != "at least"]
+        if not found:
+            texts.append((float("inf"), f"{arm} more than {highest:g}"))
+            continue
+        best = min(found, key=lambda row: row["dose"])
+        number = Number(best["dose"], best["bound"], best["low"], best["high"])
+        texts.append(
+            (best["dose"], f"{arm} {number.text()} ({best['view']}{_time(best, flux_per_s)})")
+        )
+    ordered = [text for _, text in sorted(texts)]
+    return [f"Least dose for {wanted}, in {unit_of(counted)}: {'; '.join(ordered)}."]
+
+
+def _time(row: Row, flux_per_s: float | None) -> str:
+    if not flux_per_s:
+        return ""
+    frame_s = row["photons_per_pattern"] / flux_per_s
+    return f", {frame_s:.2g} s a frame, {frame_s * row['patterns']:.2g} s in all"
+
+
+def _best_overlap(counted: Sequence[Row]) -> list[str]:
+    """Return each arm's best view at a fixed total dose, and which others may be as good."""
+    if dose_per(counted) == "pattern" or len({row["view"] for row in counted}) < 2:
+        return []
+    lines = []
+    for (arm,), part in grouped(counted, ("label",)).items():
+        texts = []
+        for (dose,), rows in grouped(part, ("dose",)).items():
+            views = grouped(rows, ("view",))
+            best = min(views, key=lambda view: _mean(views[view]))
+            tied = [
+                view[0]
+                for view in views
+                if view != best and not _is_apart(views[view], views[best])
+            ]
+            text = f"{best[0]} at {dose:g} (disc area {_of(views[best], 'overlap'):.2f}"
+            linear = _of(views[best], "overlap_linear")
+            text += f", linear {linear:.2f})" if linear else ")"
+            if tied and len(views[best]) > 1:
+                text += f", not apart from {', '.join(tied)}"
+            texts.append(text)
+        lines.append(
+            f"At equal photons on the object {arm} has the lowest phase error in "
+            f"{'; '.join(texts)} {unit_of(counted)}."
+        )
+    return [*lines, ADVICE]
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return float(sum(row["phase_mse_rad2"] for row in rows)) / len(rows)
+
+
+def _of(rows: Sequence[Row], name: str) -> float:
+    found = [row[name] for row in rows if row.get(name) is not None]
+    return sum(found) / len(found) if found else 0.0
+
+
+def _is_apart(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Return whether the 95 % interval of the paired difference of phase errors leaves zero out."""
+    ours, theirs = ({row["replicate"]: phase_error(row) for row in part} for part in (rows, others))
+    differences = [
+        (ours[one] or 0.0) - (theirs[one] or 0.0) for one in sorted(ours.keys() & theirs.keys())
+    ]
+    spread = spread_of("d", differences)
+    low, high = spread["d_low"], spread["d_high"]
+    return low is not None and high is not None and not low <= 0 <= high
+
+
+def _undecided(counted: Sequence[Row], leader: str) -> list[str]:
+    """Return where the leading arm is not apart from another one beyond the spread."""
+    if max(row["replicate"] for row in counted) == min(row["replicate"] for row in counted):
+        return []
+    tied: dict[str, list[str]] = {}
+    for (dose, view), part in grouped(counted, ("dose", "view")).items():
+        arms: Mapping[tuple[Any, ...], Sequence[Row]] = grouped(part, ("label",))
+        ours = arms.get((leader,), ())
+        for (arm,), theirs in arms.items():
+            if arm != leader and min(len(ours), len(theirs)) > 1 and not _is_apart(ours, theirs):
+                tied.setdefault(arm, []).append(f"{dose:g}, {view}")
+    return [
+        f"No difference in phase error beyond the spread between {leader} and {arm}: "
+        f"{'; '.join(places)}."
+        for arm, places in tied.items()
+    ]
