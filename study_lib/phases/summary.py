@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "origin": _origin(compared_root),
             "dose_held_fixed": unit_of(rows).removeprefix("photons "),
             "answers": list(answers.sentences),
+            "answer_tables": [asdict(table) for table in answers.tables],
             "findings": sentences,
             "study_table": table,
             "highlights": deltas,

@@ -1,6 +1,6 @@
 """The answer of a study in sentences: photons saved, least dose, best overlap, no difference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from study_lib.scores.study_table import (
     same_patterns,
     spread_of,
     unit_of,
+    views_in_order,
 )
 
 FEWEST = 1e-12  # of an error, so that none has no logarithm
@@ -34,11 +35,21 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Answers:
-    """Sentences of the answer, and the tables that they are read from."""
+    """Sentences of the answer, small tables beside them, and the rows that both are read from."""
 
     sentences: tuple[str, ...]
+    tables: tuple["SmallTable", ...]
     savings: list[dict[str, Any]]
     least: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SmallTable:
+    """A table of texts: its title, its columns, and a row for each arm."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 def answers_of(
@@ -77,10 +88,10 @@ def answers_of(
         for line in least_doses(counted, *_error_and_level(one, pixel_m))
     ]
     if not counted:
-        return Answers((), savings, least)
-    leader = _leader(counted)
+        return Answers((), (), savings, least)
+    leader, unit = _leader(counted), unit_of(counted)
     sentences = [
-        *_saved(savings, leader, counted),
+        *_saved(savings, leader),
         *(text for one in wanted for text in _needed(least, one.words, counted, flux_per_s)),
         *_best_overlap(counted),
         *_undecided(counted, leader),
@@ -92,7 +103,38 @@ def answers_of(
             f"{per_um2:.3g} photons per um2, and an FRC crossing of 1 (Nyquist) a half period of "
             f"{pixel_m * 1e9:.3g} nm."
         )
-    return Answers(tuple(sentences), savings, least)
+    views = views_in_order(counted)
+    tables = [
+        _table(
+            f"Photons that {leader} saves: factor at equal {quality}, by the other arm",
+            views,
+            [{**row, "arm": row["reference"]} for row in _of_leader(savings, leader, quality)],
+            _factor_text,
+        )
+        for quality in dict.fromkeys(row["quality"] for row in savings)
+    ]
+    tables += [
+        _table(
+            f"Least dose for {one.words} [{unit}]",
+            views,
+            [row for row in least if row["wanted"] == one.words],
+            lambda row: Number(row["dose"], row["bound"], row["low"], row["high"]).text(),
+        )
+        for one in wanted
+    ]
+    filled = tuple(table for table in tables if table.rows)
+    return Answers(tuple(sentences), filled, savings, least)
+
+
+def _table(
+    title: str, views: Sequence[str], rows: Sequence[Row], text: Callable[[Row], str]
+) -> SmallTable:
+    """Return a table with a row for each arm and a column for each view."""
+    lines = [
+        (arm, *(next((text(row) for row in part if row["view"] == view), "-") for view in views))
+        for (arm,), part in grouped(rows, ("arm",)).items()
+    ]
+    return SmallTable(title, ("", *views), tuple(lines))
 
 
 def _error_and_level(wanted: Wanted, pixel_m: float | None) -> tuple[Error, float]:
@@ -122,44 +164,65 @@ def _leader(counted: Sequence[Row]) -> str:
     return max(sorted(wins), key=lambda arm: wins[arm])
 
 
-def _saved(savings: Sequence[Row], leader: str, counted: Sequence[Row]) -> list[str]:
-    """Return what the leading arm saves against each other one, at its highest dose."""
+def _of_leader(savings: Sequence[Row], leader: str, quality: str) -> list[Row]:
+    """Return what the leading arm saves in each view, at the highest dose that tells a number."""
+    part = [
+        row
+        for row in savings
+        if (row["arm"], row["quality"]) == (leader, quality) and not _says_nothing(row)
+    ]
+    return [
+        max(found, key=lambda row: (not row["bound"], row["dose"]))
+        for found in grouped(part, ("reference", "view")).values()
+    ]
+
+
+def _says_nothing(row: Row) -> bool:
+    """Return whether a bound leaves open which of two arms needs fewer photons."""
+    return bool(row["bound"] == "at least" and row["factor"] <= 1) or (
+        row["bound"] == "at most" and row["factor"] >= 1
+    )
+
+
+def _saved(savings: Sequence[Row], leader: str) -> list[str]:
+    """Return what the leading arm saves against each other one, over the views."""
     if not savings:
         return [
             "The study has one dose, so it cannot say how many photons an arm saves; give several, "
             "like --doses 1e3..1e5/3."
         ]
     lines = []
-    of_leader = [row for row in savings if row["arm"] == leader]
-    for (reference, quality), part in grouped(of_leader, ("reference", "quality")).items():
-        texts: dict[float, list[str]] = {}
-        for (view,), found in grouped(part, ("view",)).items():
-            row = max(found, key=lambda one: (not one["bound"], one["dose"]))
-            texts.setdefault(row["dose"], []).append(f"{_factor_text(row)} in {view}")
-        for dose, views in sorted(texts.items()):
-            lines.append(
-                f"For the {quality} that {reference} has at {dose:g} {unit_of(counted)}, {leader} "
-                f"needs {', '.join(views)}."
-            )
-    replicates = {row["replicates"] for row in savings}
-    if replicates == {1}:
+    for quality in dict.fromkeys(row["quality"] for row in savings):
+        texts = []
+        for (reference,), part in grouped(
+            _of_leader(savings, leader, quality), ("reference",)
+        ).items():
+            least, most = _extremes(part, "factor")
+            text = f"{_factor_text(least)} ({least['view']})"
+            if least is not most:
+                text += f" to {_factor_text(most)} ({most['view']})"
+            texts.append(f"{text} than {reference}")
+        if texts:
+            lines.append(f"At equal {quality} {leader} needs {'; '.join(texts)}.")
+    if {row["replicates"] for row in savings} == {1}:
         lines.append("One replicate: how certain these factors are is not known.")
     return lines
 
 
+def _extremes(rows: Sequence[Row], name: str) -> tuple[Row, Row]:
+    return min(rows, key=lambda row: row[name]), max(rows, key=lambda row: row[name])
+
+
 def _factor_text(row: Row) -> str:
     """Return a factor of photons in words, with its interval if it has one."""
-    number = Number(row["factor"], row["bound"], row["low"], row["high"])
+    value, low, high = row["factor"], row["low"], row["high"]
     if row["bound"] == "at most":
-        return f"no less than {1 / number.value:.2g} times as many photons"
-    if number.value >= 1 or row["bound"]:
-        return f"{number.text()} times fewer photons"
-    turned = (
-        Number(1 / number.value)
-        if number.low is None or number.high is None
-        else Number(1 / number.value, "", 1 / number.high, 1 / number.low)
-    )
-    return f"{turned.text()} times more photons"
+        return f"at least {Number(1 / value).text()} times more photons"
+    if value >= 1:
+        return f"{Number(value, row['bound'], low, high).text()} times fewer photons"
+    if low is None or high is None:
+        return f"{Number(1 / value).text()} times more photons"
+    return f"{Number(1 / value, '', 1 / high, 1 / low).text()} times more photons"
 
 
 def _needed(
@@ -245,15 +308,21 @@ def _undecided(counted: Sequence[Row], leader: str) -> list[str]:
     """Return where the leading arm is not apart from another one beyond the spread."""
     if max(row["replicate"] for row in counted) == min(row["replicate"] for row in counted):
         return []
-    tied: dict[str, list[str]] = {}
-    for (dose, view), part in grouped(counted, ("dose", "view")).items():
+    tied: dict[str, list[bool]] = {}
+    for part in grouped(counted, ("dose", "view")).values():
         arms: Mapping[tuple[Any, ...], Sequence[Row]] = grouped(part, ("label",))
         ours = arms.get((leader,), ())
         for (arm,), theirs in arms.items():
-            if arm != leader and min(len(ours), len(theirs)) > 1 and not _is_apart(ours, theirs):
-                tied.setdefault(arm, []).append(f"{dose:g}, {view}")
+            if arm != leader and min(len(ours), len(theirs)) > 1:
+                tied.setdefault(arm, []).append(not _is_apart(ours, theirs))
+    places = [
+        f"{arm} in {sum(found)} of {len(found)} conditions"
+        for arm, found in tied.items()
+        if any(found)
+    ]
+    if not places:
+        return []
     return [
-        f"No difference in phase error beyond the spread between {leader} and {arm}: "
-        f"{'; '.join(places)}."
-        for arm, places in tied.items()
+        f"No difference in phase error beyond the spread (paired 95 % intervals) between {leader} "
+        f"and: {'; '.join(places)}."
     ]

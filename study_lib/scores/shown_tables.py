@@ -123,6 +123,9 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     parts = ["# Summary", *filter(None, [origin_text(summary["origin"])])]
     if summary["answers"]:
         parts += ["## Answer", "\n".join(f"- {line}" for line in summary["answers"])]
+    for small in summary["answer_tables"]:
+        kinds = [False] + [True] * (len(small["columns"]) - 1)
+        parts += [f"### {small['title']}", _table(small["columns"], kinds, small["rows"])]
     for split, lines in summary["findings"].items():
         table = [row for row in summary["study_table"] if row["split"] == split]
         parts += [
