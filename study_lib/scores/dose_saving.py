@@ -116,7 +116,8 @@ def over_replicates(numbers: Sequence[Number]) -> Number | None:
     if not numbers or len(bounds) > 1:
         return None
     logs = [math.log(one.value) for one in numbers]
-    mean = math.exp(float(mean_of(logs) or 0.0))
+    is_one = len({one.value for one in numbers}) == 1
+    mean = numbers[0].value if is_one else math.exp(math.fsum(logs) / len(logs))
     if bounds:
         return Number(mean, bounds.pop())
     spread = spread_of("log", logs)
