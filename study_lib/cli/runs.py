@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from study_lib.phases.scene import Scene
     from study_lib.runs.evidence import Digest
     from study_lib.runs.plan import PlannedJob
+    from study_lib.runs.run import Run
 
 FOLLOW_S = 2.0
 CORES = 2
@@ -75,6 +78,10 @@ Retries = Annotated[
         min=0, help="Times a job is tried again that was ended from outside or ran out of memory."
     ),
 ]
+NoReuse = Annotated[
+    bool,
+    typer.Option("--no-reuse", help="Compute everything here; default: what runs beside have."),
+]
 RunFolder = Annotated[
     Path | None, typer.Argument(help="A run's folder; default: the newest below reports/.")
 ]
@@ -105,6 +112,7 @@ def run(
     ] = False,
     profile: Profile = None,
     retries: Retries = 1,
+    no_reuse: NoReuse = False,
 ) -> None:
     """Run the whole study; a second call on the same day runs only what is missing.
 
@@ -123,12 +131,14 @@ def run(
     )
     folder = reports / runs.run_name(design)
     if dry_run:
-        _print_plan(folder, design, jobs, derived, cores or CORES)
+        _print_plan(folder, design, jobs, derived, cores or CORES, no_reuse=no_reuse)
         return
-    runs.create_run(folder, design, base_npz)
+    made = runs.create_run(folder, design, base_npz)
     if not (folder / resources.RESOURCES_FILE).exists():
         resources.write_resources(folder, derived["job_resources"])
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
+    if not no_reuse:
+        _take(made, jobs)
     _execute(folder, jobs, cores, profile_folder, retries)
 
 
@@ -142,13 +152,18 @@ def plan(
     replicates: Replicates = None,
     reports: Reports = Path("reports"),
     cores: Cores = CORES,
+    no_reuse: NoReuse = False,
+    one_by_one: Annotated[
+        bool, typer.Option("--jobs", help="Each job by its name, not only each kind of them.")
+    ] = False,
 ) -> None:
-    """List the jobs that `study run` would execute, with reasons and a rough time."""
+    """Tell what `study run` would execute, what it would take from other runs, and how long."""
     from study_lib.runs.run import run_name
 
     changes = changes_of(settings, doses, overlaps, replicates, wanted)
     design, jobs, derived = _planned(preset, base_npz, changes, reports)
-    _print_plan(reports / run_name(design), design, jobs, derived, cores)
+    folder = reports / run_name(design)
+    _print_plan(folder, design, jobs, derived, cores, no_reuse=no_reuse, one_by_one=one_by_one)
 
 
 def _print_plan(
@@ -157,8 +172,12 @@ def _print_plan(
     jobs: "list[PlannedJob]",
     derived: Mapping[str, Any],
     cores: int,
+    *,
+    no_reuse: bool,
+    one_by_one: bool = False,
 ) -> None:
     from study_lib.runs.job import jobs_to_do
+    from study_lib.runs.reuse import reusable
     from study_lib.runs.speed import speed_of
 
     speed = speed_of(folder.parent, design.precision, cores)
@@ -166,15 +185,34 @@ def _print_plan(
         job.name: derived["estimated_job_cpu_s"][job.name] * speed.of(job.notebook) for job in jobs
     }
     reasons = jobs_to_do(folder, jobs)
-    for name, reason in reasons.items():
-        print(f"{name}\n    because {reason}")
-    cpu_s = sum(costs_s[name] for name in reasons)
-    longest_s = max((costs_s[name] for name in reasons), default=0.0)
+    found = {} if no_reuse else reusable(folder, jobs)
+    waiting = [job for job in jobs if job.name in reasons and job.name not in found]
+    if one_by_one:
+        for job in waiting:
+            print(f"{job.name}\n    because {reasons[job.name]}")
+    else:
+        kinds = Counter((job.notebook, _kind_of(reasons[job.name])) for job in waiting)
+        for (notebook, reason), count in kinds.items():
+            print(f"{notebook}: {count} to do, because {reason}")
+    taken = Counter(
+        (job.notebook, found[job.name].run_folder.name) for job in jobs if job.name in found
+    )
+    for (notebook, other), count in taken.items():
+        print(f"{notebook}: {count} taken from {other}")
+    cpu_s = sum(costs_s[job.name] for job in waiting)
+    longest_s = max((costs_s[job.name] for job in waiting), default=0.0)
     minutes = max(cpu_s / cores, longest_s) / 60
     print(
-        f"{len(reasons)} of {len(jobs)} jobs in {folder}, about {minutes:.0f} minutes with {cores} "
+        f"{len(waiting)} of {len(jobs)} jobs in {folder}, about {minutes:.0f} minutes with {cores} "
         f"at the same time ({speed.basis}; good to a third); nothing was written"
     )
+
+
+def _kind_of(reason: str) -> str:
+    """Return the reason why a job runs without the names of its file or of another job."""
+    if reason.endswith("runs before it"):
+        return "a job before it runs"
+    return re.sub(r"^its (input|output) \S+ ", r"an \1 ", reason)
 
 
 def resume(
@@ -182,6 +220,7 @@ def resume(
     cores: CoresOrProfile = None,
     profile: Profile = None,
     retries: Retries = 1,
+    no_reuse: NoReuse = False,
     cancel: Annotated[
         bool,
         typer.Option("--cancel", help="End jobs that still live on a cluster; default: wait."),
@@ -195,6 +234,8 @@ def resume(
     folder, design, jobs = _opened(folder)
     runs.require_own_name(folder, design)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
+    if not no_reuse:
+        _take(runs.open_run(folder), jobs)
     _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
 
 
@@ -466,6 +507,15 @@ def _execute(
     print(f"summary:            {summary}")
     print(f"report:             {index}")
     _print_seal(folder, seal)
+
+
+def _take(run: "Run", jobs: "list[PlannedJob]") -> None:
+    """Copy what other runs have done, and say so."""
+    from study_lib.runs import reuse
+
+    taken = reuse.take(run, jobs)
+    if taken:
+        print(f"{len(taken)} jobs taken from other runs: {reuse.counted_runs(taken)}", flush=True)
 
 
 def _print_seal(folder: Path, seal: str) -> None:

@@ -201,13 +201,29 @@ def parameters(notebook: str, names: Mapping[str, Any]) -> NotebookParameters:
 
 # --- What of the design decides a job
 
+SCORES_ALONE = ("metrics.frc_threshold", "metrics.photon_limit_solves")
 # Fields without influence on what a notebook writes; whatever is not named here counts.
 NOT_DECIDING = {
-    "01_dataset": ("views", "training", "iterative", "thinned", "metrics"),
-    "02_overlap": ("training", "iterative", "thinned"),
-    "03_train": ("iterative", "thinned"),
-    "03_train_thinned": ("training",),
-    "04_reconstruct": ("training", "thinned"),
+    "01_dataset": (
+        "views",
+        "training",
+        "iterative",
+        "thinned",
+        "metrics",
+        "neighbor_count",
+        *(f"seeds.{name}" for name in ("grouping", "subsampling", "training", "iterative")),
+    ),
+    "02_overlap": (
+        "training",
+        "iterative",
+        "thinned",
+        "metrics",
+        "seeds.training",
+        "seeds.iterative",
+    ),
+    "03_train": ("iterative", "thinned", *SCORES_ALONE),
+    "03_train_thinned": ("training", *SCORES_ALONE),
+    "04_reconstruct": ("training", "thinned", *SCORES_ALONE),
     "05_compare": (),
 }
 # A job knows its own dose, view and replicate; the preset's name is no number.
@@ -250,7 +266,7 @@ def deciding_part(
     kept = {name: value for name, value in design.items() if name not in left_out}
     if "views" in kept:
         kept["views"] = {one["name"]: one for one in design["views"] if view in (None, one["name"])}
-    return dotted(kept)
+    return {name: value for name, value in dotted(kept).items() if name not in left_out}
 
 
 def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

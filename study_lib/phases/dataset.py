@@ -96,7 +96,7 @@ def generate(condition: Condition) -> dict[str, Any]:
     (300, True)
     """
     design, dose, base_npz = condition.design, condition.dose, condition.base_npz
-    _claim_root(condition.root("dataset"), design)
+    claim_root(condition.root("dataset"), design)
     work = work_of(
         condition,
         "dataset",
@@ -301,7 +301,7 @@ def _history(
     return history
 
 
-def _claim_root(output_root: Path, design: StudyDesign) -> None:
+def claim_root(output_root: Path, design: StudyDesign) -> None:
     """Write the design beside its data sets; data of two designs never share a folder."""
     path = output_root / "design.json"
     if not path.exists():

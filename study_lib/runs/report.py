@@ -20,6 +20,7 @@ from study_lib.runs.crate import CRATE, NO_CREDIT, Credit, research_object
 from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
+from study_lib.runs.reuse import counted_runs
 from study_lib.scores.findings import findings
 from study_lib.scores.shown_tables import COLUMNS, NUMBERS, Line, notes_of, origin_text, shown_table
 from study_lib.scores.study_table import CONDITION, same_patterns
@@ -150,6 +151,7 @@ def write_site(
     content = {
         "title": "Ptychography: dose and overlap",
         "origin": origin_text(summary["origin"]) if summary else run_folder.name,
+        "taken": _taken(records, len(jobs)),
         "css": style(),
         "warnings": [*mixed_codes(run_folder), *_not_committed(records)],
         "summary": summary,
@@ -170,6 +172,18 @@ def write_site(
     # The pages first: the crate names every file, and the seal has the hash of the crate.
     write_json(run_folder / CRATE, research_object(run_folder, jobs, records, digest, credit))
     return run_folder / INDEX
+
+
+def _taken(records: Mapping[str, Record], total: int) -> str:
+    """Return how many jobs were taken from which other runs; empty if none was."""
+    taken = {
+        name: str(record["taken_from"])
+        for name, record in records.items()
+        if record.get("taken_from")
+    }
+    if not taken:
+        return ""
+    return f"{len(taken)} of {total} jobs were taken from other runs: {counted_runs(taken)}."
 
 
 def style() -> str:

@@ -183,7 +183,7 @@ def test_dry_runs_list_jobs_and_write_nothing(tmp_path, base_npz, study):
 
     assert code == 0
     assert "24 jobs in reports/" in printed
-    assert "00_design\n    because" in printed
+    assert "03_train: 3 to do, because it has not been done" in printed
     assert list(tmp_path.iterdir()) == []
 
 

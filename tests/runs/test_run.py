@@ -267,7 +267,7 @@ def test_dry_run_of_a_finished_run_lists_only_what_is_missing(smoke):
     model.write_bytes(content)
 
     assert result.returncode == 0, result.stderr
-    assert "03_train__dose_10000__baseline\n    because its output" in result.stdout
+    assert "03_train: 1 to do, because an output is missing" in result.stdout
     assert "01_dataset" not in result.stdout
 
 

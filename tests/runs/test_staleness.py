@@ -52,7 +52,7 @@ def project(tmp_path) -> Path:
 def planned(project: Path) -> dict[str, str]:
     """Return the jobs that `study plan` lists, with its reasons."""
     result = subprocess.run(
-        [sys.executable, "-m", "study_lib", "plan", "--preset", "smoke"],
+        [sys.executable, "-m", "study_lib", "plan", "--preset", "smoke", "--jobs"],
         cwd=project,
         env={"PYTHONPATH": str(project), "PATH": ""},
         capture_output=True,
