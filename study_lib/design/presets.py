@@ -108,6 +108,42 @@ def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> Stu
         raise InputError(f"{source}: {error}; use numbers, texts, lists and tables only") from None
 
 
+NOT_OF_A_PRESET = ("base", "preset", "replicate", "replicates")
+LONGEST_CHANGE = 60  # characters; a longer one is named without its value
+WHOLE_NUMBER = re.compile(r"(?<=[0-9])\.0(?![0-9e])")  # the end of one that JSON writes as 1.0
+
+
+def changes_of_preset(design: StudyDesign) -> list[str]:
+    """Return what a design sets otherwise than the preset it is named after, as settings.
+
+    Nothing for a preset of one's own, which comes with no other design to compare with.
+
+    Examples
+    --------
+    >>> from study_lib.design.presets import changes_of_preset, load_design
+    >>> changes_of_preset(load_design("smoke", ["doses=[1e3]", "training.epochs=40"]))
+    ['doses=[1000]', 'training.epochs=40']
+    """
+    if design.preset not in preset_names():
+        return []
+    try:
+        usual = load_design(design.preset, base=design.base)
+    except InputError:  # the preset as it is cannot use these base data
+        return ["changes that its base data need"]
+    return _differences(usual.model_dump(mode="json"), design.model_dump(mode="json"), "")
+
+
+def _differences(usual: Any, found: Any, name: str) -> list[str]:
+    if usual == found or name in NOT_OF_A_PRESET:
+        return []
+    if isinstance(usual, dict) and isinstance(found, dict) and usual.keys() == found.keys():
+        names = {key: f"{name}.{key}".lstrip(".") for key in found}
+        parts = (_differences(usual[key], found[key], names[key]) for key in found)
+        return [line for part in parts for line in part]
+    text = f"{name}={WHOLE_NUMBER.sub('', json.dumps(found))}"
+    return [text if len(text) <= LONGEST_CHANGE else f"other {name}"]
+
+
 class _PlainLoader(yaml.SafeLoader):
     """The safe loader, but a name that occurs twice in one table is an error, and so is an alias.
 

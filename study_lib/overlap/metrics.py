@@ -52,7 +52,11 @@ def linear_overlap(share: float) -> float:
     """
     if not 0 < share < 1:
         return float(np.clip(share, 0, 1))
-    return 1 - float(brentq(lambda ratio: float(disc_overlap(ratio, 1.0)) - share, 0, 1))
+
+    def excess(ratio: float) -> float:
+        return float(disc_overlap(np.array([ratio]), 1.0)[0]) - share
+
+    return 1 - float(brentq(excess, 0, 1))
 
 
 def image_overlap(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from study_lib.arm_names import PINN_LABEL, plain_label
 from study_lib.design.axes import dose_name
-from study_lib.design.presets import parse_design
+from study_lib.design.presets import changes_of_preset, parse_design
 from study_lib.design.wanted import USUAL, Wanted, wanted_of
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
@@ -385,6 +385,7 @@ def _origin(compared_root: Path) -> Mapping[str, Any]:
     design = parse_design(read_json(path), str(path))
     return {
         "preset": design.preset,
+        "changes": changes_of_preset(design),
         "design": design.digest,
         "object": design.base.name if design.base else design.specimen.kind,
         "patch_size_px": design.patch_size_px,

@@ -138,11 +138,11 @@ def _files(crate: ROCrate, run_folder: Path, digest: Digest) -> dict[str, Any]:
 
 
 def _software(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    versions: dict[str, str] = next((record["versions"] for record in records.values()), {})
+    versions = {item for record in records.values() for item in record["versions"].items()}
     return {
         "name": "study_lib",
         "softwareVersion": __version__,
-        "softwareRequirements": [f"{name} {version}" for name, version in sorted(versions.items())],
+        "softwareRequirements": [f"{name} {version}" for name, version in sorted(versions)],
     }
 
 

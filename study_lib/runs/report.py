@@ -105,15 +105,19 @@ Record = Mapping[str, Any]
 CAPTIONS = {
     "phase_ms_ssim": "Phase MS-SSIM over dose and overlap, one panel per arm; bold is the best of "
     "its dose and view, a number in brackets no score.",
-    "phase_error": "Phase error against dose, with what the photons allow; a diamond is an arm's "
-    "fall-back.",
+    "phase_error": "Phase error against dose, with the photon limit, which is that of unbiased "
+    "estimates, and other references (How to read the tables); a diamond is an arm's fall-back.",
     "phase_error_by_photons": "Phase error against the photons on an object pixel, a line per "
     "view: views at equal photons; grey is what the photons of the same view allow.",
     "least_dose": "The least dose that reaches a wanted quality, over overlap: each line holds one "
     "quality. A triangle is a bound, where the doses of the study end.",
-    "cost": "Quality against processor time; open marks bear the training too, a diamond is an "
-    "arm's fall-back, to which none is charged.",
+    "cost": "Quality against processor time; an open mark includes the training, a diamond is an "
+    "arm's fall-back, to which no training is charged.",
 }
+DOSE_FIGURES = "phase_dose_"
+DOSE_CAPTION = (
+    "Object phase of the truth and of every arm at one dose, first replicate; rows are views."
+)
 
 
 def write_site(
@@ -160,7 +164,7 @@ def write_site(
         "numbers": [COLUMNS[name] for name in NUMBERS],
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
-        "captions": {} if summary and summary["is_old"] else CAPTIONS,
+        "captions": _captions(summary) if summary else {},
         "notes": notes_of(summary["study_table"] if summary else ()),
         "pages": pages,
         "times": _times(jobs, records, work),
@@ -199,6 +203,7 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     One that was written before rows said so has its sentences made anew from its table; they leave
     out the paired differences, whose intervals were too narrow.
     """
+    summary = {"answers": [], "answer_tables": [], **summary}
     rows = summary["study_table"]
     if all("fallback" in row for row in rows):
         return {**summary, "is_old": False}
@@ -228,6 +233,12 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     names = sorted(found.keys() - set(SUMMARY_FIGURES), key=lambda name: (len(name), name))
     overviews = [name for name in SUMMARY_FIGURES if name in found]
     return {name: found[name] for name in (*overviews, *names)}
+
+
+def _captions(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands below each figure; of an old one only what was always so."""
+    doses = {name: DOSE_CAPTION for name in summary["figures"] if name.startswith(DOSE_FIGURES)}
+    return doses if summary["is_old"] else CAPTIONS | doses
 
 
 def _times(
@@ -280,7 +291,9 @@ def _provenance(
         values = {"device": machine["device"], "threads per job": machine["threads"]}
         _add(found, {name: value for name, value in values.items() if value is not None})
     started = sorted(record["started"] for record in records.values())
-    times = {"first job": started[0], "last job": started[-1]} if started else {}
+    times = {}
+    if started:
+        times = {"first job started": started[0], "last job started": started[-1]}
     return times | {name: "; ".join(values) for name, values in found.items()}
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from study_lib.arm_names import plain_label
+from study_lib.arm_names import label_of, plain_label
 from study_lib.scores.featureless import FEATURELESS
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import Row, grouped, is_score, unit_of
@@ -77,11 +77,11 @@ def _same(table: Sequence[Row]) -> list[str]:
     twice = [part[0] for part in conditions.values() if part[0].get("same_patterns_as")]
     if not twice:
         return []
-    places = "; ".join(f"{_where(row)} those of {row['same_patterns_as']}" for row in twice)
+    places = "; ".join(f"{_where(row)} holds those of {row['same_patterns_as']}" for row in twice)
     return [
-        f"Same patterns in two views, counted once below: {places}. So {len(conditions)} conditions"
-        f" are {len(conditions) - len(twice)}; of an arm that groups patterns, the row of the "
-        "named view counts."
+        f"Views with the same patterns count once below: {places}. That leaves "
+        f"{_of(len(conditions) - len(twice), len(conditions))}; of an arm that groups patterns, "
+        "only the row of the view named second counts."
     ]
 
 
@@ -104,7 +104,7 @@ def _refused(rows: Sequence[Row]) -> list[str]:
         seconds = [row.get("refused_training_cpu_s") for row in refused]
         spent = [one for one in seconds if one is not None]
         cost = (
-            f" What was refused took {median(spent):.3g} processor seconds of training (median), "
+            f" What was refused took {_seconds(spent)} processor seconds of training (median), "
             "charged to no arm."
             if spent
             else ""
@@ -195,7 +195,7 @@ def _dose_effects(counted: Sequence[Row]) -> list[str]:
                 continue
             error = math.sqrt(low["phase_mse_rad2"] / high["phase_mse_rad2"])
             limit = low["photon_limit_phase_rad"] / high["photon_limit_phase_rad"]
-            text = f"{error:.2f} (limit {limit:.2f}) in {view}"
+            text = f"{error:.2f} (the limit by {limit:.2f}) in {view}"
             by_span.setdefault((low["dose"], high["dose"]), []).append(text)
         lines += [
             f"From {low:g} to {high:g} {unit_of(counted)} the phase error of {arm} is divided by "
@@ -243,14 +243,14 @@ def _grouped_alike(views: Sequence[Row]) -> Sequence[Row]:
 def _else_changed(low: Row, high: Row) -> str:
     """Return what differs between two views beside overlap and the number of patterns."""
     changed = [
-        f"{what} from {low[name]} to {high[name]}"
+        f"{what} changes from {low[name]} to {high[name]}"
         for name, what in {
             "grouping": "the grouping",
             "chosen_by": "the choice of patterns",
         }.items()
         if low.get(name) and high.get(name) and low[name] != high[name]
     ]
-    return f"; what changes too: {' and '.join(changed)}" if changed else ""
+    return f"; beside the overlap, {' and '.join(changed)}" if changed else ""
 
 
 def _costs(counted: Sequence[Row]) -> list[str]:
@@ -261,43 +261,56 @@ def _costs(counted: Sequence[Row]) -> list[str]:
     if shared:
         by_shared = grouped(shared, ("label",))
         seconds = ", ".join(
-            f"{arm} {median(row['cpu_s'] for row in part):.3g}"
+            f"{arm} {_seconds([row['cpu_s'] for row in part])}"
             for (arm,), part in by_shared.items()
         )
         count = len(shared) // len(by_arm)
         plural = "" if count == 1 else "s"
         lines.append(
-            f"Median processor seconds for the patterns of one split, in the {count} "
-            f"condition{plural} where all of these count: {seconds}."
+            f"Median processor seconds for the patterns of one split, over the {count} "
+            f"condition{plural} in which each of these arms has a score: {seconds}."
         )
     learned = {arm for (arm,), part in by_arm.items() if any(row["training_cpu_s"] for row in part)}
     others = {(row["dose"], row["view"], row["label"]): row for row in counted}
     for (arm,), part in by_arm.items():
         if arm not in learned:
             continue
-        training = median(row["training_cpu_s"] for row in part)
-        text = f"Training of {arm}: median {training:.3g} processor seconds, not counted above"
+        training = _seconds([row["training_cpu_s"] for row in part])
+        text = f"Training of {arm}: median {training} processor seconds, not counted above."
+        repaid = []
         for other in (name for (name,) in by_arm if name not in learned):
+            if label_of(other, denoised=True) == arm:
+                continue  # it adds to what the other costs
             counts = [
                 training_repaid_after(row, others[row["dose"], row["view"], other])
                 for row in part
                 if (row["dose"], row["view"], other) in others
             ]
             if counts:
-                text += f"; {_repaid(counts, other)}"
-        lines.append(text + ".")
+                repaid.append(_repaid(counts, other))
+        if repaid:
+            text += f" Training included, it costs {'; '.join(repaid)}."
+        lines.append(text)
     return lines
 
 
 def _repaid(counts: Sequence[int | None], other: str) -> str:
+    """Return after how many scans an arm has cost no more than another, over its conditions."""
     never = counts.count(None)
     found = sorted(count for count in counts if count is not None)
     if not found:
-        return f"never repaid against {other}"
+        return f"more than {other} after any number of scans"
     span = f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
-    tail = f", never in {_of(never, len(counts))}" if never else ""
     scans = "scan" if found[-1] == 1 else "scans"
-    return f"repaid against {other} after {span} {scans} of that size{tail}"
+    tail = f" (more after any number in {_of(never, len(counts))})" if never else ""
+    return f"no more than {other} after {span} {scans} of that size{tail}"
+
+
+def _seconds(values: Sequence[float]) -> str:
+    """Return the median of processor seconds, with the two digits that repeat from run to run."""
+    middle = median(values)
+    digits = 1 - math.floor(math.log10(middle)) if middle > 0 else 0
+    return f"{round(middle, digits):.{max(digits, 0)}f}"
 
 
 def _decided(deltas: Sequence[Row]) -> list[str]:

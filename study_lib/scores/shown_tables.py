@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from study_lib.arm_names import PINN_LABEL, THINNING_NET_LABEL, label_of, plain_label
 from study_lib.scores.frc import OUTCOME
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import Row, best_places, dose_per, unit_of
@@ -50,38 +51,59 @@ DECIMALS = {
     "amplitude_mae": 4,
 }
 USUAL_DECIMALS, MORE_DECIMALS = 3, 2
+DENOISED = label_of("", denoised=True)
+ARM_NOTES = {
+    PINN_LABEL: "PtychoPINN is a network trained on the diffraction patterns of the train split, "
+    "without any object; it sees one pattern at a time, or groups of four, as `grouping` in "
+    "`study_table.csv` says.",
+    THINNING_NET_LABEL: "The thinning network improves the solver's object. What it knows it "
+    "learned from photons of the train split that the solver was not given, without any object.",
+    "LSQML": "LSQML is the engine of pty-chi. Its settings are those of the design's table "
+    "`iterative`, in the presets near pty-chi's defaults; they are not tuned to the data.",
+    "solver": "The solver is the study's own, gradient descent on the likelihood of the counts. "
+    "Its settings were tuned on held-out counts of train patterns like those of preset laptop.",
+}
+DENOISED_NOTE = (
+    "A denoised arm is the object of the plain arm after a denoiser, which held-out counts of the "
+    "train split chose; its training is that choice."
+)
 NOTES = (
     "Bold is the best of its group (photons, view). A number in brackets is no score: that object "
     "is no nearer to the truth than an empty one (featureless), or its place against the truth "
-    "could not be determined (uncertain). An arm = something else was refused by held-out counts "
-    "of the train split and is what stands behind the sign; it is never the best, and what its "
-    "training took is charged to no arm (`refused_training_cpu_s` in the files).",
-    "Overlap is the mean disc overlap of a pattern with its nearest neighbours (metric 2), as "
-    "measured on the patterns used; the target is what was asked for. A scan sparser than its "
-    "target keeps every pattern. Times are processor seconds; training is not part of CPU [s]. "
-    "All arms of a row group (photons, view) used the same patterns, probe and mask. From view to "
-    "view the number of patterns changes with the overlap, and so do the photons on the object; "
-    "what an arm learns it learns from the train split of the same view.",
+    "could not be determined (uncertain). Where the arm is written A = B, held-out counts of the "
+    "train split refused what A adds, and the row is that of B: it is never the best, and no arm "
+    "is charged the training of A (`refused_training_cpu_s` in the files).",
+    "Overlap is the share of its area that a probe disc has in common with one of its nearest "
+    "neighbours, the mean over neighbours and patterns (metric 2 of `02_overlap`), as measured on "
+    "the patterns used; the target is what was asked for. A scan sparser than its target keeps "
+    "every pattern. Times are processor seconds; training is not part of CPU [s]. "
+    "All arms of a group used the same patterns, probe and mask. From view to view the number of "
+    "patterns changes with the overlap, and the photons on the object with it; networks and "
+    "denoisers learn from the train split of the same view.",
     "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound of "
     "the same pixels, from this view's photons. Below 1 is no mistake: the bound is "
     "that of unbiased estimates, and an arm that smooths, or shrinks what the counts do not "
-    "determine, is biased. The Wiener line is such a reference: the least mean square error of a "
-    "linear estimate that knows the mean spectrum of the true phase.",
-    "Fresh-count excess is how much less likely a second draw of counts at the same positions is "
-    "under the reconstruction than under the truth, per pattern; 0 is the truth.",
-    "PtychoPINN was trained on the train split of the same view; it sees one pattern at a time, or "
-    "groups of four, as `grouping` in `study_table.csv` says.",
+    "determine, is biased. Wiener, in the figure of the phase error, is a reference for such arms: "
+    "the least mean square error of a linear estimate that knows the mean spectrum of the true "
+    "phase. An arm that is not linear may lie below that too.",
+    "Fresh-count excess compares the reconstruction with the truth by a second draw of counts at "
+    "the same positions: the log-likelihood of those counts under the truth less that under the "
+    "reconstruction, per pattern. 0 is as good as the truth; larger is worse.",
     "An FRC column holds the frequency at which the correlation with the truth first falls below "
-    "its threshold, or words where in at least one replicate there is none; none of its group is "
-    "marked then. Never below: not up to Nyquist. Below at first, then above: it falls below on "
-    "the first ring, or on one of fewer than 8 independent samples, and rises again: too few to "
-    "tell, and no resolution. Below from the first rings: as good as no agreement with the truth. "
-    "Half-bit and 1-bit (van Heel and Schatz 2005) rise on small rings, where chance does; they "
-    "were made for two halves of the data.",
+    "its threshold; that of FRC crossing is `metrics.frc_threshold` of the design, 0.5 in the "
+    "presets. Words stand there if in at least one replicate there is no such frequency; then "
+    "no row of the group is bold. Never below: not up to Nyquist. Below at first, then above: it "
+    "falls below on the first ring, or on one of fewer than 8 independent samples, and rises "
+    "again, which is too little to call a resolution. Below from the first rings: hardly any "
+    "agreement with the truth. The thresholds half-bit and 1-bit (van Heel and Schatz 2005) are "
+    "higher on small rings, where two images agree more by chance; they were made for comparing "
+    "two halves of the data.",
+)
+SPREAD_NOTE = (
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
     "replicates; `study_table.csv` has the 95 % intervals of the means too, by Student's t, which "
-    "holds for few replicates whose results scatter normally. Of many intervals one in twenty "
-    "misses.",
+    "holds for few replicates whose results scatter normally. Of many such intervals one in twenty "
+    "misses the true mean."
 )
 
 
@@ -103,18 +125,42 @@ def _note_on_dose(table: Sequence[Row]) -> str:
 
 
 def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
-    """Return what a reader of tables has to know: of the dose, and how good photon limits are."""
+    """Return what a reader of these tables has to know, of the arms and numbers they hold."""
+    notes = [*NOTES, *filter(None, [_arms_text(table), _scales_text(table)])]
+    notes.append(_note_on_dose(table))
+    if any(row["replicates"] > 1 for row in table):
+        notes.append(SPREAD_NOTE)
     name, of = "photon_limit_phase_uncertainty_rad", "photon_limit_phase_rad"
     shares = [row[name] / row[of] for row in table if row.get(name) is not None]
-    notes = (*NOTES, _note_on_dose(table))
-    if not shares:
-        return notes
+    if shares:
+        percent = math.ceil(1000 * max(shares) - 1e-9) / 10  # rounded up: no condition is worse
+        notes.append(
+            "The photon limit is an estimate from a few random solves. Its root mean square is "
+            f"known to {percent:.1f} % or better (one standard error, the largest of "
+            "these conditions); how far the error of an arm would differ in another draw of the "
+            "noise comes on top, and only replicates show it. `study_table.csv` has each limit's "
+            "own uncertainty, the map of `05_compare` that of its pixels."
+        )
+    return tuple(notes)
+
+
+def _arms_text(table: Sequence[Row]) -> str:
+    """Return what the arms of a table are, as far as the study knows them."""
+    labels = {plain_label(row["label"]) for row in table}
+    plain = {label.removesuffix(DENOISED) for label in labels}
+    known = [text for label, text in ARM_NOTES.items() if label in plain]
+    return " ".join(known + [DENOISED_NOTE] * (labels != plain))
+
+
+def _scales_text(table: Sequence[Row]) -> str:
+    """Return over how many scales MS-SSIM was taken, where a table says so."""
+    scales = sorted({row["ms_ssim_scales"] for row in table if row.get("ms_ssim_scales")})
+    if not scales:
+        return ""
+    counts = " or ".join(f"{count:g}" for count in scales)
     return (
-        *notes,
-        f"The photon limit is an estimate from a few random solves. Its root mean square is known "
-        f"to {100 * max(shares):.1f} % or better (one standard error, the largest of these "
-        "conditions), and so is each error divided by it; `study_table.csv` has each one's, the "
-        "map of `05_compare` that of its pixels.",
+        f"MS-SSIM is taken over {counts} scales, as many as fit into the scored image, at most 5. "
+        "Values over different numbers of scales cannot be compared."
     )
 
 
@@ -138,6 +184,8 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
             parts += [
                 f"### Phase, difference to {deltas[0]['reference']}, {split} split",
                 delta_table(deltas),
+                f"Each arm less {deltas[0]['reference']}. Where the MS-SSIM is above zero, or the "
+                "mean absolute error below, the arm is ahead.",
             ]
     if summary["missing"]:
         parts += ["## Missing", "\n".join(f"- missing: {line}" for line in summary["missing"])]
@@ -307,8 +355,10 @@ def origin_text(origin: Mapping[str, Any]) -> str:
         else "each with its own noise, choice of patterns and training"
     )
     numbers = ", ".join(map(str, origin["replicates"]))
+    changes = ", ".join(origin.get("changes", ()))
+    preset = origin["preset"] + (f" with {changes}" if changes else "")
     return (
-        f"Preset {origin['preset']}, design {origin['design']}, object {origin['object']}, patches "
+        f"Preset {preset}, design {origin['design']}, object {origin['object']}, patches "
         f"of {origin['patch_size_px']} pixels, replicate{'s' if count > 1 else ''} {numbers}: "
         f"{spread}."
     )

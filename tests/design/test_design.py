@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from study_lib.design.models import BaseData
 from study_lib.design.presets import (
     PRESET_FOLDER,
+    changes_of_preset,
     load_design,
     parse_assignments,
     parse_design,
@@ -57,7 +58,7 @@ def test_fly64_has_the_pattern_count_of_the_original_study():
 
 
 def test_an_unknown_preset_lists_the_presets():
-    with pytest.raises(InputError, match=r"preset 'smok' not found.*fly64, laptop, smoke"):
+    with pytest.raises(InputError, match=r"preset .smok. not found.*budget, fly64, laptop, overlap, smoke"):
         load_design("smok")
 
 
@@ -283,6 +284,31 @@ def test_another_replicate_has_other_seeds_and_another_digest():
     seeds = [tuple(design.noise_seeds.model_dump().values()) for design in designs]
     assert len({seed for row in seeds for seed in row}) == 15
     assert len({design.digest for design in designs}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ([], []),
+        (["replicates=3", "doses=[1e4]"], []),
+        (["doses=[1.5e3, 2e5]"], ["doses=[1500, 200000]"]),
+        (
+            ["thinned=null", "training.learning_rate=2e-3", "training.epochs=4"],
+            ["training.learning_rate=0.002", "thinned=null"],
+        ),
+        (["views=[{name: baseline, gridsize: 1}]"], ["other views"]),
+        (["specimen.kind=cells"], ["other specimen"]),
+    ],
+)
+def test_what_a_design_changes_in_its_preset_is_named(settings, changes):
+    assert changes_of_preset(load_design("smoke", settings)) == changes
+
+
+def test_a_preset_of_ones_own_has_nothing_to_be_held_against(tmp_path):
+    mine = load_design(smoke_file(tmp_path, "epochs: ", "epochs: 1"))
+
+    assert mine.preset == "mine"
+    assert changes_of_preset(mine) == []
 
 
 def test_settings_are_applied_in_order():

@@ -120,6 +120,22 @@ def test_report_of_an_unfinished_run_says_how_far_it_is(run):
     assert "html/00_design.html" in page.links
     assert not [link for link in page.links if "01_dataset" in link]
     assert "<td>12.5</td>" in text
+    assert "<th>last job started</th><td>2026-01-02T03:04:05+00:00</td>" in text
+
+
+def test_the_crate_names_the_packages_of_every_job(run):
+    """The first job computes nothing with torch; the networks do."""
+    jobs = plan_jobs(run.design)[:2]
+    for job, packages in zip(jobs, ({}, {"torch": "2.13"}), strict=True):
+        finish_job(run, job)
+        versions = {"versions": {"numpy": "2.4"} | packages}
+        write_json(run.folder / job.done, read_json(run.folder / job.done) | versions)
+
+    write_site(run.folder, jobs)
+
+    crate = json.loads((run.folder / "ro-crate-metadata.json").read_text())
+    (software,) = [one for one in crate["@graph"] if one["@type"] == "SoftwareApplication"]
+    assert software["softwareRequirements"] == ["numpy 2.4", "torch 2.13"]
 
 
 def test_a_link_in_a_run_leads_no_page_out_of_it(run, tmp_path):
@@ -285,8 +301,9 @@ def compared(tmp_path, monkeypatch):
 
 
 def body_rows(text):
-    """Return the cells of each row of the first table, as markup."""
-    body = text.partition("<tbody>")[2].partition("</tbody>")[0]
+    """Return the cells of each row of the study table, as markup."""
+    study_table = text.partition("phase MS-SSIM</th>")[2]
+    body = study_table.partition("<tbody>")[2].partition("</tbody>")[0]
     rows = re.findall(r"<tr(.*?)>(.*?)</tr>", body, re.DOTALL)
     return [(kind, re.findall(r"<td.*?>(.*?)</td>", cells)) for kind, cells in rows]
 
@@ -315,8 +332,8 @@ def test_the_report_counts_views_with_the_same_patterns_once(compared, study):
     assert study("report", compared.folder).code == 0
 
     page = (compared.folder / "index.html").read_text(encoding="utf-8")
-    assert "10000, dense those of baseline. So 2 conditions are 1" in page
-    assert "of 2 condition" not in page
+    assert "10000, dense holds those of baseline. That leaves 1 of 2 conditions" in page
+    assert page.count("of 2 condition") == 1
     assert "From dense" not in page
 
 
@@ -362,5 +379,30 @@ def test_the_report_of_a_run_from_before_says_the_same(compared, study):
     assert "Highest phase MS-SSIM: pinn-thinned" not in page
     assert "thinning network was refused in 1 of 1 condition" in page
     assert "<td>thinning network = its base</td>" in page
-    assert "So 2 conditions are 1" in page
+    assert "That leaves 1 of 2 conditions" in page
     assert "written by an older version" in page
+
+
+def test_the_report_says_what_a_run_changed_in_its_preset(compared, study):
+    """SMALL and FAR leave little of the preset smoke: a page that said smoke would be untrue."""
+    summarize(compared)
+    assert study("report", compared.folder).code == 0
+
+    page = (compared.folder / "index.html").read_text(encoding="utf-8")
+    (line,) = re.findall("<p class=.faint.>(Preset smoke.*?)</p>", page)
+    for change in ("patch_size_px=16", "thinned=null", "probe.defocus_radius_px=3", "other views"):
+        assert change in line
+    assert "training" not in line, "what is as in the preset is no change"
+    assert line in (compared.root("summary") / "summary.md").read_text(encoding="utf-8").replace(
+        '"', "&#34;"
+    )
+
+
+def test_every_figure_of_the_report_has_a_caption_in_words(compared, study):
+    summarize(compared)
+    assert study("report", compared.folder).code == 0
+
+    page = (compared.folder / "index.html").read_text(encoding="utf-8")
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert len(captions) == len(list((compared.root("summary") / "figures").glob("*.png"))) > 3
+    assert not [text for text in captions if " " not in text]
