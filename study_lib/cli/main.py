@@ -66,7 +66,7 @@ def job(run_folder: Path, names: list[str], attempt: int = 1, threads: int = 1) 
 
     folder = run_folder.resolve()
     jobs = read_plan(folder / PLAN_FILE)
-    done = [name for name in names if is_done(folder, job_of(jobs, name, folder), jobs)]
+    done = [name for name in names if is_done(folder, job_of(jobs, name, folder))]
     for name in done:
         print(f"{name}: already done")
     if len(done) == len(names):

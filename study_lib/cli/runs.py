@@ -137,9 +137,7 @@ def run(
     if not (folder / resources.RESOURCES_FILE).exists():
         resources.write_resources(folder, derived["job_resources"])
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
-    if not no_reuse:
-        _take(made, jobs)
-    _execute(folder, jobs, cores, profile_folder, retries)
+    _execute(made, jobs, cores, profile_folder, retries, no_reuse=no_reuse)
 
 
 def plan(
@@ -234,9 +232,8 @@ def resume(
     folder, design, jobs = _opened(folder)
     runs.require_own_name(folder, design)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
-    if not no_reuse:
-        _take(runs.open_run(folder), jobs)
-    _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
+    made = runs.open_run(folder)
+    _execute(made, jobs, cores, profile_folder, retries, no_reuse=no_reuse, cancel=cancel)
 
 
 def status(
@@ -478,23 +475,26 @@ def feasible(
 
 
 def _execute(
-    folder: Path,
+    run: "Run",
     jobs: "list[PlannedJob]",
     cores: int | None,
     profile: Path | None,
     retries: int,
     *,
+    no_reuse: bool,
     cancel: bool = False,
 ) -> None:
     from study_lib.phases.conditions import PlacesBelow
     from study_lib.runs import engine, evidence
 
+    folder = run.folder
     engine.run_plan(
         folder,
         jobs,
         cores if cores or profile else CORES,
         partial(print, flush=True),
         profile=profile,
+        before=(lambda: None) if no_reuse else partial(_take, run, jobs),
         retries=retries,
         cancel=cancel,
     )

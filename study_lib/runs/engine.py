@@ -50,6 +50,7 @@ def run_plan(
     say: Say,
     *,
     profile: Path | None = None,
+    before: Callable[[], None] = lambda: None,
     retries: int = RETRIES,
     cancel: bool = False,
 ) -> None:
@@ -69,6 +70,8 @@ def run_plan(
         What takes the lines to print.
     profile
         Folder of a profile, for a cluster; None runs everything on this machine.
+    before
+        Called when no other process writes in the folder, before anything runs.
     retries
         How often a job is tried again that was ended from outside or met a fault that may pass.
     cancel
@@ -86,8 +89,9 @@ def run_plan(
     with _only_engine_of(run_folder):
         _let_earlier_jobs_end(run_folder, jobs, say, on_cluster=bool(profile), cancel=cancel)
         write_json(run_folder / PLAN_FILE, plan_content(jobs))
+        before()
         _settle(run_folder, jobs)
-        before = _last_events(run_folder, jobs)
+        earlier = _last_events(run_folder, jobs)
         log_path = run_folder / LOG_FILE
         with open_to_append(log_path) as log:
             process = subprocess.Popen(
@@ -107,7 +111,7 @@ def run_plan(
     failed = [job for job in jobs if not (run_folder / job.done).is_file()]
     if process.returncode or failed:
         begun = [
-            name for name, when in _last_events(run_folder, jobs).items() if when != before[name]
+            name for name, when in _last_events(run_folder, jobs).items() if when != earlier[name]
         ]
         raise StudyError(_describe_failure(run_folder, failed, begun))
 
@@ -144,7 +148,7 @@ def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
     """
     for job in jobs:
         (run_folder / job.failed).unlink(missing_ok=True)
-        if (run_folder / job.done).is_file() and reason_to_run(run_folder, job, jobs):
+        if (run_folder / job.done).is_file() and reason_to_run(run_folder, job):
             (run_folder / job.done).unlink()
     # A memory of the last engine, read by pickle: in a folder from somebody else it could be code.
     for name in ("incomplete", "iocache"):

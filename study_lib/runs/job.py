@@ -34,11 +34,6 @@ def job_of(jobs: Sequence[PlannedJob], name: str, run_folder: Path) -> PlannedJo
     raise InputError(f"job {name!r} is not in {run_folder / PLAN_FILE}; see `study plan`")
 
 
-def inputs_of(job: PlannedJob, jobs: Sequence[PlannedJob]) -> list[str]:
-    """Return the outputs of the jobs that a job waits for, relative to the run's folder."""
-    return [path for one in jobs if one.name in job.after for path in one.outputs]
-
-
 def read_record(path: Path) -> dict[str, Any]:
     """Return the record of a job; empty if there is none that can be read."""
     try:
@@ -79,7 +74,7 @@ def _difference_of_code(record: Mapping[str, Any], now: Mapping[str, Any]) -> st
     return "" if made_with == now else "its code has changed"
 
 
-def reason_to_run(run_folder: Path, job: PlannedJob, jobs: Sequence[PlannedJob]) -> str:
+def reason_to_run(run_folder: Path, job: PlannedJob) -> str:
     """Return why a job has to run; empty if its record, its inputs and its outputs all hold."""
     record = read_record(run_folder / job.done)
     difference = _difference(record, job)
@@ -87,7 +82,7 @@ def reason_to_run(run_folder: Path, job: PlannedJob, jobs: Sequence[PlannedJob])
         return difference
     for kind, names, recorded in (
         ("output", [job.executed, *job.outputs], record.get("sha256")),
-        ("input", inputs_of(job, jobs), record.get("inputs")),
+        ("input", job.inputs, record.get("inputs")),
     ):
         missing = [name for name in names if not (run_folder / name).is_file()]
         if missing:
@@ -100,9 +95,9 @@ def reason_to_run(run_folder: Path, job: PlannedJob, jobs: Sequence[PlannedJob])
     return ""
 
 
-def is_done(run_folder: Path, job: PlannedJob, jobs: Sequence[PlannedJob]) -> bool:
+def is_done(run_folder: Path, job: PlannedJob) -> bool:
     """Return whether a job's record is current, its inputs the same and its outputs whole."""
-    return not reason_to_run(run_folder, job, jobs)
+    return not reason_to_run(run_folder, job)
 
 
 def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
@@ -116,7 +111,7 @@ def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
         if before and is_current(read_record(run_folder / job.done), job):
             reason = f"{before[0]} runs before it"
         else:
-            reason = reason_to_run(run_folder, job, jobs)
+            reason = reason_to_run(run_folder, job)
         if reason:
             reasons[job.name] = reason
     return reasons

@@ -32,7 +32,6 @@ from study_lib.phases.records import log_event, provenance, utc_now
 from study_lib.runs.job import (
     check_evidence,
     computed_with,
-    inputs_of,
     is_done,
     job_of,
     only_writer,
@@ -384,7 +383,7 @@ def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
                 if attempt > 1:
                     _refuse_lasting_failure(run_folder, job)
                 with only_writer(run_folder, job, say):
-                    if not is_done(run_folder, job, plan):
+                    if not is_done(run_folder, job):
                         _run_job(run_folder, job, plan, kernel, say)
             except (StudyError, OSError) as error:
                 faults.append(f"{job.name}: {error}" if len(jobs) > 1 else str(error))
@@ -441,7 +440,7 @@ def _record_of(
     if cut:
         say(f"{job.name}: warning: {cut} bytes of outputs were cut from the notebook")
     files = [run_folder / path for path in (job.executed, *job.outputs)]
-    inputs = [run_folder / path for path in inputs_of(job, plan)]
+    inputs = [run_folder / path for path in job.inputs]
     return {
         "job": job.name,
         "status": "done",

@@ -4,8 +4,8 @@ That is the replicate, and of dose, view and split as many as the notebook has.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,7 +52,7 @@ class PlannedJob:
     ``design_part`` is a hash of the values of the design that decide its results. ``folder``
     receives the events. ``outputs``, at least ``figures`` figures in the notebook, and
     ``metrics``, names of numbers in some of the outputs, are the evidence without which the job has
-    failed.
+    failed. ``inputs`` are the outputs of the jobs that it waits for.
     """
 
     name: str
@@ -64,6 +64,7 @@ class PlannedJob:
     outputs: Sequence[str]
     metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     figures: int = 1
+    inputs: Sequence[str] = field(default=(), compare=False, repr=False)
 
     @property
     def executed(self) -> str:
@@ -273,6 +274,7 @@ def _job(
         parameters=parameters,
         design_part=digest_of_part(design_part(design, notebook, parameters)),
         after=tuple(dict.fromkeys(job.name for job in after)),
+        inputs=_outputs_of(after),
         folder=folder.as_posix(),
         outputs=tuple(path.as_posix() for path in outputs),
         metrics={
@@ -297,7 +299,15 @@ def digest_of_part(part: Mapping[str, Any]) -> str:
 
 def plan_content(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     """Return the plan as plain data."""
-    return {"jobs": [asdict(job) for job in jobs]}
+    jobs_as_data = [asdict(job) for job in jobs]
+    for job in jobs_as_data:
+        del job["inputs"]  # they follow from the rest
+    return {"jobs": jobs_as_data}
+
+
+def _outputs_of(jobs: Iterable[PlannedJob]) -> tuple[str, ...]:
+    """Return the outputs of some jobs, each job once."""
+    return tuple(path for job in {job.name: job for job in jobs}.values() for path in job.outputs)
 
 
 def read_plan(path: Path) -> list[PlannedJob]:
@@ -310,7 +320,11 @@ def read_plan(path: Path) -> list[PlannedJob]:
     """
     content = read_json(path)
     try:
-        return [_read_job(job) for job in content["jobs"]]
+        jobs = [_read_job(job) for job in content["jobs"]]
+        by_name = {job.name: job for job in jobs}
+        return [
+            replace(job, inputs=_outputs_of(by_name[name] for name in job.after)) for job in jobs
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a plan of this study ({error}); `study resume` writes it again"

@@ -26,7 +26,6 @@ from study_lib.phases.conditions import replicate_folder
 from study_lib.phases.dataset import claim_root
 from study_lib.phases.records import manifests_of
 from study_lib.runs.job import (
-    inputs_of,
     is_current,
     job_owning,
     owned_places,
@@ -69,7 +68,7 @@ def reusable(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, Found]:
         if is_current(own, job) and isinstance(own.get("sha256"), dict):
             outputs |= own["sha256"]
             continue
-        one = _first(others, job, jobs, outputs)
+        one = _first(others, job, outputs)
         if one is not None:
             found[job.name] = one
             outputs |= one.sha256
@@ -94,14 +93,14 @@ def take(run: Run, jobs: Sequence[PlannedJob]) -> dict[str, str]:
     taken: dict[str, str] = {}
     outputs: dict[str, str] = {}
     for job in jobs:
-        if not reason_to_run(run.folder, job, jobs):
+        if not reason_to_run(run.folder, job):
             outputs |= read_record(run.folder / job.done)["sha256"]
             continue
-        one = _first(others, job, jobs, outputs)
+        one = _first(others, job, outputs)
         if one is None or not _is_whole(one):
             continue
         _copy(one.run_folder, run.folder, job, owned)
-        if reason_to_run(run.folder, job, jobs):  # spoilt on the way: it runs here
+        if reason_to_run(run.folder, job):  # spoilt on the way: it runs here
             (run.folder / job.done).unlink(missing_ok=True)
             continue
         taken[job.name] = one.run_folder.name
@@ -125,16 +124,13 @@ def _runs_beside(run_folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path / DESIGN_FILE).stat().st_mtime, reverse=True)
 
 
-def _first(
-    others: Sequence[Path], job: PlannedJob, jobs: Sequence[PlannedJob], outputs: Mapping[str, str]
-) -> Found | None:
+def _first(others: Sequence[Path], job: PlannedJob, outputs: Mapping[str, str]) -> Found | None:
     """Return the first run that has done a job from the same inputs."""
     if job.notebook in MADE_ANEW:
         return None
-    needed = inputs_of(job, jobs)
-    if not all(name in outputs for name in needed):
+    if not all(name in outputs for name in job.inputs):
         return None
-    inputs = {name: outputs[name] for name in needed}
+    inputs = {name: outputs[name] for name in job.inputs}
     for folder in others:
         record = read_record(folder / job.done)
         sha256, found = record.get("sha256"), record.get("inputs")

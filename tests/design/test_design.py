@@ -58,7 +58,9 @@ def test_fly64_has_the_pattern_count_of_the_original_study():
 
 
 def test_an_unknown_preset_lists_the_presets():
-    with pytest.raises(InputError, match=r"preset .smok. not found.*budget, fly64, laptop, overlap, smoke"):
+    with pytest.raises(
+        InputError, match=r"preset .smok. not found.*budget, fly64, laptop, overlap, smoke"
+    ):
         load_design("smok")
 
 

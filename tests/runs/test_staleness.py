@@ -10,7 +10,6 @@ import pytest
 
 from study_lib.design.presets import load_design
 from study_lib.files import hashes_of, read_json, write_json
-from study_lib.runs.job import inputs_of
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.run import create_run, run_name
 from study_lib.runs.staleness import code_of, sources_of
@@ -36,7 +35,7 @@ def project(tmp_path) -> Path:
             path.write_text(path.as_posix())
     for job in jobs:
         files = [run.folder / name for name in (job.executed, *job.outputs)]
-        inputs = [run.folder / name for name in inputs_of(job, jobs)]
+        inputs = [run.folder / name for name in job.inputs]
         record = {
             "status": "done",
             "parameters": dict(job.parameters),
