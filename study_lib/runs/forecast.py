@@ -197,7 +197,7 @@ def _dose_lines(doses: Sequence[dict[str, Any]], unit: str, width: int) -> list[
 # --- Whether it can be run at all
 
 LIT_SHARE_MIN = 0.01
-REACH = 0.1  # of overlap
+REACH = 0.03  # of overlap: a view is named and read for its target
 PHOTONS_MIN = 100  # whose number is known to a tenth
 
 

@@ -148,7 +148,7 @@ def test_a_job_that_memory_does_not_hold_is_named_unless_a_cluster_takes_it(
 
     code, _, error = study("plan", "--preset", "smoke")
 
-    assert room.data_bytes(design, scene) == 8 * 32**2 * 300
+    assert room.data_bytes(design, scene) == (4 + 2 * 4) * 32**2 * 300
     assert len(jobs) == 24
     assert code == 2
     assert "04_reconstruct__dose_10000" in error
