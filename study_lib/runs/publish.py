@@ -131,10 +131,11 @@ def cleaner(run_folder: Path) -> Clean:
     Paths in the run become relative to it, any other keeps its last name alone. A name of host or
     user that is also a word of the design or the plan is left, or records would be spoilt.
     """
-    places = {str(run_folder.resolve()): ".", str(run_folder): ".", str(PROJECT): "project"}
+    places = {str(run_folder.resolve()): ".", str(run_folder.absolute()): "."}
+    places[str(PROJECT)] = "project"
     places |= {sys.prefix: "python", str(Path.home()): "home"}
     longest_first = sorted((one for one in places if len(one) > 1), key=len, reverse=True)
-    known = re.compile("|".join(re.escape(one) for one in longest_first))
+    known = re.compile(f"(?:{'|'.join(re.escape(one) for one in longest_first)})(?![\\w+-])")
     files = [(run_folder / name).read_text("utf-8") for name in (DESIGN_FILE, PLAN_FILE)]
     words = {*ANYBODY, *re.findall(r"[^\W_]+|\w+", " ".join(files))}
     people = {_user(): "user", socket.gethostname(): "host"}
