@@ -1,6 +1,7 @@
 """Commands on whole runs: plan, run, resume, status, report, verify, publish, digest, clean."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -194,10 +195,18 @@ def report(folder: RunFolder = None) -> None:
     runs.require_own_name(folder, design)
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
+    former = evidence.digest_of(folder / evidence.SEAL_FILE)
     digest = cache(evidence.digest_of)
     print(_write_report(folder, jobs, digest))
-    if all(state == "done" for state in progress.states_of(folder, jobs).values()):
-        _print_seal(folder, evidence.finish(folder, digest))
+    states = progress.states_of(folder, jobs).values()
+    waiting = sum(state != "done" for state in states)
+    if waiting:
+        print(f"{waiting} of {len(jobs)} jobs are not done: the run is not sealed")
+        return
+    seal = evidence.finish(folder, digest)
+    _print_seal(folder, seal)
+    if former not in (None, seal):
+        print(f"the seal of before, {former}, does not hold any more")
 
 
 def verify(
@@ -216,6 +225,8 @@ def verify(
     from study_lib.runs.evidence import faults_of_run
     from study_lib.runs.run import left_out, open_run
 
+    if seal is not None and not re.fullmatch("[0-9a-fA-F]{64}", seal):
+        raise InputError(f"--seal {seal}: not a SHA-256; give all of its 64 hexadecimal digits")
     faults = faults_of_run(folder, seal)
     if not faults:
         from study_lib.phases.summary import differing_numbers
