@@ -160,6 +160,7 @@ def resume(
 
     profile_folder = cluster.profile_folder(profile) if profile else None
     folder, design, jobs = _opened(folder)
+    runs.require_not_published(folder, "resume the run itself")
     runs.require_own_name(folder, design)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
     _execute(folder, jobs, cores, profile_folder, retries, cancel=cancel)
@@ -192,6 +193,7 @@ def report(folder: RunFolder = None) -> None:
     from study_lib.runs import run as runs
 
     folder, design, jobs = _opened(folder)
+    runs.require_not_published(folder, "report the run itself and publish it again")
     runs.require_own_name(folder, design)
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")

@@ -30,7 +30,7 @@ from study_lib.runs.evidence import (
 )
 from study_lib.runs.plan import PLAN_FILE, plan_jobs
 from study_lib.runs.report import INDEX, PAGES, write_site
-from study_lib.runs.run import ARRAYS, DESIGN_FILE, PUBLISHED_FILE, open_run
+from study_lib.runs.run import ARRAYS, DESIGN_FILE, PUBLISHED_FILE, open_run, require_not_published
 from study_lib.system import PROJECT
 
 LEFT_BEHIND = ("engine.log", "running.json", "failed.json")
@@ -81,8 +81,7 @@ def publish(
         raise InputError(f"{folder}: exists already; choose another folder")
     if folder.resolve().is_relative_to(run_folder.resolve()):
         raise InputError(f"{folder}: lies in the run itself; choose a folder beside it")
-    if (run_folder / PUBLISHED_FILE).is_file():
-        raise InputError(f"{run_folder}: is a published copy; publish the run itself")
+    require_not_published(run_folder, "publish the run itself")
     require_no_link_out(run_folder)
     faults = faults_of_run(run_folder)
     if faults:

@@ -196,6 +196,21 @@ def test_a_copy_is_neither_made_in_its_run_nor_of_a_copy(sealed_copy, tmp_path, 
 
 
 @pytest.mark.slow
+def test_a_published_copy_stays_as_it_was_sealed(sealed_run, tmp_path, study):
+    """Made anew it would lose its authors; computed again, or as a digest, be another result."""
+    assert study("publish", sealed_run, "shown", "--author", "Ada Lovelace").code == 0
+    sealed = (tmp_path / "shown" / "seal.json").read_bytes()
+
+    for command in ("report", "resume", "digest"):
+        code, out, error = study(command, "shown")
+        assert (code, out) == (2, "")
+        assert "shown: is a published copy; " in error
+
+    assert (tmp_path / "shown" / "seal.json").read_bytes() == sealed
+    assert study("verify", "shown").code == 0
+
+
+@pytest.mark.slow
 def test_a_list_of_what_was_left_out_hides_no_text(sealed_copy, study):
     (sealed_copy / "phase_h_summary" / "summary.md").unlink()
     for listed in (["phase_h_summary/summary.md"], 3):
