@@ -118,7 +118,7 @@ def main() -> None:
         sys.exit(code)
     except typer.exceptions.TyperException as error:
         message = " ".join(error.format_message().split())
-        print(f"study: {message}; see `study --help`", file=sys.stderr)
+        print(f"study: {message.rstrip('.')}; see `study --help`", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

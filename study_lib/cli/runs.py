@@ -230,6 +230,7 @@ def resume(
 
     profile_folder = cluster.profile_folder(profile) if profile else None
     folder, design, jobs = _opened(folder)
+    runs.require_not_published(folder, "resume the run itself")
     runs.require_own_name(folder, design)
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
     made = runs.open_run(folder)
@@ -263,13 +264,22 @@ def report(folder: RunFolder = None) -> None:
     from study_lib.runs import run as runs
 
     folder, design, jobs = _opened(folder)
+    runs.require_not_published(folder, "report the run itself and publish it again")
     runs.require_own_name(folder, design)
     if progress.is_being_run(folder):
         raise InputError(f"{folder} is being run; its report is written at the end")
+    former = evidence.digest_of(folder / evidence.SEAL_FILE)
     digest = cache(evidence.digest_of)
     print(_write_report(folder, jobs, digest))
-    if all(state == "done" for state in progress.states_of(folder, jobs).values()):
-        _print_seal(folder, evidence.finish(folder, digest))
+    states = progress.states_of(folder, jobs).values()
+    waiting = sum(state != "done" for state in states)
+    if waiting:
+        print(f"{waiting} of {len(jobs)} jobs are not done: the run is not sealed")
+        return
+    seal = evidence.finish(folder, digest)
+    _print_seal(folder, seal)
+    if former not in (None, seal):
+        print(f"the seal of before, {former}, does not hold any more")
 
 
 def answer(folder: RunFolder = None, wanted: WantedQuality = None) -> None:
@@ -302,6 +312,8 @@ def verify(
     from study_lib.runs.evidence import faults_of_run
     from study_lib.runs.run import left_out, open_run
 
+    if seal is not None and not re.fullmatch("[0-9a-fA-F]{64}", seal):
+        raise InputError(f"--seal {seal}: not a SHA-256; give all of its 64 hexadecimal digits")
     faults = faults_of_run(folder, seal)
     if not faults:
         from study_lib.phases.summary import differing_numbers

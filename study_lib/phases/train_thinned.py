@@ -78,9 +78,9 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
     choose 1/1
     thin 1/2
     thin 2/2
-    train 1/8 loss ... of the base's
+    train 1/8 loss ... times the base's
     ...
-    train 8/8 loss ... of the base's
+    train 8/8 loss ... times the base's
     >>> results["members"], sorted(results["trust"])
     (2, ['gain_nats', 'given', 'standard_error_nats'])
 
@@ -112,7 +112,9 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
 
         def progress(what: str, done: int, total: int, loss: float) -> None:
             values = {"loss": loss} if np.isfinite(loss) else {}
-            text = f"{what} {done}/{total}" + (f" loss {loss:.5f} of the base's" if values else "")
+            text = f"{what} {done}/{total}" + (
+                f" loss {loss:.3f} times the base's" if values else ""
+            )
             work.step(what, done, total, text, "step", LINES_PRINTED, log_all=False, **values)
 
         ensemble, records = train_networks(

@@ -26,7 +26,7 @@ from study_lib.networks.weights import content_of
 from study_lib.phases.conditions import MISSING_ARMS
 from study_lib.runs.job import read_record
 from study_lib.runs.plan import plan_jobs
-from study_lib.runs.run import BASE_FILE, open_run
+from study_lib.runs.run import BASE_FILE, left_out, open_run, require_not_published
 
 PLACES = ("phase_*/**/*", "replicate_*/phase_*/**/*")
 # Whole files that describe a run, or repeat what others hold beside times and hashes.
@@ -93,9 +93,9 @@ def digest_of_run(run_folder: Path) -> tuple[str, list[str]]:
     Raises
     ------
     InputError
-        If the folder holds no run, or a file of it is damaged.
+        If the folder holds no run or a copy without arrays, or a file of it is damaged.
     StudyError
-        If a job of the run is not done.
+        If a job of the run is not done, or a result of one is missing.
     """
     lines = sorted(f"{name}: {value}" for name, value in _items(run_folder))
     text = "".join(f"{line}\n" for line in lines)
@@ -106,11 +106,23 @@ def _items(run_folder: Path) -> Iterator[tuple[str, str]]:
     """Yield each result of a run: its file and its name within, and its value or hash."""
     design = open_run(run_folder).design
     jobs = plan_jobs(design)
-    waiting = [job.name for job in jobs if not read_record(run_folder / job.done)]
+    records = {job.name: read_record(run_folder / job.done) for job in jobs}
+    waiting = [name for name, record in records.items() if not record]
     if waiting:
         raise StudyError(
             f"{run_folder}: {len(waiting)} of {len(jobs)} jobs are not done, {waiting[0]} first; "
             "finish the run with `study resume`"
+        )
+    missing = left_out(run_folder)
+    if missing:
+        require_not_published(run_folder, f"{len(missing)} arrays and networks are not in it")
+    made = {name for record in records.values() for name in record.get("sha256", ())}
+    results = sorted(name for name in made if Path(name).suffix in READERS)
+    gone = [name for name in results if not (run_folder / name).is_file()]
+    if gone:
+        raise StudyError(
+            f"{run_folder}: {len(gone)} files that its jobs made are missing, {gone[0]} first; "
+            "`study resume` makes them again"
         )
     base = [run_folder / BASE_FILE] if design.base else []
     found = (path for place in PLACES for path in run_folder.glob(place) if path.is_file())

@@ -136,10 +136,12 @@ def faults_of_run(run_folder: Path, seal_sha256: str | None = None) -> list[str]
     named = {fault.split(": ")[0] for fault in faults}
     by_seal = faults_of_seal(run_folder, digest).items()
     faults += [f"{name}: {fault}" for name, fault in by_seal if name not in named]
+    faults.sort(key=lambda fault: not fault.startswith(DESIGN_FILE))  # the cause before its effects
     found = digest(run_folder / SEAL_FILE)
     if seal_sha256 is not None and found != seal_sha256.lower():
         faults.append(
-            f"{SEAL_FILE}: has the SHA-256 {found}, not {seal_sha256}: sealed again since"
+            f"{SEAL_FILE}: has the SHA-256 {found}, not {seal_sha256}: sealed again since that was "
+            "printed, or that is the seal of another run"
         )
     return faults
 
@@ -166,8 +168,8 @@ def finish(run_folder: Path, digest: Digest | None = None) -> str:
         raise StudyError(
             "\n".join(
                 [
-                    "the run is not sealed; `study resume` makes again what was changed (what it "
-                    "names twice, remove):",
+                    "the run is not sealed; `study resume` makes again what was changed (remove "
+                    "what is still named here afterwards: no job makes it):",
                     *faults,
                 ]
             )

@@ -30,7 +30,7 @@ from study_lib.runs.evidence import (
 )
 from study_lib.runs.plan import PLAN_FILE, plan_jobs
 from study_lib.runs.report import INDEX, PAGES, write_site
-from study_lib.runs.run import ARRAYS, DESIGN_FILE, PUBLISHED_FILE, open_run
+from study_lib.runs.run import ARRAYS, DESIGN_FILE, PUBLISHED_FILE, open_run, require_not_published
 from study_lib.system import PROJECT
 
 LEFT_BEHIND = ("engine.log", "running.json", "failed.json")
@@ -81,8 +81,7 @@ def publish(
         raise InputError(f"{folder}: exists already; choose another folder")
     if folder.resolve().is_relative_to(run_folder.resolve()):
         raise InputError(f"{folder}: lies in the run itself; choose a folder beside it")
-    if (run_folder / PUBLISHED_FILE).is_file():
-        raise InputError(f"{run_folder}: is a published copy; publish the run itself")
+    require_not_published(run_folder, "publish the run itself")
     require_no_link_out(run_folder)
     faults = faults_of_run(run_folder)
     if faults:
@@ -131,10 +130,11 @@ def cleaner(run_folder: Path) -> Clean:
     Paths in the run become relative to it, any other keeps its last name alone. A name of host or
     user that is also a word of the design or the plan is left, or records would be spoilt.
     """
-    places = {str(run_folder.resolve()): ".", str(run_folder): ".", str(PROJECT): "project"}
+    places = {str(run_folder.resolve()): ".", str(run_folder.absolute()): "."}
+    places[str(PROJECT)] = "project"
     places |= {sys.prefix: "python", str(Path.home()): "home"}
     longest_first = sorted((one for one in places if len(one) > 1), key=len, reverse=True)
-    known = re.compile("|".join(re.escape(one) for one in longest_first))
+    known = re.compile(f"(?:{'|'.join(re.escape(one) for one in longest_first)})(?![\\w+-])")
     files = [(run_folder / name).read_text("utf-8") for name in (DESIGN_FILE, PLAN_FILE)]
     words = {*ANYBODY, *re.findall(r"[^\W_]+|\w+", " ".join(files))}
     people = {_user(): "user", socket.gethostname(): "host"}

@@ -235,6 +235,18 @@ def left_out(folder: Path) -> frozenset[str]:
     return frozenset(name for name in names if str(name).endswith(ARRAYS))
 
 
+def require_not_published(folder: Path, remedy: str) -> None:
+    """Check that a folder is a run itself, not the copy of one that was made for others.
+
+    Raises
+    ------
+    InputError
+        If it is a copy; ends with what to do instead.
+    """
+    if (folder / PUBLISHED_FILE).is_file():
+        raise InputError(f"{folder}: is a published copy; {remedy}")
+
+
 def require_condition(parameters: NotebookParameters) -> None:
     """Check that the run of a notebook exists, and that it has the dose, the view and the arm.
 

@@ -304,8 +304,8 @@ class Metric:
 
 _OWN = "study_lib.scores.metrics"
 _SSIM = "scikit-image structural_similarity, Gaussian window of 1.5 px, range of the truth"
-_MS_SSIM = f"{_OWN}.ms_ssim, scales in ms_ssim_scales; equals torchmetrics where that can"
-_FRC = "study_lib.scores.frc, linear between rings; empty: see its outcome; below the threshold"
+_MS_SSIM = f"{_OWN}.ms_ssim over ms_ssim_scales scales; as torchmetrics, where that takes the image"
+_FRC = "study_lib.scores.frc, linear between rings; if empty, its outcome says why; threshold"
 _LIMIT = "root mean square error over the Cramer-Rao bound of study_lib.scores.photon_limit"
 
 SCORES: Mapping[str, Metric] = MappingProxyType(
@@ -326,7 +326,7 @@ SCORES: Mapping[str, Metric] = MappingProxyType(
         "frc_one_bit_crossing": Metric("higher", f"{_FRC} of one bit"),
         "frc_seventh_crossing": Metric("higher", f"{_FRC} of 1/7"),
         "spectral_snr_crossing": Metric(
-            "higher", "study_lib.scores.frc.spectral_snr below 1; empty: see its outcome"
+            "higher", "study_lib.scores.frc.spectral_snr below 1; if empty, its outcome says why"
         ),
     }
 )
@@ -335,11 +335,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         **SCORES,
         "held_out_excess_nats": Metric(
             "lower",
-            "study_lib.physics.likelihood: likelihood of a second draw, truth less arm, a pattern",
+            "study_lib.physics.likelihood: log-likelihood per pattern of a second draw of counts, "
+            "that of the truth less that of the arm",
         ),
         "phase_error_over_limit": Metric("lower", _LIMIT),
         "phase_error_over_shrinking": Metric(
-            "lower", "the same over the bound where noise is capped by the signal, ring by ring"
+            "lower", "the same over a bound whose noise is at most the true phase, ring by ring"
         ),
         "amplitude_error_over_limit": Metric("lower", _LIMIT),
         "cpu_s": Metric("lower", "processor seconds for these patterns"),

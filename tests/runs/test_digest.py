@@ -166,6 +166,21 @@ def test_date_place_name_and_load_change_nothing(run, study, tmp_path):
     assert (found.code, found.out.strip()) == (0, before)
 
 
+def test_a_run_that_lost_a_result_has_no_digest(run, study):
+    """It would be taken for a run that found something else."""
+    place = (comparison(run) / "metrics.json").relative_to(run.folder).as_posix()
+    job = plan_jobs(run.design)[-1]
+    made = {"sha256": {place: "0" * 64, "notebooks/gone.ipynb": "0" * 64}}
+    write_json(run.folder / job.done, read_json(run.folder / job.done) | made)
+    assert digest(study, run), "an executed notebook holds no result"
+
+    (run.folder / place).unlink()
+
+    found = study("digest", run.folder)
+    assert (found.code, found.out) == (1, "")
+    assert f"1 files that its jobs made are missing, {place} first" in found.err
+
+
 def test_items_are_the_lines_that_the_digest_is_taken_of(run, study):
     *lines, value = study("digest", run.folder, "--items").out.splitlines()
 

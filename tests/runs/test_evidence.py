@@ -1,6 +1,7 @@
 """A finished run is one piece: of one design, one code, with the summary that its scores give."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,37 @@ def test_a_sealed_run_is_complete_under_the_hash_that_was_printed(sealed_copy, s
     other = study("verify", sealed_copy, "--seal", "0" * 64)
     assert other.code == 1
     assert f"seal.json: has the SHA-256 {printed}, not 0000" in other.err
+
+    for part in (printed[:8], "nonsense", ""):
+        mistyped = study("verify", sealed_copy, "--seal", part)
+        assert mistyped.code == 2
+        assert "not a SHA-256; give all of its 64 hexadecimal digits" in mistyped.err
+        assert "sealed again" not in mistyped.err, "nobody did"
+
+
+def test_a_report_made_again_says_that_the_former_seal_is_void(sealed_copy, study):
+    first = sha256_of(sealed_copy / "seal.json")
+    (sealed_copy / "notes.txt").write_text("mine")
+
+    code, out, _ = study("report", sealed_copy)
+
+    assert code == 0
+    assert f"the seal of before, {first}, does not hold any more" in out
+    assert "does not hold any more" not in study("report", sealed_copy).out, "the same again"
+
+    (sealed_copy / "jobs" / "06_summary" / "done.json").unlink()
+    out = study("report", sealed_copy).out
+    assert re.search(r"1 of \d+ jobs are not done: the run is not sealed", out)
+
+
+def test_an_edited_design_is_named_before_all_that_follows_from_it(sealed_copy, study):
+    renamed = sealed_copy.rename(sealed_copy.with_name("from_a_colleague"))
+    change(renamed / "design.json", "doses", to=[2e4])
+
+    lines = study("verify", renamed).err.splitlines()
+
+    assert lines[0] == "study: design.json: differs from seal.json"
+    assert len(lines) > 5
 
 
 def test_another_design_in_a_finished_run_is_named_and_made_anew(sealed_copy, study):

@@ -84,6 +84,21 @@ def test_a_published_copy_names_no_place_and_nobody_and_is_sound(owned, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["run", "c3"])
+def test_the_name_of_a_run_may_be_any_word_of_its_files(name, owned, tmp_path, study):
+    """A name such as `run` stands in texts, one such as `c3` in hashes: neither is its place."""
+    before = nbformat.read(owned / "notebooks" / "06_summary.ipynb", 4)
+    owned.rename(tmp_path / name)
+
+    code, _, error = study("publish", name, "shown")
+
+    assert (code, error) == (0, "")
+    assert study("verify", "shown").code == 0
+    after = nbformat.read(tmp_path / "shown" / "notebooks" / "06_summary.ipynb", 4)
+    assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
+
+
+@pytest.mark.slow
 def test_arrays_come_along_where_they_are_asked_for(sealed_run, tmp_path, study):
     code, _, error = study("publish", sealed_run, "shown", "--arrays")
 
@@ -178,6 +193,21 @@ def test_a_copy_is_neither_made_in_its_run_nor_of_a_copy(sealed_copy, tmp_path, 
     assert study("publish", sealed_copy, "shown").code == 0
     again = study("publish", tmp_path / "shown", "twice")
     assert (again.code, "is a published copy" in again.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_published_copy_stays_as_it_was_sealed(sealed_run, tmp_path, study):
+    """Made anew it would lose its authors; computed again, or as a digest, be another result."""
+    assert study("publish", sealed_run, "shown", "--author", "Ada Lovelace").code == 0
+    sealed = (tmp_path / "shown" / "seal.json").read_bytes()
+
+    for command in ("report", "resume", "digest"):
+        code, out, error = study(command, "shown")
+        assert (code, out) == (2, "")
+        assert "shown: is a published copy; " in error
+
+    assert (tmp_path / "shown" / "seal.json").read_bytes() == sealed
+    assert study("verify", "shown").code == 0
 
 
 @pytest.mark.slow
