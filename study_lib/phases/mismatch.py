@@ -4,6 +4,7 @@ Files hold the nominal positions and probe, which arms are given. What is true f
 the numbers of the positions and the seed, so that nothing but the comparison needs it again.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -114,16 +115,16 @@ def truly_lit(
     """
     if not design.mismatch.columns:
         return measurement
-    stated = metadata.get(STATED)
+    stated: Any = metadata.get(STATED)
     try:
-        field_px = np.array(stated[FIELD], dtype=np.float64).reshape(2, 2)  # type: ignore[index]  # if it is none, it is refused below
-        ratio = float(stated[RATIO])  # type: ignore[index]  # as above
+        field_px = np.array(stated[FIELD], dtype=np.float64).reshape(2, 2)
+        scale = math.sqrt(stated[RATIO])
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{path}: its metadata do not say how the mismatch of the design was put in; generate "
             "the data again"
         ) from None
-    probe = _true_probe(design, measurement.probe) * np.sqrt(ratio)
+    probe = _true_probe(design, measurement.probe) * scale
     part = ScanPart(measurement.positions_px, measurement.scan_index, field_px)
     return replace(
         measurement,

@@ -249,9 +249,28 @@ def test_a_file_that_does_not_say_how_it_was_made_is_refused(wrong):
     condition = wrong.condition(DOSE)
     measurement = condition.measurement()
 
-    for metadata in ({}, {"mismatch": None}, {"mismatch": {"split_field_px": "x"}}):
+    spoilt = {"split_field_px": [[0, 0], [9, 9]], "photon_ratio": -1}
+    for metadata in (
+        {},
+        {"mismatch": None},
+        {"mismatch": {"photon_ratio": 1}},
+        {"mismatch": spoilt},
+    ):
         with pytest.raises(InputError, match="how the mismatch of the design was put in; generate"):
             truly_lit(measurement, metadata, wrong.design, condition.file)
+
+
+def test_there_is_no_photon_limit_where_a_mismatch_leaves_a_scored_pixel_dark(plain, wrong):
+    """Without a mismatch the same is a fault of the study."""
+    condition = wrong.condition(DOSE)
+    measurement, truth = condition.measurement(), condition.truth()
+    crop, mask = condition.scored_pixels()
+    one_place = np.repeat(measurement.positions_px[:1], len(measurement.positions_px), axis=0)
+    dark = replace(measurement, positions_px=one_place)
+
+    assert limit_of(dark, truth, crop, mask, wrong.design) is None
+    with pytest.raises(ValueError, match="light is zero on"):
+        limit_of(dark, truth, crop, mask, plain.design)
 
 
 # --- The data contract
