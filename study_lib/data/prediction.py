@@ -3,7 +3,8 @@
 Part of DATA-001. Intensities are single precision: a probe or an object far from one overflows or
 vanishes in it. One object pixel far above all others leaves these dark, as a transmission is at
 most one. Where a file has patterns, the model's power may differ from theirs by a factor of two; a
-difference of over a tenth, and amplitudes that fit worse than the mean pattern, are noted.
+difference of over a tenth, and amplitudes that fit worse than the mean pattern, are noted. Where
+the metadata say that a mismatch was put in, a larger difference of power is noted too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ FEWEST_TO_AVERAGE = 3
 PATTERNS_MAX = 256
 PIXELS_MAX = 2**22
 CHUNK = 64
+MISMATCH_MAX = 1e6  # pixels or percents
 
 
 def check_arithmetic(
@@ -86,7 +88,8 @@ def check_prediction(
     chosen
         Their places in the scan.
     metadata
-        Those of the file; dark counts and saturation in them belong to the model.
+        Those of the file; dark counts and saturation in them belong to the model, a mismatch is
+        meant.
     """
     from study_lib.physics.likelihood import expected_in_parts  # torch comes with it
 
@@ -101,6 +104,7 @@ def check_prediction(
     model = np.minimum(model + dark, limit) * good
     power, predicted = float((measured**2).sum()), float(model.sum())
     patterns_text = f"{len(chosen)} of the patterns"
+    meant = _mismatch(metadata)
     if not (np.isfinite(predicted) and predicted > 0):
         found = f"a model that predicts {predicted:g} photons for {patterns_text}"
         remedy = "give probe, object and positions that belong together"
@@ -112,8 +116,8 @@ def check_prediction(
     if abs(ratio - 1) > POWER_TOLERANCE + 5 / np.sqrt(max(power, 1.0)):
         found = f"a model that predicts {ratio:.3g} times the counts of {patterns_text}"
         expected_text = f"1 within {POWER_TOLERANCE:.0%}, and within a factor of {POWER_FACTOR:g}"
-        remedy = f"multiply the probe by {ratio**-0.5:.4g}; `study import` does it"
-        is_serious = not 1 / POWER_FACTOR <= ratio <= POWER_FACTOR
+        remedy = meant or f"multiply the probe by {ratio**-0.5:.4g}; `study import` does it"
+        is_serious = not (meant or 1 / POWER_FACTOR <= ratio <= POWER_FACTOR)
         yield Violation("probeGuess", found, expected_text, remedy, is_serious)
     if len(chosen) < FEWEST_TO_AVERAGE:
         return
@@ -133,7 +137,7 @@ def check_prediction(
             f"amplitudes that miss those of {patterns_text} by {error_share:.0%}, the mean of the "
             f"others misses them by {usual_share:.0%}"
         )
-        remedy = "check positions, object and the order of patterns"
+        remedy = meant or "check positions, object and the order of patterns"
         yield Violation("objectGuess", found, "a model better than the mean", remedy, False)
 
 
@@ -141,6 +145,19 @@ def _good_pixels(
     bad: Bool[np.ndarray, "n n"] | None, shape: tuple[int, ...]
 ) -> Float[np.ndarray, "n n"]:
     return np.ones(shape) if bad is None else (~bad.astype(bool)).astype(np.float64)
+
+
+def _mismatch(metadata: Mapping[str, Any]) -> str:
+    """Return which mismatch a file says was put into its patterns; empty without one."""
+    stated = metadata.get("mismatch")
+    settings = stated if isinstance(stated, dict) else {}
+    values = [
+        f"{name} {value:g}"
+        for name, value in settings.items()
+        if isinstance(value, int | float) and name.endswith(("_px", "_percent"))
+        if 0 < value < MISMATCH_MAX
+    ]
+    return f"meant, by the mismatch in its metadata: {', '.join(values)[:80]}" if values else ""
 
 
 def _detector(metadata: Mapping[str, Any]) -> tuple[float, float]:

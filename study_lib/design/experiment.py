@@ -1,6 +1,7 @@
-"""What is measured: the object, the probe, the scan and the detector."""
+"""What is measured: the object, the probe, the scan, the detector, and what no arm knows."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -15,7 +16,7 @@ from study_lib.design.limits import (
     at_most,
     in_order,
 )
-from study_lib.design.settings import Frozen
+from study_lib.design.settings import Frozen, is_zero
 
 PhaseRange = Annotated[
     float, Field(gt=0, lt=6.28, description="largest minus smallest phase, radian")
@@ -156,4 +157,74 @@ class DetectorDesign(Frozen):
     )
     bad_pixel_share: float = Field(
         ge=0, lt=0.5, default=0.0, description="share of dead pixels, placed by the seed"
+    )
+
+
+# The field of each column of comparisons, and how it is said: "position error 1.5 px".
+MISMATCH_COLUMNS = {
+    "mismatch_position_px": ("position_error_px", "position error", "px"),
+    "mismatch_defocus_percent": ("defocus_error_percent", "defocus error", "%"),
+    "mismatch_aberration_percent": ("aberration_error_percent", "aberrations", "% of a wave"),
+    "mismatch_flux_percent": ("flux_jitter_percent", "flux jitter", "%"),
+}
+
+
+class MismatchDesign(Frozen):
+    """How the true experiment differs from what every arm is given; all of it off unless set.
+
+    Light falls on the object with the true probe at the true positions; files hand on the nominal
+    ones. Errors are drawn anew for each replicate, and are the same at all its doses.
+    """
+
+    position_error_px: Annotated[float, at_most(256, "a quarter of the largest patch")] = Field(
+        ge=0,
+        default=0.0,
+        exclude_if=is_zero,
+        description="root mean square of the normal error of each scan position along each axis; "
+        "one that leads out of the split's field is turned round",
+    )
+    defocus_error_percent: Annotated[float, at_most(100, "twice the defocus is another probe")] = (
+        Field(
+            ge=0,
+            default=0.0,
+            exclude_if=is_zero,
+            description="how much farther from the axis edge rays of the true probe land, in "
+            "percent of probe.defocus_radius_px, or of half the diameter of a probe of base data",
+        )
+    )
+    aberration_error_percent: Annotated[
+        float, at_most(50, "with half a wave a lens has no focus left")
+    ] = Field(
+        ge=0,
+        default=0.0,
+        exclude_if=is_zero,
+        description="astigmatism, coma and spherical aberration of the true probe, mixed at "
+        "random: root mean square over the pupil, in percent of a wave",
+    )
+    flux_jitter_percent: Annotated[
+        float, at_most(100, "few frames of such a source hold most of its photons")
+    ] = Field(
+        ge=0,
+        default=0.0,
+        exclude_if=is_zero,
+        description="relative standard deviation of the light from frame to frame, log-normal; "
+        "the mean dose is kept",
+    )
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """What is set, under the names of the columns that comparisons have for it."""
+        return {
+            column: getattr(self, field)
+            for column, (field, _, _) in MISMATCH_COLUMNS.items()
+            if getattr(self, field)
+        }
+
+
+def mismatch_text(values: Mapping[str, Any]) -> str:
+    """Return a mismatch in a few words, from its columns among other values; empty without one."""
+    return ", ".join(
+        f"{words} {values[column]:g} {unit}"
+        for column, (_, words, unit) in MISMATCH_COLUMNS.items()
+        if values.get(column)
     )

@@ -17,7 +17,13 @@ from study_lib.design.axes import (
     ViewDesign,
     dose_name,
 )
-from study_lib.design.experiment import DetectorDesign, ProbeDesign, ScanDesign, SpecimenDesign
+from study_lib.design.experiment import (
+    DetectorDesign,
+    MismatchDesign,
+    ProbeDesign,
+    ScanDesign,
+    SpecimenDesign,
+)
 from study_lib.design.limits import POSITIONS_MAX, POSITIONS_REASON, TIME_REASON, at_least, at_most
 from study_lib.design.methods import IterativeDesign, ThinnedDesign, TrainingDesign
 from study_lib.design.settings import Frozen, is_unset
@@ -104,6 +110,11 @@ class StudyDesign(Frozen):
     probe: ProbeDesign
     scan: ScanDesign
     detector: DetectorDesign = DetectorDesign()
+    mismatch: MismatchDesign = Field(
+        default=MismatchDesign(),
+        exclude_if=lambda mismatch: not mismatch.columns,
+        description="what the true experiment has and no arm knows of; off unless set",
+    )
     views: tuple[ViewDesign, ...] = Field(min_length=1)
     neighbor_count: Annotated[int, at_most(POSITIONS_MAX, POSITIONS_REASON)] = Field(
         ge=1, description="K nearest neighbours"
@@ -186,7 +197,7 @@ class StudyDesign(Frozen):
     @model_validator(mode="after")
     def check_patch(self) -> "StudyDesign":
         """Check every length against the patch that it has to lie in."""
-        side = self.patch_size_px
+        side, mismatch = self.patch_size_px, self.mismatch
         around, scanned = "half a patch is all that surrounds the scored field", self.scan
         lengths = [
             ("metrics.registration_limit_px", self.metrics.registration_limit_px, side / 2, around),
@@ -196,11 +207,25 @@ class StudyDesign(Frozen):
                 side / 2 - 1,
                 "more hides the whole detector",
             ),
+            (
+                "mismatch.position_error_px",
+                mismatch.position_error_px,
+                side / 4,
+                "farther off, a patch is another one",
+            ),
         ]
         if self.base is None:  # a base file has its own probe
             back = "beyond half a patch the wave comes in again on the other side"
             defocus_px = self.probe.defocus_radius_px
             lengths.append(("probe.defocus_radius_px", defocus_px, side / 2, back))
+            percent = mismatch.defocus_error_percent
+            if percent and not defocus_px:
+                raise ValueError(
+                    f"mismatch.defocus_error_percent = {percent:g}: the probe is in focus, which "
+                    "leaves nothing to take percents of; raise probe.defocus_radius_px"
+                )
+            most = 100 * (side / 2 / (defocus_px or side) - 1)
+            lengths.append(("mismatch.defocus_error_percent", percent, max(0, most), back))
         if scanned.kind != "measured":
             apart = "patches farther apart share nothing and leave rows dark"
             moved = "positions that are moved by more than a patch are scan.kind uniform"

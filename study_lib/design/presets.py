@@ -71,6 +71,7 @@ def load_design(
     content = parse_yaml(path.read_bytes(), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a table of names and values; start from a preset")
+    content.setdefault("mismatch", {})  # a table for settings; without them it is none
     content.setdefault("preset", re.sub("[^a-z0-9_-]+", "-", path.stem.lower()))
     if base:
         content["patch_size_px"] = 2 ** (base.probe_side_px.bit_length() - 1)
@@ -136,10 +137,13 @@ def changes_of_preset(design: StudyDesign) -> list[str]:
 def _differences(usual: Any, found: Any, name: str) -> list[str]:
     if usual == found or name in NOT_OF_A_PRESET:
         return []
-    if isinstance(usual, dict) and isinstance(found, dict) and usual.keys() == found.keys():
-        names = {key: f"{name}.{key}".lstrip(".") for key in found}
-        parts = (_differences(usual[key], found[key], names[key]) for key in found)
-        return [line for part in parts for line in part]
+    is_nested = isinstance(usual, dict) and isinstance(found, dict)
+    if is_nested and (not name or usual.keys() <= found.keys()):
+        lines = []
+        for key, value in found.items():
+            off: Any = {} if isinstance(value, dict) else None  # what is off is not written down
+            lines += _differences(usual.get(key, off), value, f"{name}.{key}".lstrip("."))
+        return lines + [f"other {key}" for key in usual if key not in found]
     text = f"{name}={WHOLE_NUMBER.sub('', json.dumps(found))}"
     return [text if len(text) <= LONGEST_CHANGE else f"other {name}"]
 

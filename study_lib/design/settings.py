@@ -20,6 +20,11 @@ def is_unset(value: object) -> bool:
     return value is None
 
 
+def is_zero(value: float) -> bool:
+    """Return whether a number is zero: written down only where it is not, as :func:`is_unset`."""
+    return value == 0
+
+
 def describe_faults(
     error: ValidationError, source: str, model: type[BaseModel], settings: Sequence[str] = ()
 ) -> str:

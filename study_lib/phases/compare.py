@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from study_lib.arm_names import STD, as_fallback
 from study_lib.data.contract import load_object
 from study_lib.design.axes import dose_key
+from study_lib.design.experiment import mismatch_text
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import save_figure
@@ -21,6 +22,7 @@ from study_lib.overlap.metrics import image_overlap, linear_overlap
 from study_lib.overlap.views import ViewRecord, view_record_of
 from study_lib.phases.arms import ArmResult, MissingResultError, arms_of
 from study_lib.phases.conditions import COMPARED, MISSING_ARMS, Condition
+from study_lib.phases.mismatch import truly_lit
 from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.likelihood import FreshCounts
 from study_lib.physics.measurement import Measurement, measurement_digest, photon_budget
@@ -55,25 +57,31 @@ def limit_of(
     mask: Bool[np.ndarray, "y x"],
     design: StudyDesign,
 ) -> PhotonLimit | None:
-    """Return the photon limit of the scored pixels.
+    """Return the photon limit of the scored pixels, from a measurement as it is really lit.
 
-    None if the true object is zero on one, or if the design asks for no limit.
+    None if the true object is zero on one, if a mismatch leaves one in the dark, or if the design
+    asks for no limit.
     """
     scored = np.zeros(truth.shape, dtype=bool)
     scored[crop] = mask
     if not truth[scored].all() or not design.metrics.photon_limit_solves:
         return None
-    return photon_limit(
-        object_=truth,
-        probe=measurement.probe,
-        positions_px=measurement.positions_px,
-        scored=scored,
-        crop=crop,
-        seed=LIMIT_SEED,
-        solves=design.metrics.photon_limit_solves,
-        background=design.detector.dark_counts,
-        bad_pixels=measurement.bad_pixels,
-    )
+    try:
+        return photon_limit(
+            object_=truth,
+            probe=measurement.probe,
+            positions_px=measurement.positions_px,
+            scored=scored,
+            crop=crop,
+            seed=LIMIT_SEED,
+            solves=design.metrics.photon_limit_solves,
+            background=design.detector.dark_counts,
+            bad_pixels=measurement.bad_pixels,
+        )
+    except (StudyError, ValueError):
+        if not design.mismatch.columns:
+            raise
+        return None
 
 
 def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str, float | None]:
@@ -200,8 +208,11 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
             "patterns_sha256": patterns_digest(measurement),
             "split": condition.split,
             "replicate": design.replicate,
+            **design.mismatch.columns,
         }
-        found, arrays, missing = _score_arms(condition, measurement, truth, crop, mask, work)
+        lit = truly_lit(measurement, metadata, design, condition.file)
+        given = (measurement, lit, truth, crop, mask)
+        found, arrays, missing = _score_arms(condition, *given, work)
         rows = [row | arm for arm in found]
         write_csv(folder / "metrics.csv", rows)
         write_json(folder / "metrics.json", rows)
@@ -232,15 +243,19 @@ def _on_area(photons: float, measurement: Measurement, metadata: Mapping[str, An
 def _score_arms(
     condition: Condition,
     measurement: Measurement,
+    lit: Measurement,
     truth: np.ndarray,
     crop: tuple[slice, slice],
     mask: np.ndarray,
     work: Work,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, str]]:
-    """Return a row for each arm, the crop of every object and map, and why arms are missing."""
+    """Return a row for each arm, the crop of every object and map, and why arms are missing.
+
+    ``lit`` is the measurement with the true positions and probe, which no arm is given.
+    """
     design = condition.design
-    fresh = fresh_counts(condition, measurement, truth)
-    limit = limit_of(measurement, truth, crop, mask, design)
+    fresh = fresh_counts(condition, lit, truth)
+    limit = limit_of(lit, truth, crop, mask, design)
     arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
@@ -316,7 +331,10 @@ def patterns_digest(measurement: Measurement) -> str:
 
 
 def fresh_counts(condition: Condition, measurement: Measurement, truth: np.ndarray) -> FreshCounts:
-    """Return counts of the condition's positions that no arm has seen: a second draw."""
+    """Return counts of the condition's positions that no arm has seen: a second draw.
+
+    ``measurement`` has the true positions and probe.
+    """
     design = condition.design
     seed, dose = design.noise_seeds.simulation, dose_key(condition.dose)
     return FreshCounts(
@@ -345,7 +363,7 @@ def comparison_figure(
         threshold=design.metrics.frc_threshold,
         ceiling=arrays["photon_limit_frc"],
         title=f"{first['view']}, {first['split']} split, {first['dose']:g} {unit_of(rows)}, "
-        f"replicate {first['replicate']}",
+        + ", ".join(filter(None, [f"replicate {first['replicate']}", mismatch_text(first)])),
         void=[row["label"] for row in rows if row["registration"] != "ok"],
     )
 

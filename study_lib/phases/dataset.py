@@ -20,11 +20,18 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import read_json, write_json
 from study_lib.overlap.metrics import lit_area_px
 from study_lib.phases.conditions import Condition
+from study_lib.phases.mismatch import ScanPart, field_of, stated_mismatch, true_light
 from study_lib.phases.records import recorded, work_of
 from study_lib.phases.scene import Scene, scene_of
 from study_lib.physics.measurement import photon_budget
 from study_lib.physics.probe import probe_diameter_px
-from study_lib.physics.simulation import SimulatedScan, bad_pixel_mask, object_patches, simulate
+from study_lib.physics.simulation import (
+    SimulatedScan,
+    TrueLight,
+    bad_pixel_mask,
+    object_patches,
+    simulate,
+)
 from study_lib.seeding import generator
 
 Arrays = dict[str, np.ndarray]
@@ -164,6 +171,14 @@ def _simulated(
         "object_": scene.object_,
         "probe": scene.probe,
         "bad_pixels": bad_pixels,
+        "truth": true_light(
+            design,
+            scene.probe,
+            {
+                split: ScanPart(part, np.flatnonzero(scene.splits[split]), field_of(part))
+                for split, part in positions.items()
+            },
+        ),
     }
     if design.dose_per == "pattern":
         both = counted(design, dose, dose, positions, **whole)
@@ -189,6 +204,7 @@ def counted(
     object_: Complex[np.ndarray, "oy ox"],
     probe: Complex[np.ndarray, "n n"],
     bad_pixels: Bool[np.ndarray, "n n"] | None,
+    truth: TrueLight | None,
     view: str | None = None,
 ) -> SimulatedScan:
     """Return patterns as the design's detector counts them, from one seeded stream per split.
@@ -203,6 +219,8 @@ def counted(
         (row, column) of the patch centres in object pixels.
     object_, probe, bad_pixels
         As in :func:`study_lib.physics.simulation.simulate`.
+    truth
+        How the object is really lit, from :func:`study_lib.phases.mismatch.true_light`.
     view
         Whose counts these are, if they are not those of the whole split.
     """
@@ -218,6 +236,7 @@ def counted(
             split: generator(design.noise_seeds.simulation, *stream_of(design, dose, split, view))
             for split in positions_px
         },
+        true_light=truth,
     )
 
 
@@ -289,6 +308,7 @@ def _history(
                     "seed": design.noise_seeds.simulation,
                     "stream": list(stream_of(design, dose, split)),
                     **design.detector.model_dump(),
+                    **design.mismatch.model_dump(),
                 },
             },
             {"operation": "canonicalise", "parameters": {"object_patches": design.object_patches}},
@@ -296,6 +316,7 @@ def _history(
     }
     if detector:
         history["detector"] = detector
+    history |= stated_mismatch(design, field_of(scene.positions_of(split)), simulated)
     if design.detector.saturation_counts is None:
         history["photons_per_pattern_expected"] = simulated.photons_expected[split]
     return history

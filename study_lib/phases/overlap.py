@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from study_lib.data.contract import load_dataset, save_dataset
 from study_lib.design.axes import SPLITS, ViewDesign
@@ -15,6 +15,7 @@ from study_lib.overlap.metrics import coverage_of, legacy_spacing_px, nearest_px
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
 from study_lib.phases.conditions import Condition
 from study_lib.phases.dataset import counted, photons_on_area, stream_of
+from study_lib.phases.mismatch import ScanPart, field_of, stated_mismatch, true_light
 from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.measurement import photon_budget
 
@@ -96,9 +97,10 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
                 asked = design.photons_per_pattern(condition.dose, lit_px, len(chosen.kept))
                 stated = _history(metadata, view, chosen, work)
                 if design.dose_per != "pattern" and len(chosen.kept) < len(positions):
-                    counts, made = _counted_anew(one, arrays, positions[chosen.kept], asked)
+                    counts, made, mismatch = _counted_anew(one, arrays, chosen.kept, asked)
                     patterns |= counts
                     stated["transformations"].append(made)
+                    stated |= mismatch
                 limit = design.detector.saturation_counts
                 photons = photon_budget(patterns["diffraction"], limit)
                 stated |= photons | photons_on_area(photons, lit_px, asked)
@@ -119,22 +121,26 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
 def _counted_anew(
     condition: Condition,
     arrays: Mapping[str, np.ndarray],
-    positions_px: Float[np.ndarray, "kept 2"],
+    kept: Int[np.ndarray, " kept"],
     photons_per_pattern: float,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
     """Return patterns and probe of the positions that a view keeps, and how they were made.
 
-    At a dose per area the photons of the positions left out are spent on those that are kept.
+    At a dose per area the photons of the positions left out are spent on those that are kept. Last
+    comes what metadata say of a mismatch: positions and probe are as far off as in all patterns.
     """
     design, split, view = condition.design, condition.split, condition.view.name
+    positions = np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1)
+    part = ScanPart(positions[kept], arrays["scan_index"][kept], field_of(positions))
     scan = counted(
         design,
         condition.dose,
         photons_per_pattern,
-        {split: positions_px},
+        {split: part.positions_px},
         object_=arrays["objectGuess"],
         probe=arrays["probeGuess"],
         bad_pixels=arrays.get("bad_pixels"),
+        truth=true_light(design, arrays["probeGuess"], {split: part}),
         view=view,
     )
     parameters = {
@@ -143,9 +149,11 @@ def _counted_anew(
         "seed": design.noise_seeds.simulation,
         "stream": list(stream_of(design, condition.dose, split, view)),
         **design.detector.model_dump(),
+        **design.mismatch.model_dump(),
     }
     counts = {"diffraction": scan.amplitudes[split], "probeGuess": scan.probe}
-    return counts, {"operation": "simulate", "parameters": parameters}
+    step = {"operation": "simulate", "parameters": parameters}
+    return counts, step, stated_mismatch(design, part.field_px, scan)
 
 
 def _history(

@@ -1,4 +1,4 @@
-"""The probe: a defocused zone plate, its diameter, its window, its bright field.
+"""The probe: a defocused zone plate, its diameter, its window, its errors, its bright field.
 
 Probes are complex waves (n, n), intensity is power per pixel, lengths are object pixels.
 
@@ -109,6 +109,119 @@ def probe_fwhm_px(probe: Complex[np.ndarray, "n n"]) -> float:
     """Return the diameter of the disc as large as the pixels of at least half the top intensity."""
     power = np.abs(probe) ** 2
     return float(2 * np.sqrt((power >= power.max() / 2).sum() / np.pi))
+
+
+# --- A probe that differs from another by errors of its lens
+
+PUPIL_POWER = 0.95
+
+
+def pupil_radius_per_px(probe: Complex[np.ndarray, "n n"]) -> float:
+    """Return the radius of the disc of frequencies that holds 95 % of a probe's power.
+
+    In cycles per object pixel, around their mean; at least one pixel of the detector.
+    """
+    power = np.abs(_pupil_of(probe)) ** 2
+    radius = np.hypot(*_frequencies_around_mean(power)).ravel()
+    order = np.argsort(radius)
+    inside = np.cumsum(power.ravel()[order], dtype=np.float64)
+    found = np.interp(PUPIL_POWER * inside[-1], inside, radius[order])
+    return max(float(found), 1 / len(probe))
+
+
+def aberrated_probe(
+    probe: Complex[np.ndarray, "n n"],
+    *,
+    aperture_per_px: float,
+    defocus_px: float,
+    aberration_waves: float,
+    random: np.random.Generator,
+) -> Complex[np.ndarray, "n n"]:
+    """Return a probe whose lens is further out of focus and has aberrations; its power is kept.
+
+    Both are phases over the pupil, the probe's transform. Defocus is the quadratic one of
+    :func:`zone_plate_probe`: an edge ray lands farther out by ``defocus_px``. The aberrations are
+    the primary ones, astigmatism, coma and spherical, mixed at random; what they share with a
+    shift of the probe or with defocus over this pupil is taken out.
+
+    Parameters
+    ----------
+    probe : (n, n)
+        Of any scale.
+    aperture_per_px
+        Radius of the pupil, around its mean frequency; beyond, phases stay those of its edge.
+    defocus_px
+        By how much farther from the axis the edge ray crosses the specimen.
+    aberration_waves
+        Root mean square of the aberrations over the power in the pupil.
+    random
+        How strong each of them is.
+
+    Raises
+    ------
+    InputError
+        If there is no pupil to have aberrations: a probe of one plane wave.
+
+    References
+    ----------
+    Born and Wolf, Principles of Optics, sections 5.3 and 9.1
+    """
+    pupil = _pupil_of(probe)
+    power = np.abs(pupil) ** 2
+    y, x = _frequencies_around_mean(power)
+    edge = aperture_per_px + 1 / len(probe)  # a pixel beyond, for the soft rim
+    held = edge / np.maximum(np.hypot(y, x), edge) / aperture_per_px
+    y, x = y * held, x * held
+    phase = np.pi * defocus_px * aperture_per_px * (y**2 + x**2)
+    if aberration_waves:
+        mixed = random.standard_normal(5) @ _primary_aberrations(y, x, power)
+        phase += 2 * np.pi * aberration_waves * (mixed / _rms(mixed, power)).reshape(phase.shape)
+    turned = np.fft.ifftshift(pupil * np.exp(1j * phase))
+    wave: np.ndarray = np.fft.fftshift(np.fft.ifft2(turned, norm="ortho"))
+    return wave
+
+
+def _primary_aberrations(
+    y: Float[np.ndarray, "n n"], x: Float[np.ndarray, "n n"], power: Float[np.ndarray, "n n"]
+) -> Float[np.ndarray, "5 pixels"]:
+    """Return five polynomials of root mean square 1 over a pupil, free of tilt and defocus."""
+    square = x**2 + y**2
+    shapes = [x**2 - y**2, 2 * x * y, square * x, square * y, square**2]
+    wanted, plain = (
+        np.stack([one.ravel() for one in part])
+        for part in (shapes, [np.ones_like(x), x, y, square])
+    )
+    root = np.sqrt(power.ravel())
+    shared = np.linalg.lstsq((root * plain).T, (root * wanted).T)[0].T
+    free = wanted - shared @ plain
+    sizes = np.array([_rms(one, power) for one in free])
+    if not (sizes > 1e-6).all():
+        raise InputError(
+            "the probe's pupil is a few frequencies, too small for aberrations; set "
+            "mismatch.aberration_error_percent to 0"
+        )
+    unit: np.ndarray = free / sizes[:, None]
+    return unit
+
+
+def _rms(values: Float[np.ndarray, " pixels"], power: Float[np.ndarray, "n n"]) -> float:
+    return float(np.sqrt(np.average(values**2, weights=power.ravel())))
+
+
+def _pupil_of(probe: Complex[np.ndarray, "n n"]) -> Complex[np.ndarray, "n n"]:
+    """Return the transform of a probe in double precision, zero frequency in the centre."""
+    wave = np.fft.ifftshift(probe.astype(np.complex128))
+    pupil: np.ndarray = np.fft.fftshift(np.fft.fft2(wave, norm="ortho"))
+    return pupil
+
+
+def _frequencies_around_mean(
+    power: Float[np.ndarray, "n n"],
+) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
+    """Return (row, column) frequencies in cycles per object pixel, from their mean on."""
+    side = len(power)
+    y, x = (np.indices(power.shape) - side // 2) / side
+    return y - np.average(y, weights=power), x - np.average(x, weights=power)
 
 
 # --- Bright field: what the pupil lights directly; beyond lies what was scattered

@@ -1,15 +1,16 @@
 """A scan simulated: from object, probe and positions to counted patterns (pure, in memory).
 
 A new detector fault is a line in count_photons or a mask here, and a number in
-design/models.DetectorDesign.
+design/experiment.DetectorDesign; another way in which the data are not what files say of them is a
+part of TrueLight and a number in design/experiment.MismatchDesign.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
 from study_lib.errors import InputError
@@ -126,12 +127,81 @@ class SimulatedScan:
 
     ``amplitudes`` (scan, n, n) by split are sqrt(counts); ``probe`` (n, n) predicts the photons;
     ``photons_expected`` by split are the mean photons per pattern that reach the valid pixels,
-    dark counts included.
+    dark counts included; ``photon_ratio`` are the photons of the true probe over those of the given
+    one, which is scaled as if it were true.
     """
 
     amplitudes: Mapping[str, Float[np.ndarray, "scan n n"]]
     probe: Complex[np.ndarray, "n n"]
     photons_expected: Mapping[str, float]
+    photon_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrueLight:
+    """How the object is really lit, where that is not what an arm is given.
+
+    ``probe`` (n, n) in the scale of the given one; ``positions_px`` (scan, 2) by split;
+    ``brightness`` (scan,) by split is the light of each frame in any unit.
+    """
+
+    probe: Complex[np.ndarray, "n n"]
+    positions_px: Mapping[str, Float[np.ndarray, "scan 2"]]
+    brightness: Mapping[str, Float[np.ndarray, " scan"]]
+
+
+def moved_positions(
+    positions_px: Float[np.ndarray, "scan 2"],
+    *,
+    error_px: float,
+    scan_index: Int[np.ndarray, " scan"],
+    field_px: Float[np.ndarray, "2 2"],
+    random: np.random.Generator,
+) -> Float[np.ndarray, "scan 2"]:
+    """Return where the light falls if each position has a normal error along each axis.
+
+    An error that would lead out of the field points the other way, which keeps its size: no patch
+    leaves the object, and two splits stay apart.
+
+    Parameters
+    ----------
+    positions_px : (scan, 2)
+        Nominal (row, column) patch centres.
+    error_px
+        Root mean square along each axis.
+    scan_index : (scan,)
+        Number of each position in the whole scan: the same one has the same error in every part.
+    field_px : (2, 2)
+        Lowest and highest (row, column) of the split.
+    random
+        Of the errors of the whole scan.
+    """
+    errors = error_px * random.standard_normal((int(scan_index.max()) + 1, 2))[scan_index]
+    low, high = field_px
+    moved, turned = positions_px + errors, positions_px - errors
+    inside = (moved >= low) & (moved <= high)
+    found: np.ndarray = np.clip(np.where(inside, moved, turned), low, high)
+    return found
+
+
+def frame_brightness(
+    scan_index: Int[np.ndarray, " scan"], *, jitter: float, random: np.random.Generator
+) -> Float[np.ndarray, " scan"]:
+    """Return the light of each frame, log-normal with mean 1 and standard deviation ``jitter``.
+
+    Parameters
+    ----------
+    scan_index : (scan,)
+        Number of each frame in the whole scan.
+    jitter
+        Relative; 0.1 for a tenth.
+    random
+        Of the whole scan.
+    """
+    width = np.sqrt(np.log1p(jitter**2))
+    normal = random.standard_normal(int(scan_index.max()) + 1)[scan_index]
+    light: np.ndarray = np.exp(width * normal - width**2 / 2)
+    return light
 
 
 def expected_patterns(
@@ -155,6 +225,18 @@ def expected_patterns(
     ValueError
         If a patch leaves the object; names the first such scan position.
     """
+    patterns = np.empty((len(positions_px), *probe.shape), np.float32)
+    for part, some in _patterns_in_parts(object_, probe, positions_px):
+        patterns[part] = some
+    return patterns
+
+
+def _patterns_in_parts(
+    object_: Complex[np.ndarray, "oy ox"],
+    probe: Complex[np.ndarray, "n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+) -> Iterator[tuple[slice, Float[np.ndarray, "part n n"]]]:
+    """Yield the patterns of :func:`expected_patterns`, some at a time."""
     side = len(probe)
     corners = corners_of(torch.from_numpy(positions_px), side)
     # Indices below zero would wrap to the far side.
@@ -162,14 +244,17 @@ def expected_patterns(
     wave = torch.from_numpy(probe.astype(np.complex64))
     # A view of every patch of the object; picking from it copies whole rows of pixels.
     windows = sliding_window_view(object_.astype(np.complex64, copy=False), (side, side))
-    patterns = np.empty((len(positions_px), side, side), np.float32)
     for start in range(0, len(positions_px), WAVES_AT_A_TIME):
         part = slice(start, start + WAVES_AT_A_TIME)
         positions = torch.from_numpy(positions_px[part])
         rows, columns = corners[part].numpy().T
         waves = probes_at(wave, positions) * torch.from_numpy(windows[rows, columns])
-        patterns[part] = expected_counts(waves).numpy()
-    return patterns
+        yield part, expected_counts(waves).numpy()
+
+
+def _photons_of(patterns: Float[np.ndarray, "scan n n"]) -> Float[np.ndarray, " scan"]:
+    photons: np.ndarray = patterns.reshape(len(patterns), -1).sum(axis=1)
+    return photons
 
 
 def simulate(
@@ -182,6 +267,7 @@ def simulate(
     saturation_counts: int | None,
     bad_pixels: Bool[np.ndarray, "n n"] | None,
     random: Mapping[str, np.random.Generator],
+    true_light: TrueLight | None = None,
 ) -> SimulatedScan:
     """Return counted patterns whose mean over all splits is ``dose`` photons.
 
@@ -202,14 +288,27 @@ def simulate(
         As in :func:`count_photons`.
     random
         One generator for each split.
+    true_light
+        How the object is really lit, if not with ``probe`` at ``positions_px``; of each split in
+        these at least. The counts are its own, the probe in the answer is the given one.
     """
+    light = true_light or TrueLight(probe, positions_px, {})
     patterns = {
-        split: expected_patterns(object_, probe, positions)
-        for split, positions in positions_px.items()
+        split: expected_patterns(object_, light.probe, light.positions_px[split])
+        for split in positions_px
     }
-    flat = {split: part.reshape(len(part), -1) for split, part in patterns.items()}
-    totals = np.concatenate([part.sum(axis=1) for part in flat.values()])
-    scale = dose / totals.mean(dtype=np.float64)
+    for split in positions_px.keys() & light.brightness.keys():
+        share = light.brightness[split] / light.brightness[split].mean()
+        patterns[split] *= share.astype(np.float32)[:, None, None]
+    totals = np.concatenate([_photons_of(part) for part in patterns.values()])
+    scale = given_scale = dose / totals.mean(dtype=np.float64)
+    if true_light:
+        nominal = [
+            _photons_of(part)
+            for positions in positions_px.values()
+            for _, part in _patterns_in_parts(object_, probe, positions)
+        ]
+        given_scale = dose / np.concatenate(nominal).mean(dtype=np.float64)
     valid = np.ones(probe.shape, bool) if bad_pixels is None else ~bad_pixels
     expected = {}
     for split, part in patterns.items():
@@ -223,8 +322,8 @@ def simulate(
             bad_pixels=bad_pixels,
             random=random[split],
         )
-    scaled = (probe * np.sqrt(scale)).astype(np.complex64)
-    return SimulatedScan(patterns, scaled, expected)
+    scaled = (probe * np.sqrt(given_scale)).astype(np.complex64)
+    return SimulatedScan(patterns, scaled, expected, float(scale / given_scale))
 
 
 def object_patches(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from study_lib.design.axes import SPLITS
+from study_lib.design.experiment import mismatch_text
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.networks.registry import require_network
@@ -85,6 +86,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
             for name, one in resources_of(design, sizes, jobs, costs_s).items()
         },
         "estimated_disk_gb": 1e-9 * data_bytes(design, scene),
+        **design.mismatch.columns,
     }
 
 
@@ -142,6 +144,7 @@ def table_text(derived: dict[str, Any]) -> str:
     """Return the matrix for reading in a terminal."""
     positions = derived["positions"]
     rows, columns = derived["object_shape_px"]
+    mismatch = mismatch_text(derived)
     width = max(len(row["view"]) for row in derived["views"])
     lines = [
         f"preset {derived['preset']}, design {derived['digest']}",
@@ -149,6 +152,7 @@ def table_text(derived: dict[str, Any]) -> str:
         f"{derived['probe_diameter_px']:.1f} px",
         f"positions: {positions['train']} train, {positions['test']} test, "
         f"{positions['guard_band']} in the guard band of {derived['guard_band_px']} rows",
+        *([f"mismatch unknown to every arm: {mismatch}"] if mismatch else []),
         "",
         *_dose_lines(derived["doses"], derived["dose_unit"], width),
         "",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from study_lib.arm_names import PINN_LABEL, THINNING_NET_LABEL, label_of, plain_label
+from study_lib.design.experiment import mismatch_text
 from study_lib.scores.frc import OUTCOME
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import Row, best_places, dose_per, unit_of
@@ -106,6 +107,15 @@ SPREAD_NOTE = (
     "misses the true mean."
 )
 
+MISMATCH_NOTE = (
+    "the light fell on the object with another probe, at other positions or with another "
+    "brightness of each frame than every arm was given. Percents of defocus are of its radius, "
+    "aberrations are root mean squares over the pupil, drawn anew for each replicate as positions "
+    "and brightness are. Scores are against the true object; fresh counts and the photon limit are "
+    "those of the true probe and positions, at the mean light of all frames. There is no limit "
+    "where this light leaves a scored pixel in the dark."
+)
+
 
 def _note_on_dose(table: Sequence[Row]) -> str:
     if dose_per(table) == "pattern":
@@ -128,6 +138,9 @@ def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
     """Return what a reader of these tables has to know, of the arms and numbers they hold."""
     notes = [*NOTES, *filter(None, [_arms_text(table), _scales_text(table)])]
     notes.append(_note_on_dose(table))
+    mismatch = mismatch_text(table[0]) if table else ""
+    if mismatch:
+        notes.append(f"Mismatch ({mismatch}): {MISMATCH_NOTE}")
     if any(row["replicates"] > 1 for row in table):
         notes.append(SPREAD_NOTE)
     name, of = "photon_limit_phase_uncertainty_rad", "photon_limit_phase_rad"
@@ -357,10 +370,12 @@ def origin_text(origin: Mapping[str, Any]) -> str:
     numbers = ", ".join(map(str, origin["replicates"]))
     changes = ", ".join(origin.get("changes", ()))
     preset = origin["preset"] + (f" with {changes}" if changes else "")
+    mismatch = mismatch_text(origin)
+    unknown = f" The data were made with a mismatch unknown to every arm: {mismatch}."
     return (
         f"Preset {preset}, design {origin['design']}, object {origin['object']}, patches "
         f"of {origin['patch_size_px']} pixels, replicate{'s' if count > 1 else ''} {numbers}: "
-        f"{spread}."
+        f"{spread}.{unknown if mismatch else ''}"
     )
 
 

@@ -41,6 +41,21 @@ REFUSED = {
     ("replicates=1e9",): "22000000002 jobs; their plan takes .* GiB of memory, this process may",
     ("replicates=1" + 300 * "0",): "their plan takes over 1e.15 GiB of memory",
     ("split.guard_band_px=20000",): "at most 4096: four of the largest patches",
+    ("mismatch.position_error_px=1e9",): "found .*; at most 256: a quarter of the largest patch",
+    ("mismatch.position_error_px=8.1",): "= 8.1; at most 8 for patch_size_px = 32: farther off",
+    ("mismatch.position_error_px=-1",): "found -1; input should be greater than or equal to 0",
+    ("mismatch.defocus_error_percent=101",): "found 101; at most 100: twice the defocus is another",
+    (
+        "mismatch.defocus_error_percent=80",
+        "probe.defocus_radius_px=10",
+    ): r"mismatch.defocus_error_percent = 80; at most 60 .* the wave comes in again",
+    (
+        "mismatch.defocus_error_percent=5",
+        "probe.defocus_radius_px=0",
+    ): "= 5: the probe is in focus, which leaves nothing to take percents of; raise probe.defocus",
+    ("mismatch.aberration_error_percent=51",): "found 51; at most 50: with half a wave a lens has",
+    ("mismatch.flux_jitter_percent=101",): "found 101; at most 100: few frames of such a source",
+    ("mismatch.defocus=5",): "mismatch.defocus: unknown name; known here: aberration_error_percent",
     ("doses=[1e300]",): r"found 1e\+300; at most 1e\+15: more photons than any source",
 }
 
@@ -76,11 +91,19 @@ def leaves(content: object, path: tuple = ()) -> list[tuple]:
 
 FREE = {"replicates", "base", "thinned", "s_img"}  # by memory and disk; tables; shares
 
+MISMATCHES = (
+    "position_error_px",
+    "defocus_error_percent",
+    "aberration_error_percent",
+    "flux_jitter_percent",
+)
+
 
 @pytest.mark.parametrize("kind", ["grains", "siemens_star", "power_law", "cells"])
 @pytest.mark.parametrize("huge", [1e18, 10**18, -1, 10**400], ids=["1e18", "int", "-1", "long"])
 def test_every_number_of_a_design_has_an_upper_limit(kind, huge):
-    plain = load_design("smoke", [f"specimen.kind={kind}"]).model_dump(mode="json")
+    settings = [f"specimen.kind={kind}", *(f"mismatch.{name}=1" for name in MISMATCHES)]
+    plain = load_design("smoke", settings).model_dump(mode="json")
     numbers = [path for path in leaves(plain) if path[-1] not in FREE]
 
     for path in numbers:
@@ -93,6 +116,7 @@ def test_every_number_of_a_design_has_an_upper_limit(kind, huge):
             parse_design(content, "test")
         assert str(path[-1]) in str(caught.value) or str(path[-2]) in str(caught.value)
     assert len(numbers) > 60
+    assert {path[-1] for path in numbers} >= set(MISMATCHES)
 
 
 def test_a_text_longer_than_any_design_is_refused_before_it_takes_time(tmp_path, study):

@@ -300,6 +300,10 @@ def test_another_replicate_has_other_seeds_and_another_digest():
         ),
         (["views=[{name: baseline, gridsize: 1}]"], ["other views"]),
         (["specimen.kind=cells"], ["other specimen"]),
+        (
+            ["mismatch.position_error_px=1.5", "dose_per=area"],
+            ['dose_per="pixel"', "mismatch.position_error_px=1.5"],
+        ),
     ],
 )
 def test_what_a_design_changes_in_its_preset_is_named(settings, changes):
@@ -381,6 +385,23 @@ def test_the_digest_changes_with_every_number_of_the_design():
 
     assert len(numbers) > 25
     assert len(digests) == len(numbers) + 1
+
+
+def test_a_mismatch_is_written_down_where_it_is_set_and_nowhere_else():
+    plain = load_design("smoke")
+    names = type(plain.mismatch).model_fields
+    designs = {name: load_design("smoke", [f"mismatch.{name}=2.5"]) for name in names}
+    zeros = load_design("smoke", [f"mismatch.{name}=0" for name in names])
+
+    assert "mismatch" not in plain.model_dump()
+    assert zeros == plain
+    assert zeros.digest == plain.digest
+    for name, design in designs.items():
+        content = design.model_dump(mode="json")
+        assert content["mismatch"] == {name: 2.5}
+        assert parse_design(content, "again") == design
+        assert list(design.mismatch.columns.values()) == [2.5]
+    assert len({plain.digest, *(design.digest for design in designs.values())}) == len(names) + 1
 
 
 def test_the_digest_does_not_depend_on_how_the_same_design_is_written(tmp_path):
