@@ -269,7 +269,9 @@ def report(folder: RunFolder = None) -> None:
     digest = cache(evidence.digest_of)
     print(_write_report(folder, jobs, digest))
     if all(state == "done" for state in progress.states_of(folder, jobs).values()):
-        _print_seal(folder, evidence.finish(folder, digest))
+        seal = evidence.finish(folder, digest)
+        _write_results(folder)
+        _print_seal(folder, seal)
 
 
 def answer(folder: RunFolder = None, wanted: WantedQuality = None) -> None:
@@ -506,6 +508,7 @@ def _execute(
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary}")
     print(f"report:             {index}")
+    _write_results(folder)
     _print_seal(folder, seal)
 
 
@@ -520,6 +523,16 @@ def _take(run: "Run", jobs: "list[PlannedJob]") -> None:
 
 def _print_seal(folder: Path, seal: str) -> None:
     print(f"seal (SHA-256):     {seal}; keep it elsewhere, for `study verify {folder} --seal`")
+
+
+def _write_results(folder: Path) -> None:
+    """Write the rows of a finished run beside it, and say where; where none may, warn."""
+    from study_lib.runs.results import write_results
+
+    try:
+        print(f"results:            {write_results(folder)}")
+    except OSError as error:  # the run itself is finished, and complete without them
+        print(f"warning: the rows for `study history` were not written: {error}", file=sys.stderr)
 
 
 def _write_report(folder: Path, jobs: "list[PlannedJob]", digest: "Digest") -> Path:
