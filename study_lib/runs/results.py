@@ -128,8 +128,8 @@ def write_results(run_folder: Path) -> Path:
     """Write the rows of a run's comparisons beside it, where those of its fellows lie too.
 
     ``results/<run>.parquet`` has one row for each condition, arm and replicate, with the run's
-    name, the digest of its design, and date and commit of its newest comparison. It is no part of
-    the run: it may be made again from it, or outlive it.
+    name, the digest of its design, the date of its newest job, and the commit of its newest
+    comparison. It is no part of the run: it may be made again from it, or outlive it.
 
     Returns
     -------
@@ -198,7 +198,11 @@ def _read_results_of(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _ReadRun:
-    """A run's rows, and with what they were made; ``facts`` by kind, name and notebook."""
+    """A run's rows, and with what they were made; ``facts`` by kind, name and notebook.
+
+    ``date`` is that of its newest job, ``commit`` that of its newest comparison, and ``taken`` has
+    the run from which each comparison was taken that it did not compute.
+    """
 
     folder: Path
     rows: list[dict[str, Any]]
@@ -207,6 +211,7 @@ class _ReadRun:
     date: datetime | None
     commit: str | None
     dirty: bool | None
+    taken: Sequence[str]
     facts: Mapping[tuple[str, str, str], str]
 
     @property
@@ -225,6 +230,11 @@ class _ReadRun:
             parts.append(f"commit {self.commit[:COMMIT_CHARACTERS]}{changes}")
         replicates = len({row["replicate"] for row in self.rows})
         parts += [count_text(replicates, "replicate"), count_text(len(self.rows), "row")]
+        if self.taken:
+            parts.append(
+                f"{count_text(len(self.taken), 'comparison')} taken from "
+                f"{', '.join(sorted(set(self.taken)))}"
+            )
         return f"{self.folder}: {', '.join(parts)}"
 
 
@@ -245,25 +255,29 @@ def _read_run(folder: Path) -> _ReadRun:
         if (record := read_record(path))
     }
     compared = [record for name, record in records.items() if name.startswith("05_compare")]
-    newest = max(compared, key=lambda record: str(record.get("started")), default={})
-    git = _mapping(newest, "git")
+    git = _mapping(max(compared, key=_started, default={}), "git")
     commit, dirty = git.get("commit"), git.get("dirty")
     return _ReadRun(
         folder=folder,
         rows=rows,
         preset=run.design.preset,
         design_digest=run.design.digest,
-        date=_time_of(newest.get("started")),
+        date=_time_of(_started(max(records.values(), key=_started, default={}))),
         commit=commit if isinstance(commit, str) else None,
         dirty=dirty if isinstance(dirty, bool) else None,
+        taken=[str(record["taken_from"]) for record in compared if record.get("taken_from")],
         facts=_facts(run.design, records),
     )
 
 
-def _time_of(text: Any) -> datetime | None:
+def _started(record: Mapping[str, Any]) -> str:
+    return str(record.get("started") or "")
+
+
+def _time_of(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
-    except (TypeError, ValueError):  # no record, or a damaged one
+    except ValueError:  # no record, or a damaged one
         return None
 
 
@@ -470,19 +484,45 @@ def compare_runs(runs: Sequence[str | Path]) -> RunsCompared:
 def _differing_facts(reference: _ReadRun, run: _ReadRun) -> list[dict[str, Any]]:
     """Return a row for each fact that both runs tell and that differs, with its notebooks.
 
-    A value that one design lacks, such as a view, is null; of a notebook that one run did not have,
-    its design tells.
+    What one design lacks is null there; of a notebook that one run did not have, its design tells.
     """
-    known = reference.facts.keys() & run.facts.keys()
-    designs = {key for key in reference.facts.keys() | run.facts.keys() if key[0] == "design"}
     merged: dict[tuple[str, str, str, str], list[str]] = {}
-    for key in sorted(known | designs):
+    for key in sorted(reference.facts.keys() & run.facts.keys()):
         kind, name, notebook = key
-        ours, theirs = (facts.get(key, "null") for facts in (reference.facts, run.facts))
-        if ours != theirs:
-            merged.setdefault((kind, name, ours, theirs), []).append(notebook)
+        values = reference.facts[key], run.facts[key]
+        if values[0] != values[1]:
+            merged.setdefault((kind, name, *values), []).append(notebook)
+    for one, other, is_run in (
+        (reference.facts, run.facts, False),
+        (run.facts, reference.facts, True),
+    ):
+        for name, value in _designed_only_in(one, other).items():
+            values = ("null", value) if is_run else (value, "null")
+            merged[("design", name, *values)] = [""]
     names = ("kind", "name", "reference_value", "value")
     return [
         dict(zip(names, key, strict=True)) | {"notebooks": ", ".join(notebooks)}
-        for key, notebooks in merged.items()
+        for key, notebooks in sorted(merged.items())
     ]
+
+
+def _designed_only_in(
+    facts: Mapping[tuple[str, str, str], str], others: Mapping[tuple[str, str, str], str]
+) -> dict[str, str]:
+    """Return what one design has and another lacks; a whole table, such as a view, as ``set``."""
+    names = {name for kind, name, _ in others if kind == "design"}
+    parts = {
+        ".".join(words[:end])
+        for name in names
+        if (words := name.split("."))
+        for end in range(1, len(words))
+    }
+    found = {}
+    for (kind, name, _), value in facts.items():
+        if kind != "design" or name in names or (value == "null" and name in parts):
+            continue
+        words = name.split(".")
+        above = (".".join(words[:end]) for end in range(1, len(words)))
+        table = next((one for one in above if one not in parts), None)
+        found[table or name] = "set" if table else value
+    return found

@@ -244,7 +244,7 @@ def test_design_code_versions_and_machine_that_differ_are_named(tmp_path, study)
     for words in (
         ("training.epochs", "4 -> 7"),
         ("views.dense.target_overlap", "0.7 -> 0.5"),
-        ("views.sparse.target_overlap", "0.2 -> null"),
+        ("views.sparse", "set -> null"),
         ("torch", "2.12.0 -> 2.13.0", "04_reconstruct, 05_compare"),
         ("machine", "cores", "2 -> 64"),
         ("code", "sources", "changed", "04_reconstruct, 05_compare"),
@@ -253,6 +253,31 @@ def test_design_code_versions_and_machine_that_differ_are_named(tmp_path, study)
     assert not lines_with(out, "numpy"), "the same version in both"
     assert f"commit {'1' * 12}," in lines_with(out, "A  ")[0]
     assert f"commit {'2' * 12}," in lines_with(out, "B  ")[0]
+
+
+def test_a_network_that_one_design_lacks_is_one_line(tmp_path, study):
+    first = made_run(tmp_path / "a", [row_of()])
+    second = made_run(tmp_path / "b", [row_of()], "training=null", "thinned=null")
+
+    _, out, _ = study("compare-runs", first, second)
+    _, back, _ = study("compare-runs", second, first)
+
+    for text, change in ((out, "set -> null"), (back, "null -> set")):
+        names = [line.split()[1] for line in lines_with(text, change)]
+        assert names == ["thinned", "training"]
+        assert not lines_with(text, "training.")
+
+
+def test_a_comparison_that_was_taken_from_another_run_is_no_repetition(tmp_path, study):
+    first = made_run(tmp_path / "a", [row_of()])
+    second = made_run(tmp_path / "b", [row_of()])
+    path = second / "jobs" / "05_compare__dose_10000__dense__test" / "done.json"
+    write_json(path, read_json(path) | {"taken_from": "a"})
+
+    _, out, _ = study("compare-runs", first, second)
+
+    assert lines_with(out, "B  ")[0].endswith("1 row, 1 comparison taken from a")
+    assert "taken" not in lines_with(out, "A  ")[0]
 
 
 def test_a_run_without_records_is_compared_all_the_same(tmp_path, study):
