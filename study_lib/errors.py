@@ -47,8 +47,8 @@ class InputError(StudyError):
     >>> try:
     ...     study.load_design("huge")
     ... except study.InputError as error:
-    ...     print(error)
-    preset 'huge' not found; choose one of fly64, laptop, smoke, or give the path of a YAML file
+    ...     print(str(error).partition(";")[0])
+    preset 'huge' not found
     """
 
     exit_code = 2

@@ -160,6 +160,12 @@ TWO_VIEWS = (
 
 
 @pytest.fixture(scope="session")
+def sealed_settings() -> tuple[str, ...]:
+    """What `sealed_run` changes in the preset smoke."""
+    return (*TINY_SETTINGS, *TWO_VIEWS)
+
+
+@pytest.fixture(scope="session")
 def sealed_run(tmp_path_factory) -> Path:
     """A tiny study that `study run` has finished: one for all test processes, to be read only."""
     root = tmp_path_factory.getbasetemp()

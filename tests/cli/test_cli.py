@@ -45,7 +45,10 @@ def base_npz(tmp_path_factory):
             ["run", "--set", "scan.rows=2", "--set", "scan.columns=3"],
             "6 patterns; 8 are needed",
         ),
-        (["run", "--set", "scan.step_px=0.5"], "pixels; scores need at least 11; enlarge the scan"),
+        (
+            [*("run", "--set", "scan.step_px=0.5"), *("--set", "views=[{name: a, gridsize: 1}]")],
+            "pixels; scores need at least 11; enlarge the scan",
+        ),
         (["run", "--set", "specimen.phase_range_rad=1.0e-9"], "there is nothing to compare"),
         (["run", "--set", "seeds.iterative=5000000000"], "less than 4294967296"),
         *(

@@ -5,14 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import TINY_SETTINGS, TWO_VIEWS
 
+from study_lib.design.presets import load_design
 from study_lib.files import read_json, write_json
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.reuse import reusable, take
 from study_lib.runs.run import create_run
 
-SETTINGS = tuple(part for one in (*TINY_SETTINGS, *TWO_VIEWS) for part in ("--set", one))
 OF_ONE_DOSE = {
     "01_dataset": 1,
     "02_overlap": 2,
@@ -23,15 +22,23 @@ OF_ONE_DOSE = {
 
 
 @pytest.fixture
-def beside(sealed_copy, tiny_design_with):
+def beside(sealed_copy, sealed_settings):
     """Return a new run beside the finished one, of its design with some changes, and its jobs."""
 
     def made(*changes):
-        design = tiny_design_with(*TWO_VIEWS, *changes)
+        design = load_design("smoke", [*sealed_settings, *changes])
         folder = sealed_copy.with_name(f"2026-01-01_new_{design.digest}")
         return create_run(folder, design), plan_jobs(design)
 
     return made
+
+
+@pytest.fixture
+def words(sealed_copy, sealed_settings) -> tuple[object, ...]:
+    """Return the options of the finished run's design with one more dose, in its reports."""
+    changes = [part for one in sealed_settings for part in ("--set", one)]
+    reports = ("--reports", sealed_copy.parent)
+    return ("--preset", "smoke", *changes, "--doses", "1e4,2e4", *reports)
 
 
 def kinds(names) -> dict[str, int]:
@@ -139,9 +146,8 @@ def test_a_published_copy_and_a_folder_without_design_are_no_runs_to_take_from(b
 
 
 @pytest.mark.slow
-def test_the_command_runs_what_is_new_alone_and_the_run_is_whole(sealed_copy, study, tmp_path):
+def test_the_command_runs_what_is_new_alone_and_the_run_is_whole(sealed_copy, words, study):
     reports = sealed_copy.parent
-    words = (*SETTINGS, "--preset", "smoke", "--doses", "1e4,2e4", "--reports", reports)
 
     planned = study("plan", *words)
     ran = study("run", *words)
@@ -160,9 +166,7 @@ def test_the_command_runs_what_is_new_alone_and_the_run_is_whole(sealed_copy, st
     assert study("verify", folder).code == 0, "it holds without the run that it took from"
 
 
-def test_no_reuse_takes_nothing(sealed_copy, study):
-    words = (*SETTINGS, "--preset", "smoke", "--doses", "1e4,2e4", "--reports", sealed_copy.parent)
-
+def test_no_reuse_takes_nothing(words, study):
     planned = study("plan", *words, "--no-reuse")
 
     assert "taken from" not in planned.out
