@@ -25,6 +25,7 @@ from .physics import scan as scan
 from .physics import specimen as specimen
 from .physics.measurement import split_photons as split_photons
 from .runs.plan import plan_jobs as plan_jobs
+from .runs.results import compare_runs as compare_runs
 from .runs.run import create_run as create_run
 from .runs.run import open_or_create as open_or_create
 from .runs.run import open_run as open_run

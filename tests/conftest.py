@@ -11,7 +11,7 @@ import pytest
 import torch
 from command_line import Called, exit_code
 from filelock import FileLock
-from tiny_runs import generated, with_views
+from tiny_runs import generated, only_run, with_views
 
 from study_lib.data.contract import save_dataset
 from study_lib.data.formats.acquisition import Acquisition, Geometry
@@ -171,8 +171,7 @@ def sealed_run(tmp_path_factory) -> Path:
     with FileLock(shared / "sealed.lock"):
         if not list(reports.glob("*/seal.json")):
             assert exit_code(*words) == 0
-    (folder,) = reports.iterdir()
-    return folder
+    return only_run(reports)
 
 
 @pytest.fixture

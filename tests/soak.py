@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from killing import command, done_jobs, left_after, working_in
+from tiny_runs import only_run
 
 from study_lib.runs.digest import digest_of_run
 from study_lib.runs.evidence import faults_of_run
@@ -86,7 +87,7 @@ def main() -> int:
         errors = finished(command(*words, cwd=alone))
         if errors:
             sys.exit(errors)
-        (run_folder,) = (alone / "reports").iterdir()
+        run_folder = only_run(alone / "reports")
         expected = digest_of_run(run_folder)
         print(f"left alone: {time.monotonic() - began:.0f} s, results {expected[:12]}", flush=True)
         for number in range(given.rounds):
@@ -95,7 +96,7 @@ def main() -> int:
             folder.mkdir()
             began = time.monotonic()
             kills, faults = disturbed(folder, words, random)
-            (run_folder,) = (folder / "reports").iterdir()
+            run_folder = only_run(folder / "reports")
             faults += faults_of_run(run_folder)
             found = digest_of_run(run_folder)
             if found != expected:

@@ -10,6 +10,12 @@ from study_lib.phases.overlap import choose_view
 from study_lib.runs.run import Run
 
 
+def only_run(reports: Path) -> Path:
+    """Return the folder of the one run below a folder, where results of runs lie too."""
+    (design,) = reports.glob("*/design.json")
+    return design.parent
+
+
 def generated(folder: Path, design: StudyDesign) -> Run:
     """Return a run with the patterns of every dose."""
     run = Run(folder, design)

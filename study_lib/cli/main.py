@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from study_lib.cli import files, phases, runs
+from study_lib.cli import files, phases, results, runs
 from study_lib.errors import DISK_FULL, StudyError
 from study_lib.system import (
     INTERRUPTED,
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 runs.register(app)
+results.register(app)
 files.register(app)
 phases.register(app)
 

@@ -279,6 +279,7 @@ def report(folder: RunFolder = None) -> None:
         print(f"{waiting} of {len(jobs)} jobs are not done: the run is not sealed")
         return
     seal = evidence.finish(folder, digest)
+    _write_results(folder)
     _print_seal(folder, seal)
     if former not in (None, seal):
         print(f"the seal of before, {former}, does not hold any more")
@@ -520,6 +521,7 @@ def _execute(
     print(f"executed notebooks: {folder / 'notebooks'}")
     print(f"summary:            {summary}")
     print(f"report:             {index}")
+    _write_results(folder)
     _print_seal(folder, seal)
 
 
@@ -534,6 +536,16 @@ def _take(run: "Run", jobs: "list[PlannedJob]") -> None:
 
 def _print_seal(folder: Path, seal: str) -> None:
     print(f"seal (SHA-256):     {seal}; keep it elsewhere, for `study verify {folder} --seal`")
+
+
+def _write_results(folder: Path) -> None:
+    """Write the rows of a finished run beside it, and say where; where none may, warn."""
+    from study_lib.runs.results import write_results
+
+    try:
+        print(f"results:            {write_results(folder)}")
+    except OSError as error:  # the run itself is finished, and complete without them
+        print(f"warning: the rows for `study history` were not written: {error}", file=sys.stderr)
 
 
 def _write_report(folder: Path, jobs: "list[PlannedJob]", digest: "Digest") -> Path:

@@ -11,6 +11,10 @@ from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 
 NOTEBOOKS: dict[str, type["NotebookParameters"]] = {}
+# The numbers of a comparison that are compared between runs; see study_lib/scores/across_runs.py.
+ComparedMetric = Literal[
+    "phase_ms_ssim", "phase_ssim", "phase_psnr_db", "phase_error_rad", "frc_crossing", "cpu_s"
+]
 
 
 class NotebookParameters(Frozen):
@@ -101,6 +105,13 @@ class ExploreNetworkParameters(OverlapParameters, notebook="explore_network"):
     pattern: int = Field(ge=0, description="index of the pattern that is shown thinned")
     members: int = Field(ge=1, description="networks of each training without a part")
     steps: int = Field(ge=1, description="of each of them")
+
+
+class CompareRunsParameters(NotebookParameters, notebook="compare_runs"):
+    """A notebook beside the phases: what changed from one run to others."""
+
+    runs: list[str] = Field(min_length=2, description="folders of runs, the reference first")
+    metric: ComparedMetric = Field(description="the number whose differences are listed and drawn")
 
 
 class WatchRunParameters(PhaseParameters, notebook="watch_run"):

@@ -21,6 +21,8 @@ from .results import heat_maps as heat_maps
 from .results import phase_error_by_dose as phase_error_by_dose
 from .results import phase_error_spectra as phase_error_spectra
 from .results import quality_by_cost as quality_by_cost
+from .runs import metric_history as metric_history
+from .runs import run_differences as run_differences
 from .scene import coverage as coverage
 from .scene import coverage_map as coverage_map
 from .scene import distances_and_overlaps as distances_and_overlaps

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fake_pbs
 import pytest
+from tiny_runs import only_run
 
 from study_lib.errors import InputError
 from study_lib.runs.cluster import PROFILES, cancel, live_jobs, profile_folder, run_tag
@@ -83,7 +84,7 @@ def test_a_run_through_pbs_is_whole_and_each_job_asks_for_what_it_needs(tmp_path
     )
 
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    (run_folder,) = (tmp_path / "reports").iterdir()
+    run_folder = only_run(tmp_path / "reports")
     assert faults_of_run(run_folder) == []
     records = [json.loads(path.read_text()) for path in jobs_of_pbs.glob("*.json")]
     plan = read_plan(run_folder / PLAN_FILE)

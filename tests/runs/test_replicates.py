@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_runs import only_run
 
 from study_lib.data.contract import save_dataset
 from study_lib.design.presets import load_design
@@ -146,7 +147,7 @@ def test_a_study_with_two_replicates_gives_means_and_spreads(tmp_path):
 
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert "2 replicates, each with its own noise" in result.stdout
-    (folder,) = (tmp_path / "reports").iterdir()
+    folder = only_run(tmp_path / "reports")
     assert faults_of_run(folder) == []
     with (folder / "phase_h_summary" / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from tiny_runs import only_run
 
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
@@ -44,7 +45,7 @@ def smoke(tmp_path_factory):
     folder, home = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("home")
     result = study("run", "--preset", "smoke", cwd=folder, HOME=str(home))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    (run_folder,) = (folder / "reports").iterdir()
+    run_folder = only_run(folder / "reports")
     return run_folder, home, result.stdout
 
 
