@@ -32,7 +32,10 @@ def base_npz(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--preset", "latop"], "preset 'latop' not found; choose one of budget, fly64, laptop"),
+        (
+            ["run", "--preset", "latop"],
+            "preset 'latop' not found; choose one of budget, fly64, laptop",
+        ),
         (["run", "--set", "training.epoch=3"], "training.epoch: unknown name; known here: batch_"),
         (["run", "--set", "trainin.epochs=3"], "no table 'trainin' here; known: "),
         (["run", "--set", "doses=['1e4']"], "'1e4' is text; write the number without quotes"),
