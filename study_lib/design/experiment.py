@@ -168,6 +168,8 @@ MISMATCH_COLUMNS = {
     "mismatch_flux_percent": ("flux_jitter_percent", "flux jitter", "%"),
 }
 
+LONGEST_IN_TITLE = 50  # characters; two of the four
+
 
 class MismatchDesign(Frozen):
     """How the true experiment differs from what every arm is given; all of it off unless set.
@@ -228,3 +230,9 @@ def mismatch_text(values: Mapping[str, Any]) -> str:
         for column, (_, words, unit) in MISMATCH_COLUMNS.items()
         if values.get(column)
     )
+
+
+def mismatch_title(values: Mapping[str, Any]) -> str:
+    """Return :func:`mismatch_text` where it is short enough for the title of a figure."""
+    text = mismatch_text(values)
+    return text if len(text) <= LONGEST_IN_TITLE else "with a mismatch"

@@ -44,12 +44,17 @@ def describe_faults(
     """
     changed = {setting.partition("=")[0]: setting for setting in settings}
     lines = []
-    for fault in error.errors(include_url=False):
-        names, known = _place(model, fault["loc"])
+    faults = error.errors(include_url=False)
+    for fault in faults:
+        place = fault["loc"]
+        names, known = _place(model, place)
         where = ".".join(names) or "design"
         found = fault["input"]
-        if fault["type"] == "too_short" and found:
-            continue  # its entries have faults of their own
+        has_faulty_entries = any(
+            one["loc"][: len(place)] == place and one["loc"] != place for one in faults
+        )
+        if fault["type"] == "too_short" and has_faulty_entries:
+            continue
         if fault["type"] == "extra_forbidden":
             message = f"unknown name; known here: {', '.join(known)}"
         elif fault["type"] == "missing":

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from study_lib.arm_names import STD, as_fallback
 from study_lib.data.contract import load_object
 from study_lib.design.axes import dose_key
-from study_lib.design.experiment import mismatch_text
+from study_lib.design.experiment import mismatch_title
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.figures.common import save_figure
@@ -363,7 +363,7 @@ def comparison_figure(
         threshold=design.metrics.frc_threshold,
         ceiling=arrays["photon_limit_frc"],
         title=f"{first['view']}, {first['split']} split, {first['dose']:g} {unit_of(rows)}, "
-        + ", ".join(filter(None, [f"replicate {first['replicate']}", mismatch_text(first)])),
+        + ", ".join(filter(None, [f"replicate {first['replicate']}", mismatch_title(first)])),
         void=[row["label"] for row in rows if row["registration"] != "ok"],
     )
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from study_lib.arm_names import PINN_LABEL, plain_label
 from study_lib.design.axes import dose_name
-from study_lib.design.experiment import mismatch_text
+from study_lib.design.experiment import mismatch_title
 from study_lib.design.presets import changes_of_preset, parse_design
 from study_lib.design.wanted import USUAL, Wanted, wanted_of
 from study_lib.errors import InputError
@@ -291,7 +291,7 @@ def summary_figures(
     """Return the figures of the test split by name; of the train split if there is no other."""
     part = _shown_first(table)
     split = part[0]["split"]
-    title = ", ".join(filter(None, [f"{split} split", mismatch_text(part[0])]))
+    title = ", ".join(filter(None, [f"{split} split", mismatch_title(part[0])]))
     metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}
     drawn = (
         heat_maps(part, **metric),
@@ -327,7 +327,7 @@ def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
                 score = f"no score, registration {row['registration']}"
             panels[f"{row['label']}, {score}"] = arrays[row["arm"]]
         lines.append(masked(panels, arrays["mask"]))
-    dose, split, mismatch = rows[0]["dose"], rows[0]["split"], mismatch_text(rows[0])
+    dose, split, mismatch = rows[0]["dose"], rows[0]["split"], mismatch_title(rows[0])
     title = f"object phase [rad], {dose:g} {unit_of(rows)}, {split} split"
     return phase_grid(
         lines, title=", ".join(filter(None, [title, mismatch])) + " (blue: not scored)"

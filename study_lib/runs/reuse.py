@@ -203,7 +203,7 @@ def _bring(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary:
         if source.suffix in LARGE:
-            with suppress(OSError):
+            with suppress(OSError):  # another disk, or one without links: copied instead
                 temporary.unlink(missing_ok=True)
                 os.link(source, temporary)
                 return

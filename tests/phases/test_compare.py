@@ -26,6 +26,7 @@ from study_lib.figures.results import condition_figure
 from study_lib.files import read_json, sha256_of, write_json, write_npz
 from study_lib.networks.pinn.bundle import BUNDLE, load_network
 from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble
+from study_lib.overlap.metrics import linear_overlap
 from study_lib.overlap.views import view_record_of
 from study_lib.phases import arms
 from study_lib.phases import backends as native_backend
@@ -687,7 +688,7 @@ def test_summary_shows_every_arm_and_existing_figures(run, tmp_path):
         assert text.count(f" | {row['label']} | {row['patterns']} | ") == 2  # test and train
         assert text.count(f" | {row['label']} | ") == (2 if row["arm"] == "lsqml" else 4)
     assert "one replicate, so no spread" in text
-    assert "held fixed per pattern" in text
+    assert "The dose is that of each pattern, so a view of more patterns" in text
     figures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if "![" in line]
     assert len(figures) == 4
     for figure in figures:
@@ -702,7 +703,7 @@ def test_summary_writes_what_the_plan_expects_and_twice_the_same(run, tmp_path):
         summarized(run, tmp_path / name)
 
     once, twice = (
-        {path.name: path.read_bytes() for path in summary_files(tmp_path / name, [DOSE])}
+        {path.name: path.read_bytes() for path in summary_files(tmp_path / name, run.design)}
         for name in ("once", "twice")
     )
     assert once == twice
@@ -816,7 +817,13 @@ def test_overlap_and_target_are_those_the_patterns_were_chosen_with(run, tmp_pat
     made = view_record_of(load_dataset(condition.file)[1], str(condition.file))
     found = view_overlap(condition.measurement(), made, run.design)
 
-    assert found == {"overlap": metrics["metric_2_image"], "overlap_target": None}
+    linear = linear_overlap(metrics["metric_2_image"])
+    assert found == {
+        "overlap": metrics["metric_2_image"],
+        "overlap_linear": linear,
+        "overlap_target": None,
+    }
+    assert linear > metrics["metric_2_image"], "a share of the diameter is more than of the area"
     rows = rows_of(run, "test")
     bundle = read_json(of(run, "test").folder("overlap") / "test_metrics.json")
     assert rows[0]["overlap"] == bundle["metric_2_image"]

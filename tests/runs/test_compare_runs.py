@@ -370,6 +370,14 @@ def test_runs_without_anything_in_common_are_refused_with_what_each_has(tmp_path
     )
 
 
+def test_the_notebook_takes_two_runs_or_more(tmp_path, study):
+    called = study("notebook", "compare_runs", "out.ipynb", "-p", "runs=[a]", "-p", "metric=cpu_s")
+
+    assert called.code == 2
+    assert "compare_runs: runs: found ['a']; list should have at least 2 items" in called.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_two_copies_of_a_finished_run_differ_in_what_was_changed(sealed_run, sealed_copy, study):
     rows = read_json(sealed_copy / SCORED)
