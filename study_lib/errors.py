@@ -45,10 +45,10 @@ class InputError(StudyError):
 
     >>> import study_lib as study
     >>> try:
-    ...     study.load_design("huge")
+    ...     study.load_design("huge.yaml")
     ... except study.InputError as error:
-    ...     print(str(error).partition(";")[0])
-    preset 'huge' not found
+    ...     print(error)
+    huge.yaml: no such file; give the path of a preset in YAML
     """
 
     exit_code = 2

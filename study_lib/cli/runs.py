@@ -1,6 +1,7 @@
 """Commands on whole runs: plan, run, resume, status, report, answer, verify, publish, clean."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -26,7 +27,7 @@ FOLLOW_S = 2.0
 CORES = 2
 
 Preset = Annotated[
-    str, typer.Option(help="Preset (smoke, laptop, fly64) or the path of a YAML file.")
+    str, typer.Option(help="Preset (smoke, laptop, fly64, ...) or the path of a YAML file.")
 ]
 Settings = Annotated[
     list[str] | None,
@@ -199,9 +200,10 @@ def _print_plan(
         print(f"{notebook}: {count} taken from {other}")
     cpu_s = sum(costs_s[job.name] for job in waiting)
     longest_s = max((costs_s[job.name] for job in waiting), default=0.0)
-    minutes = max(cpu_s / cores, longest_s) / 60
+    minutes = math.ceil(max(cpu_s / cores, longest_s) / 60)
+    duration = f"{minutes} minute{'' if minutes == 1 else 's'}"
     print(
-        f"{len(waiting)} of {len(jobs)} jobs in {folder}, about {minutes:.0f} minutes with {cores} "
+        f"{len(waiting)} of {len(jobs)} jobs in {folder}, about {duration} with {cores} "
         f"at the same time ({speed.basis}; good to a third); nothing was written"
     )
 

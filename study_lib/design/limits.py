@@ -46,7 +46,7 @@ def in_order(smaller: str, larger: str) -> Any:
     def check(model: Frozen) -> Frozen:
         low, high = getattr(model, smaller), getattr(model, larger)
         if low > high:
-            raise ValueError(f"{smaller} {low} > {larger} {high}; swap them")
+            raise ValueError(f"{smaller} {low} > {larger} {high}; lower the one or raise the other")
         return model
 
     return model_validator(mode="after")(check)

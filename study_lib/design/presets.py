@@ -63,6 +63,8 @@ def load_design(
     """
     is_file = preset.endswith((".yaml", ".yml"))
     path = Path(preset) if is_file else PRESET_FOLDER / f"{preset}.yaml"
+    if is_file and not path.is_file():
+        raise InputError(f"{preset}: no such file; give the path of a preset in YAML")
     if not path.is_file():
         raise InputError(
             f"preset {preset!r} not found; choose one of {', '.join(preset_names())}, "
@@ -180,7 +182,7 @@ class _PlainLoader(yaml.SafeLoader):
         for key in names:
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value} is set twice", node.start_mark
+                    None, None, f"{key.value} is set twice", key.start_mark
                 )
             seen.add(key.value)
         table: dict[Any, Any] = super().construct_mapping(node, deep)

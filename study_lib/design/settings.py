@@ -1,5 +1,6 @@
 """Settings as strict models, and their faults in the words of the file."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,12 +68,27 @@ def describe_faults(
             message = f"{found!r} is text; write the number without quotes"
         elif fault["type"] == "value_error":
             message = str(fault["ctx"]["error"])
+        elif fault["type"] == "too_short":
+            message = "empty; give at least one"
+        elif fault["type"] in REMEDIES:
+            message = f"found {found!r}; {REMEDIES[fault['type']]}"
         else:
             message = f"found {found!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
         prefixes = (".".join(names[:depth]) for depth in range(len(names), 0, -1))
-        blamed = next((f"--set {changed[name]}" for name in prefixes if name in changed), source)
+        blamed = next((f"--set {changed[name]}" for name in prefixes if name in changed), None)
+        if blamed is None:  # of a whole table: what was set in it may be why
+            below = [changed[name] for name in changed if name.split(".")[: len(names)] == names]
+            blamed = " ".join([source, *(f"--set {setting}" for setting in below)])
         lines.append(f"{blamed}: {where}: {message}")
     return "\n".join(lines)
+
+
+A_LIST = "write a list, like [1, 2]"
+REMEDIES = {
+    "list_type": A_LIST,
+    "tuple_type": A_LIST,
+    "model_type": "write a table of names and values, or null for what may be left out",
+}
 
 
 def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
@@ -108,7 +124,6 @@ def _resolved(schema: dict[str, Any], reference: str) -> Any:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ def sealed_names(run_folder: Path) -> Iterator[str]:
 # --- Records and files
 
 NAME_SHOWN = 500
+WHOLE_DESIGN = "00_design"  # the notebook that every value decides
 
 
 def faults_of_run(run_folder: Path, seal_sha256: str | None = None) -> list[str]:
@@ -203,9 +204,10 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     jobs = plan_jobs(design)
     faults = [f"{DESIGN_FILE}: {fault}" for fault in faults_of_name(run_folder, design)]
     if _read(run_folder / PLAN_FILE) != json.loads(json.dumps(plan_content(jobs))):
-        faults.append(f"{PLAN_FILE}: is not the plan of this design")
+        faults.append(f"{PLAN_FILE}: is not the plan that this version makes of the design")
     others = design.repetitions[1:]
     designs = {".": design} | {replicate_folder(one.replicate).as_posix(): one for one in others}
+    values = {folder: design_part(one, WHOLE_DESIGN, {}) for folder, one in designs.items()}
     for job in jobs:
         record = _read(run_folder / job.done)
         recorded = record.get("sha256")
@@ -214,12 +216,21 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
             continue
         if record.get("parameters") != dict(job.parameters):
             faults.append(f"{job.name}: was made with other parameters than its design asks for")
-        faults += _faults_of_design(designs[job.parameters["run_folder"]], job, record)
+        folder = job.parameters["run_folder"]
+        faults += _faults_of_design(designs[folder], values[folder], job, record)
         inputs = record.get("inputs")
         for name, sha256 in inputs.items() if isinstance(inputs, dict) else ():
             faults += _fault_of(run_folder, name, sha256, job.done, digest)
+        never = [name for name in job.outputs if name not in recorded]
+        never = [name for name in never if not (run_folder / name).exists()]
+        if never:
+            faults.append(
+                f"{job.name}: made no {never[0]}{_and_more(never)}, as this version would; "
+                "`study resume` makes what is new"
+            )
         for name in (job.executed, *job.outputs):
-            faults += _fault_of(run_folder, name, recorded.get(name), job.done, digest)
+            if name not in never:
+                faults += _fault_of(run_folder, name, recorded.get(name), job.done, digest)
     faults += mixed_codes(run_folder)
     for other in others:
         path = replicate_folder(other.replicate) / DESIGN_FILE
@@ -230,24 +241,34 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     return list(dict.fromkeys(faults))
 
 
-def _faults_of_design(design: StudyDesign, job: PlannedJob, record: Mapping[str, Any]) -> list[str]:
-    """Return a line if a job was made for other values than the design of its replicate has."""
+def _faults_of_design(
+    design: StudyDesign, values: Mapping[str, Any], job: PlannedJob, record: Mapping[str, Any]
+) -> list[str]:
+    """Return a line if a job was made for other values than the design of its replicate has.
+
+    What a version of before took for deciding may be more than what this one does: it is held
+    against all ``values`` of the design.
+    """
     made_for: Any = record.get("design")
     part = made_for.get("part") if isinstance(made_for, dict) else None
     if not isinstance(part, dict):
         return [f"{job.name}: its record does not say for which design it was made"]
-    now = design_part(design, job.notebook, job.parameters)
     if made_for.get("part_digest") != digest_of_part(part):
         return [f"{job.name}: its record of the design was changed"]
-    changed = sorted(name for name in part.keys() | now.keys() if part.get(name) != now.get(name))
+    now = design_part(design, job.notebook, job.parameters)
+    changed = sorted(name for name in part if part[name] != values.get(name))
+    changed += sorted(now.keys() - part.keys())
     if not changed:
         return []
     first = changed[0]
-    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
     return [
         f"{job.name}: was made with {first} = {part.get(first)}, {DESIGN_FILE} has "
-        f"{now.get(first)}{more}"
+        f"{values.get(first)}{_and_more(changed)}"
     ]
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def _faults_of_manifest(manifest: Path, run_folder: Path, digest: Digest) -> list[str]:

@@ -108,7 +108,7 @@ CAPTIONS = {
     "phase_error": "Phase error against dose, with the photon limit, which is that of unbiased "
     "estimates, and other references (How to read the tables); a diamond is an arm's fall-back.",
     "phase_error_by_photons": "Phase error against the photons on an object pixel, a line per "
-    "view: views at equal photons; grey is what the photons of the same view allow.",
+    "view: views at equal photons; grey is the photon limit of the same view.",
     "least_dose": "The least dose that reaches a wanted quality, over overlap: each line holds one "
     "quality. A triangle is a bound, where the doses of the study end.",
     "cost": "Quality against processor time; an open mark includes the training, a diamond is an "

@@ -118,7 +118,7 @@ def answers_of(
             f"Least dose for {one.words} [{unit}]",
             views,
             [row for row in least if row["wanted"] == one.words],
-            lambda row: Number(row["dose"], row["bound"], row["low"], row["high"]).text(),
+            _dose_text,
         )
         for one in wanted
     ]
@@ -203,7 +203,10 @@ def _saved(savings: Sequence[Row], leader: str) -> list[str]:
                 text += f" to {_factor_text(most)} ({most['view']})"
             texts.append(f"{text} than {reference}")
         if texts:
-            lines.append(f"At equal {quality} {leader} needs {'; '.join(texts)}.")
+            lines.append(
+                f"At equal {quality}, that of the other arm at the highest dose that tells a "
+                f"number, {leader} needs {'; '.join(texts)}."
+            )
     if {row["replicates"] for row in savings} == {1}:
         lines.append("One replicate: how certain these factors are is not known.")
     return lines
@@ -217,7 +220,7 @@ def _factor_text(row: Row) -> str:
     """Return a factor of photons in words, with its interval if it has one."""
     value, low, high = row["factor"], row["low"], row["high"]
     if row["bound"] == "at most":
-        return f"at least {Number(1 / value).text()} times more photons"
+        return f"{Number(1 / value, 'at least').text()} times more photons"
     if value >= 1:
         return f"{Number(value, row['bound'], low, high).text()} times fewer photons"
     if low is None or high is None:
@@ -241,12 +244,19 @@ def _needed(
             texts.append((float("inf"), f"{arm} more than {highest:g}"))
             continue
         best = min(found, key=lambda row: row["dose"])
-        number = Number(best["dose"], best["bound"], best["low"], best["high"])
-        texts.append(
-            (best["dose"], f"{arm} {number.text()} ({best['view']}{_time(best, flux_per_s)})")
-        )
+        # Several views may need no more than the lowest dose: which of them least, is not known.
+        tied = [row for row in found if (row["dose"], row["bound"]) == (best["dose"], "at most")]
+        views = "; ".join(f"{row['view']}{_time(row, flux_per_s)}" for row in tied or [best])
+        texts.append((best["dose"], f"{arm} {_dose_text(best)} ({views})"))
     ordered = [text for _, text in sorted(texts)]
     return [f"Least dose for {wanted}, in {unit_of(counted)}: {'; '.join(ordered)}."]
+
+
+def _dose_text(row: Row) -> str:
+    """Return a least dose in words; where the highest dose is too low, that it is more."""
+    if row["bound"] == "at least":
+        return f"more than {row['dose']:g}"
+    return Number(row["dose"], row["bound"], row["low"], row["high"]).text()
 
 
 def _time(row: Row, flux_per_s: float | None) -> str:
@@ -275,7 +285,7 @@ def _best_overlap(counted: Sequence[Row]) -> list[str]:
             linear = _of(views[best], "overlap_linear")
             text += f", linear {linear:.2f})" if linear else ")"
             if tied and len(views[best]) > 1:
-                text += f", not apart from {', '.join(tied)}"
+                text += f", no different beyond the spread from {', '.join(tied)}"
             texts.append(text)
         lines.append(
             f"At equal photons on the object {arm} has the lowest phase error in "

@@ -11,6 +11,7 @@ from study_lib.scores.study_table import Row, grouped, is_score, mean_of, spread
 
 Bound = Literal["", "at least", "at most"]
 Curve = Mapping[float, float]
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,36 @@ class Number:
     low: float | None = None
     high: float | None = None
 
-    def text(self, digits: int = 2) -> str:
-        """Return it as people read it."""
-        text = f"{self.value:.{digits}g}" if self.value < 10**digits else f"{self.value:.0f}"
+    def text(self) -> str:
+        """Return it as people read it: a bound stays one, any other number has two digits.
+
+        Examples
+        --------
+        >>> from study_lib.scores.dose_saving import Number
+        >>> Number(27384.0, "", 25210.0, 29900.0).text()
+        '27000 (25000 to 30000)'
+        >>> Number(3162.4, "at most").text(), Number(0.98769, "at least").text()
+        ('at most 3163', 'at least 0.9876')
+        """
         if self.bound:
-            return f"{self.bound} {text}"
+            return f"{self.bound} {_plain(self.value, 4, self.bound)}"
+        text = _plain(self.value, 2)
         if self.low is None or self.high is None:
             return text
-        return f"{text} ({self.low:.{digits}g} to {self.high:.{digits}g})"
+        return f"{text} ({_plain(self.low, 2)} to {_plain(self.high, 2)})"
+
+
+def _plain(value: float, digits: int, bound: Bound = "") -> str:
+    """Return a number above zero in so many digits, rounded to the side on which a bound holds."""
+    decimals = digits - 1 - math.floor(math.log10(value))
+    count = value * 10.0**decimals
+    whole = {
+        "at least": math.floor(count * (1 + ROUNDING)),
+        "at most": math.ceil(count * (1 - ROUNDING)),
+        "": round(count),
+    }[bound]
+    text = f"{whole / 10.0**decimals:.{max(decimals, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 # --- Scores as errors: positive, less is better, so that one rule serves all
@@ -78,7 +101,7 @@ def least_dose(curve: Curve, level: float) -> Number | None:
     >>> error = {1e3: 0.1, 1e4: 0.1 / 10**0.5, 1e5: 0.01}
     >>> round(least_dose(error, 0.05).value)
     4000
-    >>> least_dose(error, 0.2).text(1)
+    >>> least_dose(error, 0.2).text()
     'at most 1000'
     >>> least_dose(error, 0.001) is None
     True

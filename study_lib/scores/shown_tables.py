@@ -60,7 +60,8 @@ ARM_NOTES = {
     THINNING_NET_LABEL: "The thinning network improves the solver's object. What it knows it "
     "learned from photons of the train split that the solver was not given, without any object.",
     "LSQML": "LSQML is the engine of pty-chi. Its settings are those of the design's table "
-    "`iterative`, in the presets near pty-chi's defaults; they are not tuned to the data.",
+    "`iterative`, which in preset laptop are near pty-chi's defaults; they are not tuned to the "
+    "data.",
     "solver": "The solver is the study's own, gradient descent on the likelihood of the counts. "
     "Its settings were tuned on held-out counts of train patterns like those of preset laptop.",
 }

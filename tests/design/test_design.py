@@ -192,7 +192,7 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_name(setting):
         ("specimen.smallest_grain_px=16.0", "smallest_grain_px 16.0 > largest_grain_px 15.0"),
         ("specimen={kind: cells, smallest_cell_px: 40.0}", "smallest_cell_px 40.0 > largest_cell"),
         ("scan.kind=measured", "no measured positions without base data; give --base-npz"),
-        ("training.learning_rate_min=0.1", "learning_rate_min 0.1 > learning_rate 0.0005; swap"),
+        ("training.learning_rate_min=0.1", "learning_rate_min 0.1 > learning_rate 0.0005; lower"),
         (
             "detector.beamstop_radius_px=16.0",
             r"beamstop_radius_px = 16; at most 15 for.* hides the whole detector",
@@ -238,6 +238,45 @@ def test_a_fault_is_told_as_that_of_the_setting_that_made_it():
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("--set specimen.grain_count=0: specimen.grain_count: found 0;")
     assert lines[1].startswith("--set training.epoch=3: training.epoch: unknown name")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["patch_size_px=63", "seeds.training=1"],
+            r"smoke.yaml --set patch_size_px=63 --set seeds.training=1: design: patch_size_px",
+        ),
+        (
+            ["training.learning_rate=1e-5", "scan.rows=9"],
+            r"smoke.yaml --set training.learning_rate=1e-5: training: .*0.0001 > .*1e-05; lower",
+        ),
+        (["specimen.kind=star"], r"smoke.yaml --set specimen.kind=star: specimen: kind 'star'"),
+        (["views=[]"], "--set views=.*: empty; give at least one"),
+        (["views=all"], "found 'all'; write a list, like"),
+        (["thinned=none"], "found 'none'; write a table of names and values, or null"),
+        (["probe_power_share=nan"], "found 'nan'; input should be a valid number"),
+    ],
+)
+def test_a_message_names_what_was_set_and_what_to_write_instead(settings, message):
+    with pytest.raises(InputError, match=message):
+        load_design("smoke", settings)
+
+
+def test_a_name_that_is_set_twice_is_shown_at_its_second_place(tmp_path):
+    path = smoke_file(tmp_path, "epochs: 4", "epochs: 4\n  epochs: 5")
+    lines = (tmp_path / "mine.yaml").read_text(encoding="utf-8").splitlines()
+
+    with pytest.raises(InputError) as caught:
+        load_design(path)
+
+    number = next(i for i, line in enumerate(lines, start=1) if line.startswith("  epochs: 5"))
+    assert f"line {number}, column 3" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_no_unknown_preset(tmp_path):
+    with pytest.raises(InputError, match=r"mine\.yaml: no such file"):
+        load_design(str(tmp_path / "mine.yaml"))
 
 
 @pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "- " * 3000, "? " * 3000])

@@ -8,6 +8,7 @@ import pytest
 
 from study_lib.files import read_csv, read_json, sha256_of, write_csv, write_json
 from study_lib.runs.evidence import seal
+from study_lib.runs.plan import digest_of_part
 from study_lib.runs.run import open_run
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,33 @@ def test_a_report_made_again_says_that_the_former_seal_is_void(sealed_copy, stud
     (sealed_copy / "jobs" / "06_summary" / "done.json").unlink()
     out = study("report", sealed_copy).out
     assert re.search(r"1 of \d+ jobs are not done: the run is not sealed", out)
+
+
+def test_a_run_of_a_version_of_before_is_accused_of_nothing_it_did_not_do(sealed_copy, study):
+    """It held more values for deciding, and wrote fewer files: neither is another design."""
+    design = read_json(sealed_copy / "design.json")
+    path = sealed_copy / "jobs" / SCORED / "done.json"
+    record = read_json(path)
+    record["design"]["part"]["replicates"] = design["replicates"]
+    record["design"]["part_digest"] = digest_of_part(record["design"]["part"])
+    write_json(path, record)
+    summary = sealed_copy / "jobs" / "06_summary" / "done.json"
+    record = read_json(summary)
+    figure = "phase_h_summary/figures/cost.png"
+    del record["sha256"][figure]
+    (sealed_copy / figure).unlink()
+    write_json(summary, record)
+
+    error = study("verify", sealed_copy).err
+
+    assert "was made with" not in error
+    assert f"06_summary: made no {figure}, as this version would" in error
+
+    change(path, "design", "part", "replicates", to=7)
+    record = read_json(path)
+    record["design"]["part_digest"] = digest_of_part(record["design"]["part"])
+    write_json(path, record)
+    assert f"{SCORED}: was made with replicates = 7" in study("verify", sealed_copy).err
 
 
 def test_an_edited_design_is_named_before_all_that_follows_from_it(sealed_copy, study):

@@ -213,7 +213,7 @@ def test_an_emptied_plan_does_not_make_a_run_complete(run):
 
     faults = faults_of_run(run.folder)
 
-    assert "plan.json: is not the plan of this design" in faults
+    assert "plan.json: is not the plan that this version makes of the design" in faults
     assert "06_summary: not done" in faults
 
 

@@ -162,14 +162,26 @@ def test_the_answer_says_what_the_leading_arm_saves_in_which_view():
     found = answers(rows, "phase_error=0.02")
 
     assert found.sentences[0] == (
-        "At equal phase error B needs 1.6 times fewer photons (sparse) to 4 times fewer photons "
-        "(dense) than A."
+        "At equal phase error, that of the other arm at the highest dose that tells a number, B "
+        "needs 1.6 times fewer photons (sparse) to 4 times fewer photons (dense) than A."
     )
     assert "One replicate: how certain these factors are is not known." in found.sentences
     assert (
-        "Least dose for phase error 0.02 rad, in photons per pattern: B 6250 (dense); A 25000 "
+        "Least dose for phase error 0.02 rad, in photons per pattern: B 6200 (dense); A 25000 "
         "(dense)."
     ) in found.sentences
+
+
+def test_views_that_the_lowest_dose_serves_are_all_named():
+    """Which of them needs the least is not known; where no dose serves, it is more than all."""
+    rows = study({"A": 0.01, "B": 5.0}) + study({"A": 0.02, "B": 5.0}, view="sparse")
+
+    found = answers(rows, "phase_error=0.1")
+
+    (line,) = [one for one in found.sentences if one.startswith("Least dose")]
+    assert line.endswith("A at most 1000 (dense; sparse); B more than 100000.")
+    (table,) = [one for one in found.tables if one.title.startswith("Least dose")]
+    assert ("B", "more than 100000", "more than 100000") in table.rows
 
 
 def test_with_one_dose_the_answer_claims_no_saving():
