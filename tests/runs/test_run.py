@@ -175,7 +175,7 @@ def test_report_is_whole_and_links_only_to_itself(smoke):
         assert 'class="error"' not in text
 
     index = pages[0].read_text(encoding="utf-8")
-    assert index.count("<figure>") == 4
+    assert index.count("<figure>") == 6
     for arm in ("LSQML", "solver", "PtychoPINN"):
         assert f"<td>{arm}</td>" in index
 
