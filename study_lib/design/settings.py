@@ -68,7 +68,7 @@ def describe_faults(
             message = f"{found!r} is text; write the number without quotes"
         elif fault["type"] == "value_error":
             message = str(fault["ctx"]["error"])
-        elif fault["type"] == "too_short":
+        elif fault["type"] == "too_short" and not found:
             message = "empty; give at least one"
         elif fault["type"] in REMEDIES:
             message = f"found {found!r}; {REMEDIES[fault['type']]}"

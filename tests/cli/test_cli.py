@@ -46,7 +46,10 @@ def base_npz(tmp_path_factory):
             "6 patterns; 8 are needed",
         ),
         (
-            [*("run", "--set", "scan.step_px=0.5"), *("--set", "views=[{name: a, gridsize: 1}]")],
+            [
+                *("run", "--set", "scan.step_px=0.5", "--set", "scan.rows=10"),
+                *("--set", "views=[{name: a, gridsize: 1}]"),
+            ],
             "pixels; scores need at least 11; enlarge the scan",
         ),
         (["run", "--set", "specimen.phase_range_rad=1.0e-9"], "there is nothing to compare"),

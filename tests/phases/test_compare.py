@@ -690,7 +690,7 @@ def test_summary_shows_every_arm_and_existing_figures(run, tmp_path):
     assert "one replicate, so no spread" in text
     assert "The dose is that of each pattern, so a view of more patterns" in text
     figures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if "![" in line]
-    assert len(figures) == 4
+    assert len(figures) == 6
     for figure in figures:
         content = (tmp_path / figure).read_bytes()
         assert content.startswith(b"\x89PNG")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from killing import children_of, command, done_jobs, left_after
+from tiny_runs import only_run
 
 from study_lib.runs.digest import digest_of_run
 from study_lib.runs.evidence import faults_of_run
@@ -77,7 +78,7 @@ def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(
     assert "notebooks/01_dataset__dose_10000.ipynb holds the value of $UPLOAD_TOKEN" in errors
     assert "do not publish it" in errors
     assert IN_EVERY_NOTEBOOK not in errors
-    (expected,) = (left_alone / ODD).iterdir()
+    expected = only_run(left_alone / ODD)
     assert len(str(expected)) > 200
     assert study("verify", expected).code == 0
     random = np.random.default_rng(11)
