@@ -138,6 +138,22 @@ def json_text(content: Any) -> str:
     return text + "\n"
 
 
+def read_text(path: Path) -> str:
+    """Return a text that a phase or a run has written.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the phase that writes it first") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not readable as text ({error}); write it again") from None
+
+
 def read_json(path: Path) -> Any:
     """Read JSON.
 
@@ -147,9 +163,7 @@ def read_json(path: Path) -> Any:
         If the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the phase that writes it first") from None
+        return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # no JSON, no text, endless digits, endless depth
         raise InputError(f"{path}: not readable as JSON ({error}); write it again") from None
 

@@ -7,6 +7,8 @@ from study_lib.design.models import StudyDesign
 from study_lib.phases.conditions import PHASES, Condition, GivenPlaces
 from study_lib.phases.dataset import generate
 from study_lib.phases.overlap import choose_view
+from study_lib.runs.plan import read_plan
+from study_lib.runs.rules import PLAN_FILE, Rules, axes_of
 from study_lib.runs.run import Run
 
 
@@ -14,6 +16,15 @@ def only_run(reports: Path) -> Path:
     """Return the folder of the one run below a folder, where results of runs lie too."""
     (design,) = reports.glob("*/design.json")
     return design.parent
+
+
+def processes_of(run_folder: Path) -> set[tuple[str, ...]]:
+    """Return the names of a run's jobs, those together that one process executes."""
+    rules, found = Rules(run_folder), set()
+    for job in read_plan(run_folder / PLAN_FILE):
+        places = type("Wildcards", (), axes_of(job.name))
+        found.add(tuple(rules.names(job.notebook, places)))
+    return found
 
 
 def generated(folder: Path, design: StudyDesign) -> Run:

@@ -62,12 +62,13 @@ def job(run_folder: Path, names: list[str], attempt: int = 1, threads: int = 1) 
     """Execute jobs of a run's plan, one after the other; the engine calls this, wherever it is."""
     end_with_parent(signal.SIGTERM)
     use_threads(threads)
-    from study_lib.runs.job import is_done, job_of
-    from study_lib.runs.plan import PLAN_FILE, read_plan
+    from study_lib.runs.job import is_done
+    from study_lib.runs.plan import read_jobs
+    from study_lib.runs.rules import PLAN_FILE
 
     folder = run_folder.resolve()
-    jobs = read_plan(folder / PLAN_FILE)
-    done = [name for name in names if is_done(folder, job_of(jobs, name, folder))]
+    jobs = read_jobs(folder / PLAN_FILE, names)
+    done = [job.name for job in jobs if is_done(folder, job)]
     for name in done:
         print(f"{name}: already done")
     if len(done) == len(names):

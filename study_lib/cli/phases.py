@@ -15,8 +15,10 @@ from study_lib.cli.runs import (
     BaseNpz,
     Doses,
     Overlaps,
+    Points,
     Preset,
     Settings,
+    Sobol,
     changes_of,
     feasible,
 )
@@ -351,6 +353,8 @@ def design(
     preset: Preset = "laptop",
     doses: Doses = None,
     overlaps: Overlaps = None,
+    points: Points = None,
+    sobol: Sobol = None,
     settings: Settings = None,
     base_npz: BaseNpz = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the design as JSON.")] = False,
@@ -367,7 +371,7 @@ def design(
         return
     from study_lib.runs.forecast import derived_matrix, table_text
 
-    study, scene = feasible(preset, base_npz, changes_of(settings, doses, overlaps))
+    study, scene = feasible(preset, base_npz, changes_of(settings, doses, overlaps, points, sobol))
     derived = derived_matrix(study, scene)
     if as_json:
         content = {

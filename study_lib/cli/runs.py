@@ -47,6 +47,17 @@ Overlaps = Annotated[
         "evenly spread; default: the preset's views."
     ),
 ]
+Points = Annotated[
+    Path | None,
+    typer.Option(help="CSV table with columns dose and overlap: these conditions and no others."),
+]
+Sobol = Annotated[
+    int | None,
+    typer.Option(
+        help="So many points that fill the ranges of --doses and --overlaps evenly, such as "
+        "1e3..1e6 and 0.2..0.8, instead of each dose with each view."
+    ),
+]
 WantedQuality = Annotated[
     list[str] | None,
     typer.Option(
@@ -103,6 +114,8 @@ def run(
     base_npz: BaseNpz = None,
     doses: Doses = None,
     overlaps: Overlaps = None,
+    points: Points = None,
+    sobol: Sobol = None,
     wanted: WantedQuality = None,
     settings: Settings = None,
     replicates: Replicates = None,
@@ -121,12 +134,13 @@ def run(
     """
     from study_lib.runs import cluster, resources
     from study_lib.runs import run as runs
+    from study_lib.runs.rules import RESOURCES_FILE
 
     profile_folder = cluster.profile_folder(profile) if profile else None
     design, jobs, derived = _planned(
         preset,
         base_npz,
-        changes_of(settings, doses, overlaps, replicates, wanted),
+        changes_of(settings, doses, overlaps, points, sobol, replicates, wanted),
         reports,
         is_here=profile is None,
     )
@@ -135,7 +149,7 @@ def run(
         _print_plan(folder, design, jobs, derived, cores or CORES, no_reuse=no_reuse)
         return
     made = runs.create_run(folder, design, base_npz)
-    if not (folder / resources.RESOURCES_FILE).exists():
+    if not (folder / RESOURCES_FILE).exists():
         resources.write_resources(folder, derived["job_resources"])
     print(f"study {design.preset}, {len(jobs)} jobs, report folder {folder}", flush=True)
     _execute(made, jobs, cores, profile_folder, retries, no_reuse=no_reuse)
@@ -146,6 +160,8 @@ def plan(
     base_npz: BaseNpz = None,
     doses: Doses = None,
     overlaps: Overlaps = None,
+    points: Points = None,
+    sobol: Sobol = None,
     wanted: WantedQuality = None,
     settings: Settings = None,
     replicates: Replicates = None,
@@ -159,7 +175,7 @@ def plan(
     """Tell what `study run` would execute, what it would take from other runs, and how long."""
     from study_lib.runs.run import run_name
 
-    changes = changes_of(settings, doses, overlaps, replicates, wanted)
+    changes = changes_of(settings, doses, overlaps, points, sobol, replicates, wanted)
     design, jobs, derived = _planned(preset, base_npz, changes, reports)
     folder = reports / run_name(design)
     _print_plan(folder, design, jobs, derived, cores, no_reuse=no_reuse, one_by_one=one_by_one)
@@ -447,18 +463,41 @@ def changes_of(
     settings: Sequence[str] | None,
     doses: str | None = None,
     overlaps: str | None = None,
+    points: Path | None = None,
+    sobol: int | None = None,
     replicates: int | None = None,
     wanted: Sequence[str] | None = None,
 ) -> list[str]:
-    """Return what a call changes in a preset, as settings; those that it spells out come last."""
-    from study_lib.design.axes import numbers_of, views_of_overlaps
+    """Return what a call changes in a preset, as settings; those that it spells out come last.
+
+    Raises
+    ------
+    InputError
+        If two options say which doses and overlaps, or one of them cannot be read.
+    """
+    from study_lib.design import axes
 
     changes = list(settings or ())
-    if doses is not None:
-        changes.append(f"doses={list(numbers_of(doses, name='--doses', by_ratio=True))}")
-    if overlaps is not None:
-        views = views_of_overlaps(numbers_of(overlaps, name="--overlaps", by_ratio=False))
-        changes.append(f"views={json.dumps(views)}")
+    changed: dict[str, Any] = {}
+    if points is not None and (doses, overlaps, sobol) != (None, None, None):
+        raise InputError(
+            "--points has the doses and overlaps; leave out --doses, --overlaps, --sobol"
+        )
+    if sobol is not None:
+        if doses is None or overlaps is None:
+            raise InputError(
+                f"--sobol {sobol}: give the ranges too, like --doses 1e3..1e6 --overlaps 0.2..0.8"
+            )
+        changed = axes.settings_of_points(axes.drawn_points(sobol, doses, overlaps))
+    elif points is not None:
+        changed = axes.settings_of_points(axes.points_of_table(points))
+    else:
+        if doses is not None:
+            changed["doses"] = list(axes.numbers_of(doses, name="--doses", by_ratio=True))
+        if overlaps is not None:
+            found = axes.numbers_of(overlaps, name="--overlaps", by_ratio=False)
+            changed["views"] = axes.views_of_overlaps(found)
+    changes += [f"{name}={json.dumps(value)}" for name, value in changed.items()]
     if replicates is not None:
         changes.append(f"replicates={replicates}")
     if wanted:

@@ -1,7 +1,12 @@
-"""The two variables of a study: the photon dose, and which patterns overlap how much (views)."""
+"""The two variables of a study: the photon dose, and which patterns overlap how much (views).
 
+Every dose with every view, or single points of that plane.
+"""
+
+import csv
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -247,3 +252,128 @@ def views_of_overlaps(overlaps: Sequence[float]) -> list[dict[str, Any]]:
         }
         for overlap in overlaps
     ]
+
+
+# --- Points: chosen pairs of a dose and a view, instead of every dose with every view
+
+Point = tuple[Dose, ViewName]
+POINTS_MAX = 100_000
+DOSE_DIGITS, OVERLAP_DIGITS = 2, 2  # of drawn points: a scan can meet no overlap more finely
+BETWEEN = re.compile(r"(?P<first>[^./][^/]*?)\.\.(?P<last>[^/]+)")
+COLUMNS = ("dose", "overlap")
+
+
+def settings_of_points(points: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return the values of a design that computes these pairs of a dose and an overlap, no others.
+
+    >>> from study_lib.design.axes import settings_of_points
+    >>> made = settings_of_points([(1e3, 0.6), (1e4, 0.25)])
+    >>> made["doses"], made["points"]
+    ([1000.0, 10000.0], [(1000.0, 'overlap_60'), (10000.0, 'overlap_25')])
+    """
+    doses = sorted({dose for dose, _ in points})
+    overlaps = sorted({overlap for _, overlap in points}, reverse=True)
+    views = views_of_overlaps(overlaps)
+    names = {overlap: view["name"] for overlap, view in zip(overlaps, views, strict=True)}
+    pairs = [(dose, names[overlap]) for dose, overlap in points]
+    return {"doses": doses, "views": views, "points": pairs}
+
+
+def points_of_table(path: Path) -> list[tuple[float, float]]:
+    """Return the doses and overlaps of a CSV table with the columns ``dose`` and ``overlap``.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it has other columns or no row, a value is no number, or a row
+        occurs twice; names the line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as table:
+            reader = csv.DictReader(table)
+            columns = tuple(name.strip() for name in reader.fieldnames or ())
+            if sorted(columns) != sorted(COLUMNS):
+                raise InputError(
+                    f"{path}: columns {', '.join(columns) or 'none'}; a table of points has "
+                    f"{' and '.join(COLUMNS)}"
+                )
+            reader.fieldnames = columns
+            lines = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as a CSV table ({error})") from None
+    points: dict[tuple[float, float], int] = {}
+    for number, row in lines:
+        try:
+            dose, overlap = (float(row[name]) for name in COLUMNS)
+        except (TypeError, ValueError):
+            found = ", ".join(str(row[name]) for name in COLUMNS)
+            raise InputError(
+                f"{path}, line {number}: {found}: not a dose and an overlap; write 1e4,0.6"
+            ) from None
+        if (dose, overlap) in points:
+            raise InputError(
+                f"{path}, line {number}: {dose:g}, {overlap:g} is line {points[dose, overlap]} "
+                "again; leave one out"
+            )
+        points[dose, overlap] = number
+    if not points:
+        raise InputError(f"{path}: no row; write one point per line, like 1e4,0.6")
+    return list(points)
+
+
+def drawn_points(count: int, doses: str, overlaps: str) -> list[tuple[float, float]]:
+    """Return points that fill a range of doses and overlaps evenly, always the same ones.
+
+    A scrambled Sobol sequence (Owen, J. Complexity 14, 466, 1998, doi:10.1006/jcom.1998.0487; by
+    ``scipy.stats.qmc``), the dose by its logarithm. Both are rounded to two digits, so that points
+    can share a dose and a view.
+
+    Parameters
+    ----------
+    count
+        How many.
+    doses, overlaps
+        Ranges such as ``1e3..1e6`` and ``0.2..0.8``.
+
+    Raises
+    ------
+    InputError
+        If a text is no range, or has not so many different points after rounding.
+
+    Examples
+    --------
+    >>> from study_lib.design.axes import drawn_points
+    >>> points = drawn_points(60, "1e3..1e6", "0.2..0.8")
+    >>> len(set(points)), all(1e3 <= dose <= 1e6 for dose, _ in points)
+    (60, True)
+    """
+    from scipy.stats import qmc  # noqa: PLC0415  # slow, and few designs draw their points
+
+    (low, high), (sparse, dense) = _ends(doses, "--doses"), _ends(overlaps, "--overlaps")
+    if not 1 <= count <= POINTS_MAX:
+        raise InputError(f"--sobol {count}: draw 1 to {POINTS_MAX} points")
+    sampler = qmc.Sobol(2, rng=0)
+    found: dict[tuple[float, float], None] = {}
+    for _ in range(2):  # what is rounded to one and the same is drawn again
+        for first, second in sampler.random_base2(max(1, int(np.ceil(np.log2(4 * count))))):
+            dose = float(f"{low * (high / low) ** first:.{DOSE_DIGITS}g}")
+            overlap = round(sparse + (dense - sparse) * second, OVERLAP_DIGITS)
+            found[min(max(dose, low), high), min(max(overlap, sparse), dense)] = None
+            if len(found) == count:
+                return list(found)
+    raise InputError(
+        f"--sobol {count}: {doses} and {overlaps} hold only {len(found)} different points, of "
+        "doses and overlaps with two digits; draw fewer, or widen the ranges"
+    )
+
+
+def _ends(text: str, name: str) -> tuple[float, float]:
+    """Return the ends of a range, the smaller one first."""
+    ends = BETWEEN.fullmatch(text.strip())
+    try:
+        low, high = sorted((float(ends["first"]), float(ends["last"]))) if ends else (0.0, 0.0)
+    except ValueError:
+        low = high = 0.0
+    if not 0 < low < high < np.inf:
+        raise InputError(f"{name} {text}: --sobol draws from a range; write it like 1e3..1e6")
+    return low, high

@@ -10,10 +10,12 @@ from pydantic import Field, model_validator
 from study_lib.design.axes import (
     PER_AREA_M2,
     PHOTONS_OF_A_PATTERN_MAX,
+    POINTS_MAX,
     SPLITS,
     UNITS,
     DosePer,
     Doses,
+    Point,
     ViewDesign,
     dose_name,
 )
@@ -116,6 +118,12 @@ class StudyDesign(Frozen):
         description="what the true experiment has and no arm knows of; off unless set",
     )
     views: tuple[ViewDesign, ...] = Field(min_length=1)
+    points: tuple[Point, ...] = Field(
+        default=(),
+        max_length=POINTS_MAX,
+        exclude_if=lambda points: not points,
+        description="[dose, view] of each condition; none: each dose with each view",
+    )
     neighbor_count: Annotated[int, at_most(POSITIONS_MAX, POSITIONS_REASON)] = Field(
         ge=1, description="K nearest neighbours"
     )
@@ -192,6 +200,29 @@ class StudyDesign(Frozen):
                 "scan.kind = measured: there are no measured positions without base data; give "
                 "--base-npz or choose raster, spiral, fermat or uniform"
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_points(self) -> "StudyDesign":
+        """Check that points are of the design's doses and views, and leave none of these out."""
+        if not self.points:
+            return self
+        if len(set(self.points)) < len(self.points):
+            raise ValueError("points: one occurs twice; leave out the second")
+        named: dict[str, tuple[set[Any], set[Any]]] = {
+            "dose": ({dose for dose, _ in self.points}, set(self.doses)),
+            "view": ({view for _, view in self.points}, {view.name for view in self.views}),
+        }
+        for axis, (used, known) in named.items():
+            for found, fault in (
+                (used - known, "not of the design"),
+                (known - used, "in no point"),
+            ):
+                if found:
+                    raise ValueError(
+                        f"points: {axis} {min(found)} is {fault}; doses, views and points have to "
+                        "name the same"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -373,6 +404,25 @@ class StudyDesign(Frozen):
     def precision(self) -> str:
         """The type of the convolutions; ``auto`` where no network says."""
         return self.training.precision if self.training else "auto"
+
+    def views_at(self, dose: float) -> tuple[ViewDesign, ...]:
+        """Return the views that are computed at a dose: all of them, unless there are points."""
+        if not self.points:
+            return self.views
+        names = {view for other, view in self.points if other == dose}
+        return tuple(view for view in self.views if view.name in names)
+
+    def doses_of(self, view: str) -> tuple[float, ...]:
+        """Return the doses at which a view is computed: all of them, unless there are points."""
+        if not self.points:
+            return self.doses
+        doses = {dose for dose, other in self.points if other == view}
+        return tuple(dose for dose in self.doses if dose in doses)
+
+    @property
+    def condition_count(self) -> int:
+        """How many pairs of a dose and a view are computed."""
+        return len(self.points) or len(self.doses) * len(self.views)
 
     def view(self, name: str) -> ViewDesign:
         """Return a view by name.

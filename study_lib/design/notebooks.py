@@ -241,6 +241,7 @@ NOT_DECIDING = {
 OF_THE_WHOLE_RUN = (
     "preset",
     "doses",
+    "points",
     "replicates",
     "trained_replicates",
     "wanted",

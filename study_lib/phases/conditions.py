@@ -1,6 +1,5 @@
 """A condition of the study, one dose, view and split, and where each phase keeps its files."""
 
-import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -332,10 +331,16 @@ def conditions_of(
         known = ", ".join(f"{entry.name} (gridsize {entry.gridsize})" for entry in design.views)
         raise InputError(f"no job matches view {view} with gridsize {gridsize}; known: {known}")
     splits = SPLITS if split is None else (require_split(split),)
-    return [
-        Condition(design, *values, places, base_npz)
-        for values in itertools.product(doses, views, splits if each_split else ("test",))
+    found = [
+        Condition(design, one, entry, part, places, base_npz)
+        for one in doses
+        for entry in views
+        if entry in design.views_at(one)
+        for part in (splits if each_split else ("test",))
     ]
+    if not found:
+        raise InputError(f"dose {dose:g} and view {view} are no point of the design")
+    return found
 
 
 def with_data(

@@ -9,9 +9,10 @@ import hashlib
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from study_lib.design.presets import parse_yaml
 from study_lib.errors import InputError, StudyError
@@ -21,6 +22,7 @@ from study_lib.system import PROJECT
 
 PROFILES = PROJECT / "workflow" / "profiles"
 PROFILE_FILE = "config.yaml"
+ARRAYS = "slurm-array-jobs"
 ANSWER_S = 60
 CANCEL = {"SLURM": "scancel", "PBS": "qdel"}
 SUBMIT = {"slurm": "sbatch", "pbs": "qsub"}
@@ -75,9 +77,24 @@ def executor_of(folder: Path) -> str:
     InputError
         If the profile is not YAML, or has an alias.
     """
+    return str(_options_of(folder).get("executor", ""))
+
+
+def submits_arrays(folder: Path) -> bool:
+    """Return whether a profile submits the jobs of a notebook as arrays of SLURM.
+
+    Raises
+    ------
+    InputError
+        If the profile is not YAML, or has an alias.
+    """
+    return executor_of(folder) == "slurm" and bool(_options_of(folder).get(ARRAYS))
+
+
+def _options_of(folder: Path) -> Mapping[str, Any]:
     path = folder / PROFILE_FILE
     content = parse_yaml(path.read_bytes(), str(path))
-    return str(content.get("executor", "")) if isinstance(content, dict) else ""
+    return content if isinstance(content, dict) else {}
 
 
 def run_tag(run_folder: Path) -> str:

@@ -15,10 +15,20 @@ from filelock import FileLock, Timeout
 from study_lib.errors import InputError, StudyError
 from study_lib.files import open_to_append, require_no_link_out, write_json
 from study_lib.runs.cluster import cancel as cancel_jobs
-from study_lib.runs.cluster import executor_of, live_jobs, run_tag
-from study_lib.runs.job import read_record, reason_to_run, this_process, writer_of
-from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content
-from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, newest_events, running_jobs
+from study_lib.runs.cluster import executor_of, live_jobs, run_tag, submits_arrays
+from study_lib.runs.job import (
+    BEGUN,
+    DONE,
+    States,
+    read_record,
+    reason_to_run,
+    this_process,
+    writer_of,
+)
+from study_lib.runs.plan import PlannedJob, write_plan
+from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, running_jobs
+from study_lib.runs.resources import read_resources
+from study_lib.runs.rules import PLAN_FILE, RULES_FILE, rules_of
 from study_lib.system import PROJECT, THREADS, own_code_only
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
@@ -88,15 +98,17 @@ def run_plan(
     require_no_link_out(run_folder)
     with _only_engine_of(run_folder):
         _let_earlier_jobs_end(run_folder, jobs, say, on_cluster=bool(profile), cancel=cancel)
-        write_json(run_folder / PLAN_FILE, plan_content(jobs))
+        write_plan(run_folder / PLAN_FILE, jobs)
         before()
         _settle(run_folder, jobs)
-        earlier = _last_events(run_folder, jobs)
+        is_array = profile is not None and submits_arrays(profile)
+        _write_rules(run_folder, jobs, is_array=is_array)
+        states = States(run_folder)
         log_path = run_folder / LOG_FILE
         with open_to_append(log_path) as log:
             process = subprocess.Popen(
                 [
-                    *_command(run_folder, cores, profile),
+                    *_command(run_folder, cores, profile, len(jobs) if is_array else None),
                     *("--keep-going", "--keep-incomplete", "--rerun-incomplete", "--nolock"),
                     *("--retries", str(retries)),
                 ],
@@ -105,21 +117,20 @@ def run_plan(
                 env=_environment() | {TAG: run_tag(run_folder)},
             )
             try:
-                _report_until_end(process, run_folder, jobs, say)
+                _report_until_end(process, run_folder, jobs, states, say)
             finally:
                 _end(process, on_cluster=bool(profile))
     failed = [job for job in jobs if not (run_folder / job.done).is_file()]
     if process.returncode or failed:
-        begun = [
-            name for name, when in _last_events(run_folder, jobs).items() if when != earlier[name]
-        ]
-        raise StudyError(_describe_failure(run_folder, failed, begun))
+        states.update()
+        raise StudyError(_describe_failure(run_folder, failed, states.by_job))
 
 
-def _last_events(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, int]:
-    """Return when each job last wrote an event, by its name; zero for one that never has."""
-    newest = {job.name: newest_events(run_folder / job.folder) for job in jobs}
-    return {name: path.stat().st_mtime_ns if path else 0 for name, path in newest.items()}
+def _write_rules(run_folder: Path, jobs: Sequence[PlannedJob], *, is_array: bool) -> None:
+    """Write what the workflow asks about the run, in a file that is small however many jobs."""
+    needs = read_resources(run_folder, jobs)
+    as_data = {name: need.model_dump() for name, need in needs.items()}
+    write_json(run_folder / RULES_FILE, rules_of(list(needs), as_data, alike=is_array))
 
 
 def _let_earlier_jobs_end(
@@ -157,10 +168,17 @@ def _settle(run_folder: Path, jobs: Sequence[PlannedJob]) -> None:
             shutil.rmtree(place)
 
 
-def _command(folder: Path, cores: int | None, profile: Path | None = None) -> list[str]:
+def _command(
+    folder: Path, cores: int | None, profile: Path | None = None, array: int | None = None
+) -> list[str]:
+    """Return the command of the engine; ``array`` is how many jobs there are to submit as arrays.
+
+    A limit would leave some of an array's jobs ready and not chosen, for which the plugin waits.
+    """
     limits = ["--cores", str(cores)]
     if profile:
-        limits = ["--profile", str(profile), *(["--jobs", str(cores)] if cores else [])]
+        at_once = array or cores
+        limits = ["--profile", str(profile), *(["--jobs", str(at_once)] if at_once else [])]
         if executor_of(profile) == "slurm":
             limits += ["--slurm-jobname-prefix", run_tag(folder)]
     return [
@@ -202,17 +220,25 @@ def _only_engine_of(run_folder: Path) -> Iterator[None]:
 
 
 def _report_until_end(
-    process: subprocess.Popen[bytes], run_folder: Path, jobs: Sequence[PlannedJob], say: Say
+    process: subprocess.Popen[bytes],
+    run_folder: Path,
+    jobs: Sequence[PlannedJob],
+    states: States,
+    say: Say,
 ) -> None:
     """Print a line whenever a job ends, and at least every few seconds."""
     started = time.monotonic()
     last_report, last_count = started, -1
+    by_name = {job.name: job for job in jobs}
+    before = {job.name for job in jobs if (run_folder / job.done).is_file()}
     while True:
         ended = process.poll() is not None
-        done = sum((run_folder / job.done).is_file() for job in jobs)
+        states.update()
+        done = len(before | (states.having(DONE) & by_name.keys()))
         now = time.monotonic()
         if done != last_count or now - last_report > REPORT_S or ended:
-            running = [] if ended else running_jobs(run_folder, jobs)
+            begun = [by_name[name] for name in states.having(BEGUN) & by_name.keys()]
+            running = [] if ended else running_jobs(run_folder, begun)
             minutes, seconds = divmod(int(now - started), 60)
             clock = f"{minutes:02d}:{seconds:02d}"
             text = "; ".join(running)

@@ -13,14 +13,8 @@ from study_lib.errors import InputError, StudyError
 from study_lib.files import json_text, manifest_jobs, read_json, sha256_of, write_json
 from study_lib.phases.conditions import replicate_folder
 from study_lib.phases.records import manifests_of, mixed_codes
-from study_lib.runs.plan import (
-    PLAN_FILE,
-    PlannedJob,
-    design_part,
-    digest_of_part,
-    plan_content,
-    plan_jobs,
-)
+from study_lib.runs.plan import PlannedJob, design_part, digest_of_part, plan_content, plan_jobs
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import DESIGN_FILE, faults_of_name, left_out, open_run
 
 # --- The seal of a finished run: the hash of every file in its folder

@@ -240,7 +240,8 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
             kept = made.kept
             _check_target(design, made.metrics, view.name, split)
             lit_px = lit_area_px(positions, made.metrics.probe_diameter_px, scene.object_.shape)
-            photons = [design.photons_per_pattern(one, lit_px, len(kept)) for one in design.doses]
+            doses = design.doses_of(view.name)
+            photons = [design.photons_per_pattern(one, lit_px, len(kept)) for one in doses]
             fault = design.fault_of_photons(min(photons), max(photons))
             if fault:
                 raise InputError(f"view {view.name}, {split} split: {fault}")

@@ -1,37 +1,24 @@
 """A job of a plan: its record, its lock, its evidence, and which files are its own."""
 
+import json
 import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nbformat
 from filelock import FileLock, Timeout
 
-from study_lib.errors import InputError, LastingError, StudyError
-from study_lib.files import hashes_of, manifest_jobs, read_json, write_json
+from study_lib.errors import LastingError, StudyError
+from study_lib.files import hashes_of, manifest_jobs, open_to_append, read_json, write_json
 from study_lib.phases.records import manifests_of, utc_now
-from study_lib.runs.plan import PLAN_FILE, PlannedJob
+from study_lib.runs.plan import PlannedJob
 from study_lib.runs.staleness import code_of
 
 # --- The record, and whether it still holds
-
-
-def job_of(jobs: Sequence[PlannedJob], name: str, run_folder: Path) -> PlannedJob:
-    """Return a job of a plan by name.
-
-    Raises
-    ------
-    InputError
-        If the plan has no such job.
-    """
-    for job in jobs:
-        if job.name == name:
-            return job
-    raise InputError(f"job {name!r} is not in {run_folder / PLAN_FILE}; see `study plan`")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -117,9 +104,7 @@ def jobs_to_do(run_folder: Path, jobs: Sequence[PlannedJob]) -> dict[str, str]:
     return reasons
 
 
-def computed_with(
-    run_folder: Path, job: PlannedJob, plan: Sequence[PlannedJob], since: str
-) -> dict[str, list[str]]:
+def computed_with(run_folder: Path, job: PlannedJob, since: str) -> dict[str, list[str]]:
     """Return devices, threads and precisions that the records of a job's work name.
 
     Parameters
@@ -128,14 +113,12 @@ def computed_with(
         The run.
     job
         Whose work.
-    plan
-        The plan it belongs to.
     since
         When the job began: older records are of earlier tries.
     """
     found: dict[str, set[str]] = {"device": set(), "threads": set(), "precision": set()}
-    for one, record in records_of_work(run_folder, plan):
-        if one.name != job.name or record["started"] < since:
+    for _, record in records_of_work(run_folder, [job]):
+        if record["started"] < since:
             continue
         for name, values in found.items():
             value = {**record["results"], **record["machine"]}.get(name)
@@ -218,6 +201,7 @@ def _is_finite(value: Any) -> bool:
 
 LOOK_S = 1.0
 SCHEDULER_IDS = {"SLURM_JOB_ID": "SLURM", "PBS_JOBID": "PBS"}
+ARRAY_JOB, ARRAY_TASK = "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"
 
 
 @contextmanager
@@ -242,6 +226,8 @@ def only_writer(
         lock.acquire(poll_interval=LOOK_S)
     ids = [(name, environment[key]) for key, name in SCHEDULER_IDS.items() if key in environment]
     scheduler, number = ids[0] if ids else (None, None)
+    if ARRAY_TASK in environment:  # `squeue` and `scancel` know it by its place in the array
+        number = f"{environment[ARRAY_JOB]}_{environment[ARRAY_TASK]}"
     try:
         write_json(running, this_process() | {"scheduler": scheduler, "id": number})
         yield
@@ -279,6 +265,48 @@ def writer_of(path: Path) -> str:
         return "another process"
     number = f"{record['scheduler']} {record['id']}, " if record.get("scheduler") else ""
     return f"{number}process {record.get('pid')} on {record.get('host')}"
+
+
+# --- What became of the jobs, line by line: of thousands of files each would have to be looked for
+
+STATES_FILE = "jobs/states.jsonl"
+BEGUN, DONE, FAILED = "begun", "done", "failed"
+
+
+def note_state(run_folder: Path, job: PlannedJob, state: str) -> None:
+    """Add to the run's list of what became of its jobs that one has begun, is done or failed.
+
+    The list only shows progress: what is done is said by the record of each job.
+    """
+    path = run_folder / STATES_FILE
+    with FileLock(path.with_suffix(".lock")), open_to_append(path) as states:
+        states.write(json.dumps({"job": job.name, "state": state}) + "\n")
+
+
+class States:
+    """What became of the jobs of a run since this was made, read as the list grows."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._path = run_folder / STATES_FILE
+        self._read_bytes = self._path.stat().st_size if self._path.is_file() else 0
+        self.by_job: dict[str, str] = {}
+
+    def update(self) -> None:
+        """Read what was added."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as states:
+            states.seek(self._read_bytes)
+            *lines, unfinished = states.read().split(b"\n")
+            self._read_bytes = states.tell() - len(unfinished)
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):  # a line of somebody else's
+                entry = json.loads(line)
+                self.by_job[str(entry["job"])] = str(entry["state"])
+
+    def having(self, state: str) -> set[str]:
+        """Return the names of the jobs whose last state is this one."""
+        return {name for name, last in self.by_job.items() if last == state}
 
 
 # --- Which job a file of a run belongs to

@@ -30,21 +30,24 @@ from study_lib.errors import InputError, LastingError, StudyError
 from study_lib.files import hashes_of, require_no_link_out, write_json
 from study_lib.phases.records import log_event, provenance, utc_now
 from study_lib.runs.job import (
+    BEGUN,
+    DONE,
+    FAILED,
     check_evidence,
     computed_with,
     is_done,
-    job_of,
+    note_state,
     only_writer,
     read_record,
 )
 from study_lib.runs.plan import (
     NOTEBOOK_FOLDER,
-    PLAN_FILE,
     PlannedJob,
     design_part,
     digest_of_part,
-    read_plan,
+    read_jobs,
 )
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import open_run
 from study_lib.runs.staleness import code_of, require_same_code
 from study_lib.system import end_on_terminate, end_with_parent, own_code_only
@@ -370,8 +373,7 @@ def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
         If a notebook fails, its evidence is missing or the system refuses a file; one line for
         each.
     """
-    plan = read_plan(run_folder / PLAN_FILE)
-    jobs = [job_of(plan, name, run_folder) for name in names]
+    jobs = read_jobs(run_folder / PLAN_FILE, names)
     require_no_link_out(run_folder)
     end_on_terminate(GRACE_S)
     end_with_parent(signal.SIGTERM)
@@ -384,7 +386,7 @@ def run_jobs(run_folder: Path, names: Sequence[str], attempt: int = 1) -> None:
                     _refuse_lasting_failure(run_folder, job)
                 with only_writer(run_folder, job, say):
                     if not is_done(run_folder, job):
-                        _run_job(run_folder, job, plan, kernel, say)
+                        _run_job(run_folder, job, kernel, say)
             except (StudyError, OSError) as error:
                 faults.append(f"{job.name}: {error}" if len(jobs) > 1 else str(error))
     if faults:
@@ -400,7 +402,6 @@ def _refuse_lasting_failure(run_folder: Path, job: PlannedJob) -> None:
 def _run_job(
     run_folder: Path,
     job: PlannedJob,
-    plan: Sequence[PlannedJob],
     kernel: SharedKernel,
     say: Callable[[str], None],
 ) -> None:
@@ -408,19 +409,21 @@ def _run_job(
     try:
         for name in (job.done, job.failed):
             (run_folder / name).unlink(missing_ok=True)
-        write_json(run_folder / job.done, _record_of(run_folder, job, plan, kernel, say))
+        note_state(run_folder, job, BEGUN)
+        write_json(run_folder / job.done, _record_of(run_folder, job, kernel, say))
     except (StudyError, OSError) as error:
         content = {"job": job.name, "status": "failed", "error": str(error)}
         lasts = isinstance(error, LastingError | InputError)
         with suppress(StudyError, OSError):  # where there is no room, the first error is the cause
             write_json(run_folder / job.failed, content | {"lasts": lasts})
+            note_state(run_folder, job, FAILED)
         raise
+    note_state(run_folder, job, DONE)
 
 
 def _record_of(
     run_folder: Path,
     job: PlannedJob,
-    plan: Sequence[PlannedJob],
     kernel: SharedKernel,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -447,7 +450,7 @@ def _record_of(
         "parameters": dict(job.parameters),
         "design": {"made_by": design.digest, "part": part, "part_digest": digest_of_part(part)},
         "code": code,
-        "computed_with": computed_with(run_folder, job, plan, started),
+        "computed_with": computed_with(run_folder, job, started),
         "started": started,
         "wall_s": round(time.perf_counter() - start_s, 3),
         "outputs_cut_bytes": cut,

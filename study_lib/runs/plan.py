@@ -4,7 +4,10 @@ That is the replicate, and of dose, view and split as many as the notebook has.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +18,7 @@ from study_lib.design.axes import SPLITS, dose_text
 from study_lib.design.models import StudyDesign
 from study_lib.design.notebooks import deciding_part, parameters_of
 from study_lib.errors import InputError
-from study_lib.files import json_text, read_json, write_text
+from study_lib.files import json_text, read_json, read_text, write_text
 from study_lib.phases.conditions import (
     COMPARED,
     RECONSTRUCTED,
@@ -27,13 +30,13 @@ from study_lib.phases.conditions import (
     replicate_folder,
     summary_files,
 )
+from study_lib.runs.rules import LAST_OF_A_CONDITION, done
 from study_lib.runs.run import BASE_FILE
 from study_lib.system import PROJECT
 
-PLAN_FILE = "plan.json"
 NOTEBOOK_FOLDER = PROJECT / "notebooks"
 RUN = Path()
-TRAINED_OR_COMPARED = ("03_train", "03_train_thinned", "05_compare")
+NAME_IN_LINE = re.compile(r'"name": "([^"]*)"')
 # What the outputs of a job have to hold as finite numbers, by notebook and by the file's name.
 METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "02_overlap": {"metrics_bundle.json": ("metric_2_image", "lit_share_of_scanned")},
@@ -74,7 +77,7 @@ class PlannedJob:
     @property
     def done(self) -> str:
         """The file that proves the job is done."""
-        return f"jobs/{self.name}/done.json"
+        return done(self.name)
 
     @property
     def failed(self) -> str:
@@ -151,7 +154,7 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
         _job(
             design,
             "06_summary",
-            after=[job for job in jobs if job.notebook in TRAINED_OR_COMPARED],
+            after=[job for job in jobs if job.notebook in LAST_OF_A_CONDITION],
             folder=summary,
             outputs=summary_files(summary, design),
             parameters={"run_folder": "."},
@@ -163,12 +166,13 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
 def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[PlannedJob]:
     """Return the jobs of one dose of one replicate, whose folder lies in the run's."""
     places = PlacesBelow(run_folder)
-    first = condition_of(design, places, dose, design.views[0].name)
+    views = design.views_at(dose)
+    first = condition_of(design, places, dose, views[0].name)
     dataset = _job_of(
         "01_dataset", first, run_folder, ("dose",), after=[], outputs=_files(first, "whole_file")
     )
     jobs = [dataset]
-    for view in design.views:
+    for view in views:
         jobs += _jobs_of_view(condition_of(design, places, dose, view.name), run_folder, dataset)
     return jobs
 
@@ -305,6 +309,12 @@ def plan_content(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     return {"jobs": jobs_as_data}
 
 
+def write_plan(path: Path, jobs: Sequence[PlannedJob]) -> None:
+    """Write a plan as JSON with one job on each line, which can be read without the others."""
+    lines = [json.dumps(job, sort_keys=True) for job in plan_content(jobs)["jobs"]]
+    write_text(path, '{"jobs": [\n' + ",\n".join(lines) + "\n]}\n")
+
+
 def _outputs_of(jobs: Iterable[PlannedJob]) -> tuple[str, ...]:
     """Return the outputs of some jobs, each job once."""
     return tuple(path for job in {job.name: job for job in jobs}.values() for path in job.outputs)
@@ -319,16 +329,54 @@ def read_plan(path: Path) -> list[PlannedJob]:
         If the file is missing or is not a plan.
     """
     content = read_json(path)
-    try:
+    with _faults_of(path):
         jobs = [_read_job(job) for job in content["jobs"]]
-        by_name = {job.name: job for job in jobs}
-        return [
-            replace(job, inputs=_outputs_of(by_name[name] for name in job.after)) for job in jobs
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
+        return _with_inputs(jobs, jobs)
+
+
+def read_jobs(path: Path, names: Collection[str]) -> list[PlannedJob]:
+    """Return some jobs of a plan file, in the order given; no others are read.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not a plan, or has no such job.
+    """
+    lines = {}
+    for line in read_text(path).splitlines():
+        named = NAME_IN_LINE.search(line)
+        if named:
+            lines[named[1]] = line.rstrip(",")
+    if not all(line.startswith("{") for line in lines.values()):  # not written by `write_plan`
+        jobs = read_plan(path)
+    else:
+        with _faults_of(path):
+            found = {name: _read_job(json.loads(lines[name])) for name in names if name in lines}
+            before = {name for job in found.values() for name in job.after} - found.keys()
+            others = [_read_job(json.loads(lines[name])) for name in before]
+            jobs = _with_inputs(list(found.values()), [*found.values(), *others])
+    by_name = {job.name: job for job in jobs}
+    for name in names:
+        if name not in by_name:
+            raise InputError(f"job {name!r} is not in {path}; see `study plan`")
+    return [by_name[name] for name in names]
+
+
+@contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    """Say of what cannot be read that the file is no plan."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{path}: not a plan of this study ({error}); `study resume` writes it again"
         ) from None
+
+
+def _with_inputs(jobs: Iterable[PlannedJob], known: Iterable[PlannedJob]) -> list[PlannedJob]:
+    """Return jobs with the outputs of those that they wait for."""
+    by_name = {job.name: job for job in known}
+    return [replace(job, inputs=_outputs_of(by_name[name] for name in job.after)) for job in jobs]
 
 
 def _read_job(content: Mapping[str, Any]) -> PlannedJob:

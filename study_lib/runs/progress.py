@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 
 from study_lib.errors import InputError
 from study_lib.runs.job import holder_of, is_held, read_record, writer_of
-from study_lib.runs.plan import PLAN_FILE, PlannedJob, read_plan
+from study_lib.runs.plan import PlannedJob, read_plan
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import open_run
 
 # --- Read from what jobs leave behind while they run

@@ -28,8 +28,9 @@ from study_lib.runs.evidence import (
     finish,
     sealed_names,
 )
-from study_lib.runs.plan import PLAN_FILE, plan_jobs
+from study_lib.runs.plan import plan_jobs
 from study_lib.runs.report import INDEX, PAGES, write_site
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import ARRAYS, DESIGN_FILE, PUBLISHED_FILE, open_run, require_not_published
 from study_lib.system import PROJECT
 

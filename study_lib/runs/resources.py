@@ -1,8 +1,7 @@
-"""What each job of a plan costs and asks for, and which of them share a kernel."""
+"""What each job of a plan costs, and what it asks a cluster for."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.runs.plan import PlannedJob
+from study_lib.runs.rules import DEFAULT_NEED, RESOURCES_FILE
 
 # --- Threads, memory, minutes and GPUs that a job asks a cluster for
 
@@ -102,7 +102,6 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int) 
 
 # --- What each job of a plan asks a cluster for: threads, memory, minutes, GPUs
 
-RESOURCES_FILE = "resources.json"
 START_MIN = 10  # imports from a slow shared folder, twice the engine, a kernel
 COST_MARGIN = {"03_train": 8.0}  # networks of the user's own may be slower
 COST_MARGIN_ELSE = 5.0
@@ -126,10 +125,10 @@ ENGINE_MB = 1000  # beside the kernel: the job itself and the engine's two proce
 class JobResources(Frozen):
     """What a job may use; a scheduler ends it beyond that."""
 
-    threads: int = Field(default=1, ge=1)
-    mem_mb: int = Field(default=4000, ge=1)
-    runtime_min: int = Field(default=120, ge=1)
-    gpus: int = Field(default=0, ge=0)
+    threads: int = Field(default=DEFAULT_NEED["threads"], ge=1)
+    mem_mb: int = Field(default=DEFAULT_NEED["mem_mb"], ge=1)
+    runtime_min: int = Field(default=DEFAULT_NEED["runtime_min"], ge=1)
+    gpus: int = Field(default=DEFAULT_NEED["gpus"], ge=0)
 
 
 def resources_of(
@@ -213,69 +212,3 @@ def _resources_in(content: Any, name: str, path: Path) -> JobResources:
     except ValidationError as error:
         faults = describe_faults(error, f"{path}: {name}", JobResources)
         raise InputError(f"{faults}; {remedy}") from None
-
-
-# --- Which jobs share a process and a kernel: starting one would cost as much as its work
-
-SHORT_MIN = 30  # asked for, which is several times what is expected: a long job has its own kernel
-TOGETHER = {
-    "02_overlap": ("dose",),
-    "04_reconstruct": ("dose", "view"),
-    "05_compare": ("dose", "view"),
-}
-
-
-@dataclass(frozen=True)
-class KernelGroup:
-    """Jobs that one process executes in turn, and what they need together."""
-
-    jobs: tuple[PlannedJob, ...]
-    need: JobResources
-
-    @property
-    def name(self) -> str:
-        """The first job's name, and how many follow it."""
-        more = len(self.jobs) - 1
-        return self.jobs[0].name + (f"__and_{more}_more" if more else "")
-
-    @property
-    def after(self) -> list[str]:
-        """Names of the jobs that all of it waits for."""
-        return list(dict.fromkeys(name for job in self.jobs for name in job.after))
-
-
-def kernel_groups(
-    jobs: Sequence[PlannedJob], needs: Mapping[str, JobResources]
-) -> list[KernelGroup]:
-    """Return the jobs in groups that share a kernel, in their order.
-
-    All views of a dose share one, and both splits of a view.
-
-    Long jobs stay alone: there a kernel's start is nothing, and they can run beside one another.
-
-    Parameters
-    ----------
-    jobs
-        The plan.
-    needs
-        From :func:`read_resources` with the same jobs.
-    """
-    groups: dict[tuple[object, ...], list[PlannedJob]] = {}
-    for job in jobs:
-        is_short = needs[job.name].runtime_min <= SHORT_MIN and not needs[job.name].gpus
-        axes = TOGETHER.get(job.notebook, ()) if is_short else ()
-        values = tuple(job.parameters[axis] for axis in axes)
-        key = (job.notebook, job.parameters["run_folder"], *values) if values else (job.name,)
-        groups.setdefault(key, []).append(job)
-    return [KernelGroup(tuple(group), _together(group, needs)) for group in groups.values()]
-
-
-def _together(jobs: Sequence[PlannedJob], needs: Mapping[str, JobResources]) -> JobResources:
-    """Return what jobs need that run in turn."""
-    each = [needs[job.name] for job in jobs]
-    return JobResources(
-        threads=max(need.threads for need in each),
-        mem_mb=max(need.mem_mb for need in each),
-        runtime_min=sum(need.runtime_min for need in each),
-        gpus=max(need.gpus for need in each),
-    )

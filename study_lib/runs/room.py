@@ -21,8 +21,9 @@ def job_count(design: StudyDesign) -> int:
     """Return how many jobs :func:`study_lib.runs.plan.plan_jobs` makes, without making them."""
     networks = (design.training is not None) + (design.thinned is not None)
     trained = min(design.trained_replicates or design.replicates, design.replicates)
-    of_a_dose = design.replicates * (1 + (1 + 2 * len(SPLITS)) * len(design.views))
-    return 2 + len(design.doses) * (of_a_dose + trained * networks * len(design.views))
+    datasets = design.replicates * len(design.doses)
+    of_a_condition = design.replicates * (1 + 2 * len(SPLITS)) + trained * networks
+    return 2 + datasets + of_a_condition * design.condition_count
 
 
 def data_bytes(design: StudyDesign, scene: Scene) -> int:
@@ -31,10 +32,9 @@ def data_bytes(design: StudyDesign, scene: Scene) -> int:
     Amplitudes of the splits and of every view with a file of its own; complex true patches.
     """
     patterns = sum(int(mask.sum()) for mask in scene.splits.values())
-    own_files = sum(not view.is_whole for view in design.views)
-    pixel_bytes = 4 * (1 + own_files) + 8 * design.object_patches
-    datasets = len(design.doses) * design.replicates
-    return pixel_bytes * design.patch_size_px**2 * patterns * datasets
+    own_files = sum(not view.is_whole for dose in design.doses for view in design.views_at(dose))
+    pixel_bytes = (4 + 8 * design.object_patches) * len(design.doses) + 4 * own_files
+    return pixel_bytes * design.patch_size_px**2 * patterns * design.replicates
 
 
 def check_count(design: StudyDesign) -> None:
@@ -106,8 +106,12 @@ def check_memory(
 
 
 def _conditions(design: StudyDesign) -> str:
-    counts = (design.replicates, len(design.doses), len(design.views))
-    names = ("replicates", "doses", "views")
+    counts: tuple[int, ...] = (design.replicates, len(design.doses), len(design.views))
+    names: tuple[str, ...] = ("replicates", "doses", "views")
+    if design.points:
+        return (
+            f"replicates {design.replicates}, points {len(design.points)}: {job_count(design)} jobs"
+        )
     product = ", ".join(f"{name} {count}" for count, name in zip(counts, names, strict=True))
     return f"{product}: {job_count(design)} jobs"
 

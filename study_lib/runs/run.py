@@ -75,7 +75,7 @@ class Run:
         InputError
             If the design does not have them.
         """
-        name = view or self.design.views[0].name
+        name = view or self.design.views_at(dose)[0].name
         return condition_of(self.design, self, dose, name, split, self.base_npz)
 
 

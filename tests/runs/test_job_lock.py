@@ -17,8 +17,9 @@ from study_lib.files import write_json
 from study_lib.runs.engine import run_plan
 from study_lib.runs.job import holder_of, is_held, only_writer
 from study_lib.runs.notebook import run_jobs
-from study_lib.runs.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.runs.plan import plan_content, plan_jobs
 from study_lib.runs.progress import leftovers_of, status_lines
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import create_run
 
 HOLD = """

@@ -18,15 +18,15 @@ from killing import children_of, command, left_after, working_in
 from study_lib.design.presets import load_design
 from study_lib.errors import DiskFullError, InputError, StudyError
 from study_lib.files import write_json
-from study_lib.phases.records import log_event
 from study_lib.runs import engine
 from study_lib.runs import notebook as runner
 from study_lib.runs.engine import run_plan
 from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.job import check_evidence
+from study_lib.runs.job import BEGUN, STATES_FILE, check_evidence, note_state
 from study_lib.runs.notebook import SharedKernel, execute_notebook, run_jobs
-from study_lib.runs.plan import METRICS, PLAN_FILE, PlannedJob, plan_content, plan_jobs
+from study_lib.runs.plan import METRICS, PlannedJob, plan_content, plan_jobs
 from study_lib.runs.progress import LOCK_FILE, last_event
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import create_run, open_or_create
 from study_lib.system import PROJECT
 
@@ -118,14 +118,15 @@ def test_every_phase_with_scores_promises_them(run):
 
 
 def test_engine_reports_the_cause_and_still_runs_the_others(run):
-    broken = planned(run, "02_overlap__dose_10000__dense")
-    fine = next(job for job in plan_jobs(run.design) if job.name == "00_design")
+    jobs = {job.name: job for job in plan_jobs(run.design)}
+    dataset, fine = jobs["01_dataset__dose_10000"], jobs["00_design"]
+    broken = replace(dataset, outputs=(*dataset.outputs, "never_written.npz"))
     said = []
 
     with pytest.raises(StudyError, match=r"1 jobs failed, 0 were not run") as caught:
         run_plan(run.folder, [broken, fine], 2, said.append)
 
-    assert f"{broken.name}: cell" in str(caught.value)
+    assert f"{broken.name}: ran to its end but did not write never_written" in str(caught.value)
     assert "Traceback" not in str(caught.value)
     assert (run.folder / fine.done).is_file()
     assert any("1/2 jobs done" in line for line in said)
@@ -134,10 +135,9 @@ def test_engine_reports_the_cause_and_still_runs_the_others(run):
 def test_a_job_that_is_killed_has_failed_without_saying_why(run, monkeypatch):
     """One that had begun in an earlier run and waits for it now was not run."""
     killed, waiting = plan_jobs(run.design)[:2]
-    log_event(run.folder / waiting.folder, "generate", 1, 2)
-    events = run.folder / killed.folder / "events.jsonl"
-    events.parent.mkdir(parents=True, exist_ok=True)
-    command = ["sh", "-c", 'echo {} > "$0"; exit 137', str(events)]
+    note_state(run.folder, waiting, BEGUN)
+    begun = json.dumps({"job": killed.name, "state": BEGUN})
+    command = ["sh", "-c", 'echo "$1" >> "$0"; exit 137', str(run.folder / STATES_FILE), begun]
     monkeypatch.setattr(engine, "_command", lambda *_: command)
 
     with pytest.raises(StudyError, match=r"1 jobs failed, 1 were not run") as caught:

@@ -19,7 +19,8 @@ from study_lib.files import read_json, write_json
 from study_lib.runs.engine import run_plan
 from study_lib.runs.evidence import exposed_values
 from study_lib.runs.notebook import KEPT_BYTES, KEPT_MESSAGES, SharedKernel, run_jobs
-from study_lib.runs.plan import PLAN_FILE, PlannedJob, plan_content, plan_jobs
+from study_lib.runs.plan import PlannedJob, plan_content, plan_jobs
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import create_run
 from study_lib.runs.staleness import read_anew
 

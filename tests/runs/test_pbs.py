@@ -10,13 +10,11 @@ from pathlib import Path
 
 import fake_pbs
 import pytest
-from tiny_runs import only_run
+from tiny_runs import only_run, processes_of
 
 from study_lib.errors import InputError
 from study_lib.runs.cluster import PROFILES, cancel, live_jobs, profile_folder, run_tag
 from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.plan import PLAN_FILE, read_plan
-from study_lib.runs.resources import kernel_groups, read_resources
 
 SETTINGS = (
     "views=[{name: baseline, gridsize: 1}]",
@@ -87,8 +85,7 @@ def test_a_run_through_pbs_is_whole_and_each_job_asks_for_what_it_needs(tmp_path
     run_folder = only_run(tmp_path / "reports")
     assert faults_of_run(run_folder) == []
     records = [json.loads(path.read_text()) for path in jobs_of_pbs.glob("*.json")]
-    plan = read_plan(run_folder / PLAN_FILE)
-    assert len(records) == len(kernel_groups(plan, read_resources(run_folder, plan)))
+    assert len(records) == len(processes_of(run_folder))
     assert {record["name"] for record in records} == {run_tag(run_folder)}
     assert {record["exit"] for record in records} == {0}
     asked = {" ".join(record["asked"]) for record in records}

@@ -19,7 +19,8 @@ from study_lib.design.presets import load_design
 from study_lib.files import write_json
 from study_lib.phases.conditions import replicate_folder
 from study_lib.runs.evidence import faults_of_records, faults_of_run
-from study_lib.runs.plan import PLAN_FILE, plan_content, plan_jobs
+from study_lib.runs.plan import plan_content, plan_jobs
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import BASE_FILE, base_data, create_run, open_run, run_name
 from study_lib.seeding import generator
 

@@ -8,13 +8,13 @@ from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import (
-    RESOURCES_FILE,
     JobResources,
     job_costs,
     read_resources,
     resources_of,
     write_resources,
 )
+from study_lib.runs.rules import RESOURCES_FILE
 
 OBJECT_PX = 307 * 234  # of the preset laptop
 # Largest kernel [MiB] and longest time [s] of each kind of job in a run of the preset laptop with

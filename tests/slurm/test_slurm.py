@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import loopback
+import pandas as pd
 import pytest
 from killing import working_in
+from tiny_runs import processes_of
 
-from study_lib.runs.cluster import run_tag
+from study_lib.runs.cluster import PROFILES, run_tag
 from study_lib.runs.digest import digest_of_run
 from study_lib.runs.evidence import faults_of_run
-from study_lib.runs.plan import PLAN_FILE, read_plan
-from study_lib.runs.resources import kernel_groups, read_resources
+from study_lib.runs.rules import PLAN_FILE
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.notebook]
 
@@ -141,12 +143,9 @@ def left_alone(tmp_path_factory, cluster) -> Path:
 
 
 def test_every_job_of_a_run_is_a_job_of_slurm_and_the_run_is_whole(cluster, left_alone):
-    jobs = read_plan(left_alone / PLAN_FILE)
-
     rows = queue(cluster, left_alone)
 
-    grouped = kernel_groups(jobs, read_resources(left_alone, jobs))
-    assert sorted(row["job"] for row in rows) == sorted(f"rule_{one.name}" for one in grouped)
+    assert len(rows) == len(processes_of(left_alone))
     assert {row["state"] for row in rows} == {"COMPLETED"}
     assert faults_of_run(left_alone) == []
     assert ended(study("verify", str(left_alone), cwd=left_alone, cluster=cluster))
@@ -232,3 +231,41 @@ def test_a_run_that_is_stopped_takes_its_jobs_along(tmp_path, cluster, whole_ter
     wait_for(lambda: not in_state(cluster, run_folder, "RUNNING", "PENDING", "COMPLETING"), 30)
     assert list(run_folder.glob("jobs/*/done.json")) == []
     wait_for(lambda: not working_in(tmp_path), 10)
+
+
+def in_arrays(cluster: dict[str, str], run_folder: Path) -> set[str]:
+    """Return the numbers of the arrays that SLURM has had of a run."""
+    ids = (row["id"].partition("_") for row in queue(cluster, run_folder))
+    return {array for array, is_task, _ in ids if is_task}
+
+
+def test_a_sweep_of_points_runs_as_arrays_and_goes_on_after_it_was_killed(tmp_path, cluster):
+    """60 points of dose and overlap, smallest size, the solver alone: a kernel for each job."""
+    profile = shutil.copytree(PROFILES / "slurm", tmp_path / "arrays")
+    with (profile / "config.yaml").open("a") as config:
+        config.write("slurm-array-jobs: all\n")
+    sweep = ("--sobol", "60", "--doses", "1e3..1e5", "--overlaps", "0.2..0.7")
+    alone = ("training=null", "thinned=null", "iterative.algorithms=[solver]")
+    changes = [part for setting in alone for part in ("--set", setting)]
+    words = ("run", "--preset", "smoke", *sweep, *changes, "--profile", str(profile))
+    process = study(*words, cwd=tmp_path, cluster=cluster)
+    run_folder = run_folder_of(tmp_path, 120)
+    wait_for(lambda: len(list(run_folder.glob("jobs/04_*/done.json"))) >= 60, 1800)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    done_before = {path.parent.name for path in run_folder.glob("jobs/*/done.json")}
+    started = {path: path.stat().st_mtime_ns for path in run_folder.glob("jobs/*/done.json")}
+
+    again = study(
+        "resume", str(run_folder), "--profile", str(profile), cwd=tmp_path, cluster=cluster
+    )
+    output, errors = again.communicate(timeout=2400)
+
+    assert again.returncode == 0, output[-2000:] + errors[-3000:]
+    assert 120 <= len(done_before) < 362
+    assert faults_of_run(run_folder) == []
+    assert {path: path.stat().st_mtime_ns for path in started} == started, "nothing ran twice"
+    assert len(in_arrays(cluster, run_folder)) >= 4, "datasets, overlaps, objects, comparisons"
+    assert len(list(run_folder.glob("jobs/*/done.json"))) == 362
+    table = pd.read_csv(run_folder / "phase_h_summary" / "study_table.csv")
+    assert len(table[table["arm"] == "solver"]) == 2 * 60, "a row for each point and split"
