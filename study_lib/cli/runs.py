@@ -481,7 +481,7 @@ def changes_of(
     changed: dict[str, Any] = {}
     if points is not None and (doses, overlaps, sobol) != (None, None, None):
         raise InputError(
-            "--points has the doses and overlaps; leave out --doses, --overlaps, --sobol"
+            "--points has the doses and overlaps; leave out --doses, --overlaps and --sobol"
         )
     if sobol is not None:
         if doses is None or overlaps is None:

@@ -306,10 +306,12 @@ def points_of_table(path: Path) -> list[tuple[float, float]]:
         try:
             dose, overlap = (float(row[name]) for name in COLUMNS)
         except (TypeError, ValueError):
-            found = ", ".join(str(row[name]) for name in COLUMNS)
+            dose = np.nan
+        if np.isnan(dose) or None in row:  # None: what is beyond the columns
             raise InputError(
-                f"{path}, line {number}: {found}: not a dose and an overlap; write 1e4,0.6"
-            ) from None
+                f"{path}, line {number}: {', '.join(map(str, row.values()))}: not a dose and an "
+                "overlap; write one point per line, like 1e4,0.6"
+            )
         if (dose, overlap) in points:
             raise InputError(
                 f"{path}, line {number}: {dose:g}, {overlap:g} is line {points[dose, overlap]} "

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -45,6 +45,7 @@ TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", 
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 RECONSTRUCTED = "reconstructions.json"
 MISSING_ARMS = "missing_arms.json"
+T = TypeVar("T")
 COMPARED = ("metrics.csv", "metrics.json", MISSING_ARMS, "aligned.npz", "comparison.png")
 SKIP_SUMMARY = "skip_summary.json"
 MANIFESTS = {
@@ -419,9 +420,25 @@ def replicate_folder(replicate: int) -> Path:
     return Path(f"replicate_{replicate}")
 
 
+PICTURED_MAX = 12
+
+
+def pictured(values: Sequence[T]) -> list[T]:
+    """Return so many of some values, first and last among them, as a reader looks through.
+
+    >>> from study_lib.phases.conditions import pictured
+    >>> pictured([1e3, 1e4]), len(pictured(range(1000)))
+    ([1000.0, 10000.0], 12)
+    """
+    count = min(len(values), PICTURED_MAX)
+    places = np.linspace(0, len(values) - 1, count).round().astype(int)
+    return [values[place] for place in places]
+
+
 def summary_files(folder: Path, design: StudyDesign) -> list[Path]:
     """Return everything that a summary of a design's doses writes in its folder."""
-    figures = (*SUMMARY_FIGURES, *(f"phase_{design.dose_name(dose)}" for dose in design.doses))
+    shown = pictured(sorted(design.doses))
+    figures = (*SUMMARY_FIGURES, *(f"phase_{design.dose_name(dose)}" for dose in shown))
     return [
         *(folder / name for name in SUMMARY_FILES),
         *(path for name in figures for path in figure_files(folder, name)),

@@ -38,6 +38,7 @@ from study_lib.phases.conditions import (
     SUMMARY_FIGURES,
     Places,
     figure_files,
+    pictured,
     read_aligned,
     read_scores,
 )
@@ -302,7 +303,7 @@ def summary_figures(
     )
     figures = dict(zip(SUMMARY_FIGURES, drawn, strict=True))
     first = min(row["replicate"] for row in rows)
-    for dose in sorted({row["dose"] for row in part}):
+    for dose in pictured(sorted({row["dose"] for row in part})):
         chosen = [
             row
             for row in _of_split(rows, split)
@@ -315,11 +316,13 @@ def summary_figures(
 def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
     """Return the object phase of the truth and of every arm, one row of panels per view."""
     lines = []
-    for (view,), chosen in grouped(rows, ("view",)).items():
+    by_view = grouped(rows, ("view",))
+    for view in pictured(list(by_view)):
+        chosen = by_view[view]
         dose = dose_name(chosen[0]["dose"], dose_per(chosen))
-        place = compared_root / dose / view / chosen[0]["split"]
+        place = compared_root / dose / view[0] / chosen[0]["split"]
         arrays, _ = read_aligned(place)
-        panels = {f"truth, {view}": arrays["truth"]}
+        panels = {f"truth, {view[0]}": arrays["truth"]}
         for row in chosen:
             is_void = row["registration"] != "ok"
             score = f"MS-SSIM {row['phase_ms_ssim']:.3f}"
