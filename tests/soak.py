@@ -88,7 +88,7 @@ def main() -> int:
         if errors:
             sys.exit(errors)
         run_folder = only_run(alone / "reports")
-        expected = digest_of_run(run_folder)
+        expected, _ = digest_of_run(run_folder)
         print(f"left alone: {time.monotonic() - began:.0f} s, results {expected[:12]}", flush=True)
         for number in range(given.rounds):
             random = np.random.default_rng([given.seed, number])
@@ -98,7 +98,7 @@ def main() -> int:
             kills, faults = disturbed(folder, words, random)
             run_folder = only_run(folder / "reports")
             faults += faults_of_run(run_folder)
-            found = digest_of_run(run_folder)
+            found, _ = digest_of_run(run_folder)
             if found != expected:
                 faults.append(f"results {found[:12]}")
             bad += bool(faults)
