@@ -28,7 +28,7 @@ from study_lib.files import (
     require_writable,
     sha256_of,
 )
-from study_lib.phases.conditions import Condition
+from study_lib.phases.conditions import Condition, found_within
 from study_lib.system import IS_CHECKOUT, PROJECT
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
@@ -221,9 +221,8 @@ def recorded(work: Work) -> Iterator[Work]:
 
 
 def manifests_of(run_folder: Path) -> list[Path]:
-    """Return the manifest of every phase of a run and of its replicates."""
-    places = ("phase_*/*_manifest.json", "replicate_*/phase_*/*_manifest.json")
-    return sorted(path for place in places for path in run_folder.glob(place))
+    """Return the manifest of every phase of a run and of the runs inside it."""
+    return found_within(run_folder, "phase_*/*_manifest.json")
 
 
 def mixed_codes(run_folder: Path) -> list[str]:

@@ -22,7 +22,8 @@ def job_count(design: StudyDesign) -> int:
     networks = (design.training is not None) + (design.thinned is not None)
     trained = min(design.trained_replicates or design.replicates, design.replicates)
     of_a_dose = design.replicates * (1 + (1 + 2 * len(SPLITS)) * len(design.views))
-    return 2 + len(design.doses) * (of_a_dose + trained * networks * len(design.views))
+    of_a_dose += trained * networks * len(design.views)
+    return 2 + (1 + len(design.levels)) * len(design.doses) * of_a_dose
 
 
 def data_bytes(design: StudyDesign, scene: Scene) -> int:
@@ -33,7 +34,7 @@ def data_bytes(design: StudyDesign, scene: Scene) -> int:
     patterns = sum(int(mask.sum()) for mask in scene.splits.values())
     own_files = sum(not view.is_whole for view in design.views)
     pixel_bytes = 4 * (1 + own_files) + 8 * design.object_patches
-    datasets = len(design.doses) * design.replicates
+    datasets = len(design.doses) * design.replicates * (1 + len(design.levels))
     return pixel_bytes * design.patch_size_px**2 * patterns * datasets
 
 
@@ -109,7 +110,8 @@ def _conditions(design: StudyDesign) -> str:
     counts = (design.replicates, len(design.doses), len(design.views))
     names = ("replicates", "doses", "views")
     product = ", ".join(f"{name} {count}" for count, name in zip(counts, names, strict=True))
-    return f"{product}: {job_count(design)} jobs"
+    levels = f", {1 + len(design.levels)} times for the mismatch" if design.levels else ""
+    return f"{product}{levels}: {job_count(design)} jobs"
 
 
 def _size(number: int) -> str:
