@@ -105,10 +105,10 @@ def take(run: Run, jobs: Sequence[PlannedJob]) -> dict[str, str]:
         taken[job.name] = one.run_folder.name
         outputs |= one.sha256
     if any(job.notebook == "01_dataset" for job in jobs if job.name in taken):
-        for one in runs_within(run.design):
-            root = Run(run.folder / one.folder, one.design).root("dataset")
+        for within in runs_within(run.design):
+            root = Run(run.folder / within.folder, within.design).root("dataset")
             if root.is_dir():
-                claim_root(root, one.design)
+                claim_root(root, within.design)
     return taken
 
 
