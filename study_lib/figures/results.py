@@ -314,10 +314,10 @@ def least_dose_by_overlap(least: Sequence[Row], unit: str, *, title: str) -> Fig
 
 
 def quality_over_mismatch(table: Sequence[Row], *, label: str, title: str) -> Figure:
-    """Show each arm's quality over the value of an error that no arm knew, a panel per view.
+    """Show each arm's quality over the value of an error that no arm knew of.
 
-    Phase error, phase SSIM, and the FRC crossing where there is any, one below the other; of each a
-    row of panels per dose, all on one scale. Marks and bars are as in :func:`phase_error_by_dose`.
+    Phase error, phase SSIM, and the FRC crossing where there is any; of each a panel per dose and
+    view, all on one scale. Marks and bars are as in :func:`phase_error_by_dose`.
 
     Parameters
     ----------
@@ -330,24 +330,26 @@ def quality_over_mismatch(table: Sequence[Row], *, label: str, title: str) -> Fi
     """
     metrics = [one for one in QUALITIES if any(row.get(one) is not None for row in table)]
     doses, views = sorted({row["dose"] for row in table}), views_in_order(table)
-    lines = list(itertools.product(metrics, doses))
-    wide, high = max(len(views), 1.5) * WIDE_IN[0], len(lines) * WIDE_IN[1]
-    figure, axes = grid(len(lines), len(views), (wide, high), title)
+    panels = list(itertools.product(metrics, doses, views))
+    columns = len(views) if len(panels) > len(metrics) else len(metrics)
+    lines = len(panels) // columns
+    size_in = max(columns, 1.5) * WIDE_IN[0], lines * WIDE_IN[1]
+    figure, axes = grid(lines, columns, size_in, title)
     colours = colours_of(row["label"] for row in table)
     names = {arm: _arm_in(rows) for (arm,), rows in grouped(table, ("arm",)).items()}
     by_panel = grouped(table, ("dose", "view"))
-    for (metric, dose), line in zip(lines, axes, strict=True):
-        first = axes[lines.index((metric, doses[0])), 0]
-        for axis, view in zip(line, views, strict=True):
-            part = by_panel.get((dose, view), [])
-            if axis is not first:
-                axis.sharey(first)
-            for (arm,), rows in grouped(part, ("arm",)).items():
-                colour = colours[rows[0]["label"]]
-                _draw_line(axis, rows, names[arm], colour, x="level", metric=metric)
-            axis.set(xlabel=label)
-            axis.set_title(f"{view}, {dose:g} {unit_of(table)}", fontsize="medium")
-        line[0].set_ylabel(QUALITIES[metric])
+    of_metric: dict[str, Axes] = {}
+    for axis, (metric, dose, view) in zip(axes.ravel(), panels, strict=True):
+        first = of_metric.setdefault(metric, axis)
+        if axis is not first:
+            axis.sharey(first)
+        for (arm,), rows in grouped(by_panel.get((dose, view), []), ("arm",)).items():
+            colour = colours[rows[0]["label"]]
+            _draw_line(axis, rows, names[arm], colour, x="level", metric=metric)
+        axis.set(xlabel=label)
+        axis.set_title(f"{view}, {dose:g} {unit_of(table)}", fontsize="medium")
+        if view == views[0]:
+            axis.set_ylabel(QUALITIES[metric])
     handles = _handles_of(list(axes.ravel()))
     handles |= {str(mark.get_label()): mark for mark in _marks_of(table)}
     figure.legend([*handles.values()], [*handles], fontsize="small", loc="outside right upper")

@@ -1,7 +1,6 @@
 """Phase H: every comparison in one study table, with figures, findings and inventory."""
 
 import math
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +25,6 @@ from study_lib.figures.results import (
     quality_over_mismatch,
 )
 from study_lib.files import (
-    manifest_jobs,
     read_csv,
     read_json,
     write_csv,
@@ -47,7 +45,7 @@ from study_lib.phases.conditions import (
     read_scores,
     runs_within,
 )
-from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
+from study_lib.phases.records import Work, inventory, mixed_codes, recorded
 from study_lib.scores.answers import answers_of
 from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.scores.findings import findings
@@ -70,35 +68,6 @@ from study_lib.scores.study_table import (
     unit_of,
     views_in_order,
 )
-
-# --- What a run has written, from the records of its phases
-
-
-def inventory(run_folder: Path) -> list[dict[str, Any]]:
-    """Return path, size, hash and origin of every file that the phases before H have recorded.
-
-    Paths are relative to the run's folder and sorted. A file that two jobs wrote has the row of
-    the later one; one that is gone has no size.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    manifests = (path for path in manifests_of(run_folder) if path.parent.name != PHASES["summary"])
-    for manifest in manifests:
-        jobs = manifest_jobs(manifest)
-        for key, record in sorted(jobs.items(), key=lambda item: item[1].get("started", "")):
-            for name, sha256 in record.get("outputs", {}).items():
-                path = Path(os.path.normpath(manifest.parent / name))
-                place = Path(os.path.relpath(path, run_folder)).as_posix()
-                rows[place] = {
-                    "path": place,
-                    "bytes": path.stat().st_size if path.is_file() else None,
-                    "sha256": sha256,
-                    "phase": manifest.parent.name,
-                    "job": key,
-                }
-    return [rows[place] for place in sorted(rows)]
-
-
-# --- Tables, figures, findings
 
 SPLITS_IN_ORDER = ("test", "train")  # first what was not learned from
 
