@@ -1,10 +1,10 @@
 """What is measured: the object, the probe, the scan, the detector, and what no arm knows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from study_lib.design.limits import (
     OBJECT_SIDE_MAX_PX,
@@ -169,6 +169,37 @@ MISMATCH_COLUMNS = {
 }
 
 LONGEST_IN_TITLE = 50  # characters; two of the four
+LEVELS_MAX = 20  # of a list: each is the whole study once more
+
+
+def _kind_of(found: object) -> str:
+    return "array" if isinstance(found, list | tuple) else "number"
+
+
+def _checked_levels(levels: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the values of a list that name an error each, and each another one."""
+    found = f"found [{', '.join(f'{one:g}' for one in levels)}]"
+    if len(levels) > LEVELS_MAX:
+        raise ValueError(
+            f"found {len(levels)} values; at most {LEVELS_MAX}: each is the whole study once more"
+        )
+    if 0 in levels:
+        raise ValueError(f"{found}; leave out 0: the run itself is without this error")
+    if any(one < 0 for one in levels):
+        raise ValueError(f"{found}; the values of a list are above 0")
+    if len(set(levels)) < len(levels):
+        raise ValueError(f"{found}; leave out the repeated value")
+    return levels
+
+
+# A number that all of a run has, or a list of numbers that it is repeated with, one by one.
+OneOrLevels = Annotated[
+    Annotated[float, Field(ge=0), Tag("number")]
+    | Annotated[
+        tuple[float, ...], Field(min_length=1), AfterValidator(_checked_levels), Tag("array")
+    ],
+    Discriminator(_kind_of),
+]
 
 
 class MismatchDesign(Frozen):
@@ -176,37 +207,46 @@ class MismatchDesign(Frozen):
 
     Light falls on the object with the true probe at the true positions; files hand on the nominal
     ones. Errors are drawn anew for each replicate, and are the same at all its doses.
+
+    A number is in all conditions. A list leaves the run without that error, and repeats it beside
+    itself with each of its values, one field at a time.
+
+    Examples
+    --------
+    >>> from study_lib.design.presets import load_design
+    >>> settings = ["mismatch.position_error_px=[0.5, 2]", "mismatch.flux_jitter_percent=5"]
+    >>> mismatch = load_design("smoke", settings).mismatch
+    >>> mismatch.amounts, mismatch.lists
+    ({'flux_jitter_percent': 5.0}, {'position_error_px': (0.5, 2.0)})
     """
 
-    position_error_px: Annotated[float, at_most(256, "a quarter of the largest patch")] = Field(
-        ge=0,
-        default=0.0,
-        exclude_if=is_zero,
-        description="root mean square of the normal error of each scan position along each axis; "
-        "one that leads out of the split's field is turned round",
-    )
-    defocus_error_percent: Annotated[float, at_most(100, "twice the defocus is another probe")] = (
+    position_error_px: Annotated[OneOrLevels, at_most(256, "a quarter of the largest patch")] = (
         Field(
-            ge=0,
             default=0.0,
             exclude_if=is_zero,
-            description="how much farther from the axis edge rays of the true probe land, in "
-            "percent of probe.defocus_radius_px, or of half the diameter of a probe of base data",
+            description="root mean square of the normal error of each scan position along each "
+            "axis; one that leads out of the split's field is turned round",
         )
     )
-    aberration_error_percent: Annotated[
-        float, at_most(50, "with half a wave a lens has no focus left")
+    defocus_error_percent: Annotated[
+        OneOrLevels, at_most(100, "twice the defocus is another probe")
     ] = Field(
-        ge=0,
+        default=0.0,
+        exclude_if=is_zero,
+        description="how much farther from the axis edge rays of the true probe land, in "
+        "percent of probe.defocus_radius_px, or of half the diameter of a probe of base data",
+    )
+    aberration_error_percent: Annotated[
+        OneOrLevels, at_most(50, "with half a wave a lens has no focus left")
+    ] = Field(
         default=0.0,
         exclude_if=is_zero,
         description="astigmatism, coma and spherical aberration of the true probe, mixed at "
         "random: root mean square over the pupil, in percent of a wave",
     )
     flux_jitter_percent: Annotated[
-        float, at_most(100, "few frames of such a source hold most of its photons")
+        OneOrLevels, at_most(100, "few frames of such a source hold most of its photons")
     ] = Field(
-        ge=0,
         default=0.0,
         exclude_if=is_zero,
         description="relative standard deviation of the light from frame to frame, log-normal; "
@@ -214,13 +254,32 @@ class MismatchDesign(Frozen):
     )
 
     @property
+    def amounts(self) -> dict[str, float]:
+        """What all conditions of a run have, by field; without what is off or a list."""
+        return {name: value for name, value in self if value and not isinstance(value, tuple)}
+
+    @property
+    def lists(self) -> dict[str, tuple[float, ...]]:
+        """The values that a run is repeated with, by field."""
+        return {name: value for name, value in self if isinstance(value, tuple)}
+
+    @property
     def columns(self) -> dict[str, float]:
-        """What is set, under the names of the columns that comparisons have for it."""
+        """What all conditions have, by the columns that comparisons have for it."""
+        amounts = self.amounts
         return {
-            column: getattr(self, field)
+            column: amounts[field]
             for column, (field, _, _) in MISMATCH_COLUMNS.items()
-            if getattr(self, field)
+            if field in amounts
         }
+
+    def with_one(self, field: str = "", level: float = 0.0) -> "MismatchDesign":
+        """Return it with numbers alone: those of all conditions, and one value of a list."""
+        return MismatchDesign(**self.amounts | ({field: level} if field else {}))
+
+    def largest(self, field: str) -> float:
+        """Return the largest value of a field, in any part of the run."""
+        return max(self.lists.get(field, (self.amounts.get(field, 0.0),)))
 
 
 def mismatch_text(values: Mapping[str, Any]) -> str:
@@ -229,6 +288,15 @@ def mismatch_text(values: Mapping[str, Any]) -> str:
         f"{words} {values[column]:g} {unit}"
         for column, (_, words, unit) in MISMATCH_COLUMNS.items()
         if values.get(column)
+    )
+
+
+def levels_text(lists: Mapping[str, Sequence[float]]) -> str:
+    """Return the lists of a mismatch in a few words; empty without one."""
+    return ", ".join(
+        f"{words} {', '.join(f'{level:g}' for level in lists[field])} {unit}"
+        for field, words, unit in MISMATCH_COLUMNS.values()
+        if field in lists
     )
 
 

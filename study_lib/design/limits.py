@@ -12,11 +12,15 @@ from study_lib.design.settings import Frozen
 
 
 def at_most(limit: float | int, reason: str) -> AfterValidator:
-    """Return the check of a field that a number is not above a limit, and why that is one."""
+    """Return the check of a field that a number is not above a limit, and why that is one.
 
-    def check(value: float | int | None) -> float | int | None:
-        if value is not None and value > limit:
-            raise ValueError(f"found {_short(value)}; at most {_short(limit)}: {reason}")
+    Of a list each number is held against it.
+    """
+
+    def check(value: Any) -> Any:
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and one > limit:
+                raise ValueError(f"found {_short(one)}; at most {_short(limit)}: {reason}")
         return value
 
     return AfterValidator(check)

@@ -114,7 +114,7 @@ class StudyDesign(Frozen):
     detector: DetectorDesign = DetectorDesign()
     mismatch: MismatchDesign = Field(
         default=MismatchDesign(),
-        exclude_if=lambda mismatch: not mismatch.columns,
+        exclude_if=lambda mismatch: mismatch == MismatchDesign(),
         description="what the true experiment has and no arm knows of; off unless set",
     )
     views: tuple[ViewDesign, ...] = Field(min_length=1)
@@ -240,7 +240,7 @@ class StudyDesign(Frozen):
             ),
             (
                 "mismatch.position_error_px",
-                mismatch.position_error_px,
+                mismatch.largest("position_error_px"),
                 side / 4,
                 "farther off, a patch is another one",
             ),
@@ -249,7 +249,7 @@ class StudyDesign(Frozen):
             back = "beyond half a patch the wave comes in again on the other side"
             defocus_px = self.probe.defocus_radius_px
             lengths.append(("probe.defocus_radius_px", defocus_px, side / 2, back))
-            percent = mismatch.defocus_error_percent
+            percent = mismatch.largest("defocus_error_percent")
             if percent and not defocus_px:
                 raise ValueError(
                     f"mismatch.defocus_error_percent = {percent:g}: the probe is in focus, which "
@@ -388,17 +388,32 @@ class StudyDesign(Frozen):
     @property
     def repetitions(self) -> tuple["StudyDesign", ...]:
         """The designs of a run's replicates; the first is this one."""
-        trained = self.trained_replicates or self.replicates
-        without: dict[str, Any] = {"training": None, "thinned": None}
-        others = (
-            self.model_copy(
-                update={"replicate": self.replicate + step, "replicates": 1}
-                | {"trained_replicates": None}
-                | ({} if step < trained else without)
+        mismatch = self.mismatch.with_one()
+        return (self, *(self._repeated(step, mismatch) for step in range(1, self.replicates)))
+
+    @property
+    def levels(self) -> tuple[tuple[str, float, tuple["StudyDesign", ...]], ...]:
+        """Each listed value of a mismatch: field, value, and the designs of its replicates."""
+        return tuple(
+            (
+                field,
+                level,
+                tuple(
+                    self._repeated(step, self.mismatch.with_one(field, level))
+                    for step in range(self.replicates)
+                ),
             )
-            for step in range(1, self.replicates)
+            for field, levels in self.mismatch.lists.items()
+            for level in levels
         )
-        return (self, *others)
+
+    def _repeated(self, step: int, mismatch: MismatchDesign) -> "StudyDesign":
+        """Return the design of one replicate alone, so many after the first."""
+        trained = self.trained_replicates or self.replicates
+        changes: dict[str, Any] = {"replicate": self.replicate + step, "mismatch": mismatch}
+        changes |= {"replicates": 1, "trained_replicates": None}
+        without = {} if step < trained else {"training": None, "thinned": None}
+        return self.model_copy(update=changes | without)
 
     @property
     def precision(self) -> str:

@@ -237,7 +237,7 @@ NOT_DECIDING = {
     "04_reconstruct": ("training", "thinned", *SCORES_ALONE),
     "05_compare": (),
 }
-# A job knows its own dose, view and replicate; the preset's name is no number.
+# A job knows its own dose, view, replicate and level of a mismatch; the preset's name is no number.
 OF_THE_WHOLE_RUN = (
     "preset",
     "doses",
@@ -275,6 +275,10 @@ def deciding_part(
     left_out = set(NOT_DECIDING.get(notebook, ()))
     if notebook in NOT_DECIDING:
         left_out.update(OF_THE_WHOLE_RUN)
+        listed = design.get("mismatch", {}).items()
+        left_out.update(f"mismatch.{name}" for name, value in listed if isinstance(value, list))
+        if listed and all(f"mismatch.{name}" in left_out for name, _ in listed):
+            left_out.add("mismatch")
     kept = {name: value for name, value in design.items() if name not in left_out}
     if "views" in kept:
         kept["views"] = {one["name"]: one for one in design["views"] if view in (None, one["name"])}

@@ -21,8 +21,8 @@ def is_unset(value: object) -> bool:
     return value is None
 
 
-def is_zero(value: float) -> bool:
-    """Return whether a number is zero: written down only where it is not, as :func:`is_unset`."""
+def is_zero(value: object) -> bool:
+    """Return whether a setting is zero: written down only where it is not, as :func:`is_unset`."""
     return value == 0
 
 
@@ -94,7 +94,7 @@ REMEDIES = {
 def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
     """Return the names that lead to a fault, and the field names known beside the last of them.
 
-    Where a table can be of several kinds, pydantic puts the kind into the location; nobody wrote
+    Where a value can be of several kinds, pydantic puts the kind into the location; nobody wrote
     it there, so it is left out.
     """
     schema = model.model_json_schema()
@@ -103,6 +103,8 @@ def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[lis
     for depth, part in enumerate(location, start=1):
         if "discriminator" in node:
             node = _resolved(schema, node["discriminator"]["mapping"][part])
+        elif "oneOf" in node:  # tagged by the types of JSON, number or array
+            node = next(option for option in node["oneOf"] if option["type"] == part)
         else:
             names.append(str(part))
             node = node.get("items", {}) if isinstance(part, int) else _field(node, part)

@@ -141,6 +141,12 @@ MARKERS = "osv^<>Pp*hX8"  # of views, again from the first where there are more
 PANELS_IN_A_ROW = 4
 WIDE_IN = (1.4 * PANEL_IN, 1.4 * PANEL_IN)
 PHASE_ERROR = "phase error, root mean square [rad]"
+SQUARED = "phase_mse_rad2"  # its root is shown
+QUALITIES = {
+    SQUARED: PHASE_ERROR,
+    "phase_ssim": "phase SSIM",
+    "frc_crossing": "FRC crossing / Nyquist",
+}
 REFERENCES = {
     "photon_limit_phase_rad": ("photon limit", "--", "_"),
     "ideal_limit_phase_rad": ("photon limit, ideal", ":", "1"),
@@ -210,7 +216,8 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     for axis, view in zip(axes, views, strict=True):
         part = by_view[(view,)]
         for (arm,), rows in grouped(part, ("arm",)).items():
-            _draw_errors(axis, rows, names[arm], colours[rows[0]["label"]])
+            colour = colours[rows[0]["label"]]
+            _draw_line(axis, rows, names[arm], colour, x="dose", metric=SQUARED)
         with_limit = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
         for column, (name, style, marker) in REFERENCES.items():
             if with_limit:
@@ -306,6 +313,49 @@ def least_dose_by_overlap(least: Sequence[Row], unit: str, *, title: str) -> Fig
     return figure
 
 
+def quality_over_mismatch(table: Sequence[Row], *, label: str, title: str) -> Figure:
+    """Show each arm's quality over the value of an error that no arm knew of.
+
+    Phase error, phase SSIM, and the FRC crossing where there is any; of each a panel per dose and
+    view, all on one scale. Marks and bars are as in :func:`phase_error_by_dose`.
+
+    Parameters
+    ----------
+    table
+        From :func:`study_lib.scores.mismatch_cost.level_table`, of one split.
+    label
+        What the error is, with its unit.
+    title
+        Above all panels.
+    """
+    metrics = [one for one in QUALITIES if any(row.get(one) is not None for row in table)]
+    doses, views = sorted({row["dose"] for row in table}), views_in_order(table)
+    panels = list(itertools.product(metrics, doses, views))
+    columns = len(views) if len(panels) > len(metrics) else len(metrics)
+    lines = len(panels) // columns
+    size_in = max(columns, 1.5) * WIDE_IN[0], lines * WIDE_IN[1]
+    figure, axes = grid(lines, columns, size_in, title)
+    colours = colours_of(row["label"] for row in table)
+    names = {arm: _arm_in(rows) for (arm,), rows in grouped(table, ("arm",)).items()}
+    by_panel = grouped(table, ("dose", "view"))
+    of_metric: dict[str, Axes] = {}
+    for axis, (metric, dose, view) in zip(axes.ravel(), panels, strict=True):
+        first = of_metric.setdefault(metric, axis)
+        if axis is not first:
+            axis.sharey(first)
+        for (arm,), rows in grouped(by_panel.get((dose, view), []), ("arm",)).items():
+            colour = colours[rows[0]["label"]]
+            _draw_line(axis, rows, names[arm], colour, x="level", metric=metric)
+        axis.set(xlabel=label)
+        axis.set_title(f"{view}, {dose:g} {unit_of(table)}", fontsize="medium")
+        if view == views[0]:
+            axis.set_ylabel(QUALITIES[metric])
+    handles = _handles_of(list(axes.ravel()))
+    handles |= {str(mark.get_label()): mark for mark in _marks_of(table)}
+    figure.legend([*handles.values()], [*handles], fontsize="small", loc="outside right upper")
+    return figure
+
+
 def _panels(
     count: int, size_in: tuple[float, float], title: str, label: str
 ) -> tuple[Figure, Sequence[Axes]]:
@@ -393,29 +443,37 @@ def _mark_fallback(axis: Axes, x: float, y: float, colour: str) -> None:
     axis.plot(x, y, "D", color=colour, markerfacecolor="none", markersize=12)
 
 
-def _draw_errors(axis: Axes, rows: Sequence[Row], arm: str, colour: str) -> None:
-    ordered = sorted(
-        (row for row in rows if row["registration"] == "ok"), key=lambda row: row["dose"]
-    )
-    errors = [math.sqrt(row["phase_mse_rad2"]) for row in ordered]
-    # Of a root, from that of its square.
-    spreads = [
-        (row["phase_mse_rad2_std"] or 0.0) / (2 * error)
-        for row, error in zip(ordered, errors, strict=True)
-    ]
+def _draw_line(
+    axis: Axes, rows: Sequence[Row], arm: str, colour: str, *, x: str, metric: str
+) -> None:
+    """Draw a number of an arm over a column, with its spread; no line joins what is no score."""
+    known = [row for row in rows if row.get(metric) is not None]
+    ordered = sorted((row for row in known if row["registration"] == "ok"), key=lambda row: row[x])
+    values = [_shown_value(row, metric) for row in ordered]
+    spreads = [_shown_spread(row, metric) for row in ordered]
     axis.errorbar(
-        [row["dose"] for row in ordered],
-        errors,
+        [row[x] for row in ordered],
+        values,
         yerr=spreads if any(spreads) else None,
         marker="o",
         capsize=3,
         color=colour,
         label=arm,
     )
-    for row, error in zip(ordered, errors, strict=True):
+    for row, value in zip(ordered, values, strict=True):
         if row.get("fallback"):
-            _mark_fallback(axis, row["dose"], error, colour)
-    for row in rows:
+            _mark_fallback(axis, row[x], value, colour)
+    for row in known:
         if row["registration"] != "ok":
-            error = math.sqrt(row["phase_mse_rad2"])
-            axis.plot(row["dose"], error, "x", color="gray", markersize=10)
+            axis.plot(row[x], _shown_value(row, metric), "x", color="gray", markersize=10)
+
+
+def _shown_value(row: Row, metric: str) -> float:
+    value = float(row[metric])
+    return math.sqrt(value) if metric == SQUARED else value
+
+
+def _shown_spread(row: Row, metric: str) -> float:
+    spread = float(row[f"{metric}_std"] or 0.0)
+    # Of a root, from that of its square.
+    return spread / (2 * math.sqrt(row[metric])) if metric == SQUARED else spread

@@ -27,7 +27,7 @@ from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.likelihood import FreshCounts
 from study_lib.physics.measurement import Measurement, measurement_digest, photon_budget
 from study_lib.physics.probe import probe_diameter_px
-from study_lib.scores.frc import ring_correlation
+from study_lib.scores.frc import ring_correlation, ring_frequencies
 from study_lib.scores.metrics import metric_facts
 from study_lib.scores.photon_limit import PhotonLimit, photon_limit
 from study_lib.scores.scoring import scored_pixels
@@ -109,7 +109,7 @@ def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str,
 def limit_arrays(
     limit: PhotonLimit | None, crop: tuple[slice, slice], mask: Bool[np.ndarray, "y x"]
 ) -> dict[str, np.ndarray]:
-    """Return the maps of the limit on the crop, and its curves; NaN and empty without a limit.
+    """Return the maps of the limit on the crop, and its curves; NaN and empty without one.
 
     ``photon_limit_frc`` lies on the rings of the FRC; the others on those up to the corner, whose
     frequencies, in fractions of Nyquist, are ``spectrum_frequency``.
@@ -127,7 +127,8 @@ def limit_arrays(
     )
     if limit is None:
         nowhere = np.full(mask.shape, np.nan, dtype=np.float32)
-        return dict.fromkeys(names, nowhere) | dict.fromkeys(curves, np.array([]))
+        known = {"spectrum_frequency": ring_frequencies(mask.shape, corners=True)}
+        return dict.fromkeys(names, nowhere) | dict.fromkeys(curves, np.array([])) | known
     maps = (limit.phase_std_rad, limit.phase_std_uncertainty_rad, limit.amplitude_std)
     spectra = limit.spectra
     values_of_curves = (limit.frc_ceiling, spectra.frequency, spectra.noise, spectra.signal)

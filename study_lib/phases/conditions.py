@@ -1,9 +1,9 @@
 """A condition of the study, one dose, view and split, and where each phase keeps its files."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from study_lib.arm_names import current_array, current_row
 from study_lib.data.archive import read_npz
 from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
-from study_lib.design.axes import SPLITS, ViewDesign
+from study_lib.design.axes import SPLITS, ViewDesign, dose_text
 from study_lib.design.models import StudyDesign, require_split
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
@@ -415,10 +415,62 @@ def _compared(path: Path) -> Path:
     return path
 
 
+# --- The runs inside a run: its replicates, and the levels of a mismatch with theirs
+
+REPLICATES, LEVELS = "replicate_*", "mismatch/*"
+
+
+class RunWithin(NamedTuple):
+    """A run, or one inside it, whose folder is relative to the run's; and what it is a level of.
+
+    ``field`` of a mismatch, and its value there; none of the run itself and its replicates.
+    """
+
+    folder: Path
+    design: StudyDesign
+    field: str = ""
+    level: float = 0.0
+
+
+def runs_within(design: StudyDesign) -> Iterator[RunWithin]:
+    """Yield a run itself, its other replicates, then each level of a mismatch with its replicates.
+
+    Examples
+    --------
+    >>> from study_lib.design.presets import load_design
+    >>> from study_lib.phases.conditions import runs_within
+    >>> design = load_design("smoke", ["replicates=2", "mismatch.position_error_px=[0.5]"])
+    >>> for one in runs_within(design):
+    ...     print(one.folder.as_posix(), one.design.mismatch.amounts)
+    . {}
+    replicate_1 {}
+    mismatch/position_error_px_0.5 {'position_error_px': 0.5}
+    mismatch/position_error_px_0.5_replicate_1 {'position_error_px': 0.5}
+    """
+    first, *others = design.repetitions
+    yield RunWithin(Path(), first)
+    for other in others:
+        yield RunWithin(replicate_folder(other.replicate), other)
+    for field, level, repetitions in design.levels:
+        for one in repetitions:
+            name = f"{field}_{dose_text(level)}"
+            if one.replicate != design.replicate:
+                name += f"_{replicate_folder(one.replicate).name}"
+            yield RunWithin(Path(LEVELS).with_name(name), one, field, level)
+
+
+def found_within(run_folder: Path, pattern: str) -> list[Path]:
+    """Return the files below a run and the runs inside it that match, sorted."""
+    places = (pattern, f"{REPLICATES}/{pattern}", f"{LEVELS}/{pattern}")
+    return sorted(path for place in places for path in run_folder.glob(place))
+
+
 def replicate_folder(replicate: int) -> Path:
     """Return where a run keeps a replicate after its first: a folder like its own."""
     return Path(f"replicate_{replicate}")
 
+
+# --- What a summary writes
 
 PICTURED_MAX = 12
 
@@ -435,12 +487,18 @@ def pictured(values: Sequence[T]) -> list[T]:
     return [values[place] for place in places]
 
 
+def mismatch_name(field: str) -> str:
+    """Return the name of the table and of the figure of a listed field of a mismatch."""
+    return f"mismatch_{field}"
+
+
 def summary_files(folder: Path, design: StudyDesign) -> list[Path]:
     """Return everything that a summary of a design's doses writes in its folder."""
-    shown = pictured(sorted(design.doses))
-    figures = (*SUMMARY_FIGURES, *(f"phase_{design.dose_name(dose)}" for dose in shown))
+    over = [mismatch_name(field) for field in design.mismatch.lists]
+    shown = (f"phase_{design.dose_name(dose)}" for dose in pictured(sorted(design.doses)))
+    figures = (*SUMMARY_FIGURES, *over, *shown)
     return [
-        *(folder / name for name in SUMMARY_FILES),
+        *(folder / name for name in (*SUMMARY_FILES, *(f"{name}.csv" for name in over))),
         *(path for name in figures for path in figure_files(folder, name)),
     ]
 

@@ -308,7 +308,7 @@ def _history(
                     "seed": design.noise_seeds.simulation,
                     "stream": list(stream_of(design, dose, split)),
                     **design.detector.model_dump(),
-                    **design.mismatch.model_dump(),
+                    **design.mismatch.amounts,
                 },
             },
             {"operation": "canonicalise", "parameters": {"object_patches": design.object_patches}},

@@ -60,10 +60,16 @@ def true_light(
         The nominal one, of any scale.
     parts
         By split.
+
+    Raises
+    ------
+    InputError
+        If the probe has no room for its defocus.
     """
     if not design.mismatch.columns:
         return None
-    jitter = design.mismatch.flux_jitter_percent / 100
+    require_room_for_defocus(design, probe)
+    jitter = design.mismatch.amounts.get("flux_jitter_percent", 0.0) / 100
     return TrueLight(
         probe=_true_probe(design, probe),
         positions_px={split: _true_positions(design, part) for split, part in parts.items()},
@@ -86,8 +92,7 @@ def stated_mismatch(
     """
     if not design.mismatch.columns:
         return {}
-    values = design.mismatch.model_dump()
-    return {STATED: {**values, FIELD: field_px.tolist(), RATIO: scan.photon_ratio}}
+    return {STATED: {**design.mismatch.amounts, FIELD: field_px.tolist(), RATIO: scan.photon_ratio}}
 
 
 def truly_lit(
@@ -134,8 +139,8 @@ def truly_lit(
 
 
 def _true_positions(design: StudyDesign, part: ScanPart) -> Float[np.ndarray, "scan 2"]:
-    error_px = design.mismatch.position_error_px
-    if not error_px:
+    error_px = design.mismatch.amounts.get("position_error_px")
+    if error_px is None:
         return part.positions_px
     return moved_positions(
         part.positions_px,
@@ -154,16 +159,14 @@ def _true_probe(
     Of a probe of base data no pupil is known: its own spectrum has its radius, and half the
     diameter of the probe stands for the radius of its defocus.
     """
-    mismatch = design.mismatch
-    defocus, aberrations = mismatch.defocus_error_percent, mismatch.aberration_error_percent
+    amounts = design.mismatch.amounts
+    defocus = amounts.get("defocus_error_percent", 0.0)
+    aberrations = amounts.get("aberration_error_percent", 0.0)
     if not (defocus or aberrations):
         return probe
-    if design.base is None:
-        aperture_per_px = design.probe.aperture_per_px
-        radius_px = design.probe.defocus_radius_px
-    else:
-        aperture_per_px = pupil_radius_per_px(probe)
-        radius_px = probe_diameter_px(probe, design.probe_power_share) / 2
+    is_synthetic = design.base is None
+    aperture_per_px = design.probe.aperture_per_px if is_synthetic else pupil_radius_per_px(probe)
+    radius_px = _defocus_radius_px(design, probe)
     return aberrated_probe(
         probe,
         aperture_per_px=aperture_per_px,
@@ -171,6 +174,40 @@ def _true_probe(
         aberration_waves=aberrations / 100,
         random=_random(design, "aberrations"),
     )
+
+
+def _defocus_radius_px(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> float:
+    if design.base is None:
+        return design.probe.defocus_radius_px
+    return probe_diameter_px(probe, design.probe_power_share) / 2
+
+
+def require_room_for_defocus(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> None:
+    """Check that a probe out of focus lies in its patch, at the largest error of the design.
+
+    Parameters
+    ----------
+    design
+        The design; without base data it has been checked when it was read.
+    probe : (n, n)
+        The nominal one, of any scale.
+
+    Raises
+    ------
+    InputError
+        If its edge rays would land beyond half a patch.
+    """
+    percent = design.mismatch.largest("defocus_error_percent")
+    if design.base is None or not percent:
+        return
+    side, radius_px = design.patch_size_px, _defocus_radius_px(design, probe)
+    most = max(0, math.floor(100 * (side / 2 / radius_px - 1)))
+    if percent > most:
+        raise InputError(
+            f"mismatch.defocus_error_percent = {percent:g}; at most {most} for the probe of "
+            f"{design.base.name}, which is {2 * radius_px:.3g} pixels wide in a patch of {side}: "
+            "beyond half a patch the wave comes in again on the other side; lower it"
+        )
 
 
 def _random(design: StudyDesign, what: str) -> np.random.Generator:

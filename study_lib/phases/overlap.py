@@ -149,7 +149,7 @@ def _counted_anew(
         "seed": design.noise_seeds.simulation,
         "stream": list(stream_of(design, condition.dose, split, view)),
         **design.detector.model_dump(),
-        **design.mismatch.model_dump(),
+        **design.mismatch.amounts,
     }
     counts = {"diffraction": scan.amplitudes[split], "probeGuess": scan.probe}
     step = {"operation": "simulate", "parameters": parameters}

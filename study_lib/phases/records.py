@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from study_lib.errors import InputError
 from study_lib.files import (
+    manifest_jobs,
     merge_record,
     open_to_append,
     read_json,
     require_writable,
     sha256_of,
 )
-from study_lib.phases.conditions import Condition
+from study_lib.phases.conditions import PHASES, Condition, found_within
 from study_lib.system import IS_CHECKOUT, PROJECT
 
 PACKAGES = ("numpy", "scipy", "torch", "ptychi", "scikit-image", "papermill", "snakemake")
@@ -221,9 +222,8 @@ def recorded(work: Work) -> Iterator[Work]:
 
 
 def manifests_of(run_folder: Path) -> list[Path]:
-    """Return the manifest of every phase of a run and of its replicates."""
-    places = ("phase_*/*_manifest.json", "replicate_*/phase_*/*_manifest.json")
-    return sorted(path for place in places for path in run_folder.glob(place))
+    """Return the manifest of every phase of a run and of the runs inside it."""
+    return found_within(run_folder, "phase_*/*_manifest.json")
 
 
 def mixed_codes(run_folder: Path) -> list[str]:
@@ -252,6 +252,30 @@ def mixed_codes(run_folder: Path) -> list[str]:
         for notebook, codes in found.items()
         if len(codes) > 1
     ]
+
+
+def inventory(run_folder: Path) -> list[dict[str, Any]]:
+    """Return path, size, hash and origin of every file that the phases before H have recorded.
+
+    Paths are relative to the run's folder and sorted. A file that two jobs wrote has the row of
+    the later one; one that is gone has no size.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    manifests = (path for path in manifests_of(run_folder) if path.parent.name != PHASES["summary"])
+    for manifest in manifests:
+        jobs = manifest_jobs(manifest)
+        for key, record in sorted(jobs.items(), key=lambda item: item[1].get("started", "")):
+            for name, sha256 in record.get("outputs", {}).items():
+                path = Path(os.path.normpath(manifest.parent / name))
+                place = Path(os.path.relpath(path, run_folder)).as_posix()
+                rows[place] = {
+                    "path": place,
+                    "bytes": path.stat().st_size if path.is_file() else None,
+                    "sha256": sha256,
+                    "phase": manifest.parent.name,
+                    "job": key,
+                }
+    return [rows[place] for place in sorted(rows)]
 
 
 def utc_now() -> str:

@@ -1,7 +1,6 @@
 """Phase H: every comparison in one study table, with figures, findings and inventory."""
 
 import math
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from study_lib.arm_names import PINN_LABEL, plain_label
 from study_lib.design.axes import dose_name
 from study_lib.design.experiment import mismatch_title
+from study_lib.design.models import StudyDesign
 from study_lib.design.presets import changes_of_preset, parse_design
 from study_lib.design.wanted import USUAL, Wanted, wanted_of
 from study_lib.errors import InputError
@@ -22,9 +22,9 @@ from study_lib.figures.results import (
     phase_error_by_dose,
     phase_error_by_photons,
     quality_by_cost,
+    quality_over_mismatch,
 )
 from study_lib.files import (
-    manifest_jobs,
     read_csv,
     read_json,
     write_csv,
@@ -32,21 +32,33 @@ from study_lib.files import (
     write_text,
 )
 from study_lib.phases.conditions import (
+    LEVELS,
     MANIFESTS,
     MISSING_ARMS,
     PHASES,
+    REPLICATES,
     SUMMARY_FIGURES,
     Places,
     figure_files,
+    mismatch_name,
     pictured,
     read_aligned,
     read_scores,
+    runs_within,
 )
-from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
+from study_lib.phases.records import Work, inventory, mixed_codes, recorded
 from study_lib.scores.answers import answers_of
 from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.scores.findings import findings
 from study_lib.scores.metrics import metric_facts
+from study_lib.scores.mismatch_cost import (
+    LEVEL,
+    LOSS_NOTE,
+    WORDS,
+    Levels,
+    level_table,
+    loss_table,
+)
 from study_lib.scores.shown_tables import markdown
 from study_lib.scores.study_table import (
     Row,
@@ -58,35 +70,6 @@ from study_lib.scores.study_table import (
     views_in_order,
 )
 
-# --- What a run has written, from the records of its phases
-
-
-def inventory(run_folder: Path) -> list[dict[str, Any]]:
-    """Return path, size, hash and origin of every file that the phases before H have recorded.
-
-    Paths are relative to the run's folder and sorted. A file that two jobs wrote has the row of
-    the later one; one that is gone has no size.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    manifests = (path for path in manifests_of(run_folder) if path.parent.name != PHASES["summary"])
-    for manifest in manifests:
-        jobs = manifest_jobs(manifest)
-        for key, record in sorted(jobs.items(), key=lambda item: item[1].get("started", "")):
-            for name, sha256 in record.get("outputs", {}).items():
-                path = Path(os.path.normpath(manifest.parent / name))
-                place = Path(os.path.relpath(path, run_folder)).as_posix()
-                rows[place] = {
-                    "path": place,
-                    "bytes": path.stat().st_size if path.is_file() else None,
-                    "sha256": sha256,
-                    "phase": manifest.parent.name,
-                    "job": key,
-                }
-    return [rows[place] for place in sorted(rows)]
-
-
-# --- Tables, figures, findings
-
 SPLITS_IN_ORDER = ("test", "train")  # first what was not learned from
 
 
@@ -96,7 +79,8 @@ def summarize(places: Places) -> list[dict[str, Any]]:
     ``study_table.csv`` has one row per condition and arm, ``table.csv`` (test split) and
     ``table_train.csv`` one per replicate too, ``highlights.csv`` signed differences in phase,
     ``inventory.csv`` every recorded file; ``summary.md`` and ``summary.json`` hold all of it for
-    people and programs.
+    people and programs. Of each listed field of a mismatch there are a table and a figure more,
+    such as ``mismatch_position_error_px.csv``; no other number has any of its values.
 
     Parameters
     ----------
@@ -131,11 +115,12 @@ def summarize(places: Places) -> list[dict[str, Any]]:
         key="summary",
         folder=folder,
         parameters={"replicates": len({row["replicate"] for row in rows})},
-        inputs=compared_files(compared_root, "metrics.json"),
+        inputs=compared_files(compared_root, "metrics.json", LEVELS),
     )
     with recorded(work):
         table, deltas = study_table(rows), phase_deltas(rows)
         answers = answers_of(_shown_first(rows), *_asked(compared_root))
+        over = rows_over_mismatch(compared_root, rows)
         files = inventory(compared_root.parent)
         tables: dict[str, Sequence[Row]] = {
             "study_table.csv": table,
@@ -145,11 +130,13 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "dose_saving.csv": answers.savings,
             "least_dose.csv": answers.least,
             "inventory.csv": files,
+            **_mismatch_tables(over),
         }
         for name, lines in tables.items():
             write_csv(folder / name, lines)
             work.outputs.append(folder / name)
         figures = summary_figures(compared_root, rows, table, answers.least)
+        figures |= mismatch_figures(over)
         saved = {}
         for step, (name, figure) in enumerate(figures.items(), start=1):
             paths = figure_files(folder, name)
@@ -175,6 +162,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "mixed_codes": mixed_codes(compared_root.parent),
             "metrics": metric_facts(),
             "figures": saved,
+            **_mismatch_content(compared_root, over),
         }
         write_json(folder / "summary.json", summary)
         write_text(folder / "summary.md", markdown(summary, files))
@@ -202,6 +190,8 @@ def differing_numbers(places: Places) -> list[str]:
         ("table_train.csv", read_csv(folder / "table_train.csv"), _of_split(rows, "train")),
         ("highlights.csv", read_csv(folder / "highlights.csv"), deltas),
     ]
+    expected_over = _mismatch_tables(rows_over_mismatch(compared_root, rows))
+    tables += [(name, read_csv(folder / name), lines) for name, lines in expected_over.items()]
     lines = []
     for name, found, expected in tables:
         where = _first_difference(found, expected, rows[0].keys())
@@ -232,7 +222,7 @@ def _first_difference(found: Any, expected: Sequence[Row], measured: Collection[
 
 def _place_in_table(row: Row) -> list[str]:
     """Return where a row stands in its table, once that is sorted."""
-    return [str(row.get(name)) for name in ("split", "dose", "view", "arm", "replicate")]
+    return [str(row.get(name)) for name in ("split", "dose", "view", "arm", "replicate", LEVEL)]
 
 
 def _is_same(found: Any, expected: Any) -> bool:
@@ -246,10 +236,15 @@ def _is_same(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-def compared_files(compared_root: Path, name: str) -> list[Path]:
-    """Return a file of every comparison of a run, then of its other replicates."""
-    others = compared_root.parent.glob(f"replicate_*/{compared_root.name}")
-    roots = [compared_root, *sorted(others, key=lambda path: (len(path.parent.name), path))]
+def compared_files(compared_root: Path, name: str, *more: str) -> list[Path]:
+    """Return a file of every comparison of a run, of its other replicates, and of ``more`` inside.
+
+    ``more`` are further patterns of the folders of runs inside it, such as ``LEVELS``.
+    """
+    roots = [compared_root]
+    for place in (REPLICATES, *more):
+        others = compared_root.parent.glob(f"{place}/{compared_root.name}")
+        roots += sorted(others, key=lambda path: (len(path.parent.name), path))
     return [path for root in roots for path in sorted(root.glob(f"dose_*/*/*/{name}"))]
 
 
@@ -264,6 +259,10 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     paths = compared_files(compared_root, "metrics.json")
     if not paths:
         raise InputError(f"{compared_root}: no comparison found; run `study compare` first")
+    return _rows_in(paths)
+
+
+def _rows_in(paths: Sequence[Path]) -> list[dict[str, Any]]:
     found = [row for path in paths for row in read_scores(path.parent)]
     # Replicates may be of different times: a column that some lack is empty there.
     columns: dict[str, None] = {name: None for row in found for name in row}
@@ -279,6 +278,69 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
             row["replicate"],
         ),
     )
+
+
+def rows_over_mismatch(
+    compared_root: Path, rows: Sequence[Row] | None = None
+) -> dict[str, dict[float, Sequence[Row]]]:
+    """Return the rows of each value of each listed field of a mismatch; at 0 those of the run.
+
+    Parameters
+    ----------
+    compared_root
+        Of the comparisons of a run; without its design there are none.
+    rows
+        Those of the run, in place of :func:`collect_rows`.
+    """
+    if rows is None:
+        rows = collect_rows(compared_root)
+    design = _design_of(compared_root)
+    found: dict[str, dict[float, Sequence[Row]]] = {}
+    paths: dict[tuple[str, float], list[Path]] = {}
+    for one in runs_within(design) if design else ():
+        if one.field:
+            root = compared_root.parent / one.folder / compared_root.name
+            more = sorted(root.glob("dose_*/*/*/metrics.json"))
+            paths.setdefault((one.field, one.level), []).extend(more)
+    for (field, level), part in paths.items():
+        levels = found.setdefault(field, {0.0: rows})
+        if part:
+            levels[level] = _rows_in(part)
+    return found
+
+
+def _mismatch_tables(over: Mapping[str, Levels]) -> dict[str, Sequence[Row]]:
+    return {f"{mismatch_name(field)}.csv": level_table(levels) for field, levels in over.items()}
+
+
+def mismatch_figures(over: Mapping[str, Levels]) -> dict[str, Figure]:
+    """Return a figure of quality over each listed field of a mismatch, by name.
+
+    ``over`` is from :func:`rows_over_mismatch`.
+    """
+    figures = {}
+    for field, levels in over.items():
+        part = _shown_first(level_table(levels))
+        title = ", ".join(filter(None, [f"{part[0]['split']} split", mismatch_title(part[0])]))
+        words, unit = WORDS[field]
+        figures[mismatch_name(field)] = quality_over_mismatch(
+            part, label=f"{words} [{unit}]", title=title
+        )
+    return figures
+
+
+def _mismatch_content(compared_root: Path, over: Mapping[str, Levels]) -> dict[str, Any]:
+    """Return what a summary says of listed mismatches; nothing without one."""
+    if not over:
+        return {}
+    shown = {
+        field: {level: _shown_first(rows) for level, rows in levels.items()}
+        for field, levels in over.items()
+    }
+    tables = [asdict(loss_table(field, levels)) for field, levels in shown.items()]
+    files = [f"{mismatch_name(field)}.csv" for field in over]
+    remarks = [LOSS_NOTE, *_stayed_featureless(compared_root, LEVELS)]
+    return {"mismatch": {"tables": tables, "remarks": remarks, "files": files}}
 
 
 def _shown_first(rows: Sequence[Row]) -> list[Row]:
@@ -373,20 +435,24 @@ def _asked(
     compared_root: Path, wanted: Sequence[str] = ()
 ) -> tuple[list[Wanted], float | None, float | None]:
     """Return which qualities are wanted, pixel size and flux; what is usual, without a design."""
-    path = compared_root.parent / "design.json"
-    if not path.is_file():
+    design = _design_of(compared_root)
+    if design is None:
         return [wanted_of(text) for text in wanted or USUAL], None, None
-    design = parse_design(read_json(path), str(path))
     chosen = [wanted_of(text) for text in wanted or design.wanted or USUAL]
     return chosen, design.pixel_m, design.flux_per_s
 
 
+def _design_of(compared_root: Path) -> StudyDesign | None:
+    """Return the design of the run that comparisons lie in, if they lie in one."""
+    path = compared_root.parent / "design.json"
+    return parse_design(read_json(path), str(path)) if path.is_file() else None
+
+
 def _origin(compared_root: Path) -> Mapping[str, Any]:
     """Return which run this is, if the comparisons lie in one."""
-    path = compared_root.parent / "design.json"
-    if not path.is_file():
+    design = _design_of(compared_root)
+    if design is None:
         return {}
-    design = parse_design(read_json(path), str(path))
     return {
         "preset": design.preset,
         "changes": changes_of_preset(design),
@@ -398,11 +464,15 @@ def _origin(compared_root: Path) -> Mapping[str, Any]:
     }
 
 
-def _stayed_featureless(compared_root: Path) -> list[str]:
-    """Return one sentence for each training that learned nothing of the object."""
+def _stayed_featureless(compared_root: Path, *places: str) -> list[str]:
+    """Return one sentence for each training that learned nothing of the object.
+
+    ``places`` are patterns of folders in the run; default: the run's own and its replicates.
+    """
     lines = []
-    folder = PHASES["train"]
-    for root in [compared_root.parent, *sorted(compared_root.parent.glob("replicate_*"))]:
+    folder, run_folder = PHASES["train"], compared_root.parent
+    found = [path for place in places or (REPLICATES,) for path in run_folder.glob(place)]
+    for root in [*([] if places else [run_folder]), *sorted(found)]:
         for path in sorted((root / folder).glob("dose_*/*/*/history.json")):
             history = read_json(path)
             loss, uniform = history["train"][-1], history["uniform_object"]
@@ -418,6 +488,6 @@ def _missing(compared_root: Path) -> list[str]:
     """Return one line for each arm that has no row, with its condition and the reason."""
     return [
         f"{path.parent.relative_to(compared_root.parent).as_posix()}: {reason}"
-        for path in compared_files(compared_root, MISSING_ARMS)
+        for path in compared_files(compared_root, MISSING_ARMS, LEVELS)
         for reason in read_json(path).values()
     ]

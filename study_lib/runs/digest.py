@@ -23,12 +23,11 @@ from study_lib.data.archive import METADATA, metadata_of, open_npz
 from study_lib.errors import StudyError
 from study_lib.files import read_json
 from study_lib.networks.weights import content_of
-from study_lib.phases.conditions import MISSING_ARMS
+from study_lib.phases.conditions import MISSING_ARMS, found_within
 from study_lib.runs.job import read_record
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.run import BASE_FILE, left_out, open_run, require_not_published
 
-PLACES = ("phase_*/**/*", "replicate_*/phase_*/**/*")
 # Whole files that describe a run, or repeat what others hold beside times and hashes.
 NOT_RESULTS = re.compile(r"(_manifest|^skip_summary|^inventory|^design|^matrix)\.(json|csv)$")
 # A suffix or word of seconds marks a duration or a speed.
@@ -72,7 +71,7 @@ SENTENCES = {
 }
 NOT_DECIDING = HASHES_AND_PLACES | MACHINES_AND_VERSIONS | SETTINGS | SENTENCES
 # What tells the rows of a table apart; they are compared whatever their order.
-ROW_KEYS = ("replicate", "split", "dose", "view", "arm", "reference")
+ROW_KEYS = ("replicate", "split", "dose", "view", "arm", "reference", "level")
 
 
 def digest_of_run(run_folder: Path) -> tuple[str, list[str]]:
@@ -125,7 +124,7 @@ def _items(run_folder: Path) -> Iterator[tuple[str, str]]:
             "`study resume` makes them again"
         )
     base = [run_folder / BASE_FILE] if design.base else []
-    found = (path for place in PLACES for path in run_folder.glob(place) if path.is_file())
+    found = (path for path in found_within(run_folder, "phase_*/**/*") if path.is_file())
     for path in [*base, *found]:
         if path.name.startswith(".") or NOT_RESULTS.search(path.name):
             continue

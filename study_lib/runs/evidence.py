@@ -11,7 +11,7 @@ from typing import Any
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import json_text, manifest_jobs, read_json, sha256_of, write_json
-from study_lib.phases.conditions import replicate_folder
+from study_lib.phases.conditions import runs_within
 from study_lib.phases.records import manifests_of, mixed_codes
 from study_lib.runs.plan import PlannedJob, design_part, digest_of_part, plan_content, plan_jobs
 from study_lib.runs.rules import PLAN_FILE
@@ -199,8 +199,7 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
     faults = [f"{DESIGN_FILE}: {fault}" for fault in faults_of_name(run_folder, design)]
     if _read(run_folder / PLAN_FILE) != json.loads(json.dumps(plan_content(jobs))):
         faults.append(f"{PLAN_FILE}: is not the plan that this version makes of the design")
-    others = design.repetitions[1:]
-    designs = {".": design} | {replicate_folder(one.replicate).as_posix(): one for one in others}
+    designs = {one.folder.as_posix(): one.design for one in runs_within(design)}
     values = {folder: design_part(one, WHOLE_DESIGN, {}) for folder, one in designs.items()}
     for job in jobs:
         record = _read(run_folder / job.done)
@@ -226,10 +225,12 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
             if name not in never:
                 faults += _fault_of(run_folder, name, recorded.get(name), job.done, digest)
     faults += mixed_codes(run_folder)
+    _, *others = runs_within(design)
     for other in others:
-        path = replicate_folder(other.replicate) / DESIGN_FILE
-        if _read(run_folder / path) != other.model_dump(mode="json"):
-            faults.append(f"{path.as_posix()}: is not the design of this replicate")
+        path = other.folder / DESIGN_FILE
+        if _read(run_folder / path) != other.design.model_dump(mode="json"):
+            what = "level of a mismatch" if other.field else "replicate"
+            faults.append(f"{path.as_posix()}: is not the design of this {what}")
     for manifest in manifests_of(run_folder):
         faults += _faults_of_manifest(manifest, run_folder, digest)
     return list(dict.fromkeys(faults))
@@ -238,7 +239,7 @@ def faults_of_records(run_folder: Path, digest: Digest = digest_of) -> list[str]
 def _faults_of_design(
     design: StudyDesign, values: Mapping[str, Any], job: PlannedJob, record: Mapping[str, Any]
 ) -> list[str]:
-    """Return a line if a job was made for other values than the design of its replicate has.
+    """Return a line if a job was made for other values than the design of its folder has.
 
     What a version of before took for deciding may be more than what this one does: it is held
     against all ``values`` of the design.

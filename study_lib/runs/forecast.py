@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from study_lib.design.axes import SPLITS
-from study_lib.design.experiment import mismatch_text
+from study_lib.design.experiment import levels_text, mismatch_text
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.networks.registry import require_network
 from study_lib.overlap.metrics import legacy_spacing_px, lit_area_px
 from study_lib.overlap.views import ViewMetrics, view_of
+from study_lib.phases.mismatch import require_room_for_defocus
 from study_lib.phases.scene import Scene
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.plan import plan_jobs
@@ -87,6 +88,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         },
         "estimated_disk_gb": 1e-9 * data_bytes(design, scene),
         **design.mismatch.columns,
+        **({"mismatch_levels": levels_text(lists)} if (lists := design.mismatch.lists) else {}),
     }
 
 
@@ -144,7 +146,7 @@ def table_text(derived: dict[str, Any]) -> str:
     """Return the matrix for reading in a terminal."""
     positions = derived["positions"]
     rows, columns = derived["object_shape_px"]
-    mismatch = mismatch_text(derived)
+    mismatch, levels = mismatch_text(derived), derived.get("mismatch_levels")
     width = max(len(row["view"]) for row in derived["views"])
     lines = [
         f"preset {derived['preset']}, design {derived['digest']}",
@@ -153,6 +155,7 @@ def table_text(derived: dict[str, Any]) -> str:
         f"positions: {positions['train']} train, {positions['test']} test, "
         f"{positions['guard_band']} in the guard band of {derived['guard_band_px']} rows",
         *([f"mismatch unknown to every arm: {mismatch}"] if mismatch else []),
+        *([f"and again with each of these, one at a time: {levels}"] if levels else []),
         "",
         *_dose_lines(derived["doses"], derived["dose_unit"], width),
         "",
@@ -228,10 +231,11 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
     ------
     InputError
         If there is no such network, a split is empty or has too few positions, the field of a view
-        is too small or has no phase contrast, its target is out of reach, or its groups, its
-        photons or a beamstop leave nothing to work with.
+        is too small or has no phase contrast, its target is out of reach, its groups, its photons
+        or a beamstop leave nothing to work with, or a probe out of focus leaves its patch.
     """
     check_network(design)
+    require_room_for_defocus(design, scene.probe)
     _check_beamstop(design, scene)
     for split in SPLITS:
         positions = scene.positions_of(split)

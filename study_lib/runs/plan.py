@@ -1,6 +1,7 @@
 """The frozen plan of a run: one job per notebook and what it depends on.
 
-That is the replicate, and of dose, view and split as many as the notebook has.
+That is the replicate, the level of a mismatch, and of dose, view and split as many as the notebook
+has.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from study_lib.phases.conditions import (
     Condition,
     PlacesBelow,
     condition_of,
-    replicate_folder,
+    runs_within,
     summary_files,
 )
 from study_lib.runs.rules import LAST_OF_A_CONDITION, done
@@ -101,7 +102,7 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
     Parameters
     ----------
     design
-        Its doses, views and replicates make the jobs.
+        Its doses, views, replicates and listed values of a mismatch make the jobs.
 
     Returns
     -------
@@ -144,11 +145,9 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
             parameters={"run_folder": ".", "preset": None, "base_npz": base},
         )
     ]
-    for repetition in design.repetitions:
-        is_first = repetition.replicate == design.replicate
-        folder = RUN if is_first else replicate_folder(repetition.replicate)
-        for dose in repetition.doses:
-            jobs += _jobs_of_dose(repetition, dose, folder)
+    for one in runs_within(design):
+        for dose in one.design.doses:
+            jobs += _jobs_of_dose(one.design, dose, one.folder)
     summary = PlacesBelow(RUN).root("summary")
     jobs.append(
         _job(
@@ -164,7 +163,7 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
 
 
 def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[PlannedJob]:
-    """Return the jobs of one dose of one replicate, whose folder lies in the run's."""
+    """Return the jobs of one dose of a run inside the run, whose folder lies in the run's."""
     places = PlacesBelow(run_folder)
     views = design.views_at(dose)
     first = condition_of(design, places, dose, views[0].name)
@@ -404,8 +403,8 @@ def parameter_files(
 ) -> dict[Path, dict[str, Any]]:
     """Return the parameters of each job of a design, by the path of its file.
 
-    Paths are like ``train/dose1000_baseline.yaml``. Jobs of other replicates are left out: they are
-    runs of their own inside the first.
+    Paths are like ``train/dose1000_baseline.yaml``. Jobs of other replicates and of levels of a
+    mismatch are left out: they are runs of their own inside the first.
 
     Parameters
     ----------
@@ -421,7 +420,7 @@ def parameter_files(
     InputError
         If a job's parameters are wrong.
     """
-    single = design.model_copy(update={"replicates": 1})
+    single = design.model_copy(update={"replicates": 1, "mismatch": design.mismatch.with_one()})
     files = {}
     for job in plan_jobs(single):
         values = {**job.parameters, "run_folder": run_folder}

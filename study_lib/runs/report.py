@@ -14,7 +14,7 @@ from traitlets.config import Config
 
 from study_lib.arm_names import current_row
 from study_lib.files import read_json, require_no_link_out, write_json, write_text
-from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow
+from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow, mismatch_name
 from study_lib.phases.records import mixed_codes
 from study_lib.runs.crate import CRATE, NO_CREDIT, Credit, research_object
 from study_lib.runs.evidence import Digest, digest_of
@@ -22,7 +22,15 @@ from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.reuse import counted_runs
 from study_lib.scores.findings import findings
-from study_lib.scores.shown_tables import COLUMNS, NUMBERS, Line, notes_of, origin_text, shown_table
+from study_lib.scores.shown_tables import (
+    COLUMNS,
+    MISMATCH_NOTE,
+    NUMBERS,
+    Line,
+    notes_of,
+    origin_text,
+    shown_table,
+)
 from study_lib.scores.study_table import CONDITION, same_patterns
 
 # --- An executed notebook as a page: nothing in it could run
@@ -114,6 +122,11 @@ CAPTIONS = {
     "cost": "Quality against processor time; an open mark includes the training, a diamond is an "
     "arm's fall-back, to which no training is charged.",
 }
+MISMATCH_CAPTION = (
+    "Quality against an error that no arm knew of: at 0 are the conditions of the tables, all "
+    "other points are of data made with that error; a diamond is an arm's fall-back, a cross no "
+    "score."
+)
 DOSE_FIGURES = "phase_dose_"
 DOSE_CAPTION = (
     "Object phase of the truth and of every arm at one dose, first replicate; rows are views."
@@ -166,6 +179,7 @@ def write_site(
         "figures": _figures(summary) if summary else {},
         "captions": _captions(summary) if summary else {},
         "notes": notes_of(summary["study_table"] if summary else ()),
+        "mismatch_note": MISMATCH_NOTE,
         "pages": pages,
         "times": _times(jobs, records, work),
         "provenance": _provenance(records, work),
@@ -203,7 +217,7 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     One that was written before rows said so has its sentences made anew from its table; they leave
     out the paired differences, whose intervals were too narrow.
     """
-    summary = {"answers": [], "answer_tables": [], **summary}
+    summary = {"answers": [], "answer_tables": [], "mismatch": None, **summary}
     rows = summary["study_table"]
     if all("fallback" in row for row in rows):
         return {**summary, "is_old": False}
@@ -228,17 +242,24 @@ def _tables(summary: Mapping[str, Any]) -> dict[str, list[Line]]:
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the files of each figure, overviews first, then doses as they grow."""
+    """Return the files of each figure: overviews, those over a mismatch, doses as they grow."""
     found: dict[str, list[str]] = summary["figures"]
-    names = sorted(found.keys() - set(SUMMARY_FIGURES), key=lambda name: (len(name), name))
     overviews = [name for name in SUMMARY_FIGURES if name in found]
+    overviews += [name for name in found if name.startswith(mismatch_name(""))]
+    names = sorted(found.keys() - set(overviews), key=lambda name: (len(name), name))
     return {name: found[name] for name in (*overviews, *names)}
 
 
 def _captions(summary: Mapping[str, Any]) -> dict[str, str]:
     """Return what stands below each figure; of an old one only what was always so."""
-    doses = {name: DOSE_CAPTION for name in summary["figures"] if name.startswith(DOSE_FIGURES)}
-    return doses if summary["is_old"] else CAPTIONS | doses
+    usual = {DOSE_FIGURES: DOSE_CAPTION, mismatch_name(""): MISMATCH_CAPTION}
+    several = {
+        name: caption
+        for start, caption in usual.items()
+        for name in summary["figures"]
+        if name.startswith(start)
+    }
+    return several if summary["is_old"] else CAPTIONS | several
 
 
 def _times(

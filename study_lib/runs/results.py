@@ -15,7 +15,7 @@ from study_lib.design.models import StudyDesign
 from study_lib.design.notebooks import ComparedMetric, deciding_part
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, write_csv
-from study_lib.phases.summary import collect_rows
+from study_lib.phases.summary import collect_rows, rows_over_mismatch
 from study_lib.runs.job import read_record
 from study_lib.runs.run import open_run
 from study_lib.scores.across_runs import (
@@ -35,6 +35,7 @@ from study_lib.scores.across_runs import (
 )
 from study_lib.scores.frc import OUTCOME
 from study_lib.scores.metrics import METRICS
+from study_lib.scores.mismatch_cost import LEVEL_OF
 from study_lib.scores.study_table import TEXTS, Row
 
 RESULTS = "results"
@@ -54,6 +55,7 @@ ORIGIN = {
 RESULT_TYPES = {
     **ORIGIN,
     **dict.fromkeys(("split", "view", "arm", "label", "knows", "registration", *TEXTS), TEXT),
+    LEVEL_OF: TEXT,
     **dict.fromkeys(("replicate", "patterns", "ms_ssim_scales"), WHOLE),
     **dict.fromkeys(("dose", "overlap", *METRICS), NUMBER),
 }
@@ -129,7 +131,9 @@ def write_results(run_folder: Path) -> Path:
 
     ``results/<run>.parquet`` has one row for each condition, arm and replicate, with the run's
     name, the digest of its design, the date of its newest job, and the commit of its newest
-    comparison. It is no part of the run: it may be made again from it, or outlive it.
+    comparison. Rows of the listed values of a mismatch name its field in ``mismatch_level_of``,
+    which the others leave empty. It is no part of the run: it may be made again from it, or
+    outlive it.
 
     Returns
     -------
@@ -154,7 +158,14 @@ def write_results(run_folder: Path) -> Path:
         "commit": run.commit,
         "dirty": run.dirty,
     }
-    rows = [origin | row for row in run.rows]
+    found = rows_over_mismatch(open_run(run_folder).root("compare"), ())
+    more = [
+        with_keys(row) | {LEVEL_OF: field}
+        for field, levels in found.items()
+        for part in levels.values()
+        for row in part
+    ]
+    rows = [origin | row for row in (*run.rows, *more)]
     write_rows(path, rows, RESULT_TYPES)
     return path
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study_lib.design.models import StudyDesign
 from study_lib.files import (
     atomic_path,
     manifest_jobs,
@@ -22,7 +21,7 @@ from study_lib.files import (
     sha256_of,
     write_json,
 )
-from study_lib.phases.conditions import replicate_folder
+from study_lib.phases.conditions import runs_within
 from study_lib.phases.dataset import claim_root
 from study_lib.phases.records import manifests_of
 from study_lib.runs.job import (
@@ -106,10 +105,10 @@ def take(run: Run, jobs: Sequence[PlannedJob]) -> dict[str, str]:
         taken[job.name] = one.run_folder.name
         outputs |= one.sha256
     if any(job.notebook == "01_dataset" for job in jobs if job.name in taken):
-        for design, folder in _replicates(run):
-            root = Run(folder, design).root("dataset")
+        for within in runs_within(run.design):
+            root = Run(run.folder / within.folder, within.design).root("dataset")
             if root.is_dir():
-                claim_root(root, design)
+                claim_root(root, within.design)
     return taken
 
 
@@ -208,13 +207,6 @@ def _bring(source: Path, target: Path) -> None:
                 os.link(source, temporary)
                 return
         shutil.copyfile(source, temporary)
-
-
-def _replicates(run: Run) -> Iterator[tuple[StudyDesign, Path]]:
-    first, *others = run.design.repetitions
-    yield first, run.folder
-    for other in others:
-        yield other, run.folder / replicate_folder(other.replicate)
 
 
 def counted_runs(taken: Mapping[str, str]) -> str:

@@ -23,7 +23,8 @@ def job_count(design: StudyDesign) -> int:
     trained = min(design.trained_replicates or design.replicates, design.replicates)
     datasets = design.replicates * len(design.doses)
     of_a_condition = design.replicates * (1 + 2 * len(SPLITS)) + trained * networks
-    return 2 + datasets + of_a_condition * design.condition_count
+    once = datasets + of_a_condition * design.condition_count
+    return 2 + (1 + len(design.levels)) * once
 
 
 def data_bytes(design: StudyDesign, scene: Scene) -> int:
@@ -34,7 +35,8 @@ def data_bytes(design: StudyDesign, scene: Scene) -> int:
     patterns = sum(int(mask.sum()) for mask in scene.splits.values())
     own_files = sum(not view.is_whole for dose in design.doses for view in design.views_at(dose))
     pixel_bytes = (4 + 8 * design.object_patches) * len(design.doses) + 4 * own_files
-    return pixel_bytes * design.patch_size_px**2 * patterns * design.replicates
+    times = design.replicates * (1 + len(design.levels))
+    return pixel_bytes * design.patch_size_px**2 * patterns * times
 
 
 def check_count(design: StudyDesign) -> None:
@@ -109,11 +111,10 @@ def _conditions(design: StudyDesign) -> str:
     counts: tuple[int, ...] = (design.replicates, len(design.doses), len(design.views))
     names: tuple[str, ...] = ("replicates", "doses", "views")
     if design.points:
-        return (
-            f"replicates {design.replicates}, points {len(design.points)}: {job_count(design)} jobs"
-        )
+        counts, names = (design.replicates, len(design.points)), ("replicates", "points")
     product = ", ".join(f"{name} {count}" for count, name in zip(counts, names, strict=True))
-    return f"{product}: {job_count(design)} jobs"
+    levels = f", {1 + len(design.levels)} times for the mismatch" if design.levels else ""
+    return f"{product}{levels}: {job_count(design)} jobs"
 
 
 def _size(number: int) -> str:

@@ -25,7 +25,7 @@ from study_lib.phases.conditions import (
     Condition,
     condition_of,
     read_scores,
-    replicate_folder,
+    runs_within,
 )
 
 DESIGN_FILE = "design.json"
@@ -46,13 +46,12 @@ class Run:
 
     @property
     def base_npz(self) -> Path | None:
-        """The run's own copy of the base data, if it has any; replicates share one."""
+        """The run's own copy of the base data, if it has any; runs inside a run share one."""
         if not self.design.base:
             return None
-        own = self.folder / BASE_FILE
-        shared = self.folder.resolve().parent / BASE_FILE
-        is_nested = self.folder.resolve().name == replicate_folder(self.design.replicate).name
-        return shared if is_nested and not own.exists() else own
+        own, folder = self.folder / BASE_FILE, self.folder.resolve()
+        above = next((up for up in folder.parents[:2] if (up / DESIGN_FILE).is_file()), None)
+        return own if own.exists() or above is None else above / BASE_FILE
 
     def root(self, phase: str) -> Path:
         """Return the root folder of a phase, a key of ``study_lib.phases.conditions.PHASES``."""
@@ -173,11 +172,10 @@ def create_run(folder: str | Path, design: StudyDesign, base_npz: str | Path | N
     if base_npz:
         with atomic_path(folder / BASE_FILE) as temporary:
             shutil.copyfile(base_npz, temporary)
-    first, *others = design.repetitions
+    _, *others = runs_within(design)
     for other in others:
-        nested = folder / replicate_folder(other.replicate) / DESIGN_FILE
-        write_json(nested, other.model_dump(mode="json"))
-    write_json(path, first.model_dump(mode="json"))
+        write_json(folder / other.folder / DESIGN_FILE, other.design.model_dump(mode="json"))
+    write_json(path, design.model_dump(mode="json"))
     return Run(folder, design)
 
 

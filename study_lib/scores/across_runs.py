@@ -10,6 +10,7 @@ from study_lib.arm_names import current_arm, plain_label
 from study_lib.design.axes import UNITS
 from study_lib.errors import InputError
 from study_lib.scores.metrics import METRICS
+from study_lib.scores.mismatch_cost import LEVEL_OF
 from study_lib.scores.shown_tables import COLUMNS, DECIMALS, USUAL_DECIMALS
 from study_lib.scores.study_table import Row, dose_per, grouped, is_score, mean_of, spread_of
 
@@ -333,6 +334,8 @@ def history(
 ) -> list[dict[str, Any]]:
     """Return a number of an arm over the runs, a row for each run and condition, by date.
 
+    Not of the listed values of a mismatch, which are no repetitions of a run's conditions.
+
     Parameters
     ----------
     rows
@@ -359,6 +362,7 @@ def history(
         raise InputError(f"metric {metric!r}: choose one of {', '.join((*METRICS, *ROOT_OF))}")
     wanted = {"arm": current_arm(arm), "split": split, "dose": dose, "view": view}
     asked = {name: value for name, value in wanted.items() if value is not None}
+    rows = [row for row in rows if not row.get(LEVEL_OF)]
     found = [row for row in rows if all(row[name] == value for name, value in asked.items())]
     if not found:
         texts = ", ".join(f"{name} {_text(value)}" for name, value in asked.items())

@@ -183,9 +183,7 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     parts = ["# Summary", *filter(None, [origin_text(summary["origin"])])]
     if summary["answers"]:
         parts += ["## Answer", "\n".join(f"- {line}" for line in summary["answers"])]
-    for small in summary["answer_tables"]:
-        kinds = [False] + [True] * (len(small["columns"]) - 1)
-        parts += [f"### {small['title']}", _table(small["columns"], kinds, small["rows"])]
+    parts += map(small_table, summary["answer_tables"])
     for split, lines in summary["findings"].items():
         table = [row for row in summary["study_table"] if row["split"] == split]
         parts += [
@@ -201,6 +199,10 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
                 f"Each arm less {deltas[0]['reference']}. Where the MS-SSIM is above zero, or the "
                 "mean absolute error below, the arm is ahead.",
             ]
+    over = summary.get("mismatch")
+    if over:
+        parts += ["## What an unknown error costs", *map(small_table, over["tables"])]
+        parts += [*over["remarks"], f"{MISMATCH_NOTE[0].upper()}{MISMATCH_NOTE[1:]}"]
     if summary["missing"]:
         parts += ["## Missing", "\n".join(f"- missing: {line}" for line in summary["missing"])]
     parts += ["## How to read the tables", *notes_of(summary["study_table"]), "## Figures"]
@@ -211,6 +213,12 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
         f"`inventory.csv` lists {len(files)} files, {size / 2**20:.1f} MiB, with hash and origin.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def small_table(small: Mapping[str, Any]) -> str:
+    """Return a small table of a summary, with its title."""
+    kinds = [False] + [True] * (len(small["columns"]) - 1)
+    return f"### {small['title']}\n\n{_table(small['columns'], kinds, small['rows'])}"
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

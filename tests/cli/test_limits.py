@@ -55,6 +55,18 @@ REFUSED = {
     ): "= 5: the probe is in focus, which leaves nothing to take percents of; raise probe.defocus",
     ("mismatch.aberration_error_percent=51",): "found 51; at most 50: with half a wave a lens has",
     ("mismatch.flux_jitter_percent=101",): "found 101; at most 100: few frames of such a source",
+    ("mismatch.position_error_px=[1, 8.1]",): "= 8.1; at most 8 for patch_size_px = 32: farther",
+    ("mismatch.position_error_px=[1, 300]",): "found 300; at most 256: a quarter of the largest",
+    ("mismatch.position_error_px=[0, 1]",): r"found \[0, 1\]; leave out 0: the run itself is",
+    ("mismatch.position_error_px=[1, 2, 1]",): r"found \[1, 2, 1\]; leave out the repeated value",
+    ("mismatch.position_error_px=[1, -2]",): "the values of a list are above 0",
+    ("mismatch.position_error_px=[]",): "mismatch.position_error_px: empty; give at least one",
+    ("mismatch.position_error_px=[1, a]",): "position_error_px.1: found 'a'; input should be a",
+    (f"mismatch.flux_jitter_percent={list(range(1, 22))}",): "found 21 values; at most 20: each is",
+    (
+        "mismatch.defocus_error_percent=[10, 80]",
+        "probe.defocus_radius_px=10",
+    ): r"mismatch.defocus_error_percent = 80; at most 60 .* the wave comes in again",
     ("mismatch.defocus=5",): "mismatch.defocus: unknown name; known here: aberration_error_percent",
     ("doses=[1e300]",): r"found 1e\+300; at most 1e\+15: more photons than any source",
 }

@@ -11,9 +11,10 @@ from study_lib.data.archive import read_npz
 from study_lib.data.contract import load_dataset, save_dataset, validate
 from study_lib.design.axes import SPLITS
 from study_lib.errors import InputError
+from study_lib.figures.results import phase_error_spectra
 from study_lib.files import read_json
 from study_lib.phases import dataset, overlap
-from study_lib.phases.compare import compare, comparison_figure, limit_of
+from study_lib.phases.compare import compare, comparison_figure, limit_arrays, limit_of
 from study_lib.phases.mismatch import truly_lit
 from study_lib.phases.reconstruct import reconstruct
 from study_lib.phases.summary import summarize, summary_figures
@@ -21,6 +22,7 @@ from study_lib.physics.likelihood import expected_in_parts, pattern_residuals
 from study_lib.physics.measurement import Measurement
 from study_lib.physics.simulation import simulate
 from study_lib.runs.run import Run, base_data, create_run
+from study_lib.scores.photon_limit import ring_power
 from study_lib.scores.shown_tables import notes_of, origin_text
 from study_lib.solvers.solver import SolverSettings, solve_measurement
 
@@ -271,6 +273,25 @@ def test_there_is_no_photon_limit_where_a_mismatch_leaves_a_scored_pixel_dark(pl
     assert limit_of(dark, truth, crop, mask, wrong.design) is None
     with pytest.raises(ValueError, match="light is zero on"):
         limit_of(dark, truth, crop, mask, plain.design)
+
+
+def test_without_a_photon_limit_the_errors_are_still_drawn_by_frequency(wrong):
+    crop, mask = wrong.condition(DOSE).scored_pixels()
+    error_rad = np.random.default_rng(0).normal(0, 0.3, mask.shape)
+
+    arrays = limit_arrays(None, crop, mask)
+    figure = phase_error_spectra(
+        {"solver": ring_power(error_rad, mask)},
+        arrays["spectrum_frequency"],
+        limit=arrays["photon_limit_phase_spectrum_rad2"],
+        signal=arrays["true_phase_spectrum_rad2"],
+        title="",
+    )
+
+    (line,) = figure.axes[0].lines
+    assert line.get_label() == "solver"
+    assert 1 < line.get_xdata().max() <= np.sqrt(2), "up to the corner, in fractions of Nyquist"
+    np.testing.assert_allclose(line.get_ydata()[5:].mean(), 0.09, rtol=0.1)
 
 
 # --- The data contract

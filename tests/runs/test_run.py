@@ -18,7 +18,7 @@ from tiny_runs import only_run
 
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.phases.summary import inventory
+from study_lib.phases.records import inventory
 from study_lib.runs.evidence import SEAL_FILE, faults_of_run, sealed_names
 from study_lib.runs.plan import plan_jobs, read_plan
 
