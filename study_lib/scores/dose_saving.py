@@ -28,7 +28,7 @@ class Number:
     high: float | None = None
 
     def text(self) -> str:
-        """Return it as people read it: a bound stays one, any other number has two digits.
+        """Return it as people read it: with two digits, and a bound stays one.
 
         Examples
         --------
@@ -36,19 +36,19 @@ class Number:
         >>> Number(27384.0, "", 25210.0, 29900.0).text()
         '27000 (25000 to 30000)'
         >>> Number(3162.4, "at most").text(), Number(0.98769, "at least").text()
-        ('at most 3163', 'at least 0.9876')
+        ('at most 3200', 'at least 0.98')
         """
         if self.bound:
-            return f"{self.bound} {_plain(self.value, 4, self.bound)}"
-        text = _plain(self.value, 2)
+            return f"{self.bound} {_plain(self.value, self.bound)}"
+        text = _plain(self.value)
         if self.low is None or self.high is None:
             return text
-        return f"{text} ({_plain(self.low, 2)} to {_plain(self.high, 2)})"
+        return f"{text} ({_plain(self.low)} to {_plain(self.high)})"
 
 
-def _plain(value: float, digits: int, bound: Bound = "") -> str:
-    """Return a number above zero in so many digits, rounded to the side on which a bound holds."""
-    decimals = digits - 1 - math.floor(math.log10(value))
+def _plain(value: float, bound: Bound = "") -> str:
+    """Return a number above zero in two digits, rounded to the side on which a bound holds."""
+    decimals = 1 - math.floor(math.log10(value))
     count = value * 10.0**decimals
     whole = {
         "at least": math.floor(count * (1 + ROUNDING)),

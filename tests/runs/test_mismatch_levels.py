@@ -21,9 +21,10 @@ from study_lib.phases.summary import collect_rows, mismatch_figures, rows_over_m
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.evidence import faults_of_records, faults_of_run
 from study_lib.runs.forecast import check_feasible, derived_matrix, table_text
-from study_lib.runs.plan import PLAN_FILE, parameter_files, plan_content, plan_jobs
+from study_lib.runs.plan import parameter_files, plan_content, plan_jobs
 from study_lib.runs.results import compare_runs, read_results, write_results
 from study_lib.runs.room import job_count
+from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import BASE_FILE, base_data, create_run, open_run, run_name
 from study_lib.scores.across_runs import history
 
