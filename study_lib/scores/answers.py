@@ -106,10 +106,14 @@ def answers_of(
     views = views_in_order(counted)
     tables = [
         _table(
-            f"Photons that {leader} saves: factor at equal {quality}, by the other arm",
+            f"How many times fewer or more photons {leader} needs at equal {quality} than",
             views,
             [{**row, "arm": row["reference"]} for row in _of_leader(savings, leader, quality)],
-            _factor_text,
+            lambda row: (
+                _factor_text(row)
+                .replace(" times fewer photons", " fewer")
+                .replace(" times more photons", " more")
+            ),
         )
         for quality in dict.fromkeys(row["quality"] for row in savings)
     ]
