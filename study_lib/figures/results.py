@@ -90,11 +90,14 @@ def phase_error_spectra(
     arms: Mapping[str, Float[np.ndarray, " ring"]],
     frequency: Float[np.ndarray, " ring"],
     *,
-    limit: Float[np.ndarray, " ring"],
-    signal: Float[np.ndarray, " ring"],
+    limit: Float[np.ndarray, " known"],
+    signal: Float[np.ndarray, " known"],
     title: str,
 ) -> Figure:
-    """Show the power of each arm's phase error by frequency, with photon limit and true phase."""
+    """Show the power of each arm's phase error by frequency, with photon limit and true phase.
+
+    ``limit`` and ``signal`` are on the rings of ``frequency``, or empty: there is no photon limit.
+    """
     figure, axis = plt.subplots(figsize=(2.4 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
     colours = colours_of(arms)
     for name, power in arms.items():

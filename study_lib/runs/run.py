@@ -21,7 +21,9 @@ from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, read_json, require_no_link_out, sha256_of, write_json
 from study_lib.phases.conditions import (
+    LEVELS,
     PHASES,
+    REPLICATES,
     Condition,
     condition_of,
     read_scores,
@@ -50,8 +52,10 @@ class Run:
         if not self.design.base:
             return None
         own, folder = self.folder / BASE_FILE, self.folder.resolve()
-        above = next((up for up in folder.parents[:2] if (up / DESIGN_FILE).is_file()), None)
-        return own if own.exists() or above is None else above / BASE_FILE
+        above = {REPLICATES: folder.parent, LEVELS: folder.parent.parent}
+        shared = next((up for place, up in above.items() if folder.match(place)), None)
+        is_nested = shared is not None and (shared / DESIGN_FILE).is_file()
+        return shared / BASE_FILE if shared and is_nested and not own.exists() else own
 
     def root(self, phase: str) -> Path:
         """Return the root folder of a phase, a key of ``study_lib.phases.conditions.PHASES``."""
