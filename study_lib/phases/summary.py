@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from study_lib.arm_names import PINN_LABEL, plain_label
 from study_lib.design.axes import dose_name
-from study_lib.design.experiment import mismatch_title
+from study_lib.design.experiment import MaterialDesign, mismatch_title
+from study_lib.design.models import StudyDesign
 from study_lib.design.presets import changes_of_preset, parse_design
 from study_lib.design.wanted import USUAL, Wanted, wanted_of
 from study_lib.errors import InputError
@@ -42,6 +43,7 @@ from study_lib.phases.conditions import (
     read_scores,
 )
 from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
+from study_lib.physics.absorption import mass_absorption_m2_per_kg, surface_dose_gy
 from study_lib.scores.answers import answers_of
 from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.scores.findings import findings
@@ -255,10 +257,12 @@ def compared_files(compared_root: Path, name: str) -> list[Path]:
 def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     """Return one row per (split, dose, view, arm, replicate), ordered.
 
+    Where the design names a material, rows have their dose in gray too, ``dose_gy``.
+
     Raises
     ------
     InputError
-        If no comparison is found.
+        If no comparison is found, or the tables of absorption lack the material.
     """
     paths = compared_files(compared_root, "metrics.json")
     if not paths:
@@ -266,7 +270,7 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     found = [row for path in paths for row in read_scores(path.parent)]
     # Replicates may be of different times: a column that some lack is empty there.
     columns: dict[str, None] = {name: None for row in found for name in row}
-    rows: list[dict[str, Any]] = [columns | row for row in found]
+    rows = _with_gray([columns | row for row in found], _design_at(compared_root))
     views = views_in_order(rows)
     return sorted(
         rows,
@@ -278,6 +282,20 @@ def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
             row["replicate"],
         ),
     )
+
+
+def _with_gray(rows: list[dict[str, Any]], design: StudyDesign | None) -> list[dict[str, Any]]:
+    """Return rows with their surface dose; as they are without a material and a pixel size."""
+    if not design or not design.material or not design.pixel_m:
+        return rows
+    energy_ev = design.material.energy_ev
+    absorption = mass_absorption_m2_per_kg(design.material.formula, energy_ev)
+    gray_per_photon = surface_dose_gy(1 / design.pixel_m**2, energy_ev, absorption)
+    counted = [row.get("photons_per_object_pixel") for row in rows]
+    return [
+        row | {"dose_gy": None if photons is None else photons * gray_per_photon}
+        for row, photons in zip(rows, counted, strict=True)
+    ]
 
 
 def _shown_first(rows: Sequence[Row]) -> list[Row]:
@@ -370,20 +388,24 @@ def _asked(
     compared_root: Path, wanted: Sequence[str] = ()
 ) -> tuple[list[Wanted], float | None, float | None]:
     """Return which qualities are wanted, pixel size and flux; what is usual, without a design."""
-    path = compared_root.parent / "design.json"
-    if not path.is_file():
+    design = _design_at(compared_root)
+    if not design:
         return [wanted_of(text) for text in wanted or USUAL], None, None
-    design = parse_design(read_json(path), str(path))
     chosen = [wanted_of(text) for text in wanted or design.wanted or USUAL]
     return chosen, design.pixel_m, design.flux_per_s
 
 
+def _design_at(compared_root: Path) -> StudyDesign | None:
+    """Return the design of the run in which comparisons lie, if they lie in one."""
+    path = compared_root.parent / "design.json"
+    return parse_design(read_json(path), str(path)) if path.is_file() else None
+
+
 def _origin(compared_root: Path) -> Mapping[str, Any]:
     """Return which run this is, if the comparisons lie in one."""
-    path = compared_root.parent / "design.json"
-    if not path.is_file():
+    design = _design_at(compared_root)
+    if not design:
         return {}
-    design = parse_design(read_json(path), str(path))
     return {
         "preset": design.preset,
         "changes": changes_of_preset(design),
@@ -392,7 +414,16 @@ def _origin(compared_root: Path) -> Mapping[str, Any]:
         "patch_size_px": design.patch_size_px,
         "replicates": [one.replicate for one in design.repetitions],
         **design.mismatch.columns,
+        **({"material": _material_text(design.material)} if design.material else {}),
     }
+
+
+def _material_text(material: MaterialDesign) -> str:
+    absorption = mass_absorption_m2_per_kg(material.formula, material.energy_ev)
+    return (
+        f"{material.formula} at {material.energy_ev:g} eV, mass photoabsorption coefficient "
+        f"{absorption:.3g} m2/kg"
+    )
 
 
 def _stayed_featureless(compared_root: Path) -> list[str]:

@@ -22,7 +22,15 @@ from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.reuse import counted_runs
 from study_lib.scores.findings import findings
-from study_lib.scores.shown_tables import COLUMNS, NUMBERS, Line, notes_of, origin_text, shown_table
+from study_lib.scores.shown_tables import (
+    COLUMNS,
+    NUMBERS,
+    Line,
+    columns_of,
+    notes_of,
+    origin_text,
+    shown_table,
+)
 from study_lib.scores.study_table import CONDITION, same_patterns
 
 # --- An executed notebook as a page: nothing in it could run
@@ -160,7 +168,7 @@ def write_site(
         "warnings": [*mixed_codes(run_folder), *_not_committed(records)],
         "summary": summary,
         "summary_folder": summary_root.name,
-        "columns": list(COLUMNS.values()),
+        "columns": list(columns_of(summary["study_table"] if summary else ()).values()),
         "numbers": [COLUMNS[name] for name in NUMBERS],
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
