@@ -17,6 +17,7 @@ from study_lib.design.presets import changes_of_preset, parse_design
 from study_lib.design.wanted import USUAL, Wanted, wanted_of
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
+from study_lib.figures.quality_map import quality_map
 from study_lib.figures.results import (
     heat_maps,
     least_dose_by_overlap,
@@ -36,11 +37,13 @@ from study_lib.phases.conditions import (
     MANIFESTS,
     MISSING_ARMS,
     PHASES,
+    QUALITY_MAP,
     SUMMARY_FIGURES,
     Places,
     figure_files,
     read_aligned,
     read_scores,
+    why_no_map,
 )
 from study_lib.phases.records import Work, manifests_of, mixed_codes, recorded
 from study_lib.physics.absorption import mass_absorption_m2_per_kg, surface_dose_gy
@@ -175,6 +178,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "missing": _missing(compared_root),
             "mixed_codes": mixed_codes(compared_root.parent),
             "metrics": metric_facts(),
+            "remarks": [_no_map(rows)] if QUALITY_MAP not in saved else [],
             "figures": saved,
         }
         write_json(folder / "summary.json", summary)
@@ -311,14 +315,18 @@ def summary_figures(
     split = part[0]["split"]
     title = ", ".join(filter(None, [f"{split} split", mismatch_title(part[0])]))
     metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}
+    design = _design_at(compared_root)
+    wanted, pixel_m = (design.wanted, design.pixel_m) if design else ((), None)
     drawn = (
         heat_maps(part, **metric),
         phase_error_by_dose(part, title=title),
         phase_error_by_photons(part, title=title),
         least_dose_by_overlap(least, unit_of(part), title=title),
+        None if _no_map(part) else quality_map(part, wanted, pixel_m=pixel_m, title=title),
         quality_by_cost(part, **metric),
     )
-    figures = dict(zip(SUMMARY_FIGURES, drawn, strict=True))
+    pairs = zip(SUMMARY_FIGURES, drawn, strict=True)
+    figures = {name: figure for name, figure in pairs if figure is not None}
     first = min(row["replicate"] for row in rows)
     for dose in sorted({row["dose"] for row in part}):
         chosen = [
@@ -328,6 +336,10 @@ def summary_figures(
         ]
         figures[f"phase_{dose_name(dose, dose_per(part))}"] = dose_figure(compared_root, chosen)
     return figures
+
+
+def _no_map(rows: Sequence[Row]) -> str:
+    return why_no_map(*(len({row[name] for row in rows}) for name in ("dose", "view")))
 
 
 def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:

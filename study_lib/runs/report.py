@@ -119,6 +119,9 @@ CAPTIONS = {
     "view: views at equal photons; grey is the photon limit of the same view.",
     "least_dose": "The least dose that reaches a wanted quality, over overlap: each line holds one "
     "quality. A triangle is a bound, where the doses of the study end.",
+    "quality_map": "Phase error over overlap and dose, one panel per arm on one scale. Each line "
+    "holds one wanted quality: above it the arm is better. Dots are what was computed; between "
+    "them errors are interpolated as power laws of the dose, beyond them nothing is claimed.",
     "cost": "Quality against processor time; an open mark includes the training, a diamond is an "
     "arm's fall-back, to which no training is charged.",
 }
@@ -211,7 +214,7 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     One that was written before rows said so has its sentences made anew from its table; they leave
     out the paired differences, whose intervals were too narrow.
     """
-    summary = {"answers": [], "answer_tables": [], **summary}
+    summary = {"answers": [], "answer_tables": [], "remarks": [], **summary}
     rows = summary["study_table"]
     if all("fallback" in row for row in rows):
         return {**summary, "is_old": False}

@@ -85,7 +85,7 @@ def answers_of(
     least = [
         {"wanted": one.words, **line}
         for one in wanted
-        for line in least_doses(counted, *_error_and_level(one, pixel_m))
+        for line in least_doses(counted, *error_and_level(one, pixel_m))
     ]
     if not counted:
         return Answers((), (), savings, least)
@@ -133,8 +133,14 @@ def _table(
     return SmallTable(title, ("", *views), tuple(lines))
 
 
-def _error_and_level(wanted: Wanted, pixel_m: float | None) -> tuple[Error, float]:
-    """Return a wanted score as an error, of which less is better, and its level."""
+def error_and_level(wanted: Wanted, pixel_m: float | None) -> tuple[Error, float]:
+    """Return a wanted score as an error above zero, of which less is better, and its level.
+
+    Raises
+    ------
+    InputError
+        If a resolution is wanted in nanometres and the pixel is not known, or is larger.
+    """
     column, is_error, _, most = QUALITIES[wanted.name]
     level = wanted.level_at(pixel_m)
     if wanted.name == "phase_error":

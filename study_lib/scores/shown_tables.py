@@ -218,6 +218,7 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     if summary["missing"]:
         parts += ["## Missing", "\n".join(f"- missing: {line}" for line in summary["missing"])]
     parts += ["## How to read the tables", *notes_of(summary["study_table"]), "## Figures"]
+    parts += summary["remarks"]
     parts += [f"![{name}]({paths[0]})" for name, paths in summary["figures"].items()]
     size = sum(row["bytes"] or 0 for row in files)
     parts += [
