@@ -1,4 +1,4 @@
-"""Commands on the results of several runs: compare-runs, history."""
+"""Commands on the results of runs: compare-runs, history, mlflow-export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(compare_runs)
     app.command()(history)
+    app.command()(mlflow_export)
 
 
 def compare_runs(
@@ -78,3 +79,32 @@ def history(
 
         save_figure(metric_history(rows, title=across_runs.title_of(metric)), output)
         print(f"figure: {output}")
+
+
+def mlflow_export(
+    folder: Annotated[Path, typer.Argument(metavar="run", help="Folder of a run.")],
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            help="Tracking server or database of MLflow, like sqlite:///mlflow.db; default: "
+            "MLFLOW_TRACKING_URI, or else that file in this folder."
+        ),
+    ] = None,
+    experiment: Annotated[
+        str, typer.Option(help="Name of the experiment; made if it is not there.")
+    ] = "ptychography-dose-study",
+) -> None:
+    """Write the scores of a run to MLflow: one run there for each row of its comparisons.
+
+    A second export changes nothing, and replaces rows whose numbers have changed since. Needs the
+    extra mlflow. Example:
+
+    study mlflow-export reports/2026-11-29_laptop_267b7a6b --uri sqlite:///mlflow.db
+    """
+    from study_lib.runs.mlflow_export import export
+
+    done = export(folder, uri=uri, experiment=experiment)
+    print(
+        f"experiment {experiment}: {done.new} new, {done.replaced} replaced, "
+        f"{done.unchanged} unchanged of {done.new + done.replaced + done.unchanged} rows"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from study_lib.design.limits import (
     OBJECT_SIDE_MAX_PX,
@@ -17,6 +17,13 @@ from study_lib.design.limits import (
     in_order,
 )
 from study_lib.design.settings import Frozen, is_zero
+from study_lib.errors import InputError
+from study_lib.physics.absorption import (
+    ENERGY_MAX_EV,
+    ENERGY_MIN_EV,
+    FORMULA_CHARACTERS,
+    mass_absorption_m2_per_kg,
+)
 
 PhaseRange = Annotated[
     float, Field(gt=0, lt=6.28, description="largest minus smallest phase, radian")
@@ -158,6 +165,33 @@ class DetectorDesign(Frozen):
     bad_pixel_share: float = Field(
         ge=0, lt=0.5, default=0.0, description="share of dead pixels, placed by the seed"
     )
+
+
+class MaterialDesign(Frozen):
+    """What takes up the light, for doses in gray. Nothing that is simulated depends on it.
+
+    The density is not asked for: photons are absorbed, and doses counted, by mass.
+    """
+
+    formula: Annotated[str, Field(min_length=1, max_length=FORMULA_CHARACTERS)] = Field(
+        description="chemical formula, like Au or SiO2; numbers may be fractions"
+    )
+    energy_ev: Annotated[
+        float,
+        at_most(ENERGY_MAX_EV, "the tables of absorption end there"),
+        at_least(ENERGY_MIN_EV, "the tables of absorption begin there"),
+    ] = Field(description="of a photon")
+
+    @field_validator("formula")
+    @classmethod
+    def check_formula(cls, formula: str, info: Any) -> str:
+        """Check the formula of a new design; reading the tables takes most of a second."""
+        if info.context and info.context.get("is_new"):
+            try:
+                mass_absorption_m2_per_kg(formula, ENERGY_MIN_EV)
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return formula
 
 
 # The field of each column of comparisons, and how it is said: "position error 1.5 px".

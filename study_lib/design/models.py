@@ -21,6 +21,7 @@ from study_lib.design.axes import (
 )
 from study_lib.design.experiment import (
     DetectorDesign,
+    MaterialDesign,
     MismatchDesign,
     ProbeDesign,
     ScanDesign,
@@ -161,6 +162,12 @@ class StudyDesign(Frozen):
         exclude_if=is_unset,
         description="photons on the specimen in a second: the summary tells exposure times",
     )
+    material: MaterialDesign | None = Field(
+        default=None,
+        exclude_if=is_unset,
+        description="what absorbs the light: the summary tells doses in gray too; null: it does "
+        "not",
+    )
     trained_replicates: Annotated[int | None, at_most(2**31, "replicates name folders")] = Field(
         ge=1,
         default=None,
@@ -291,6 +298,11 @@ class StudyDesign(Frozen):
                 wanted_of(text).level_at(self.pixel_m)
             except InputError as error:
                 raise ValueError(str(error)) from None
+        if self.material and self.pixel_m is None:
+            raise ValueError(
+                f"material = {self.material.formula}: a dose in gray needs the size of an object "
+                "pixel, which is not known; set pixel_size_m, or give base data that know it"
+            )
         if self.dose_per in PER_AREA_M2 and self.pixel_m is None:
             raise ValueError(
                 f"dose_per = {self.dose_per}: the size of an object pixel is not known; set "

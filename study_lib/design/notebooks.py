@@ -246,6 +246,7 @@ OF_THE_WHOLE_RUN = (
     "trained_replicates",
     "wanted",
     "flux_per_s",
+    "material",
 )
 
 

@@ -17,6 +17,7 @@ from study_lib.system import PROJECT
 
 # --- From files and settings to a design
 
+TABLES_TO_SET = ("mismatch", "material")  # there for settings; without one, there is none
 PRESET_FOLDER = PROJECT / "parameters" / "presets"
 DEEPEST = 64  # tables and lists within one another; a design has four
 LONGEST = 2**17  # bytes of a text, which takes seconds to read; a design has 3000
@@ -73,7 +74,8 @@ def load_design(
     content = parse_yaml(path.read_bytes(), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a table of names and values; start from a preset")
-    content.setdefault("mismatch", {})  # a table for settings; without them it is none
+    for table in TABLES_TO_SET:
+        content.setdefault(table, {})
     content.setdefault("preset", re.sub("[^a-z0-9_-]+", "-", path.stem.lower()))
     if base:
         content["patch_size_px"] = 2 ** (base.probe_side_px.bit_length() - 1)
@@ -83,10 +85,15 @@ def load_design(
     if content.get("base") is not None:
         raise InputError(f"{path}: base is set by --base-npz alone; leave it out")
     content["base"] = base.model_dump() if base else None
-    return parse_design(content, str(path), settings)
+    content = {
+        name: value for name, value in content.items() if value != {} or name not in TABLES_TO_SET
+    }
+    return parse_design(content, str(path), settings, is_new=True)
 
 
-def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> StudyDesign:
+def parse_design(
+    content: Any, source: str, settings: Sequence[str] = (), *, is_new: bool = False
+) -> StudyDesign:
     """Validate plain data as a design.
 
     Parameters
@@ -97,6 +104,8 @@ def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> Stu
         Where they come from, for messages.
     settings
         Settings that changed them; a fault in one of these is reported as that setting's.
+    is_new
+        Whether a person has just chosen them: then what takes time to check is checked too.
 
     Raises
     ------
@@ -104,7 +113,7 @@ def parse_design(content: Any, source: str, settings: Sequence[str] = ()) -> Stu
         One line per fault: where, what was found, and what to do.
     """
     try:
-        return StudyDesign.model_validate_json(json.dumps(content))
+        return StudyDesign.model_validate_json(json.dumps(content), context={"is_new": is_new})
     except ValidationError as error:
         raise InputError(describe_faults(error, source, StudyDesign, settings)) from None
     except (TypeError, ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ from .common import patches_by_epoch as patches_by_epoch
 from .common import patterns as patterns
 from .common import phase_grid as phase_grid
 from .common import phases as phases
+from .quality_map import quality_map as quality_map
 from .reconstruction import convergence as convergence
 from .reconstruction import gains_by_position as gains_by_position
 from .reconstruction import likelihood_gains as likelihood_gains

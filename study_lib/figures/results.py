@@ -167,7 +167,7 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
     best = best_places(table, [metric])
     doses = sorted({row["dose"] for row in table})
     views = views_in_order(table)[::-1]
-    figure, axes = _panels(
+    figure, axes = panels(
         len(arms), (1.2 * PANEL_IN, PANEL_IN + 0.3 * len(doses)), title, unit_of(table)
     )
     values = [row[metric] for row in table]
@@ -213,7 +213,7 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
     """
     by_view = grouped(table, ("view",))
     views = views_in_order(table)
-    figure, axes = _panels(len(views), WIDE_IN, title, PHASE_ERROR)
+    figure, axes = panels(len(views), WIDE_IN, title, PHASE_ERROR)
     colours = colours_of(row["label"] for row in table)
     names = {arm: _arm_in(rows) for (arm,), rows in grouped(table, ("arm",)).items()}
     for axis, view in zip(axes, views, strict=True):
@@ -254,7 +254,7 @@ def phase_error_by_photons(table: Sequence[Row], *, title: str) -> Figure:
     """
     known = [row for row in table if row.get("photons_per_object_pixel") is not None]
     arms = grouped([row for row in known if is_score(row)], ("arm",))
-    figure, axes = _panels(max(1, len(arms)), WIDE_IN, title, PHASE_ERROR)
+    figure, axes = panels(max(1, len(arms)), WIDE_IN, title, PHASE_ERROR)
     views = views_in_order(known) if known else []
     markers = dict(zip(views, itertools.cycle(MARKERS), strict=False))
     shades = dict(zip(views, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(views))), strict=True))
@@ -296,7 +296,7 @@ def least_dose_by_overlap(least: Sequence[Row], unit: str, *, title: str) -> Fig
     """
     by_quality = grouped(least, ("wanted",))
     count, label = max(1, len(by_quality)), f"least dose [{unit}]"
-    figure, axes = _panels(count, WIDE_IN, title, label)
+    figure, axes = panels(count, WIDE_IN, title, label)
     colours = colours_of(row["arm"] for row in least)
     marks = {"": "o", "at most": "v", "at least": "^"}
     for axis, ((wanted,), rows) in zip(axes, by_quality.items(), strict=False):
@@ -359,7 +359,7 @@ def quality_over_mismatch(table: Sequence[Row], *, label: str, title: str) -> Fi
     return figure
 
 
-def _panels(
+def panels(
     count: int, size_in: tuple[float, float], title: str, label: str
 ) -> tuple[Figure, Sequence[Axes]]:
     """Return a figure and its panels, four in a row at most, with one vertical axis."""
@@ -411,7 +411,7 @@ def quality_by_cost(table: Sequence[Row], *, metric: str, name: str, title: str)
     training is charged.
     """
     by_dose = grouped(table, ("dose",))
-    figure, axes = _panels(len(by_dose), WIDE_IN, title, name)
+    figure, axes = panels(len(by_dose), WIDE_IN, title, name)
     colours = colours_of(row["label"] for row in table)
     markers = dict(zip(views_in_order(table), itertools.cycle(MARKERS), strict=False))
     for axis, ((dose,), rows) in zip(axes, by_dose.items(), strict=True):

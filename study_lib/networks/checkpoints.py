@@ -1,11 +1,16 @@
-"""Checkpoints of a training: whole or absent, their damage noticed, never taken for another's."""
+"""Files of networks: checkpoints of a training, and trained weights.
+
+A checkpoint is whole or absent, its damage is noticed, and it is never taken for another's. Files hold
+numbers and text, so that no code runs when they are read.
+"""
 
 import hashlib
 import io
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,3 +167,37 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
         for name in sorted(found.keys() | wanted.keys())
         if found.get(name) != wanted.get(name)
     ]
+
+
+# --- Trained weights
+
+
+@contextmanager
+def content_of(path: Path, missing: str, kind: str) -> Iterator[dict[str, Any]]:
+    """Give a block the content of a file; what it cannot use is a wrong input.
+
+    Parameters
+    ----------
+    path
+        Written by ``torch.save``.
+    missing
+        What is said of a file that is not there, with the command that writes it.
+    kind
+        What the file should hold, ``"a network"``.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, torn, holds more than numbers and text, or not what the block needs.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: {missing}")
+    try:
+        yield torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose text advises to load it all the same
+        raise InputError(
+            f"{path}: not {kind} of this study (torn, or holds more than numbers and text); "
+            "train it again"
+        ) from None
+    except Exception as error:  # torch raises many types here; each means the same to the user
+        raise InputError(f"{path}: not {kind} of this study ({error}); train it again") from None

@@ -40,7 +40,11 @@ SUMMARY_FILES = (
     "least_dose.csv",
     "inventory.csv",
 )
-SUMMARY_FIGURES = ("phase_ms_ssim", "phase_error", "phase_error_by_photons", "least_dose", "cost")
+QUALITY_MAP = "quality_map"
+SUMMARY_FIGURES = (
+    *("phase_ms_ssim", "phase_error", "phase_error_by_photons", "least_dose", QUALITY_MAP),
+    "cost",
+)
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 RECONSTRUCTED = "reconstructions.json"
@@ -494,13 +498,24 @@ def mismatch_name(field: str) -> str:
 
 def summary_files(folder: Path, design: StudyDesign) -> list[Path]:
     """Return everything that a summary of a design's doses writes in its folder."""
+    without = {QUALITY_MAP} if why_no_map(len(design.doses), len(design.views)) else set()
     over = [mismatch_name(field) for field in design.mismatch.lists]
-    shown = (f"phase_{design.dose_name(dose)}" for dose in pictured(sorted(design.doses)))
-    figures = (*SUMMARY_FIGURES, *over, *shown)
+    figures = [name for name in SUMMARY_FIGURES if name not in without] + over
+    figures += [f"phase_{design.dose_name(dose)}" for dose in pictured(sorted(design.doses))]
     return [
         *(folder / name for name in (*SUMMARY_FILES, *(f"{name}.csv" for name in over))),
         *(path for name in figures for path in figure_files(folder, name)),
     ]
+
+
+def why_no_map(doses: int, views: int) -> str:
+    """Return why a study of so many doses and views has no map over both; empty if it has one."""
+    if min(doses, views) > 1:
+        return ""
+    few = " and ".join(
+        f"one {name}" for name, count in (("dose", doses), ("view", views)) if count < 2
+    )
+    return f"No map of quality over dose and overlap: the study has {few}; it takes two of each."
 
 
 def figure_files(folder: Path, name: str) -> tuple[Path, Path]:

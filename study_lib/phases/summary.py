@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 
 from study_lib.arm_names import PINN_LABEL, plain_label
 from study_lib.design.axes import dose_name
-from study_lib.design.experiment import mismatch_title
+from study_lib.design.experiment import MaterialDesign, mismatch_title
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import changes_of_preset, parse_design
 from study_lib.design.wanted import USUAL, Wanted, wanted_of
 from study_lib.errors import InputError
 from study_lib.figures.common import masked, phase_grid, save_figure
+from study_lib.figures.quality_map import quality_map
 from study_lib.figures.results import (
     heat_maps,
     least_dose_by_overlap,
@@ -36,6 +37,7 @@ from study_lib.phases.conditions import (
     MANIFESTS,
     MISSING_ARMS,
     PHASES,
+    QUALITY_MAP,
     REPLICATES,
     SUMMARY_FIGURES,
     Places,
@@ -45,8 +47,10 @@ from study_lib.phases.conditions import (
     read_aligned,
     read_scores,
     runs_within,
+    why_no_map,
 )
 from study_lib.phases.records import Work, inventory, mixed_codes, recorded
+from study_lib.physics.absorption import mass_absorption_m2_per_kg, surface_dose_gy
 from study_lib.scores.answers import answers_of
 from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.scores.findings import findings
@@ -161,6 +165,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "missing": _missing(compared_root),
             "mixed_codes": mixed_codes(compared_root.parent),
             "metrics": metric_facts(),
+            "remarks": [_no_map(rows)] if QUALITY_MAP not in saved else [],
             "figures": saved,
             **_mismatch_content(compared_root, over),
         }
@@ -251,22 +256,24 @@ def compared_files(compared_root: Path, name: str, *more: str) -> list[Path]:
 def collect_rows(compared_root: Path) -> list[dict[str, Any]]:
     """Return one row per (split, dose, view, arm, replicate), ordered.
 
+    Where the design names a material, rows have their dose in gray too, ``dose_gy``.
+
     Raises
     ------
     InputError
-        If no comparison is found.
+        If no comparison is found, or the tables of absorption lack the material.
     """
     paths = compared_files(compared_root, "metrics.json")
     if not paths:
         raise InputError(f"{compared_root}: no comparison found; run `study compare` first")
-    return _rows_in(paths)
+    return _rows_in(paths, _design_of(compared_root))
 
 
-def _rows_in(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def _rows_in(paths: Sequence[Path], design: StudyDesign | None) -> list[dict[str, Any]]:
     found = [row for path in paths for row in read_scores(path.parent)]
     # Replicates may be of different times: a column that some lack is empty there.
     columns: dict[str, None] = {name: None for row in found for name in row}
-    rows: list[dict[str, Any]] = [columns | row for row in found]
+    rows = _with_gray([columns | row for row in found], design)
     views = views_in_order(rows)
     return sorted(
         rows,
@@ -278,6 +285,20 @@ def _rows_in(paths: Sequence[Path]) -> list[dict[str, Any]]:
             row["replicate"],
         ),
     )
+
+
+def _with_gray(rows: list[dict[str, Any]], design: StudyDesign | None) -> list[dict[str, Any]]:
+    """Return rows with their surface dose; as they are without a material and a pixel size."""
+    if not design or not design.material or not design.pixel_m:
+        return rows
+    energy_ev = design.material.energy_ev
+    absorption = mass_absorption_m2_per_kg(design.material.formula, energy_ev)
+    gray_per_photon = surface_dose_gy(1 / design.pixel_m**2, energy_ev, absorption)
+    counted = [row.get("photons_per_object_pixel") for row in rows]
+    return [
+        row | {"dose_gy": None if photons is None else photons * gray_per_photon}
+        for row, photons in zip(rows, counted, strict=True)
+    ]
 
 
 def rows_over_mismatch(
@@ -305,7 +326,7 @@ def rows_over_mismatch(
     for (field, level), part in paths.items():
         levels = found.setdefault(field, {0.0: rows})
         if part:
-            levels[level] = _rows_in(part)
+            levels[level] = _rows_in(part, design)
     return found
 
 
@@ -356,14 +377,18 @@ def summary_figures(
     split = part[0]["split"]
     title = ", ".join(filter(None, [f"{split} split", mismatch_title(part[0])]))
     metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}
+    design = _design_of(compared_root)
+    wanted, pixel_m = (design.wanted, design.pixel_m) if design else ((), None)
     drawn = (
         heat_maps(part, **metric),
         phase_error_by_dose(part, title=title),
         phase_error_by_photons(part, title=title),
         least_dose_by_overlap(least, unit_of(part), title=title),
+        None if _no_map(part) else quality_map(part, wanted, pixel_m=pixel_m, title=title),
         quality_by_cost(part, **metric),
     )
-    figures = dict(zip(SUMMARY_FIGURES, drawn, strict=True))
+    pairs = zip(SUMMARY_FIGURES, drawn, strict=True)
+    figures = {name: figure for name, figure in pairs if figure is not None}
     first = min(row["replicate"] for row in rows)
     for dose in pictured(sorted({row["dose"] for row in part})):
         chosen = [
@@ -373,6 +398,10 @@ def summary_figures(
         ]
         figures[f"phase_{dose_name(dose, dose_per(part))}"] = dose_figure(compared_root, chosen)
     return figures
+
+
+def _no_map(rows: Sequence[Row]) -> str:
+    return why_no_map(*(len({row[name] for row in rows}) for name in ("dose", "view")))
 
 
 def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
@@ -461,7 +490,16 @@ def _origin(compared_root: Path) -> Mapping[str, Any]:
         "patch_size_px": design.patch_size_px,
         "replicates": [one.replicate for one in design.repetitions],
         **design.mismatch.columns,
+        **({"material": _material_text(design.material)} if design.material else {}),
     }
+
+
+def _material_text(material: MaterialDesign) -> str:
+    absorption = mass_absorption_m2_per_kg(material.formula, material.energy_ev)
+    return (
+        f"{material.formula} at {material.energy_ev:g} eV, mass photoabsorption coefficient "
+        f"{absorption:.3g} m2/kg"
+    )
 
 
 def _stayed_featureless(compared_root: Path, *places: str) -> list[str]:

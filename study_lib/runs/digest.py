@@ -22,7 +22,7 @@ from study_lib.arm_names import current_arm, current_array
 from study_lib.data.archive import METADATA, metadata_of, open_npz
 from study_lib.errors import StudyError
 from study_lib.files import read_json
-from study_lib.networks.weights import content_of
+from study_lib.networks.checkpoints import content_of
 from study_lib.phases.conditions import MISSING_ARMS, found_within
 from study_lib.runs.job import read_record
 from study_lib.runs.plan import plan_jobs

@@ -27,6 +27,7 @@ from study_lib.scores.shown_tables import (
     MISMATCH_NOTE,
     NUMBERS,
     Line,
+    columns_of,
     notes_of,
     origin_text,
     shown_table,
@@ -119,6 +120,9 @@ CAPTIONS = {
     "view: views at equal photons; grey is the photon limit of the same view.",
     "least_dose": "The least dose that reaches a wanted quality, over overlap: each line holds one "
     "quality. A triangle is a bound, where the doses of the study end.",
+    "quality_map": "Phase error over overlap and dose, one panel per arm on one scale. Each line "
+    "holds one wanted quality: above it the arm is better. Dots are what was computed; between "
+    "them errors are interpolated as power laws of the dose, beyond them nothing is claimed.",
     "cost": "Quality against processor time; an open mark includes the training, a diamond is an "
     "arm's fall-back, to which no training is charged.",
 }
@@ -173,7 +177,7 @@ def write_site(
         "warnings": [*mixed_codes(run_folder), *_not_committed(records)],
         "summary": summary,
         "summary_folder": summary_root.name,
-        "columns": list(COLUMNS.values()),
+        "columns": list(columns_of(summary["study_table"] if summary else ()).values()),
         "numbers": [COLUMNS[name] for name in NUMBERS],
         "tables": _tables(summary) if summary else {},
         "figures": _figures(summary) if summary else {},
@@ -217,7 +221,8 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     One that was written before rows said so has its sentences made anew from its table; they leave
     out the paired differences, whose intervals were too narrow.
     """
-    summary = {"answers": [], "answer_tables": [], "mismatch": None, **summary}
+    none: dict[str, Any] = {"answers": [], "answer_tables": [], "mismatch": None, "remarks": []}
+    summary = {**none, **summary}
     rows = summary["study_table"]
     if all("fallback" in row for row in rows):
         return {**summary, "is_old": False}

@@ -145,11 +145,10 @@ def write_results(run_folder: Path) -> Path:
     InputError
         If there is no comparison, or no record of a job that says when it was made.
     """
-    run = _read_run(run_folder)
+    run = read_run(run_folder)
     if run.date is None:
         raise InputError(f"{run_folder}: no record of a comparison; finish it with `study resume`")
-    has_own_name = run_folder.name not in {"", ".."} and not run_folder.is_symlink()
-    place = run_folder if has_own_name else run_folder.resolve()
+    place = run.place
     path = place.parent / RESULTS / f"{place.name}.parquet"
     origin = {
         "run": place.name,
@@ -208,7 +207,7 @@ def _read_results_of(path: Path) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _ReadRun:
+class ReadRun:
     """A run's rows, and with what they were made; ``facts`` by kind, name and notebook.
 
     ``date`` is that of its newest job, ``commit`` that of its newest comparison, and ``taken`` has
@@ -224,6 +223,12 @@ class _ReadRun:
     dirty: bool | None
     taken: Sequence[str]
     facts: Mapping[tuple[str, str, str], str]
+
+    @property
+    def place(self) -> Path:
+        """Its folder under its own name: that of what a link or ``..`` leads to."""
+        has_own_name = self.folder.name not in {"", ".."} and not self.folder.is_symlink()
+        return self.folder if has_own_name else self.folder.resolve()
 
     @property
     def has_records(self) -> bool:
@@ -249,7 +254,14 @@ class _ReadRun:
         return f"{self.folder}: {', '.join(parts)}"
 
 
-def _read_run(folder: Path) -> _ReadRun:
+def read_run(folder: Path) -> ReadRun:
+    """Return a run's rows, and with what they were made.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run or no comparison, or one is damaged.
+    """
     run = open_run(folder)
     try:
         rows = [with_keys(row) for row in collect_rows(run.root("compare"))]
@@ -268,7 +280,7 @@ def _read_run(folder: Path) -> _ReadRun:
     compared = [record for name, record in records.items() if name.startswith("05_compare")]
     git = _mapping(max(compared, key=_started, default={}), "git")
     commit, dirty = git.get("commit"), git.get("dirty")
-    return _ReadRun(
+    return ReadRun(
         folder=folder,
         rows=rows,
         preset=run.design.preset,
@@ -329,8 +341,8 @@ class _Pair:
     """A run and the reference, A: their differences, and the facts that differ."""
 
     letter: str
-    reference: _ReadRun
-    run: _ReadRun
+    reference: ReadRun
+    run: ReadRun
     rows: Sequence[Row]
     facts: Sequence[Row]
 
@@ -403,7 +415,7 @@ def _short(text: str) -> str:
 class RunsCompared:
     """Runs against a reference, the first of them."""
 
-    runs: Sequence[_ReadRun]
+    runs: Sequence[ReadRun]
     pairs: Sequence[_Pair]
 
     @property
@@ -465,7 +477,7 @@ def compare_runs(runs: Sequence[str | Path]) -> RunsCompared:
             f"{count_text(len(runs), 'run')}: give two to {len(string.ascii_uppercase)}, the "
             "reference first"
         )
-    reference, *others = opened = [_read_run(Path(folder)) for folder in runs]
+    reference, *others = opened = [read_run(Path(folder)) for folder in runs]
     for run in others:
         if not by_key(reference.rows).keys() & by_key(run.rows).keys():
             contents = [f"{one.folder}: {contents_text(one.rows)}" for one in (reference, run)]
@@ -492,7 +504,7 @@ def compare_runs(runs: Sequence[str | Path]) -> RunsCompared:
     return RunsCompared(opened, pairs)
 
 
-def _differing_facts(reference: _ReadRun, run: _ReadRun) -> list[dict[str, Any]]:
+def _differing_facts(reference: ReadRun, run: ReadRun) -> list[dict[str, Any]]:
     """Return a row for each fact that both runs tell and that differs, with its notebooks.
 
     What one design lacks is null there; of a notebook that one run did not have, its design tells.

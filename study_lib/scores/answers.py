@@ -85,7 +85,7 @@ def answers_of(
     least = [
         {"wanted": one.words, **line}
         for one in wanted
-        for line in least_doses(counted, *_error_and_level(one, pixel_m))
+        for line in least_doses(counted, *error_and_level(one, pixel_m))
     ]
     if not counted:
         return Answers((), (), savings, least)
@@ -100,8 +100,8 @@ def answers_of(
         per_um2 = 1e-12 / pixel_m**2
         sentences.append(
             f"An object pixel is {pixel_m * 1e9:.3g} nm wide: one photon per object pixel is "
-            f"{per_um2:.3g} photons per um2, and an FRC crossing of 1 (Nyquist) a half period of "
-            f"{pixel_m * 1e9:.3g} nm."
+            f"{per_um2:.3g} photons per um2{_gray_of_a_photon(counted)}, and an FRC crossing of "
+            f"1 (Nyquist) a half period of {pixel_m * 1e9:.3g} nm."
         )
     views = views_in_order(counted)
     tables = [
@@ -117,15 +117,11 @@ def answers_of(
         )
         for quality in dict.fromkeys(row["quality"] for row in savings)
     ]
-    tables += [
-        _table(
-            f"Least dose for {one.words} [{unit}]",
-            views,
-            [row for row in least if row["wanted"] == one.words],
-            _dose_text,
-        )
-        for one in wanted
-    ]
+    for one in wanted:
+        part = [row for row in least if row["wanted"] == one.words]
+        tables.append(_table(f"Least dose for {one.words} [{unit}]", views, part, _dose_text))
+        in_gray = [row for row in part if row.get("dose_gy")]
+        tables.append(_table(f"Least dose for {one.words} [Gy]", views, in_gray, _gray_text))
     filled = tuple(table for table in tables if table.rows)
     return Answers(tuple(sentences), filled, savings, least)
 
@@ -141,8 +137,14 @@ def _table(
     return SmallTable(title, ("", *views), tuple(lines))
 
 
-def _error_and_level(wanted: Wanted, pixel_m: float | None) -> tuple[Error, float]:
-    """Return a wanted score as an error, of which less is better, and its level."""
+def error_and_level(wanted: Wanted, pixel_m: float | None) -> tuple[Error, float]:
+    """Return a wanted score as an error above zero, of which less is better, and its level.
+
+    Raises
+    ------
+    InputError
+        If a resolution is wanted in nanometres and the pixel is not known, or is larger.
+    """
     column, is_error, _, most = QUALITIES[wanted.name]
     level = wanted.level_at(pixel_m)
     if wanted.name == "phase_error":
@@ -251,7 +253,8 @@ def _needed(
         # Several views may need no more than the lowest dose: which of them least, is not known.
         tied = [row for row in found if (row["dose"], row["bound"]) == (best["dose"], "at most")]
         views = "; ".join(f"{row['view']}{_time(row, flux_per_s)}" for row in tied or [best])
-        texts.append((best["dose"], f"{arm} {_dose_text(best)} ({views})"))
+        gray = f" = {_gray_text(best)} Gy" if best.get("dose_gy") else ""
+        texts.append((best["dose"], f"{arm} {_dose_text(best)}{gray} ({views})"))
     ordered = [text for _, text in sorted(texts)]
     return [f"Least dose for {wanted}, in {unit_of(counted)}: {'; '.join(ordered)}."]
 
@@ -261,6 +264,20 @@ def _dose_text(row: Row) -> str:
     if row["bound"] == "at least":
         return f"more than {row['dose']:g}"
     return Number(row["dose"], row["bound"], row["low"], row["high"]).text()
+
+
+def _gray_text(row: Row) -> str:
+    """Return a least dose in gray, in two digits; which side of a bound it is on comes before."""
+    before = {"at least": "more than ", "at most": "at most ", "": ""}[row["bound"]]
+    return f"{before}{row['dose_gy']:.1e}"
+
+
+def _gray_of_a_photon(counted: Sequence[Row]) -> str:
+    """Return what one photon on each object pixel is in gray, where rows know it."""
+    known = next((row for row in counted if row.get("dose_gy")), None)
+    if known is None:
+        return ""
+    return f" or {known['dose_gy'] / known['photons_per_object_pixel']:.3g} Gy"
 
 
 def _time(row: Row, flux_per_s: float | None) -> str:

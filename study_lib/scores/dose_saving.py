@@ -226,7 +226,8 @@ def least_doses(rows: Sequence[Row], error: Error, level: float) -> list[dict[st
     list of dict
         ``view``, ``overlap``, ``arm``, ``dose`` with ``bound``, ``low``, ``high``; ``at least`` the
         highest dose of the study where a replicate does not reach the level.
-        ``photons_per_pattern`` and ``patterns`` say what that is in each frame, and of how many.
+        ``photons_per_pattern`` and ``patterns`` say what that is in each frame, and of how many;
+        ``dose_gy`` what it is in gray, of rows that know theirs.
     """
     table = []
     doses = sorted({row["dose"] for row in rows})
@@ -245,6 +246,10 @@ def least_doses(rows: Sequence[Row], error: Error, level: float) -> list[dict[st
         if len(reached) < len(replicates) or number is None:
             number = Number(doses[-1], "at least")
         photons = mean_of([row["photons_measured"] / row["dose"] for row in part])
+        gray = {}
+        if "dose_gy" in part[0]:
+            each = mean_of([row["dose_gy"] and row["dose_gy"] / row["dose"] for row in part])
+            gray["dose_gy"] = None if each is None else number.value * each
         table.append(
             {
                 "view": view,
@@ -257,6 +262,7 @@ def least_doses(rows: Sequence[Row], error: Error, level: float) -> list[dict[st
                 "replicates": len(replicates),
                 "photons_per_pattern": number.value * float(photons or 0.0),
                 "patterns": mean_of([row["patterns"] for row in part]),
+                **gray,
             }
         )
     return table

@@ -19,6 +19,7 @@ COLUMNS = {
     "label": "arm",
     "patterns": "patterns",
     "photons_per_object_pixel": "photons / object pixel",
+    "dose_gy": "dose [Gy]",
     "phase_ms_ssim": "phase MS-SSIM",
     "phase_ssim": "phase SSIM",
     "phase_psnr_db": "phase PSNR [dB]",
@@ -35,6 +36,7 @@ COLUMNS = {
 }
 NUMBERS = tuple(name for name in COLUMNS if name not in {"view", "label", "registration"})
 MARKED = tuple(name for name in NUMBERS if name in METRICS and name != "training_cpu_s")
+ONLY_IF_KNOWN = ("dose_gy",)  # columns of the tables of those runs alone that have it
 COSTS = ("cpu_s", "training_cpu_s")
 # After the point; more where smaller numbers of the same column need them.
 DECIMALS = {
@@ -118,6 +120,16 @@ MISMATCH_NOTE = (
 )
 
 
+GRAY_NOTE = (
+    "A dose in Gy is the surface dose, of a specimen thin beside its absorption length: the "
+    "photons on an area, times the energy of one, times the mass photoabsorption coefficient of "
+    "the material that the design names (tables of Elam et al. 2002; Howells et al. 2009, "
+    "doi:10.1016/j.elspec.2008.10.008). Scattering is not in it, and all energy of an absorbed "
+    "photon is taken to stay. Photons are those counted, as in photons / object pixel: what the "
+    "specimen absorbs and the detector misses comes on top."
+)
+
+
 def _note_on_dose(table: Sequence[Row]) -> str:
     if dose_per(table) == "pattern":
         spent = (
@@ -139,6 +151,8 @@ def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
     """Return what a reader of these tables has to know, of the arms and numbers they hold."""
     notes = [*NOTES, *filter(None, [_arms_text(table), _scales_text(table)])]
     notes.append(_note_on_dose(table))
+    if "dose_gy" in columns_of(table):
+        notes.append(GRAY_NOTE)
     mismatch = mismatch_text(table[0]) if table else ""
     if mismatch:
         notes.append(f"Mismatch ({mismatch}): {MISMATCH_NOTE}")
@@ -206,6 +220,7 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     if summary["missing"]:
         parts += ["## Missing", "\n".join(f"- missing: {line}" for line in summary["missing"])]
     parts += ["## How to read the tables", *notes_of(summary["study_table"]), "## Figures"]
+    parts += summary["remarks"]
     parts += [f"![{name}]({paths[0]})" for name, paths in summary["figures"].items()]
     size = sum(row["bytes"] or 0 for row in files)
     parts += [
@@ -223,8 +238,9 @@ def small_table(small: Mapping[str, Any]) -> str:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return rows of the study table; a value that was not reached is a dash."""
-    kinds = [name in NUMBERS for name in COLUMNS]
-    return _table(COLUMNS.values(), kinds, (map(_marked, line.cells) for line in shown_table(rows)))
+    columns = columns_of(rows)
+    kinds = [name in NUMBERS for name in columns]
+    return _table(columns.values(), kinds, (map(_marked, line.cells) for line in shown_table(rows)))
 
 
 def delta_table(rows: Sequence[Row]) -> str:
@@ -297,14 +313,23 @@ class Line:
         return " ".join(name for name, holds in names.items() if holds)
 
 
+def columns_of(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the titles of the columns that the table of some rows has, by name."""
+    return {
+        name: title
+        for name, title in COLUMNS.items()
+        if name not in ONLY_IF_KNOWN or any(name in row for row in rows)
+    }
+
+
 def shown_table(rows: Sequence[Row]) -> list[Line]:
-    """Return the study table for people: the text of each field of ``COLUMNS``, and its marks.
+    """Return the study table for people: the text of each of its columns, and its marks.
 
     All numbers of a column have the same decimals. Where the registration is in doubt scores stand
     in brackets. The best score of a group of photons and view is marked, among rows that are
     scores; none is where one of them has no number.
     """
-    columns = {name: _column(rows, name) for name in COLUMNS}
+    columns = {name: _column(rows, name) for name in columns_of(rows)}
     best = best_places(rows, MARKED)
     lines = []
     for index, row in enumerate(rows):
@@ -333,6 +358,8 @@ def _column(rows: Sequence[Row], name: str) -> list[Cell]:
         if value is None:  # runs of before say nothing beside a crossing that is missing
             value = row.get(f"{name}{OUTCOME}")
         text = number_text(value, decimals, row.get(f"{name}_std"))
+        if name == "dose_gy" and value is not None:  # from single grays to giga-grays
+            text = f"{value:.2e}"
         is_score_column = name in METRICS and name not in COSTS
         if is_score_column and isinstance(value, int | float) and row["registration"] != "ok":
             text = f"({text})"
@@ -380,11 +407,12 @@ def origin_text(origin: Mapping[str, Any]) -> str:
     changes = ", ".join(origin.get("changes", ()))
     preset = origin["preset"] + (f" with {changes}" if changes else "")
     mismatch = mismatch_text(origin)
+    gray = f" Doses in Gy are of {origin.get('material')}."
     unknown = f" The data were made with a mismatch unknown to every arm: {mismatch}."
     return (
         f"Preset {preset}, design {origin['design']}, object {origin['object']}, patches "
         f"of {origin['patch_size_px']} pixels, replicate{'s' if count > 1 else ''} {numbers}: "
-        f"{spread}.{unknown if mismatch else ''}"
+        f"{spread}.{unknown if mismatch else ''}{gray if origin.get('material') else ''}"
     )
 
 

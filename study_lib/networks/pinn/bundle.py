@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from study_lib.files import atomic_path
+from study_lib.networks.checkpoints import content_of
 from study_lib.networks.machine import in_layout
 from study_lib.networks.pinn.config import TrainingConfig
 from study_lib.networks.pinn.network import PatchNetwork
 from study_lib.networks.registry import NetworkShape, build_network
-from study_lib.networks.weights import content_of
 
 # --- What a training did, epoch by epoch, as plain columns
 

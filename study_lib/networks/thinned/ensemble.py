@@ -13,6 +13,7 @@ from torch import Tensor
 from study_lib.design.methods import ThinnedDesign
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
+from study_lib.networks.checkpoints import content_of
 from study_lib.networks.thinned.inputs import (
     BoxedScan,
     ThinnedChoices,
@@ -21,7 +22,6 @@ from study_lib.networks.thinned.inputs import (
     thinned_input,
 )
 from study_lib.networks.thinned.network import MixingNetwork, mixing_network
-from study_lib.networks.weights import content_of
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, box_of, split_photons
 from study_lib.scores.scoring import light_of
