@@ -1,7 +1,7 @@
 """Files of networks: checkpoints of a training, and trained weights.
 
-A checkpoint is whole or absent, its damage is noticed, and it is never taken for another's. Files hold
-numbers and text, so that no code runs when they are read.
+A checkpoint is whole or absent, its damage is noticed, and it is never taken for another's. Files
+hold numbers and text, so that no code runs when they are read.
 """
 
 import hashlib
