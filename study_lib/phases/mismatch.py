@@ -15,8 +15,9 @@ from jaxtyping import Complex, Float, Int
 
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
+from study_lib.phases.scene import defocus_radius_px, require_room_for_defocus
 from study_lib.physics.measurement import Measurement
-from study_lib.physics.probe import aberrated_probe, probe_diameter_px, pupil_radius_per_px
+from study_lib.physics.probe import aberrated_probe, pupil_radius_per_px
 from study_lib.physics.simulation import (
     SimulatedScan,
     TrueLight,
@@ -166,7 +167,7 @@ def _true_probe(
         return probe
     is_synthetic = design.base is None
     aperture_per_px = design.probe.aperture_per_px if is_synthetic else pupil_radius_per_px(probe)
-    radius_px = _defocus_radius_px(design, probe)
+    radius_px = defocus_radius_px(design, probe)
     return aberrated_probe(
         probe,
         aperture_per_px=aperture_per_px,
@@ -174,40 +175,6 @@ def _true_probe(
         aberration_waves=aberrations / 100,
         random=_random(design, "aberrations"),
     )
-
-
-def _defocus_radius_px(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> float:
-    if design.base is None:
-        return design.probe.defocus_radius_px
-    return probe_diameter_px(probe, design.probe_power_share) / 2
-
-
-def require_room_for_defocus(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> None:
-    """Check that a probe out of focus lies in its patch, at the largest error of the design.
-
-    Parameters
-    ----------
-    design
-        The design; without base data it has been checked when it was read.
-    probe : (n, n)
-        The nominal one, of any scale.
-
-    Raises
-    ------
-    InputError
-        If its edge rays would land beyond half a patch.
-    """
-    percent = design.mismatch.largest("defocus_error_percent")
-    if design.base is None or not percent:
-        return
-    side, radius_px = design.patch_size_px, _defocus_radius_px(design, probe)
-    most = max(0, math.floor(100 * (side / 2 / radius_px - 1)))
-    if percent > most:
-        raise InputError(
-            f"mismatch.defocus_error_percent = {percent:g}; at most {most} for the probe of "
-            f"{design.base.name}, which is {2 * radius_px:.3g} pixels wide in a patch of {side}: "
-            "beyond half a patch the wave comes in again on the other side; lower it"
-        )
 
 
 def _random(design: StudyDesign, what: str) -> np.random.Generator:

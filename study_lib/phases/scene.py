@@ -13,7 +13,7 @@ from study_lib.design.experiment import CellsDesign, GrainsDesign
 from study_lib.design.limits import OBJECT_SIDE_MAX_PX
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
-from study_lib.physics.probe import central_window, zone_plate_probe
+from study_lib.physics.probe import central_window, probe_diameter_px, zone_plate_probe
 from study_lib.physics.scan import two_blocks
 from study_lib.physics.specimen import SPECIMENS
 from study_lib.seeding import generator
@@ -219,3 +219,38 @@ def _positions_amid(
             "scan.kind to measured"
         )
     return positions
+
+
+def defocus_radius_px(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> float:
+    """Return where the edge ray of a probe lands: half the diameter of one of base data."""
+    if design.base is None:
+        return design.probe.defocus_radius_px
+    return probe_diameter_px(probe, design.probe_power_share) / 2
+
+
+def require_room_for_defocus(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> None:
+    """Check that a probe out of focus lies in its patch, at the largest error of the design.
+
+    Parameters
+    ----------
+    design
+        The design; without base data it has been checked when it was read.
+    probe : (n, n)
+        The nominal one, of any scale.
+
+    Raises
+    ------
+    InputError
+        If its edge rays would land beyond half a patch.
+    """
+    percent = design.mismatch.largest("defocus_error_percent")
+    if design.base is None or not percent:
+        return
+    side, radius_px = design.patch_size_px, defocus_radius_px(design, probe)
+    most = max(0, int(100 * (side / 2 / radius_px - 1)))
+    if percent > most:
+        raise InputError(
+            f"mismatch.defocus_error_percent = {percent:g}; at most {most} for the probe of "
+            f"{design.base.name}, which is {2 * radius_px:.3g} pixels wide in a patch of {side}: "
+            "beyond half a patch the wave comes in again on the other side; lower it"
+        )

@@ -14,8 +14,7 @@ from study_lib.errors import InputError
 from study_lib.networks.registry import require_network
 from study_lib.overlap.metrics import legacy_spacing_px, lit_area_px
 from study_lib.overlap.views import ViewMetrics, view_of
-from study_lib.phases.mismatch import require_room_for_defocus
-from study_lib.phases.scene import Scene
+from study_lib.phases.scene import Scene, require_room_for_defocus
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import job_costs, resources_of

@@ -15,8 +15,7 @@ from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.phases.conditions import PHASES, runs_within, summary_files
-from study_lib.phases.mismatch import require_room_for_defocus
-from study_lib.phases.scene import scene_of
+from study_lib.phases.scene import require_room_for_defocus, scene_of
 from study_lib.phases.summary import collect_rows, mismatch_figures, rows_over_mismatch
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.evidence import faults_of_records, faults_of_run
