@@ -138,8 +138,8 @@ def json_text(content: Any) -> str:
     return text + "\n"
 
 
-def read_text(path: Path) -> str:
-    """Return a text that a phase or a run has written.
+def read_text(path: Path, kind: str = "text") -> str:
+    """Return a text that a phase or a run has written; ``kind`` is what messages call it.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the phase that writes it first") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not readable as text ({error}); write it again") from None
+        raise InputError(f"{path}: not readable as {kind} ({error}); write it again") from None
 
 
 def read_json(path: Path) -> Any:
@@ -163,7 +163,7 @@ def read_json(path: Path) -> Any:
         If the file is missing or is not JSON.
     """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path, "JSON"))
     except (ValueError, RecursionError) as error:  # no JSON, no text, endless digits, endless depth
         raise InputError(f"{path}: not readable as JSON ({error}); write it again") from None
 
