@@ -371,7 +371,7 @@ def design(
         return
     from study_lib.runs.forecast import derived_matrix, table_text
 
-    study, scene = feasible(preset, base_npz, changes_of(settings, doses, overlaps, points, sobol))
+    study, scene = feasible(preset, base_npz, *changes_of(settings, doses, overlaps, points, sobol))
     derived = derived_matrix(study, scene)
     if as_json:
         content = {
@@ -429,12 +429,16 @@ def generate(
     dry_run: DryRun = False,
 ) -> None:
     """Simulate the patterns of every dose and split them (phase C)."""
-    from study_lib.phases.conditions import GivenPlaces, conditions_of
+    from study_lib.phases.conditions import GivenPlaces, condition_of
     from study_lib.phases.dataset import generate as simulate
 
     study, _ = feasible(preset, base_npz, settings or ())
-    places, view = GivenPlaces(dataset=output_root), study.views[0].name
-    conditions = conditions_of(study, places, dose=dose, view=view, base_npz=base_npz)
+    places = GivenPlaces(dataset=output_root)
+    doses = study.doses if dose is None else (study.require_dose(dose),)
+    conditions = [
+        condition_of(study, places, one, study.views_at(one)[0].name, base_npz=base_npz)
+        for one in doses
+    ]
     jobs = {f"dose={one.dose}": partial(simulate, one) for one in conditions}
     run_or_list(jobs, dry_run=dry_run)
 

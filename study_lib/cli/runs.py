@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -437,7 +438,7 @@ def write_parameters(
 def _planned(
     preset: str,
     base_npz: Path | None,
-    changes: Sequence[str],
+    changes: tuple[Sequence[str], Mapping[str, Any]],
     reports: Path,
     *,
     is_here: bool = True,
@@ -451,7 +452,7 @@ def _planned(
     from study_lib.runs.room import check_disk, check_memory
     from study_lib.runs.run import run_name
 
-    design, scene = feasible(preset, base_npz, changes)
+    design, scene = feasible(preset, base_npz, *changes)
     check_disk(design, scene, reports / run_name(design))
     jobs, derived = plan_jobs(design), derived_matrix(design, scene)
     if is_here:
@@ -467,46 +468,62 @@ def changes_of(
     sobol: int | None = None,
     replicates: int | None = None,
     wanted: Sequence[str] | None = None,
-) -> list[str]:
-    """Return what a call changes in a preset, as settings; those that it spells out come last.
+) -> tuple[list[str], dict[str, Any]]:
+    """Return what a call changes in a preset: settings, and values that count after them.
 
     Raises
     ------
     InputError
         If two options say which doses and overlaps, or one of them cannot be read.
     """
+    changes = list(settings or ())
+    values = _conditions_of(doses, overlaps, points, sobol)
+    if "points" in values:
+        said = [one for one in changes if one.partition("=")[0] in values]
+        if said:
+            option = "--sobol" if sobol is not None else "--points"
+            raise InputError(f"{option} has the doses and overlaps; leave out --set {said[0]}")
+    elif values and not any(one.startswith("points=") for one in changes):
+        values["points"] = []  # those of a preset name other doses or views
+    if replicates is not None:
+        changes.append(f"replicates={replicates}")
+    if wanted:
+        changes.append(f"wanted={json.dumps(list(wanted))}")
+    return changes, values
+
+
+def _conditions_of(
+    doses: str | None, overlaps: str | None, points: Path | None, sobol: int | None
+) -> dict[str, Any]:
+    """Return the doses, views and points of a design that options of a call name."""
     from study_lib.design import axes
 
-    changes = list(settings or ())
-    changed: dict[str, Any] = {}
-    if points is not None and (doses, overlaps, sobol) != (None, None, None):
-        raise InputError(
-            "--points has the doses and overlaps; leave out --doses, --overlaps and --sobol"
-        )
+    if points is not None:
+        if (doses, overlaps, sobol) != (None, None, None):
+            raise InputError(
+                "--points has the doses and overlaps; leave out --doses, --overlaps and --sobol"
+            )
+        return axes.settings_of_points(axes.points_of_table(points))
     if sobol is not None:
         if doses is None or overlaps is None:
             raise InputError(
                 f"--sobol {sobol}: give the ranges too, like --doses 1e3..1e6 --overlaps 0.2..0.8"
             )
-        changed = axes.settings_of_points(axes.drawn_points(sobol, doses, overlaps))
-    elif points is not None:
-        changed = axes.settings_of_points(axes.points_of_table(points))
-    else:
-        if doses is not None:
-            changed["doses"] = list(axes.numbers_of(doses, name="--doses", by_ratio=True))
-        if overlaps is not None:
-            found = axes.numbers_of(overlaps, name="--overlaps", by_ratio=False)
-            changed["views"] = axes.views_of_overlaps(found)
-    changes += [f"{name}={json.dumps(value)}" for name, value in changed.items()]
-    if replicates is not None:
-        changes.append(f"replicates={replicates}")
-    if wanted:
-        changes.append(f"wanted={json.dumps(list(wanted))}")
-    return changes
+        return axes.settings_of_points(axes.drawn_points(sobol, doses, overlaps))
+    values: dict[str, Any] = {}
+    if doses is not None:
+        values["doses"] = list(axes.numbers_of(doses, name="--doses", by_ratio=True))
+    if overlaps is not None:
+        found = axes.numbers_of(overlaps, name="--overlaps", by_ratio=False)
+        values["views"] = axes.views_of_overlaps(found)
+    return values
 
 
 def feasible(
-    preset: str, base_npz: Path | None, settings: Sequence[str]
+    preset: str,
+    base_npz: Path | None,
+    settings: Sequence[str],
+    values: Mapping[str, Any] = MappingProxyType({}),
 ) -> "tuple[StudyDesign, Scene]":
     """Return a design that can be carried out, and its scene."""
     from study_lib.design.presets import load_design
@@ -521,7 +538,7 @@ def feasible(
         for note in require_valid(base_npz, base=True).violations:
             if note.key in ("probeGuess", "objectGuess"):
                 print(f"{base_npz}: note: {note}", file=sys.stderr)
-    design = load_design(preset, settings, base_data(base_npz) if base_npz else None)
+    design = load_design(preset, settings, base_data(base_npz) if base_npz else None, values)
     check_count(design)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)

@@ -257,8 +257,8 @@ def views_of_overlaps(overlaps: Sequence[float]) -> list[dict[str, Any]]:
 # --- Points: chosen pairs of a dose and a view, instead of every dose with every view
 
 Point = tuple[Dose, ViewName]
-POINTS_MAX = 100_000
-DOSE_DIGITS, OVERLAP_DIGITS = 2, 2  # of drawn points: a scan can meet no overlap more finely
+POINTS_MAX = 4000
+DOSES_PER_DECADE, OVERLAP_STEP = 10, 0.02  # of drawn points
 BETWEEN = re.compile(r"(?P<first>[^./][^/]*?)\.\.(?P<last>[^/]+)")
 COLUMNS = ("dose", "overlap")
 
@@ -327,8 +327,9 @@ def drawn_points(count: int, doses: str, overlaps: str) -> list[tuple[float, flo
     """Return points that fill a range of doses and overlaps evenly, always the same ones.
 
     A scrambled Sobol sequence (Owen, J. Complexity 14, 466, 1998, doi:10.1006/jcom.1998.0487; by
-    ``scipy.stats.qmc``), the dose by its logarithm. Both are rounded to two digits, so that points
-    can share a dose and a view.
+    ``scipy.stats.qmc``), the dose by its logarithm. Doses are ten per decade (1, 1.3, 1.6, 2, 2.5,
+    ...), overlaps lie .02 apart, so that points share simulations and patterns, and views have
+    several doses.
 
     Parameters
     ----------
@@ -340,7 +341,7 @@ def drawn_points(count: int, doses: str, overlaps: str) -> list[tuple[float, flo
     Raises
     ------
     InputError
-        If a text is no range, or has not so many different points after rounding.
+        If a text is no range, or holds fewer different points.
 
     Examples
     --------
@@ -351,22 +352,32 @@ def drawn_points(count: int, doses: str, overlaps: str) -> list[tuple[float, flo
     """
     from scipy.stats import qmc  # noqa: PLC0415  # slow, and few designs draw their points
 
-    (low, high), (sparse, dense) = _ends(doses, "--doses"), _ends(overlaps, "--overlaps")
     if not 1 <= count <= POINTS_MAX:
         raise InputError(f"--sobol {count}: draw 1 to {POINTS_MAX} points")
-    sampler = qmc.Sobol(2, rng=0)
-    found: dict[tuple[float, float], None] = {}
-    for _ in range(2):  # what is rounded to one and the same is drawn again
-        for first, second in sampler.random_base2(max(1, int(np.ceil(np.log2(4 * count))))):
-            dose = float(f"{low * (high / low) ** first:.{DOSE_DIGITS}g}")
-            overlap = round(sparse + (dense - sparse) * second, OVERLAP_DIGITS)
-            found[min(max(dose, low), high), min(max(overlap, sparse), dense)] = None
-            if len(found) == count:
-                return list(found)
-    raise InputError(
-        f"--sobol {count}: {doses} and {overlaps} hold only {len(found)} different points, of "
-        "doses and overlaps with two digits; draw fewer, or widen the ranges"
+    low, high = _ends(doses, "--doses")
+    powers = range(
+        *(round(DOSES_PER_DECADE * np.log10(end)) + side for end, side in ((low, -1), (high, 2)))
     )
+    rungs = [float(f"{10 ** (power / DOSES_PER_DECADE):.2g}") for power in powers]
+    rungs = [rung for rung in rungs if low <= rung <= high]
+    sparse, dense = _ends(overlaps, "--overlaps")
+    steps = [round(OVERLAP_STEP * step, 2) for step in range(round(dense / OVERLAP_STEP) + 2)]
+    steps = [step for step in steps if sparse <= step <= dense]
+    if len(rungs) * len(steps) < count:
+        raise InputError(
+            f"--sobol {count}: {doses} and {overlaps} hold only {len(rungs) * len(steps)} points, "
+            f"of {DOSES_PER_DECADE} doses per decade and overlaps {OVERLAP_STEP:g} apart; draw "
+            "fewer, widen the ranges, or give a table with --points"
+        )
+    found: dict[tuple[float, float], None] = {}
+    sampler = qmc.Sobol(2, rng=0)
+    while len(found) < count:  # a point that was drawn before counts once
+        for first, second in sampler.random_base2(6) if not found else sampler.random(64):
+            place = rungs[int(first * len(rungs))], steps[int(second * len(steps))]
+            found[place] = None
+            if len(found) == count:
+                break
+    return list(found)
 
 
 def _ends(text: str, name: str) -> tuple[float, float]:

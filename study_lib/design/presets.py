@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -29,7 +30,10 @@ def preset_names() -> list[str]:
 
 
 def load_design(
-    preset: str, settings: Sequence[str] = (), base: BaseData | None = None
+    preset: str,
+    settings: Sequence[str] = (),
+    base: BaseData | None = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
 ) -> StudyDesign:
     """Return the design of a preset.
 
@@ -42,6 +46,8 @@ def load_design(
     base
         The base data, if the object, probe and positions come from a file; then the patch is as
         large as its probe (the next smaller power of two) unless a setting says otherwise.
+    values
+        Values of fields that count after the settings, as plain data.
 
     Returns
     -------
@@ -82,6 +88,7 @@ def load_design(
         _apply(content, "scan.kind=measured")
     for setting in settings:
         _apply(content, setting)
+    content.update(values)
     if content.get("base") is not None:
         raise InputError(f"{path}: base is set by --base-npz alone; leave it out")
     content["base"] = base.model_dump() if base else None

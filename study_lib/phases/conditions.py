@@ -283,10 +283,16 @@ def condition_of(
     Raises
     ------
     InputError
-        If the design does not have the dose or the view, or there is no such split.
+        If the design does not have the dose, the view or both together, or there is no such split.
     """
     design.require_dose(dose)
-    return Condition(design, dose, design.view(view), require_split(split), places, base_npz)
+    found = design.view(view)
+    if found not in design.views_at(dose):
+        raise InputError(
+            f"dose {dose:g} and view {view}: no point of the design; at this dose it has "
+            f"{', '.join(one.name for one in design.views_at(dose))}"
+        )
+    return Condition(design, dose, found, require_split(split), places, base_npz)
 
 
 @dataclass(frozen=True)
@@ -344,7 +350,9 @@ def conditions_of(
         for part in (splits if each_split else ("test",))
     ]
     if not found:
-        raise InputError(f"dose {dose:g} and view {view} are no point of the design")
+        asked_for = {"dose": dose, "view": view, "gridsize": gridsize}
+        named = ", ".join(f"{name} {one}" for name, one in asked_for.items() if one is not None)
+        raise InputError(f"{named}: no point of the design has them together; leave one out")
     return found
 
 

@@ -57,6 +57,8 @@ MACHINES_AND_VERSIONS = {
 }
 SETTINGS = {"design", "options", "config", "grouping", "chosen_by"}
 SENTENCES = {
+    "answers",
+    "answer_tables",
     "label",
     "knows",
     "fallback",

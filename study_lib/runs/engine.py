@@ -234,7 +234,7 @@ def _report_until_end(
     while True:
         ended = process.poll() is not None
         states.update()
-        done = len(before | (states.having(DONE) & by_name.keys()))
+        done = len((before - states.by_job.keys()) | (states.having(DONE) & by_name.keys()))
         now = time.monotonic()
         if done != last_count or now - last_report > REPORT_S or ended:
             begun = [by_name[name] for name in states.having(BEGUN) & by_name.keys()]

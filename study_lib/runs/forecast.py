@@ -38,7 +38,7 @@ class ViewRow:
     patterns: int
     groups: int
     spacing_threshold_px: float | None
-    photons_per_pattern: tuple[float, ...]  # at each dose
+    photons_per_pattern: tuple[float, ...]  # at each dose that the view is computed at
 
 
 def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _dose_rows(design: StudyDesign, rows: Sequence[ViewRow]) -> list[dict[str, A
             "counts_per_pixel": photons / pixels,
         }
         for row in rows
-        for dose, photons in zip(design.doses, row.photons_per_pattern, strict=True)
+        for dose, photons in zip(design.doses_of(row.view), row.photons_per_pattern, strict=True)
     ]
 
 
@@ -136,7 +136,8 @@ def _view_row(
         groups=metrics.group_count,
         spacing_threshold_px=spacing,
         photons_per_pattern=tuple(
-            design.photons_per_pattern(dose, lit_px, metrics.images_used) for dose in design.doses
+            design.photons_per_pattern(dose, lit_px, metrics.images_used)
+            for dose in design.doses_of(view.name)
         ),
     )
 

@@ -278,11 +278,13 @@ BEGUN, DONE, FAILED = "begun", "done", "failed"
 def note_state(run_folder: Path, job: PlannedJob, state: str) -> None:
     """Add to the run's list of what became of its jobs that one has begun, is done or failed.
 
-    The list only shows progress: what is done is said by the record of each job.
+    The list only shows progress, and no job fails where it cannot be written: what is done is said
+    by the record of each job.
     """
     path = run_folder / STATES_FILE
-    with FileLock(path.with_suffix(".lock")), open_to_append(path) as states:
-        states.write(json.dumps({"job": job.name, "state": state}) + "\n")
+    line = json.dumps({"job": job.name, "state": state})
+    with suppress(OSError), FileLock(path.with_suffix(".lock")), open_to_append(path) as states:
+        states.write(f"\n{line}\n")  # a writer that was killed may have left half a line
 
 
 class States:
@@ -302,7 +304,7 @@ class States:
             *lines, unfinished = states.read().split(b"\n")
             self._read_bytes = states.tell() - len(unfinished)
         for line in lines:
-            with suppress(ValueError, KeyError, TypeError):  # a line of somebody else's
+            with suppress(ValueError, KeyError, TypeError):  # empty, or half a line
                 entry = json.loads(line)
                 self.by_job[str(entry["job"])] = str(entry["state"])
 

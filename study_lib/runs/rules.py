@@ -15,6 +15,7 @@ PLAN_FILE = "plan.json"
 RESOURCES_FILE = "resources.json"
 DEFAULT_NEED = {"threads": 1, "mem_mb": 4000, "runtime_min": 120, "gpus": 0}
 SHORT_MIN = 30  # asked for, which is several times what is expected: a long job has its own kernel
+SHARED_MIN = 240  # asked for by all that share a kernel: what most partitions grant
 LAST_OF_A_CONDITION = ("03_train", "03_train_thinned", "05_compare")  # what a summary waits for
 # Axes of the jobs of a notebook, as they follow its name; then the replicate, if it is another.
 AXES: dict[str, tuple[str, ...]] = {
@@ -81,10 +82,9 @@ def rules_of(
         places = by_notebook.get(notebook, [])
         values = list(dict.fromkeys(place[axis] for place in places))
         others = {tuple(place[key] for key in place if key != axis) for place in places}
-        is_short = all(
-            need["runtime_min"] <= SHORT_MIN and not need["gpus"]
-            for need in asked.get(notebook, [])
-        )
+        minutes = max((need["runtime_min"] for need in asked.get(notebook, [])), default=0)
+        is_short = minutes <= SHORT_MIN and minutes * len(values) <= SHARED_MIN
+        is_short = is_short and not any(need["gpus"] for need in asked.get(notebook, []))
         if values and is_short and len(others) * len(values) == len(places):
             together[notebook] = values
     largest = {

@@ -78,6 +78,7 @@ class Run:
         InputError
             If the design does not have them.
         """
+        self.design.require_dose(dose)
         name = view or self.design.views_at(dose)[0].name
         return condition_of(self.design, self, dose, name, split, self.base_npz)
 

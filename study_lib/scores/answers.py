@@ -91,7 +91,7 @@ def answers_of(
         return Answers((), (), savings, least)
     leader, unit = _leader(counted), unit_of(counted)
     sentences = [
-        *_saved(savings, leader),
+        *_saved(savings, leader, len({row["dose"] for row in rows})),
         *(text for one in wanted for text in _needed(least, one.words, counted, flux_per_s)),
         *_best_overlap(counted),
         *_undecided(counted, leader),
@@ -109,11 +109,7 @@ def answers_of(
             f"How many times fewer or more photons {leader} needs at equal {quality} than",
             views,
             [{**row, "arm": row["reference"]} for row in _of_leader(savings, leader, quality)],
-            lambda row: (
-                _factor_text(row)
-                .replace(" times fewer photons", " fewer")
-                .replace(" times more photons", " more")
-            ),
+            lambda row: _factor_text(row, "fewer", "more"),
         )
         for quality in dict.fromkeys(row["quality"] for row in savings)
     ]
@@ -190,12 +186,17 @@ def _says_nothing(row: Row) -> bool:
     )
 
 
-def _saved(savings: Sequence[Row], leader: str) -> list[str]:
+def _saved(savings: Sequence[Row], leader: str, doses: int) -> list[str]:
     """Return what the leading arm saves against each other one, over the views."""
-    if not savings:
+    if not savings and doses == 1:
         return [
             "The study has one dose, so it cannot say how many photons an arm saves; give several, "
             "like --doses 1e3..1e5/3."
+        ]
+    if not savings:
+        return [
+            "No two arms have scores at two doses of one view, so the study cannot say how many "
+            "photons one saves the other."
         ]
     lines = []
     for quality in dict.fromkeys(row["quality"] for row in savings):
@@ -222,16 +223,18 @@ def _extremes(rows: Sequence[Row], name: str) -> tuple[Row, Row]:
     return min(rows, key=lambda row: row[name]), max(rows, key=lambda row: row[name])
 
 
-def _factor_text(row: Row) -> str:
+def _factor_text(
+    row: Row, fewer: str = "times fewer photons", more: str = "times more photons"
+) -> str:
     """Return a factor of photons in words, with its interval if it has one."""
     value, low, high = row["factor"], row["low"], row["high"]
     if row["bound"] == "at most":
-        return f"{Number(1 / value, 'at least').text()} times more photons"
+        return f"{Number(1 / value, 'at least').text()} {more}"
     if value >= 1:
-        return f"{Number(value, row['bound'], low, high).text()} times fewer photons"
+        return f"{Number(value, row['bound'], low, high).text()} {fewer}"
     if low is None or high is None:
-        return f"{Number(1 / value).text()} times more photons"
-    return f"{Number(1 / value, '', 1 / high, 1 / low).text()} times more photons"
+        return f"{Number(1 / value).text()} {more}"
+    return f"{Number(1 / value, '', 1 / high, 1 / low).text()} {more}"
 
 
 def _needed(
@@ -247,7 +250,9 @@ def _needed(
     for (arm,), lines in grouped(part, ("arm",)).items():
         found = [row for row in lines if row["bound"] != "at least"]
         if not found:
-            texts.append((float("inf"), f"{arm} more than {highest:g}"))
+            tops = sorted({row["dose"] for row in lines})
+            reach = f"more than {tops[0]:g}" if len(tops) == 1 else f"nowhere up to {tops[-1]:g}"
+            texts.append((float("inf"), f"{arm} {reach}"))
             continue
         best = min(found, key=lambda row: row["dose"])
         # Several views may need no more than the lowest dose: which of them least, is not known.
@@ -296,6 +301,8 @@ def _best_overlap(counted: Sequence[Row]) -> list[str]:
         texts = []
         for (dose,), rows in grouped(part, ("dose",)).items():
             views = grouped(rows, ("view",))
+            if len(views) < 2:
+                continue
             best = min(views, key=lambda view: _mean(views[view]))
             tied = [
                 view[0]
@@ -308,11 +315,13 @@ def _best_overlap(counted: Sequence[Row]) -> list[str]:
             if tied and len(views[best]) > 1:
                 text += f", no different beyond the spread from {', '.join(tied)}"
             texts.append(text)
+        if not texts:
+            continue
         lines.append(
             f"At equal photons on the object {arm} has the lowest phase error in "
             f"{'; '.join(texts)} {unit_of(counted)}."
         )
-    return [*lines, ADVICE]
+    return [*lines, ADVICE] if lines else []
 
 
 def _mean(rows: Sequence[Row]) -> float:

@@ -225,12 +225,11 @@ def least_doses(rows: Sequence[Row], error: Error, level: float) -> list[dict[st
     -------
     list of dict
         ``view``, ``overlap``, ``arm``, ``dose`` with ``bound``, ``low``, ``high``; ``at least`` the
-        highest dose of the study where a replicate does not reach the level.
+        highest dose of this view and arm where a replicate does not reach the level.
         ``photons_per_pattern`` and ``patterns`` say what that is in each frame, and of how many;
         ``dose_gy`` what it is in gray, of rows that know theirs.
     """
     table = []
-    doses = sorted({row["dose"] for row in rows})
     curves = curves_of(rows, error)
     for (view, arm), part in grouped(
         [row for row in rows if is_score(row)], ("view", "label")
@@ -244,7 +243,7 @@ def least_doses(rows: Sequence[Row], error: Error, level: float) -> list[dict[st
         reached = [one for one in found if one is not None]
         number = over_replicates(reached)
         if len(reached) < len(replicates) or number is None:
-            number = Number(doses[-1], "at least")
+            number = Number(max(row["dose"] for row in part), "at least")
         photons = mean_of([row["photons_measured"] / row["dose"] for row in part])
         gray = {}
         if "dose_gy" in part[0]:

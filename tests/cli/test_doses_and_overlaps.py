@@ -63,6 +63,10 @@ def test_photons_of_a_pattern_are_shown_for_each_view_where_the_area_has_the_dos
         (["--sobol", "9"], "--sobol 9: give the ranges too, like --doses 1e3..1e6 --overlaps"),
         (["--points", "none.csv"], "none.csv: not readable as a CSV table"),
         (["--points", "some.csv", "--doses", "1e3"], "leave out --doses, --overlaps and --sobol"),
+        (
+            ["--sobol", "9", "--doses", "1e3..1e5", "--overlaps", "0.3..0.6", "--set", "doses=[5]"],
+            "--sobol has the doses and overlaps; leave out --set doses=[5]",
+        ),
         (["--overlaps", "half"], "--overlaps: 'half' is neither a number nor a range"),
         (["--wanted", "sharp"], "wanted 'sharp': write a score and a level, like phase_error=0.05"),
         (["--wanted", "frc=20nm"], "the size of an object pixel is not known; set pixel_size_m"),

@@ -1,5 +1,7 @@
 """Points: conditions from a table or a Sobol sequence, instead of each dose with each view."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import qmc
@@ -7,8 +9,10 @@ from scipy.stats import qmc
 from study_lib.design.axes import drawn_points, points_of_table, settings_of_points
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
+from study_lib.phases.conditions import conditions_of
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.room import job_count
+from study_lib.runs.run import Run
 
 RANGES = ("1e3..1e6", "0.2..0.8")
 THREE = ['points=[[1e3, "dense"], [1e4, "dense"], [1e4, "sparse"], [1e4, "baseline"]]']
@@ -26,9 +30,7 @@ def test_drawn_points_fill_the_plane_more_evenly_than_random_ones():
 
     random = np.random.default_rng(3)
     by_chance = [qmc.discrepancy(random.random((128, 2))) for _ in range(20)]
-    assert qmc.discrepancy(np.clip(drawn, 0, 1)) < min(by_chance) / 2
-    quarters = [np.histogram(axis, bins=4, range=(0, 1))[0] for axis in drawn.T]
-    assert np.ptp(quarters) <= 6, "32 in each quarter of each axis, but for the rounding"
+    assert qmc.discrepancy(np.clip(drawn, 0, 1)) < min(by_chance)
 
 
 def test_more_points_of_the_same_ranges_keep_those_that_were_drawn():
@@ -39,12 +41,20 @@ def test_more_points_of_the_same_ranges_keep_those_that_were_drawn():
     assert len(set(many)) == 60
 
 
-def test_points_have_numbers_with_two_digits_within_their_ranges():
-    for dose, overlap in drawn_points(100, "150..1500", "0.31..0.64"):
-        assert dose == float(f"{dose:.2g}")
-        assert overlap == round(overlap, 2)
-        assert 150 <= dose <= 1500
-        assert 0.31 <= overlap <= 0.64
+def test_points_share_doses_and_overlaps_within_their_ranges():
+    points = drawn_points(60, "150..15000", "0.31..0.64")
+
+    doses, overlaps = ({point[axis] for point in points} for axis in (0, 1))
+    ratios = np.diff(np.log10(sorted(doses)))
+    assert 150 <= min(doses) <= max(doses) <= 15000
+    assert ratios.min() > 0.08, "ten doses per decade, in two digits"
+    assert overlaps <= {round(0.02 * step, 2) for step in range(16, 33)}
+    assert len(doses) <= 20
+    assert len(overlaps) <= 17
+
+
+def test_every_point_of_a_range_can_be_drawn():
+    assert len(set(drawn_points(4 * 3, "100..200", "0.20..0.25"))) == 12
 
 
 @pytest.mark.parametrize(
@@ -58,7 +68,7 @@ def test_points_have_numbers_with_two_digits_within_their_ranges():
         ((10, "1e3..1e6", "0..0.8"), "--overlaps 0..0.8: --sobol draws from a range"),
         ((10, "1e3..1e6", "0.5..0.5"), "--overlaps"),
         ((0, *RANGES), "--sobol 0: draw 1 to"),
-        ((50, "1e3..1.1e3", "0.2..0.22"), "hold only . different points"),
+        ((50, "1e3..1.1e3", "0.2..0.22"), "hold only 2 points, of 10 doses per decade"),
     ],
 )
 def test_ranges_that_hold_no_points_are_refused(call, message):
@@ -106,6 +116,30 @@ def test_only_the_points_are_planned_and_each_dose_is_simulated_once():
     assert compared == set(design.points)
     assert sum(job.notebook == "01_dataset" for job in jobs) == 2
     assert len(jobs) == job_count(design)
+
+
+def test_what_is_no_point_of_a_design_is_no_condition_of_it():
+    design = load_design("smoke", [TWO_DOSES, *THREE])
+    run = Run(Path(), design)
+
+    assert run.condition(1e3).view.name == "dense", "the first view of this dose"
+    with pytest.raises(InputError, match="no point of the design; at this dose it has dense"):
+        run.condition(1e3, "sparse")
+    with pytest.raises(InputError, match="dose 999"):
+        run.condition(999.0)
+    with pytest.raises(InputError, match=r"dose 1000\.0, view sparse: no point of the design"):
+        conditions_of(design, run, dose=1e3, view="sparse")
+
+
+def test_generate_simulates_every_dose_of_a_design_with_points(study, tmp_path):
+    points = 'points=[[1e3, "dense"], [1e4, "sparse"], [1e4, "baseline"]]'
+    words = ("--set", TWO_DOSES, "--set", points, "--output-root", str(tmp_path / "c"))
+
+    code, out, error = study("generate", "--preset", "smoke", *words, "--dry-run")
+
+    assert code == 0, error
+    assert "dose=1000.0" in out
+    assert "dose=10000.0" in out
 
 
 def test_a_point_more_changes_no_job_that_was_there():

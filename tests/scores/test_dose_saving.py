@@ -252,3 +252,38 @@ def test_what_is_no_wanted_quality_is_refused_with_an_example(text):
 def test_a_level_that_no_score_has_is_refused(text):
     with pytest.raises(InputError, match="the level is above 0 and at most"):
         wanted_of(text)
+
+
+def test_a_view_is_judged_up_to_the_highest_dose_that_it_was_computed_at():
+    """Conditions may be single points: what another view had says nothing of this one."""
+    rows = [
+        row("A", 1e3, 0.3),
+        row("A", 1e5, 0.2, view="sparse"),
+        row("A", 1e6, 0.15, view="sparse"),
+    ]
+
+    least = least_doses(rows, phase_error, 0.1)
+
+    assert {one["view"]: (one["dose"], one["bound"]) for one in least} == {
+        "dense": (1e3, "at least"),
+        "sparse": (1e6, "at least"),
+    }
+
+
+def test_no_overlap_is_best_at_a_dose_that_has_one_view():
+    alone = {"dose_per": "pixel"}
+    rows = [row("A", 1.0, 0.3, **alone), row("A", 10.0, 0.1, view="sparse", **alone)]
+
+    found = answers_of(rows, [wanted_of("phase_error=0.1")])
+
+    assert not [one for one in found.sentences if "At equal photons" in one or "Bunk" in one]
+    assert any("No two arms have scores at two doses of one view" in one for one in found.sentences)
+
+
+def test_the_best_overlap_is_named_where_there_are_two():
+    alone = {"dose_per": "pixel"}
+    rows = [row("A", 10.0, 0.3, **alone), row("A", 10.0, 0.1, view="sparse", **alone)]
+
+    found = answers_of(rows, [wanted_of("phase_error=0.1")])
+
+    assert any("A has the lowest phase error in sparse at 10" in one for one in found.sentences)
