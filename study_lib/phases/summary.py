@@ -294,11 +294,31 @@ def _with_gray(rows: list[dict[str, Any]], design: StudyDesign | None) -> list[d
     energy_ev = design.material.energy_ev
     absorption = mass_absorption_m2_per_kg(design.material.formula, energy_ev)
     gray_per_photon = surface_dose_gy(1 / design.pixel_m**2, energy_ev, absorption)
-    counted = [row.get("photons_per_object_pixel") for row in rows]
+    dark = _dark_counts(design)
+    counted = [_without_dark(row, dark) for row in rows]
     return [
         row | {"dose_gy": None if photons is None else photons * gray_per_photon}
         for row, photons in zip(rows, counted, strict=True)
     ]
+
+
+def _dark_counts(design: StudyDesign) -> float:
+    """Return the mean dark counts of a pattern: of a pixel, times the pixels that count."""
+    if not design.detector.dark_counts:
+        return 0.0
+    from study_lib.phases.dataset import bad_pixels_of  # torch comes with it
+
+    bad = bad_pixels_of(design)
+    pixels = design.patch_size_px**2 - (0 if bad is None else int(bad.sum()))
+    return design.detector.dark_counts * pixels
+
+
+def _without_dark(row: Row, dark: float) -> float | None:
+    """Return the photons on an object pixel, less so many mean dark counts of each pattern."""
+    photons, of_a_pattern = row.get("photons_per_object_pixel"), row.get("photons_measured")
+    if photons is None or not dark:
+        return photons
+    return photons * max(0.0, 1 - dark / of_a_pattern) if of_a_pattern else None
 
 
 def rows_over_mismatch(
