@@ -127,8 +127,8 @@ GRAY_NOTE = (
     "doi:10.1016/j.elspec.2008.10.008). Scattering is not in it, and all energy of an absorbed "
     "photon is taken to stay. Photons are those counted, as in photons / object pixel, less the "
     "mean dark counts of the design. What the specimen absorbs, what a beamstop or dead pixels "
-    "hide and what a saturated detector misses comes on top: with a beamstop most of the light may be "
-    "missing, and the dose is a lower bound."
+    "hide and what a saturated detector misses comes on top: with a beamstop most of the light "
+    "may be missing, and the dose is a lower bound."
 )
 
 
