@@ -142,6 +142,7 @@ def _draw_ring_correlations(
 
 MARKERS = "osv^<>Pp*hX8"  # of views, again from the first where there are more
 PANELS_IN_A_ROW = 4
+NUMBERED_MAX = 12  # doses or views of a map whose fields are large enough for numbers
 WIDE_IN = (1.4 * PANEL_IN, 1.4 * PANEL_IN)
 PHASE_ERROR = "phase error, root mean square [rad]"
 SQUARED = "phase_mse_rad2"  # its root is shown
@@ -161,12 +162,14 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
     """Show one metric over dose and overlap, one panel per arm on one scale.
 
     An empty field is an arm without result, or one whose registration is in doubt: its number is in
-    brackets. Bold is the best score of its dose and view. A fall-back says what it is.
+    brackets. Bold is the best score of its dose and view. A fall-back says what it is. Of more than
+    twelve doses or views the fields have colours alone.
     """
     arms = grouped(table, ("arm",))
     best = best_places(table, [metric])
     doses = sorted({row["dose"] for row in table})
     views = views_in_order(table)[::-1]
+    has_numbers = max(len(doses), len(views)) <= NUMBERED_MAX
     figure, axes = panels(
         len(arms), (1.2 * PANEL_IN, PANEL_IN + 0.3 * len(doses)), title, unit_of(table)
     )
@@ -181,6 +184,8 @@ def heat_maps(table: Sequence[Row], *, metric: str, name: str, title: str) -> Fi
             labels[row["view"]] = f"\n{row['overlap']:.2f}"
             is_void = row["registration"] != "ok"
             field[place] = np.nan if is_void else row[metric]
+            if not has_numbers:
+                continue
             number = f"({row[metric]:.3f})" if is_void else f"{row[metric]:.3f}"
             fallback = f"\n= {row['fallback']}" if row.get("fallback") else ""
             dark = row[metric] < (low + high) / 2
@@ -319,8 +324,9 @@ def least_dose_by_overlap(least: Sequence[Row], unit: str, *, title: str) -> Fig
 def quality_over_mismatch(table: Sequence[Row], *, label: str, title: str) -> Figure:
     """Show each arm's quality over the value of an error that no arm knew of.
 
-    Phase error, phase SSIM, and the FRC crossing where there is any; of each a panel per dose and
-    view, all on one scale. Marks and bars are as in :func:`phase_error_by_dose`.
+    Phase error, phase SSIM, and the FRC crossing where there is any; of each a panel for every pair
+    of dose and view in the table, all on one scale. Marks and bars are as in
+    :func:`phase_error_by_dose`.
 
     Parameters
     ----------
@@ -333,26 +339,30 @@ def quality_over_mismatch(table: Sequence[Row], *, label: str, title: str) -> Fi
     """
     metrics = [one for one in QUALITIES if any(row.get(one) is not None for row in table)]
     doses, views = sorted({row["dose"] for row in table}), views_in_order(table)
-    panels = list(itertools.product(metrics, doses, views))
-    columns = len(views) if len(panels) > len(metrics) else len(metrics)
-    lines = len(panels) // columns
+    by_panel = grouped(table, ("dose", "view"))
+    pairs = [pair for pair in itertools.product(doses, views) if pair in by_panel]
+    is_grid = len(pairs) == len(doses) * len(views) and len(views) <= PANELS_IN_A_ROW
+    columns = len(views) if is_grid else min(len(pairs), PANELS_IN_A_ROW)
+    lines = len(metrics) * math.ceil(len(pairs) / columns)
+    if len(pairs) == 1:
+        lines, columns = 1, len(metrics)
     size_in = max(columns, 1.5) * WIDE_IN[0], lines * WIDE_IN[1]
     figure, axes = grid(lines, columns, size_in, title)
     colours = colours_of(row["label"] for row in table)
     names = {arm: _arm_in(rows) for (arm,), rows in grouped(table, ("arm",)).items()}
-    by_panel = grouped(table, ("dose", "view"))
-    of_metric: dict[str, Axes] = {}
-    for axis, (metric, dose, view) in zip(axes.ravel(), panels, strict=True):
-        first = of_metric.setdefault(metric, axis)
-        if axis is not first:
-            axis.sharey(first)
-        for (arm,), rows in grouped(by_panel.get((dose, view), []), ("arm",)).items():
-            colour = colours[rows[0]["label"]]
-            _draw_line(axis, rows, names[arm], colour, x="level", metric=metric)
-        axis.set(xlabel=label)
-        axis.set_title(f"{view}, {dose:g} {unit_of(table)}", fontsize="medium")
-        if view == views[0]:
-            axis.set_ylabel(QUALITIES[metric])
+    for metric, places in zip(metrics, np.split(axes.ravel(), len(metrics)), strict=True):
+        for unused in places[len(pairs) :]:
+            unused.set_axis_off()
+        for number, (axis, pair) in enumerate(zip(places, pairs, strict=False)):
+            if number:
+                axis.sharey(places[0])
+            for (arm,), rows in grouped(by_panel[pair], ("arm",)).items():
+                colour = colours[rows[0]["label"]]
+                _draw_line(axis, rows, names[arm], colour, x="level", metric=metric)
+            axis.set(xlabel=label)
+            axis.set_title(f"{pair[1]}, {pair[0]:g} {unit_of(table)}", fontsize="medium")
+            if number % columns == 0:
+                axis.set_ylabel(QUALITIES[metric])
     handles = _handles_of(list(axes.ravel()))
     handles |= {str(mark.get_label()): mark for mark in _marks_of(table)}
     figure.legend([*handles.values()], [*handles], fontsize="small", loc="outside right upper")

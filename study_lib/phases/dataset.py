@@ -113,7 +113,7 @@ def generate(condition: Condition) -> dict[str, Any]:
     )
     with recorded(work):
         scene = scene_of(design, base_npz)
-        bad_pixels = _bad_pixels(design)
+        bad_pixels = bad_pixels_of(design)
         diameter_px = probe_diameter_px(scene.probe, design.probe_power_share)
         lit_px: dict[str, int] = {
             split: lit_area_px(scene.positions_of(split), diameter_px, scene.object_.shape)
@@ -270,7 +270,7 @@ def photons_on_area(
     }
 
 
-def _bad_pixels(design: StudyDesign) -> Bool[np.ndarray, "n n"] | None:
+def bad_pixels_of(design: StudyDesign) -> Bool[np.ndarray, "n n"] | None:
     """Return the mask of the detector, the same for every dose; None if every pixel is good."""
     detector = design.detector
     if not (detector.beamstop_radius_px or detector.bad_pixel_share):

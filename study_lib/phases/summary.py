@@ -294,11 +294,31 @@ def _with_gray(rows: list[dict[str, Any]], design: StudyDesign | None) -> list[d
     energy_ev = design.material.energy_ev
     absorption = mass_absorption_m2_per_kg(design.material.formula, energy_ev)
     gray_per_photon = surface_dose_gy(1 / design.pixel_m**2, energy_ev, absorption)
-    counted = [row.get("photons_per_object_pixel") for row in rows]
+    dark = _dark_counts(design)
+    counted = [_without_dark(row, dark) for row in rows]
     return [
         row | {"dose_gy": None if photons is None else photons * gray_per_photon}
         for row, photons in zip(rows, counted, strict=True)
     ]
+
+
+def _dark_counts(design: StudyDesign) -> float:
+    """Return the mean dark counts of a pattern: of a pixel, times the pixels that count."""
+    if not design.detector.dark_counts:
+        return 0.0
+    from study_lib.phases.dataset import bad_pixels_of  # torch comes with it
+
+    bad = bad_pixels_of(design)
+    pixels = design.patch_size_px**2 - (0 if bad is None else int(bad.sum()))
+    return design.detector.dark_counts * pixels
+
+
+def _without_dark(row: Row, dark: float) -> float | None:
+    """Return the photons on an object pixel, less so many mean dark counts of each pattern."""
+    photons, of_a_pattern = row.get("photons_per_object_pixel"), row.get("photons_measured")
+    if photons is None or not dark:
+        return photons
+    return photons * max(0.0, 1 - dark / of_a_pattern) if of_a_pattern else None
 
 
 def rows_over_mismatch(
@@ -344,6 +364,7 @@ def mismatch_figures(over: Mapping[str, Levels]) -> dict[str, Figure]:
         part = _shown_first(level_table(levels))
         title = ", ".join(filter(None, [f"{part[0]['split']} split", mismatch_title(part[0])]))
         words, unit = WORDS[field]
+        part, title = _pictured_of(part, ("dose", "view"), title, "pairs of dose and view")
         figures[mismatch_name(field)] = quality_over_mismatch(
             part, label=f"{words} [{unit}]", title=title
         )
@@ -369,6 +390,22 @@ def _shown_first(rows: Sequence[Row]) -> list[Row]:
     return next(part for split in SPLITS_IN_ORDER if (part := _of_split(rows, split)))
 
 
+def _pictured_of(
+    rows: Sequence[Row], columns: Sequence[str], title: str, words: str
+) -> tuple[list[Row], str]:
+    """Return the rows of so many values of some columns as a figure shows; and its title.
+
+    The title says how many of how many they are, where they are not all.
+    """
+    views = views_in_order(rows)
+    ordered = sorted(rows, key=lambda row: (row["dose"], views.index(row["view"])))
+    values = list(grouped(ordered, columns))
+    chosen = pictured(values)
+    if len(chosen) < len(values):
+        title = f"{title}, {len(chosen)} of {len(values)} {words}"
+    return [row for row in rows if tuple(row[name] for name in columns) in chosen], title
+
+
 def summary_figures(
     compared_root: Path, rows: Sequence[Row], table: Sequence[Row], least: Sequence[Row]
 ) -> dict[str, Figure]:
@@ -378,14 +415,16 @@ def summary_figures(
     title = ", ".join(filter(None, [f"{split} split", mismatch_title(part[0])]))
     metric: dict[str, Any] = {"metric": "phase_ms_ssim", "name": "phase MS-SSIM", "title": title}
     design = _design_of(compared_root)
+    some_views, title_of_views = _pictured_of(part, ("view",), title, "views")
+    some_doses, title_of_doses = _pictured_of(part, ("dose",), title, "doses")
     wanted, pixel_m = (design.wanted, design.pixel_m) if design else ((), None)
     drawn = (
         heat_maps(part, **metric),
-        phase_error_by_dose(part, title=title),
+        phase_error_by_dose(some_views, title=title_of_views),
         phase_error_by_photons(part, title=title),
         least_dose_by_overlap(least, unit_of(part), title=title),
         None if _no_map(part) else quality_map(part, wanted, pixel_m=pixel_m, title=title),
-        quality_by_cost(part, **metric),
+        quality_by_cost(some_doses, **metric | {"title": title_of_doses}),
     )
     pairs = zip(SUMMARY_FIGURES, drawn, strict=True)
     figures = {name: figure for name, figure in pairs if figure is not None}

@@ -1,12 +1,14 @@
 """What a material takes up of the light: its mass photoabsorption coefficient, and its dose."""
 
 import math
+import re
 from functools import cache
 
 from study_lib.errors import InputError
 
 JOULE_PER_EV = 1.602176634e-19  # exact, SI
 ENERGY_MIN_EV, ENERGY_MAX_EV = 100.0, 800e3  # of the tables; beyond, they repeat their last value
+ISOTOPES = re.compile(r"[DT](?![a-z])")  # the parser takes both for H, with its mass
 HEAVIEST = 98  # atomic number of the last element in the tables, californium
 FORMULA_CHARACTERS = 100
 
@@ -33,7 +35,7 @@ def mass_absorption_m2_per_kg(formula: str, energy_ev: float) -> float:
     Raises
     ------
     InputError
-        If the formula is none, or the tables lack an element or the energy.
+        If the formula is none or names an isotope, or the tables lack an element or the energy.
 
     References
     ----------
@@ -60,6 +62,13 @@ def mass_absorption_m2_per_kg(formula: str, energy_ev: float) -> float:
         raise InputError(
             f"{len(formula)} characters are no chemical formula; give 1 to {FORMULA_CHARACTERS}, "
             f"and {example}"
+        )
+    isotope = ISOTOPES.search(formula)
+    if isotope:
+        raise InputError(
+            f"{formula!r} holds {isotope[0]}: the tables are of natural elements and know no "
+            "isotope; write H, and lower the dose in gray by hand for the larger mass (D2O weighs "
+            "1.11 times as much as H2O and absorbs the same)"
         )
     try:
         atoms = xraydb.chemparse(formula)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from study_lib import __version__
 from study_lib.design.axes import dose_text
+from study_lib.design.experiment import MISMATCH_COLUMNS
 from study_lib.errors import InputError, StudyError
-from study_lib.runs.results import ReadRun, read_run
+from study_lib.runs.job import read_record
+from study_lib.runs.results import ReadRun, read_run, rows_of_levels
 from study_lib.scores.across_runs import KEY
+from study_lib.scores.mismatch_cost import LEVEL_OF
 from study_lib.scores.study_table import Row
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ USUAL_URI = "sqlite:///mlflow.db"
 # Numbers that say of what a row is, beside its texts; they are metrics too, to be drawn against.
 CONDITIONS = ("dose", "replicate", "overlap", "overlap_linear", "overlap_target", "patterns")
 MISMATCH = "mismatch_"
+COLUMN_OF = {field: column for column, (field, _, _) in MISMATCH_COLUMNS.items()}
+IDENTITY_CHARACTERS = 8
 TEXT_CHARACTERS = 500  # the most that every kind of store takes
 KEY_TAG, HASH_TAG, DESIGN_TAG = "study.key", "study.row_sha256", "study.design"
 PAGE = 1000
@@ -48,9 +53,11 @@ class Exported:
 def export(run_folder: Path, *, uri: str | None = None, experiment: str) -> Exported:
     """Write the rows of a run's comparisons to MLflow, a run there for each.
 
-    A row is one condition, arm and replicate. What it is of are parameters, its finite numbers
-    metrics; tags name run, design, commit and versions. A row that is there already is left alone,
-    or replaced if its numbers have changed or its export was interrupted.
+    A row is one condition, arm and replicate; those of the listed values of a mismatch are among
+    them, and ``mismatch_level_of`` names the field. What it is of are parameters, its finite
+    numbers metrics; tags name run, design, commit and versions. A row that is there already is left
+    alone, or replaced if its numbers have changed or its export was interrupted. Runs of one name
+    are told apart by the record of their first job; without one, by their name alone.
 
     Parameters
     ----------
@@ -115,18 +122,18 @@ def _written(client: "MlflowClient", run: ReadRun, experiment: str) -> Exported:
     found = client.get_experiment_by_name(experiment)
     identity = found.experiment_id if found else client.create_experiment(experiment)
     there = _rows_there(client, identity, run)
-    tags = _tags_of(run)
+    tags, name = _tags_of(run), _name_of(run)
     counts = {"new": 0, "replaced": 0, "unchanged": 0}
-    for row in run.rows:
-        key, digest = _key_of(run, row), _digest_of(row)
+    for row in (*run.rows, *rows_of_levels(run.folder)):
+        key, digest = _key_of(name, row), _digest_of(row)
         before = there.get(key, [])
-        if any(one == digest for _, one in before):
-            counts["unchanged"] += 1
-            continue
-        for run_id, _ in before:
-            client.delete_run(run_id)
-        _write(client, identity, run, row, {**tags, KEY_TAG: key, HASH_TAG: digest})
-        counts["replaced" if before else "new"] += 1
+        kept = next((run_id for run_id, one in before if one == digest), None)
+        if kept is None:
+            _write(client, identity, run, row, {**tags, KEY_TAG: key, HASH_TAG: digest})
+        for run_id, _ in before:  # of other numbers, interrupted, or there twice
+            if run_id != kept:
+                client.delete_run(run_id)
+        counts["unchanged" if kept else "replaced" if before else "new"] += 1
     return Exported(**counts)
 
 
@@ -155,9 +162,23 @@ def _rows_there(
             return rows
 
 
-def _key_of(run: ReadRun, row: Row) -> str:
-    """Return what tells a row apart from all others of a store."""
-    return "/".join([run.place.name, *(_text(row[name]) for name in KEY)])
+def _name_of(run: ReadRun) -> str:
+    """Return what tells a run apart from others of its design and day: its first job's record."""
+    record = read_record(run.folder / "jobs" / "00_design" / "done.json")
+    return (
+        f"{run.place.name}@{_digest_of(record)[:IDENTITY_CHARACTERS]}" if record else run.place.name
+    )
+
+
+def _key_of(name: str, row: Row) -> str:
+    """Return what tells a row of a run apart from all others of a store."""
+    return "/".join([name, *(_text(row[column]) for column in KEY), *_levels_of(row)])
+
+
+def _levels_of(row: Row) -> list[str]:
+    """Return the field and value of the listed mismatch that a row is of, if it is of one."""
+    field = row.get(LEVEL_OF)
+    return [f"{field}={_text(row[COLUMN_OF[field]])}"] if field else []
 
 
 def _digest_of(row: Row) -> str:
@@ -190,7 +211,8 @@ def _write(
     from mlflow.entities import Metric, Param
 
     time_ms = int(1000 * run.date.timestamp()) if run.date else None
-    name = f"{row['arm']}, {_text(row['dose'])}, {row['view']}, {row['split']}"
+    parts = [row["arm"], _text(row["dose"]), row["view"], row["split"], *_levels_of(row)]
+    name = ", ".join(parts)
     made = client.create_run(experiment_id, start_time=time_ms, tags=dict(tags), run_name=name)
     start_ms = made.info.start_time
     client.log_batch(

@@ -157,16 +157,26 @@ def write_results(run_folder: Path) -> Path:
         "commit": run.commit,
         "dirty": run.dirty,
     }
+    rows = [origin | row for row in (*run.rows, *rows_of_levels(run_folder))]
+    write_rows(path, rows, RESULT_TYPES)
+    return path
+
+
+def rows_of_levels(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's listed mismatches; ``mismatch_level_of`` names the field of each.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run.
+    """
     found = rows_over_mismatch(open_run(run_folder).root("compare"), ())
-    more = [
+    return [
         with_keys(row) | {LEVEL_OF: field}
         for field, levels in found.items()
         for part in levels.values()
         for row in part
     ]
-    rows = [origin | row for row in (*run.rows, *more)]
-    write_rows(path, rows, RESULT_TYPES)
-    return path
 
 
 def read_results(reports: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def job_count(design: StudyDesign) -> int:
     datasets = design.replicates * len(design.doses)
     of_a_condition = design.replicates * (1 + 2 * len(SPLITS)) + trained * networks
     once = datasets + of_a_condition * design.condition_count
-    return 2 + (1 + len(design.levels)) * once
+    return 2 + (1 + _levels(design)) * once
 
 
 def data_bytes(design: StudyDesign, scene: Scene) -> int:
@@ -35,7 +35,7 @@ def data_bytes(design: StudyDesign, scene: Scene) -> int:
     patterns = sum(int(mask.sum()) for mask in scene.splits.values())
     own_files = sum(not view.is_whole for dose in design.doses for view in design.views_at(dose))
     pixel_bytes = (4 + 8 * design.object_patches) * len(design.doses) + 4 * own_files
-    times = design.replicates * (1 + len(design.levels))
+    times = design.replicates * (1 + _levels(design))
     return pixel_bytes * design.patch_size_px**2 * patterns * times
 
 
@@ -113,8 +113,14 @@ def _conditions(design: StudyDesign) -> str:
     if design.points:
         counts, names = (design.replicates, len(design.points)), ("replicates", "points")
     product = ", ".join(f"{name} {count}" for count, name in zip(counts, names, strict=True))
-    levels = f", {1 + len(design.levels)} times for the mismatch" if design.levels else ""
-    return f"{product}{levels}: {job_count(design)} jobs"
+    levels = _levels(design)
+    times = f", {1 + levels} times for the mismatch" if levels else ""
+    return f"{product}{times}: {job_count(design)} jobs"
+
+
+def _levels(design: StudyDesign) -> int:
+    """Return how many values of a mismatch are listed; ``design.levels`` builds their designs."""
+    return sum(map(len, design.mismatch.lists.values()))
 
 
 def _size(number: int) -> str:

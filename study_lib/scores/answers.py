@@ -100,7 +100,7 @@ def answers_of(
         per_um2 = 1e-12 / pixel_m**2
         sentences.append(
             f"An object pixel is {pixel_m * 1e9:.3g} nm wide: one photon per object pixel is "
-            f"{per_um2:.3g} photons per um2{_gray_of_a_photon(counted)}, and an FRC crossing of "
+            f"{per_um2:.3g} photons per um2, and an FRC crossing of "
             f"1 (Nyquist) a half period of {pixel_m * 1e9:.3g} nm."
         )
     views = views_in_order(counted)
@@ -275,14 +275,6 @@ def _gray_text(row: Row) -> str:
     """Return a least dose in gray, in two digits; which side of a bound it is on comes before."""
     before = {"at least": "more than ", "at most": "at most ", "": ""}[row["bound"]]
     return f"{before}{row['dose_gy']:.1e}"
-
-
-def _gray_of_a_photon(counted: Sequence[Row]) -> str:
-    """Return what one photon on each object pixel is in gray, where rows know it."""
-    known = next((row for row in counted if row.get("dose_gy")), None)
-    if known is None:
-        return ""
-    return f" or {known['dose_gy'] / known['photons_per_object_pixel']:.3g} Gy"
 
 
 def _time(row: Row, flux_per_s: float | None) -> str:

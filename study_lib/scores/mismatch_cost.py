@@ -21,6 +21,7 @@ from study_lib.scores.study_table import (
 LEVEL = "level"  # the column of the value; 0 in the rows of the conditions without the error
 LEVEL_OF = "mismatch_level_of"  # the column of the field, in rows of several
 LOSS_DB = 1.0
+REPLICATES_OF_AN_INTERVAL = 3  # of two it spans decades
 WORDS = {field: (words, unit) for field, words, unit in MISMATCH_COLUMNS.values()}
 # Rows for each replicate, by the value that they were made with; at 0 those without the error.
 Levels = Mapping[float, Sequence[Row]]
@@ -108,8 +109,11 @@ def levels_at_loss(levels: Levels, loss_db: float = LOSS_DB) -> list[dict[str, A
     Returns
     -------
     list of dict
-        ``dose``, ``view``, ``arm`` (its label), ``level`` with ``bound``, ``low``, ``high``, and in
-        how many ``replicates``; ``level`` is none where one of them has no curve.
+        ``dose``, ``view``, ``arm`` (its label), and ``level``: the geometric mean where each of the
+        ``replicates`` has ``reached`` the loss, of three or more with its interval ``low`` to
+        ``high``, which ends with the values of the study. Where fewer have, ``beyond`` is the least
+        of the values that the others end at, and ``level`` is none. Both are where a replicate has
+        no curve.
     """
     curves: dict[tuple[float, str, str], dict[int, dict[float, float]]] = {}
     for level in sorted(levels):
@@ -124,16 +128,21 @@ def levels_at_loss(levels: Levels, loss_db: float = LOSS_DB) -> list[dict[str, A
     for (dose, view, arm), by_replicate in curves.items():
         numbers = [level_at_loss(curve, loss_db) for curve in by_replicate.values()]
         known = [number for number in numbers if number is not None]
-        found = over_replicates(known) if len(known) == len(numbers) else None
+        ends = [number.value for number in known if number.bound]
+        is_known = len(known) == len(numbers)
+        found = over_replicates(known) if is_known and not ends else None
+        has_interval = len(numbers) >= REPLICATES_OF_AN_INTERVAL
+        low, high = (found.low, found.high) if found and has_interval else (None, None)
         table.append(
             {
                 "dose": dose,
                 "view": view,
                 "arm": arm,
                 LEVEL: found.value if found else None,
-                "bound": found.bound if found else "",
-                "low": found.low if found else None,
-                "high": found.high if found else None,
+                "beyond": min(ends) if is_known and ends else None,
+                "low": low,
+                "high": None if high is None else min(high, max(levels)),
+                "reached": len(known) - len(ends),
                 "replicates": len(numbers),
             }
         )
@@ -166,18 +175,24 @@ def loss_table(field: str, levels: Levels) -> SmallTable:
 
 
 def _text(row: Row) -> str:
-    if row[LEVEL] is None:
+    if row[LEVEL] is not None:
+        return Number(row[LEVEL], "", row["low"], row["high"]).text()
+    if row["beyond"] is None:
         return "-"
-    if row["bound"]:
-        return f"more than {row[LEVEL]:g}"
-    return Number(row[LEVEL], "", row["low"], row["high"]).text()
+    end = Number(row["beyond"], "at least").text().removeprefix("at least ")
+    if not row["reached"]:
+        return f"more than {end}"
+    return f"in {row['reached']} of {row['replicates']} replicates, beyond {end} in the rest"
 
 
 LOSS_NOTE = (
     "Beside the conditions of the tables above the study was made again with each of these errors, "
     "one at a time, unknown to every arm: networks learned from data with the same error, and no "
     "number above has any of it. The loss is against the same arm without the error; between two "
-    "values the mean square error is taken as linear in the square of the value. More than: the "
-    "largest value with a score has not lost so much. A dash: no score without the error, or none "
-    "at the smallest value. Several replicates have their geometric mean, with its 95 % interval."
+    "values the mean square error is taken as linear in the square of the value. More than, or "
+    "beyond: the largest value with a score, of the replicate where that is least, has not lost so "
+    "much. A dash: that dose and view is not computed, or in at least one replicate there is no "
+    "score without the error or none at the smallest value. Several replicates that all lose so "
+    "much have their geometric mean, three or more with its 95 % interval, which is cut at the "
+    "largest value."
 )

@@ -125,8 +125,10 @@ GRAY_NOTE = (
     "photons on an area, times the energy of one, times the mass photoabsorption coefficient of "
     "the material that the design names (tables of Elam et al. 2002; Howells et al. 2009, "
     "doi:10.1016/j.elspec.2008.10.008). Scattering is not in it, and all energy of an absorbed "
-    "photon is taken to stay. Photons are those counted, as in photons / object pixel: what the "
-    "specimen absorbs and the detector misses comes on top."
+    "photon is taken to stay. Photons are those counted, as in photons / object pixel, less the "
+    "mean dark counts of the design. What the specimen absorbs, what a beamstop or dead pixels "
+    "hide and what a saturated detector misses comes on top: with a beamstop most of the light "
+    "may be missing, and the dose is a lower bound."
 )
 
 

@@ -39,6 +39,10 @@ REFUSED = {
     ("probe.aperture_per_px=1e-300",): r"= 1e-300; at least 0\.03125 .* narrower than a detector",
     ("specimen.kind=siemens_star", "specimen.spoke_count=500"): "= 500; at most 125: at the rim",
     ("replicates=1e9",): "22000000002 jobs; their plan takes .* GiB of memory, this process may",
+    (
+        "replicates=1e6",
+        "mismatch.position_error_px=[1]",
+    ): "2 times for the mismatch: 44000002 jobs; their plan takes .* GiB of memory",
     ("replicates=1" + 300 * "0",): "their plan takes over 1e.15 GiB of memory",
     ("split.guard_band_px=20000",): "at most 4096: four of the largest patches",
     ("mismatch.position_error_px=1e9",): "found .*; at most 256: a quarter of the largest patch",

@@ -93,6 +93,9 @@ def test_a_thin_slab_takes_up_the_surface_dose_and_a_thick_one_less():
         ("C0", 8800.0, "holds 0 C; give each element a number above zero"),
         ("C1e999", 8800.0, "holds inf C"),
         ("EsO2", 8800.0, "the tables end at Cf and have no Es"),
+        ("D2O", 10e3, "'D2O' holds D: the tables .* know no isotope; write H, and lower the dose"),
+        ("(T2O)2", 10e3, "holds T: the tables"),
+        ("C6D", 10e3, "holds D: the tables"),
         ("Au", 99.0, "photon energy 99 eV: the tables reach from 100 to 800000 eV"),
         ("Au", 1e6, "the tables reach from 100 to 800000 eV"),
         ("Au", math.nan, "the tables reach"),
@@ -101,3 +104,8 @@ def test_a_thin_slab_takes_up_the_surface_dose_and_a_thick_one_less():
 def test_what_the_tables_lack_is_refused_with_what_they_have(formula, energy_ev, reason):
     with pytest.raises(InputError, match=reason):
         mass_absorption_m2_per_kg(formula, energy_ev)
+
+
+def test_elements_whose_names_begin_as_isotopes_do_are_no_isotopes():
+    for formula in ("Dy2O3", "TiO2", "TaC", "CdTe"):
+        assert mass_absorption_m2_per_kg(formula, 10e3) > 0

@@ -16,7 +16,12 @@ from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.phases.conditions import PHASES, runs_within, summary_files
 from study_lib.phases.scene import require_room_for_defocus, scene_of
-from study_lib.phases.summary import collect_rows, mismatch_figures, rows_over_mismatch
+from study_lib.phases.summary import (
+    collect_rows,
+    mismatch_figures,
+    rows_over_mismatch,
+    summary_figures,
+)
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.evidence import faults_of_records, faults_of_run
 from study_lib.runs.forecast import check_feasible, derived_matrix, table_text
@@ -26,6 +31,7 @@ from study_lib.runs.room import job_count
 from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import BASE_FILE, base_data, create_run, open_run, run_name
 from study_lib.scores.across_runs import history
+from study_lib.scores.study_table import study_table
 
 TWO_FIELDS = ("mismatch.position_error_px=[0.5, 2]", "mismatch.defocus_error_percent=[10]")
 FOLDERS = (
@@ -272,6 +278,49 @@ def test_a_summary_writes_a_table_and_a_figure_for_each_list(design):
 
     fields = ("position_error_px", "defocus_error_percent")
     assert more == {f"mismatch_{field}.{end}" for field in fields for end in ("csv", "png", "svg")}
+
+
+def diagonal(count):
+    """Return rows of points that each have a dose and a view of their own."""
+    return [
+        row_of(
+            dose=1000.0 + place,
+            view=f"overlap_{place}",
+            overlap=place / count,
+            phase_error_over_limit=None,
+            photon_limit_phase_rad=None,
+        )
+        for place in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("count", "said"), [(6, ""), (14, ", 12 of 14 pairs of dose and view")])
+def test_the_figure_has_panels_for_pairs_that_exist_and_for_twelve_at_most(count, said):
+    rows = diagonal(count)
+
+    (figure,) = mismatch_figures({"position_error_px": {0.0: rows, 1.0: rows}}).values()
+
+    drawn = [axis.get_title() for axis in figure.axes if axis.axison]
+    assert len(drawn) == 3 * min(count, 12), "three qualities"
+    assert {"overlap_0, 1000 photons per pattern", drawn[-1]} <= set(drawn)
+    assert drawn[-1] == f"overlap_{count - 1}, {999 + count} photons per pattern"
+    assert all(axis.lines for axis in figure.axes if axis.axison)
+    assert figure.get_suptitle() == f"test split{said}"
+
+
+def test_figures_of_many_doses_and_views_show_twelve_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("study_lib.phases.summary.dose_figure", lambda *_: None)
+    rows = diagonal(14)
+    table = study_table(rows)
+
+    found = summary_figures(tmp_path / PHASES["compare"], rows, table, [])
+
+    for name, words in (("phase_error", "views"), ("cost", "doses")):
+        assert found[name].get_suptitle() == f"test split, 12 of 14 {words}"
+        assert sum(axis.axison for axis in found[name].axes) == 12
+    heat, *_ = found["phase_ms_ssim"].axes
+    assert not heat.texts
+    assert np.isfinite(heat.images[0].get_array().filled(np.nan)).sum() == 14
 
 
 @pytest.mark.slow

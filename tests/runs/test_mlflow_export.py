@@ -7,6 +7,7 @@ import sys
 import pytest
 from made_runs import COMMIT, made_run, row_of
 
+from study_lib.files import write_json
 from study_lib.runs.mlflow_export import metrics_of
 
 NEEDS = "MLflow is not installed; it comes with the extra mlflow"
@@ -152,6 +153,67 @@ def test_runs_of_one_design_do_not_take_each_other_for_the_same(tmp_path, stored
 
     assert "3 new, 0 replaced, 0 unchanged" in said
     assert len(found) == 6
+
+
+def test_two_runs_of_one_design_on_one_day_keep_their_rows(tmp_path, stored):
+    """Their folders have the same name; the record of the first job tells them apart."""
+    folders = [made_run(tmp_path / who / "run", ROWS) for who in ("mine", "yours")]
+    for second, folder in enumerate(folders):
+        record = {"status": "done", "started": f"2026-03-01T10:00:0{second}+00:00"}
+        write_json(folder / "jobs" / "00_design" / "done.json", record)
+    mine, yours = folders
+    _, before = stored(mine)
+
+    said, after = stored(yours)
+    again, last = stored(mine)
+
+    assert "3 new, 0 replaced, 0 unchanged" in said
+    assert len(after) == 6
+    assert before.keys() < after.keys() == last.keys()
+    assert "0 new, 0 replaced, 3 unchanged" in again
+
+
+def test_rows_of_a_listed_mismatch_are_there_with_field_and_value(tmp_path, stored):
+    folder = made_run(tmp_path / "run", [row_of()], "mismatch.position_error_px=[0.5, 2]")
+    for level in (0.5, 2.0):
+        place = f"mismatch/position_error_px_{level:g}/phase_g_comparison/dose_10000/dense/test"
+        row = row_of(mismatch_position_px=level, phase_ssim=0.8 - level / 10)
+        write_json(folder / place / "metrics.json", [row])
+
+    said, found = stored(folder)
+
+    key = "run/test/10000/pattern/dense/solver/0"
+    assert "3 new, 0 replaced, 0 unchanged of 3 rows" in said
+    levels = {f"{key}/position_error_px={level}": level for level in (0.5, 2)}
+    assert found.keys() == {key, *levels}
+    for name, level in levels.items():
+        data = found[name].data
+        assert data.params["mismatch_level_of"] == "position_error_px"
+        assert data.metrics["mismatch_position_px"] == level
+        assert data.metrics["phase_ssim"] == pytest.approx(0.8 - level / 10)
+    assert "mismatch_level_of" not in found[key].data.params
+
+
+def test_a_row_that_is_there_twice_or_half_is_there_once_after_the_next_export(
+    tmp_path, stored, uri, experiment
+):
+    """As two exports at one time leave it, and one that ended between two steps."""
+    from mlflow import MlflowClient
+
+    folder = made_run(tmp_path / "run", ROWS)
+    _, before = stored(folder)
+    whole = next(iter(before.values()))
+    client, place = MlflowClient(tracking_uri=uri), whole.info.experiment_id
+    for is_whole in (True, False):
+        twin = client.create_run(place, tags=whole.data.tags)
+        if is_whole:
+            client.set_terminated(twin.info.run_id)
+
+    said, after = stored(folder)
+
+    assert "0 new, 0 replaced, 3 unchanged" in said
+    assert after.keys() == before.keys()
+    assert all(run.info.status == "FINISHED" for run in after.values())
 
 
 def test_the_store_may_be_named_by_the_variable_of_mlflow(

@@ -92,20 +92,62 @@ def test_a_curve_ends_before_the_value_without_a_score(column):
     ended = levels_at_loss(levels(("solver", 3.0), changed={("solver", 1.0): column}))
     never = levels_at_loss(levels(("solver", 3.0), changed={("solver", 0.5): column}))
 
-    assert [(row[LEVEL], row["bound"]) for row in ended] == [(0.5, "at least")]
-    assert [(row[LEVEL], row["bound"]) for row in never] == [(None, "")]
+    assert [(row[LEVEL], row["beyond"]) for row in ended] == [(None, 0.5)]
+    assert [(row[LEVEL], row["beyond"]) for row in never] == [(None, None)]
 
 
-def test_replicates_have_a_geometric_mean_with_its_interval():
-    rows = levels(("solver", 1.0))
-    for value, part in levels(("solver", 4.0), replicate=1).items():
+def replicates(*doubled_at):
+    """Return rows of as many replicates, each with the value that doubles its square error."""
+    rows = levels()
+    for number, at in enumerate(doubled_at):
+        for value, part in levels(("solver", at), replicate=number).items():
+            rows[value] = rows[value] + part
+    return rows
+
+
+def shown(rows):
+    """Return the one number of the small table."""
+    ((*_, text),) = loss_table("position_error_px", rows).rows
+    return text
+
+
+def test_replicates_have_a_geometric_mean_and_three_of_them_its_interval():
+    (two,) = levels_at_loss(replicates(1, 4), 0.2)
+    (three,) = levels_at_loss(replicates(1, 2, 4), 0.2)
+
+    mean = 2 * math.sqrt(10**0.02 - 1)
+    assert [row["replicates"] for row in (two, three)] == [2, 3]
+    assert two[LEVEL] == pytest.approx(mean)
+    assert three[LEVEL] == pytest.approx(mean)
+    assert (two["low"], two["high"]) == (None, None)
+    assert three["low"] < mean < three["high"]
+
+
+def test_no_interval_leaves_the_values_of_the_study():
+    (row,) = levels_at_loss(replicates(0.1, 1, 3.9))
+
+    assert row["high"] == max(LEVELS)
+    assert shown(replicates(0.1, 1, 3.9)).endswith(" to 2)")
+
+
+def test_replicates_of_which_some_do_not_lose_so_much_have_no_mean():
+    assert shown(replicates(1, 30)) == "in 1 of 2 replicates, beyond 2 in the rest"
+    assert shown(replicates(30, 40)) == "more than 2"
+
+
+def test_bounds_have_two_digits_and_the_least_of_the_replicates_is_one_for_all():
+    rows = levels(("solver", 90.0), values=(0.0, 0.98765, 1.23456))
+    for value, part in levels(("solver", 90.0), values=(0.0, 0.98765), replicate=1).items():
         rows[value] += part
 
-    (row,) = levels_at_loss(rows, 0.2)
+    assert shown(rows) == "more than 0.98"
 
-    assert row["replicates"] == 2
-    assert row[LEVEL] == pytest.approx(2 * math.sqrt(10**0.02 - 1))
-    assert row["low"] < row[LEVEL] < row["high"]
+
+def test_a_replicate_without_a_curve_makes_a_dash():
+    rows = replicates(1, 1)
+    rows[0.0] = [row for row in rows[0.0] if row["replicate"] == 0]
+
+    assert shown(rows) == "-"
 
 
 def test_the_small_table_says_more_than_where_the_loss_is_not_reached():
