@@ -283,6 +283,7 @@ def note_state(run_folder: Path, job: PlannedJob, state: str) -> None:
     """
     path = run_folder / STATES_FILE
     line = json.dumps({"job": job.name, "state": state})
+    # A full disk costs the progress a line, and no job its result.
     with suppress(OSError), FileLock(path.with_suffix(".lock")), open_to_append(path) as states:
         states.write(f"\n{line}\n")  # a writer that was killed may have left half a line
 
