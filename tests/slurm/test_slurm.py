@@ -200,15 +200,19 @@ def test_a_job_that_was_ended_from_outside_is_tried_again_with_more_memory(
 ):
     process = start(tmp_path, cluster)
     run_folder = run_folder_of(tmp_path)
-    wait_for(lambda: list(run_folder.glob("jobs/03_train*/running.json")), 120)
+    wait_for(lambda: list(run_folder.glob("jobs/03_train__*/running.json")), 120)
     (training,) = [
-        row for row in in_state(cluster, run_folder, "RUNNING") if "rule_train_" in row["job"]
+        row
+        for row in in_state(cluster, run_folder, "RUNNING")
+        if "rule_train_wildcards" in row["job"]
     ]
 
     subprocess.run(["scancel", training["id"]], env=cluster, check=True)
     ended(process)
 
-    first, second = [row for row in queue(cluster, run_folder) if "rule_train_" in row["job"]]
+    first, second = [
+        row for row in queue(cluster, run_folder) if "rule_train_wildcards" in row["job"]
+    ]
     first, second = sorted((first, second), key=lambda row: int(row["id"]))
     assert first["state"] == "CANCELLED"
     assert second["state"] == "COMPLETED"
