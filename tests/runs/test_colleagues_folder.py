@@ -134,12 +134,10 @@ def test_python_m_in_a_checkout_uses_its_own_code_everywhere(tmp_path):
         shutil.copytree(PROJECT / name, other / name)
     own = f"import study_lib; assert study_lib.__file__.startswith({str(other)!r})"
     engine = other / "workflow" / "Snakefile"
-    everything = "[job.done for job in JOBS],"
+    everything = "RUN.all_done,"
     text = engine.read_text()
     assert everything in text
-    only_first = text.replace(everything, "JOBS[0].done,").replace(
-        "        [path for job in JOBS for path in job.outputs],\n", ""
-    )
+    only_first = text.replace(everything, "'jobs/00_design/done.json',")
     engine.write_text(f"{own}\n{only_first}")
     notebook = nbformat.read(other / "notebooks" / "00_design.ipynb", 4)
     notebook.cells.append(nbformat.v4.new_code_cell(f"{own}; print('its own')"))
