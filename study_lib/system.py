@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from pathlib import Path, PurePosixPath
 
 LIBRARY = Path(__file__).resolve().parent
@@ -56,27 +56,6 @@ def ignore_settings_here() -> None:
     if Path("matplotlibrc").is_file():
         with chdir(LIBRARY):
             importlib.import_module("matplotlib")
-
-
-@contextmanager
-def without_modules(*names: str) -> Iterator[None]:
-    """Have packages do without what they import only if it is there, and what takes long.
-
-    Modules that are loaded already stay; afterwards all can be imported again.
-
-    >>> from study_lib.system import without_modules
-    >>> with without_modules("antigravity"):
-    ...     import antigravity
-    Traceback (most recent call last):
-    ModuleNotFoundError: import of antigravity halted; None in sys.modules
-    """
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # none: not to be imported
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
 
 
 def private_cache() -> Path:

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import nbformat
 from filelock import FileLock, Timeout
 
 from study_lib.errors import LastingError, StudyError
@@ -16,9 +17,6 @@ from study_lib.files import hashes_of, manifest_jobs, open_to_append, read_json,
 from study_lib.phases.records import manifests_of, utc_now
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.staleness import code_of
-
-if TYPE_CHECKING:
-    import nbformat  # slow
 
 # --- The record, and whether it still holds
 
@@ -144,7 +142,7 @@ def records_of_work(
 # --- What a notebook has to leave before its job is done
 
 
-def check_evidence(run_folder: Path, job: PlannedJob, executed: "nbformat.NotebookNode") -> None:
+def check_evidence(run_folder: Path, job: PlannedJob, executed: nbformat.NotebookNode) -> None:
     """Check that a notebook which ran to its end has left all that its job promises.
 
     Raises

@@ -57,7 +57,7 @@ def export(run_folder: Path, *, uri: str | None = None, experiment: str) -> Expo
     them, and ``mismatch_level_of`` names the field. What it is of are parameters, its finite
     numbers metrics; tags name run, design, commit and versions. A row that is there already is left
     alone, or replaced if its numbers have changed or its export was interrupted. Runs of one name
-    are told apart by the record of their first job; without one, by their name alone.
+    differ by the record of their first job; without one, by their name alone.
 
     Parameters
     ----------

@@ -13,9 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
 
 from study_lib.design.notebooks import parameters_of
 from study_lib.errors import InputError, LastingError, StudyError
@@ -42,19 +50,7 @@ from study_lib.runs.plan import (
 from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import open_run
 from study_lib.runs.staleness import code_of, require_same_code
-from study_lib.system import end_on_terminate, end_with_parent, own_code_only, without_modules
-
-# A grammar of addresses that no notebook's schema asks for, and file systems of papermill that the
-# study does not use: together half of the time that a job takes before its kernel starts.
-with without_modules("rfc3987_syntax", "pyarrow"):
-    import nbformat
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from nbformat import NotebookNode
-    from nbformat.v4 import new_output
-    from papermill.clientwrap import PapermillNotebookClient
-    from papermill.engines import NBClientEngine, papermill_engines
-    from papermill.exceptions import PapermillExecutionError
+from study_lib.system import end_on_terminate, end_with_parent, own_code_only
 
 # --- Kernels: on sockets in a private folder, one notebook after the other
 
