@@ -102,6 +102,8 @@ def run_plan(
         before()
         _settle(run_folder, jobs)
         is_array = profile is not None and submits_arrays(profile)
+        if is_array and cores:
+            say(f"--cores {cores} does not count: jobs go as arrays, the cluster limits them")
         _write_rules(run_folder, jobs, is_array=is_array)
         states = States(run_folder)
         log_path = run_folder / LOG_FILE
