@@ -228,7 +228,7 @@ def test_the_store_may_be_named_by_the_variable_of_mlflow(
     assert "0 new, 0 replaced, 3 unchanged" in again.out
 
 
-def test_nothing_is_told_to_mlflows_makers(tmp_path, stored):
+def test_reports_of_use_to_mlflows_makers_are_switched_off(tmp_path, stored):
     stored(made_run(tmp_path / "run", ROWS))
 
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
