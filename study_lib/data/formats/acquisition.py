@@ -249,7 +249,9 @@ class ReadChoices:
     """What the user says about a file.
 
     ``domain`` and ``axes`` say what the file does not; ``zero_frequency`` and the flips say where
-    it departs from its format; ``drop_bad_frames`` leaves out what cannot be used.
+    it departs from its format; ``swap_xy`` exchanges the axes of the positions before the flips;
+    ``drop_bad_frames`` leaves out what cannot be used; ``keep_all`` masks and leaves out nothing
+    that only looks like a fault of the detector.
     """
 
     domain: Domain | None = None
@@ -257,7 +259,9 @@ class ReadChoices:
     zero_frequency: Literal["centre", "corner"] | None = None
     flip_y: bool = False
     flip_x: bool = False
+    swap_xy: bool = False
     drop_bad_frames: bool = False
+    keep_all: bool = False
 
 
 @dataclass(frozen=True)
