@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib.data.formats.acquisition import PLANCK_TIMES_LIGHT_EV_M, ReadChoices
+from study_lib.data.formats.acquisition import ReadChoices
+from study_lib.data.formats.geometry import PLANCK_TIMES_LIGHT_EV_M
 from study_lib.data.formats.ptypy import read_ptyd
 from study_lib.errors import InputError
 
