@@ -6,7 +6,13 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from study_lib.errors import InputError
-from study_lib.physics.forward import add_patches, corners_of, patches_at, require_inside
+from study_lib.physics.forward import (
+    add_patches,
+    corners_of,
+    patches_at,
+    probe_power,
+    require_inside,
+)
 
 # --- Patterns that overlap with no other: the counts do not determine what is under them
 
@@ -16,7 +22,7 @@ PIXELS_AT_A_TIME = 2**21
 
 
 def isolated_share(
-    probe: Complex[Tensor, "n n"],
+    probe: Complex[Tensor, "*modes n n"],
     positions_px: Float[Tensor, "scan 2"],
     object_shape: tuple[int, int],
 ) -> Float[Tensor, " scan"]:
@@ -27,7 +33,7 @@ def isolated_share(
 
     Parameters
     ----------
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         Illumination.
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.
@@ -36,7 +42,7 @@ def isolated_share(
     """
     side = probe.shape[-1]
     parts = positions_px.split(max(1, PIXELS_AT_A_TIME // side**2))
-    power = probe.abs() ** 2
+    power = probe_power(probe)
     light = torch.zeros(object_shape, dtype=probe.real.dtype)
     for part in parts:
         light += add_patches(power.expand(len(part), -1, -1), corners_of(part, side), object_shape)
@@ -48,7 +54,7 @@ def isolated_share(
 
 
 def remarks_on_isolated_patterns(
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Float[np.ndarray, "scan 2"],
     object_shape: tuple[int, int],
 ) -> tuple[str, ...]:

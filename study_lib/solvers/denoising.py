@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import Box, Measurement, box_of
+from study_lib.physics.measurement import Box, Measurement, box_of, require_one_mode
 from study_lib.scores.scoring import light_of
 from study_lib.solvers.solver import (
     SolverSettings,
@@ -287,6 +287,7 @@ def alternate(
     epochs
         How often.
     """
+    require_one_mode("alternation with a denoiser", measurement)
     settings = SolverSettings()
     model, probe, positions = model_of(
         measurement.amplitudes,

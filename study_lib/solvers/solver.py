@@ -19,7 +19,7 @@ from torch import Tensor
 from study_lib.errors import InputError, StudyError
 from study_lib.physics.forward import expected_counts
 from study_lib.physics.fourier import slow_part
-from study_lib.physics.measurement import Measurement
+from study_lib.physics.measurement import Measurement, require_one_mode
 from study_lib.solvers.checks import remarks_on_isolated_patterns, require_solvable
 from study_lib.solvers.pattern_model import OBJECTIVES, Objective, Pass, PatternModel
 
@@ -451,6 +451,7 @@ def solve_measurement(
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SolverResult:
     """Return the object that explains a measurement; see :func:`solve`."""
+    require_one_mode("the solver", measurement)
     return solve(
         amplitudes=measurement.amplitudes,
         positions_px=measurement.positions_px,

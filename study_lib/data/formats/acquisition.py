@@ -343,6 +343,7 @@ def check_shapes(
     positions: tuple[int, ...],
     patterns: tuple[int, ...] | None = None,
     bad_pixels: tuple[int, ...] | None = None,
+    background: tuple[int, ...] | None = None,
     scan_index: tuple[int, ...] | None = None,
     probe: tuple[int, ...] | None = None,
 ) -> None:
@@ -366,16 +367,15 @@ def check_shapes(
             "for every position; order the axes as (scan, row, column)"
         )
     frame = patterns[1:]
-    if bad_pixels not in (None, frame, patterns):
-        raise InputError(
-            f"{path}: bad pixels: found shape {bad_pixels}; expected {frame}, one value for every "
-            f"detector pixel, or {patterns}, masks of each pattern"
-        )
-    if scan_index not in (None, positions[:1]):
-        raise InputError(
-            f"{path}: indices: found shape {scan_index}; expected {positions[:1]}, one for every "
-            "pattern"
-        )
+    each_pixel = "one value for every detector pixel"
+    masks = frame if bad_pixels is None or len(bad_pixels) == 2 else patterns
+    for name, shape, expected, what in (
+        ("bad pixels", bad_pixels, masks, each_pixel),
+        ("background", background, frame, each_pixel),
+        ("indices", scan_index, positions[:1], "one for every pattern"),
+    ):
+        if shape not in (None, expected):
+            raise InputError(f"{path}: {name}: found shape {shape}; expected {expected}, {what}")
     if probe is not None and probe[-2:] != frame:
         raise InputError(
             f"{path}: probe: found shape {probe}; expected (modes, {frame[0]}, "
