@@ -318,20 +318,21 @@ class Hdf5Reader:
         if depth > LINKS_MAX:
             raise self.refusal(name, "virtual data sets lead in a circle", "write it again")
         stored = 0
-        for source in dict.fromkeys(data.virtual_sources()):
-            if "%" in source.file_name:
-                found = f"its values lie in files named by a pattern, {source.file_name!r}"
+        sources = {(source.file_name, source.dset_name) for source in data.virtual_sources()}
+        for file_name, values_name in sorted(sources):
+            if "%" in file_name:
+                found = f"its values lie in files named by a pattern, {file_name!r}"
                 raise self.refusal(name, found, "copy them into this file")
             reader = self
-            if source.file_name != ".":
+            if file_name != ".":
                 what = "its values lie in other files; one of them"
-                reader = self._other(name, source.file_name, what)
-            values = reader._find(source.dset_name)
+                reader = self._other(name, file_name, what)
+            values = reader._find(values_name)
             if not isinstance(values, h5py.Dataset):
-                found = f"its values lie in {source.file_name}, which has no {source.dset_name}"
+                found = f"its values lie in {file_name}, which has no {values_name}"
                 raise self.refusal(name, found, "put them there")
-            reader._check_filters(source.dset_name, values)
-            stored += reader._stored_bytes(source.dset_name, values, depth + 1)
+            reader._check_filters(values_name, values)
+            stored += reader._stored_bytes(values_name, values, depth + 1)
         return stored
 
 

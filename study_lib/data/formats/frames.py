@@ -183,7 +183,7 @@ def _windowed(raw: RawScan, side: int) -> RawScan:
     )
 
 
-def centred_window(values: np.ndarray, side: int, fill: float = 0) -> np.ndarray:
+def centred_window(values: np.ndarray, side: int, fill: float | bool = 0) -> np.ndarray:
     """Return a square window of the last two axes; pixel ``n // 2`` comes to ``side // 2``.
 
     Parameters

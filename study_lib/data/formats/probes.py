@@ -8,8 +8,8 @@ POWER_MIN = 1e-7  # of all: below, a mode is the rounding of the others
 
 
 def orthogonal_modes(
-    modes: Complex[np.ndarray, "modes n n"],
-) -> tuple[Complex[np.ndarray, "kept n n"], bool]:
+    modes: Complex[np.ndarray, "modes h w"],
+) -> tuple[Complex[np.ndarray, "kept h w"], bool]:
     """Return the same illumination as orthogonal modes, strongest first, and whether it was so.
 
     Any unitary mixture of modes gives the same patterns, as only the sum of intensities is seen.
@@ -19,7 +19,7 @@ def orthogonal_modes(
 
     Parameters
     ----------
-    modes : (modes, n, n)
+    modes : (modes, h, w)
         In any basis; not all zero.
 
     References

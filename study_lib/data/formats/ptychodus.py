@@ -71,15 +71,14 @@ def read_ptychodus(path: Path, choices: ReadChoices, patterns: Path | None = Non
             bad = file.optional_array("bad_pixels", "biu")
     names = np.arange(len(raw.positions_px)) if raw.scan_index is None else raw.scan_index
     chosen, placed, records = pair_by_index(patterns, indexes, names)
-    if bad is not None:
-        bad = np.asarray(bad if bad.ndim == 2 else bad[chosen], bool)
+    each = (chosen,) if bad is not None and bad.ndim == 3 else ()
     raw = replace(
         raw,
         patterns=counts[chosen],
         domain="counts",
         positions_px=raw.positions_px[placed],
         scan_index=names[placed],
-        bad_pixels=bad,
+        bad_pixels=None if bad is None else bad[each].astype(bool),
         steps=(*raw.steps, *records),
     )
     return acquisition_of(path, raw, choices)
@@ -140,9 +139,9 @@ def _write_patterns(path: Path, acquisition: Acquisition) -> None:
         for name in ("detector_pixel_height_m", "detector_pixel_width_m"):
             data.attrs[name] = detector_pixel_m
         # One mask for all patterns is all that the format has: bad there are those bad in each.
-        if bad is not None and bad.ndim == 3:
-            bad = bad.all(axis=0)
-        file["bad_pixels"] = np.zeros(counts.shape[1:], bool) if bad is None else bad
+        none = np.zeros(counts.shape[1:], bool)
+        in_all = bad.all(axis=0) if bad is not None and bad.ndim == 3 else bad
+        file["bad_pixels"] = none if in_all is None else in_all
 
 
 def _check_product(file: Hdf5Reader) -> tuple[int, ...] | None:
