@@ -9,13 +9,29 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from study_lib.data.formats.acquisition import PositionUnit
 from study_lib.errors import InputError, StudyError
 
 WrittenName = Literal[
     "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi"
 ]
-FormatName = Literal[WrittenName, "ptyd"]
+FormatName = Literal[WrittenName, "ptyd", "nxmx", "ptylab", "stack"]
 Algorithm = Literal["solver", "LSQML"]
+EnergyOption = Annotated[
+    float | None, typer.Option(help="Photon energy; kinetic energy with --electrons.")
+]
+WavelengthOption = Annotated[float | None, typer.Option(help="Wavelength, in place of the energy.")]
+ElectronsOption = Annotated[
+    bool, typer.Option("--electrons", help="Electrons, by their relativistic wavelength.")
+]
+DistanceOption = Annotated[float | None, typer.Option(help="Object to detector.")]
+DetectorPixelOption = Annotated[float | None, typer.Option(help="Pixel of the detector.")]
+ObjectPixelOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Pixel of the object, of frames as they are in the file, if not from the other three."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,8 +48,11 @@ def import_(
         typer.Option("--format", help="Format of the source; default: recognised by its content."),
     ] = None,
     domain: Annotated[
-        Literal["amplitude", "counts"] | None,
-        typer.Option(help="What the patterns are, where the file does not say."),
+        Literal["amplitude", "counts", "normalized"] | None,
+        typer.Option(
+            help="What the patterns are: counts, their roots, or amplitudes without a photon "
+            "scale; before what the file says."
+        ),
     ] = None,
     axes: Annotated[
         Literal["nhw", "hwn"] | None,
@@ -65,6 +84,64 @@ def import_(
     ] = False,
     patterns: Annotated[
         Path | None, typer.Option(help="Diffraction file of a Ptychodus product.")
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="File of positions, row and column of each frame, for formats that have none; "
+            "FILE or FILE:NAME."
+        ),
+    ] = None,
+    position_unit: Annotated[
+        PositionUnit | None,
+        typer.Option(help="Unit of the positions, before that of the format; px: object pixels."),
+    ] = None,
+    energy_ev: EnergyOption = None,
+    wavelength_m: WavelengthOption = None,
+    electrons: ElectronsOption = False,
+    distance_m: DistanceOption = None,
+    detector_pixel_um: DetectorPixelOption = None,
+    object_pixel_nm: ObjectPixelOption = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="Bad pixels, of all frames or of each: FILE or FILE:NAME (.npy, .npz, HDF5, "
+            "TIFF); True or not zero is bad. Added to those of the file."
+        ),
+    ] = None,
+    saturation: Annotated[
+        float | None,
+        typer.Option(help="Counts of so many or more are no valid counts, in their frame alone."),
+    ] = None,
+    dark: Annotated[
+        str | None,
+        typer.Option(
+            help="Dark frames: FILE or FILE:NAME. Their mean is the background of the model, "
+            "before that in the file; nothing is subtracted."
+        ),
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=2, help="Side to crop frames to, about the zero frequency.")
+    ] = None,
+    bin_: Annotated[
+        int | None,
+        typer.Option("--bin", min=1, help="Detector pixels to sum along each axis, after --crop."),
+    ] = None,
+    pad: Annotated[
+        int | None,
+        typer.Option(min=2, help="Side to pad frames to, after --bin; what is added is bad."),
+    ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(help="What to leave out of the file: object, probe or object,probe."),
+    ] = None,
+    entry: Annotated[
+        str | None,
+        typer.Option(help="Which scan of a file that has several; all: as one, of one object."),
+    ] = None,
+    allow_links: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which files that an HDF5 file links to may lie."),
     ] = None,
     algorithm: Annotated[
         Algorithm | None,
@@ -98,6 +175,7 @@ def import_(
     """
     from study_lib.data.datasets import write_dataset
     from study_lib.data.formats.acquisition import ReadChoices
+    from study_lib.data.formats.geometry import GivenLengths
     from study_lib.data.formats.registry import read_file
     from study_lib.figures.common import save_figure
     from study_lib.phases.import_data import described, imported, preview_of, with_check
@@ -112,6 +190,25 @@ def import_(
         swap_xy=swap_xy,
         drop_bad_frames=drop_bad_frames,
         keep_all=keep_all,
+        lengths=GivenLengths(
+            energy_ev=energy_ev,
+            wavelength_m=wavelength_m,
+            electrons=electrons,
+            distance_m=distance_m,
+            detector_pixel_um=detector_pixel_um,
+            object_pixel_nm=object_pixel_nm,
+        ),
+        positions=positions,
+        position_unit=position_unit,
+        mask=mask,
+        saturation=saturation,
+        dark=dark,
+        crop=crop,
+        bin_=bin_,
+        pad=pad,
+        ignore=_ignored(ignore),
+        entry=entry,
+        links_below=_existing_folder(allow_links),
     )
     acquisition, name = read_file(source, choices, format_name, patterns)
     _warn(source, acquisition.remarks)
@@ -166,12 +263,12 @@ def export(
     source: Annotated[Path, typer.Argument(help="A data set or base data, as DATA-001 has it.")],
     target: Annotated[Path, typer.Argument(help="The file to write.")],
     format_name: Annotated[WrittenName, typer.Option("--format", help="Format to write.")],
-    energy_ev: Annotated[float | None, typer.Option(help="Photon energy.")] = None,
-    distance_m: Annotated[float | None, typer.Option(help="Object to detector.")] = None,
-    detector_pixel_um: Annotated[float | None, typer.Option(help="Its pixel.")] = None,
-    object_pixel_nm: Annotated[
-        float | None, typer.Option(help="Its pixel, if not from the other three.")
-    ] = None,
+    energy_ev: EnergyOption = None,
+    wavelength_m: WavelengthOption = None,
+    electrons: ElectronsOption = False,
+    distance_m: DistanceOption = None,
+    detector_pixel_um: DetectorPixelOption = None,
+    object_pixel_nm: ObjectPixelOption = None,
 ) -> None:
     """Write a data set in the format of another program; lengths come from the file or the flags.
 
@@ -179,23 +276,24 @@ def export(
     NAME_dp.hdf5 and NAME_para.hdf5; ptychodus is a product and NAME_diffraction.h5.
     """
     from study_lib.data.datasets import read_dataset
-    from study_lib.data.formats.acquisition import plausible_quantity
+    from study_lib.data.formats.geometry import GivenLengths, resolved_geometry
     from study_lib.data.formats.registry import not_representable, writer_for
 
     write = writer_for(format_name, target, source)
     acquisition = read_dataset(source)
-    given = {
-        "photon_energy_ev": ("--energy-ev", energy_ev, 1.0),
-        "detector_distance_m": ("--distance-m", distance_m, 1.0),
-        "detector_pixel_m": ("--detector-pixel-um", detector_pixel_um, 1e-6),
-        "object_pixel_m": ("--object-pixel-nm", object_pixel_nm, 1e-9),
-    }
-    lengths = {
-        name: plausible_quantity(target, flag, value, name, factor=factor)
-        for name, (flag, value, factor) in given.items()
-        if value is not None
-    }
-    acquisition = replace(acquisition, geometry=replace(acquisition.geometry, **lengths))
+    given = GivenLengths(
+        energy_ev=energy_ev,
+        wavelength_m=wavelength_m,
+        electrons=electrons,
+        distance_m=distance_m,
+        detector_pixel_um=detector_pixel_um,
+        object_pixel_nm=object_pixel_nm,
+    )
+    geometry, remarks = resolved_geometry(
+        target, acquisition.geometry, given, acquisition.side_px()
+    )
+    _warn(source, remarks)
+    acquisition = replace(acquisition, geometry=geometry)
     try:
         write(target, acquisition)
     except InputError as error:
@@ -206,6 +304,19 @@ def export(
         remark = f"format {format_name} has no place for {', '.join(left_out)}{zeros}"
         _warn(target, [f"{remark}; keep {source}"])
     print(f"{target}: {len(acquisition.positions_px)} positions, format {format_name}")
+
+
+def _ignored(words: str | None) -> frozenset[str]:
+    found = frozenset(words.split(",")) if words else frozenset()
+    if not found <= {"object", "probe"}:
+        raise InputError(f"--ignore {words}: choose object, probe or object,probe")
+    return found
+
+
+def _existing_folder(folder: Path | None) -> Path | None:
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"--allow-links {folder}: no such folder; name the folder of the files")
+    return folder
 
 
 def _warn(source: Path, remarks: Iterable[str]) -> None:

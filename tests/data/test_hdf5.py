@@ -102,8 +102,8 @@ def infinite_distance(file):
 HARMS = {
     external_link: r"data: a link to another file, 'secret.h5', is not followed; copy the data",
     linked_group: r"detector_1: a link to another file, 'secret.h5', is not followed",
-    external_values: r"data: its values lie in other files; copy them into this file",
-    virtual: r"data: its values lie in other files; copy them into this file",
+    external_values: r"data: its values lie in other files that are no HDF5; copy them",
+    virtual: r"lie in other files; one of them, 'secret.h5', is not followed; .*--allow-links",
     circle: r"data: links lead in a circle",
     giant: r"data: with it the file takes 372529.0 GiB, this process may use [\d.]+ GiB; cut",
     hollow: r"data: declares 20 MiB and stores 0 bytes; values must be there",

@@ -23,6 +23,10 @@ from study_lib.data.formats.acquisition import (
     whole_share,
 )
 from study_lib.data.formats.detector_faults import with_faults_masked, with_invalid_masked
+from study_lib.data.formats.frames import in_wanted_frames
+from study_lib.data.formats.masks import with_masks_and_dark
+from study_lib.data.formats.positions import check_extent
+from study_lib.data.formats.probes import orthogonal_modes
 from study_lib.errors import InputError
 
 # --- Frames that cannot be used: refused with their indices, or dropped if asked for
@@ -64,6 +68,9 @@ def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
         f"{len(bad)} frames were dropped: {_named(bad)}",
         positions_px=raw.positions_px[keep],
         patterns=None if patterns is None else patterns[keep],
+        bad_pixels=raw.bad_pixels
+        if raw.bad_pixels is None or raw.bad_pixels.ndim == 2
+        else raw.bad_pixels[keep],
         scan_index=names[keep],
     )
 
@@ -71,12 +78,12 @@ def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
 def _pattern_faults(
     patterns: np.ndarray, bad_pixels: np.ndarray | None
 ) -> dict[str, Bool[np.ndarray, " scan"]]:
-    counted = np.ones(patterns.shape[1:], bool)
+    counted = np.ones(patterns.shape, bool)
     if bad_pixels is not None:
         counted &= ~bad_pixels.astype(bool)
     faults = np.zeros((3, len(patterns)), bool)
     for index, pattern in enumerate(patterns):
-        values = pattern[counted]
+        values = pattern[counted[index]]
         if patterns.dtype.kind == "f" and not np.isfinite(values).all():
             faults[0, index] = True
         elif (values < 0).any():
@@ -98,7 +105,6 @@ def _named(indices: np.ndarray) -> str:
 
 # --- From what a file says to an acquisition
 
-MODE_SHARE_MAX = 0.05
 CENTRAL_SHARE_MIN = 0.25
 
 
@@ -119,20 +125,24 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     InputError
         If something does not fit together or cannot be used.
     """
+    raw = _in_said_domain(_without_ignored(path, raw, choices), choices)
     _check_shapes(path, raw)
-    raw = with_invalid_masked(_flipped(path, raw, choices))
-    raw = usable_frames(path, raw, choices)
+    raw = with_masks_and_dark(path, _flipped(path, raw, choices), choices)
+    raw = usable_frames(path, with_invalid_masked(raw), choices)
+    check_extent(path, raw, choices)
+    raw = _incoherent_modes(path, raw)
     raw = with_faults_masked(path, _centred(raw, choices), choices)
-    raw = _square(path, raw)
+    raw = in_wanted_frames(path, raw, choices)
     type_changes = _type_changes(raw)
-    raw = _amplitudes(_strongest_mode(path, raw))
+    raw = _amplitudes(path, raw)
     bad = raw.bad_pixels
     return Acquisition(
         positions_px=raw.positions_px.astype(np.float64),
         amplitudes=raw.patterns,
-        probe=raw.probe,
+        probe=None if raw.probe is None else raw.probe.astype(np.complex64),
         object_=_single_slice(path, raw.object_),
         bad_pixels=None if bad is None or not bad.any() else bad.astype(bool),
+        background=None if raw.background is None else raw.background.astype(np.float32),
         scan_index=None if raw.scan_index is None else raw.scan_index.astype(np.int64),
         is_normalized=raw.is_normalized,
         geometry=raw.geometry,
@@ -187,56 +197,70 @@ def _check_shapes(path: Path, raw: RawScan) -> None:
         raise InputError(f"{path}: patterns: found {raw.patterns.dtype}; expected real numbers")
 
 
-def _square(path: Path, raw: RawScan) -> RawScan:
-    """Crop patterns that are not square about their zero frequency."""
-    if raw.patterns is None or raw.patterns.shape[1] == raw.patterns.shape[2]:
+def _without_ignored(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
+    """Leave out the object and the probe that the user does not want from this file."""
+    fields = {"object": raw.object_, "probe": raw.probe}
+    left_out = sorted(name for name in choices.ignore if fields[name] is not None)
+    if not left_out:
         return raw
-    frame = raw.patterns.shape[1:]
-    if raw.probe is not None:
+    if raw.patterns is None:
         raise InputError(
-            f"{path}: patterns are {frame[0]} x {frame[1]} and there is a probe of that shape; "
-            "the study needs squares, and a probe cannot be cropped with its pattern"
+            f"{path}: without patterns nothing can be reconstructed anew; leave out --ignore"
         )
-    side = min(frame)
-    starts = [length // 2 - side // 2 for length in frame]
-    window = np.s_[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
+    names = {"object": "object_", "probe": "probe"}
+    record = transformation("ignore", arrays=left_out)
+    return raw.after(record, **{names[name]: None for name in left_out})
+
+
+def _in_said_domain(raw: RawScan, choices: ReadChoices) -> RawScan:
+    """Return the scan in the domain that the user says, who has the last word over the file."""
+    said = choices.domain
+    found = "normalized" if raw.is_normalized else raw.domain
+    if raw.patterns is None or said in (None, found):
+        return raw
+    record = transformation("take the domain from the user", found=found, said=said)
     return raw.after(
-        transformation("crop to a square", from_px=list(frame), to_px=side),
-        patterns=raw.patterns[:, window[0], window[1]],
-        bad_pixels=None if raw.bad_pixels is None else raw.bad_pixels[window],
+        record,
+        f"the file holds {found} by its format or its own statement; --domain {said} was taken",
+        domain="counts" if said == "counts" else "amplitude",
+        is_normalized=said == "normalized",
     )
 
 
-def _strongest_mode(path: Path, raw: RawScan) -> RawScan:
+def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
+    """Return the scan with the incoherent modes of its mean probe."""
     probe = raw.probe
     if probe is None:
         return raw
     if probe.ndim == 3 and probe.shape[2] == 1:
         probe = probe[:, :, 0]
-    if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or not probe.size:
+    if probe.ndim < 2 or 0 in probe.shape or not (raw.patterns is not None or _is_square(probe)):
         raise InputError(
             f"{path}: probe: found shape {probe.shape}; expected (n, n), with axes for modes "
             "before it; crop or pad it to a square"
         )
     _require_complex(path, "probe", probe)
-    modes = probe.reshape(-1, *probe.shape[-2:])
-    powers = (np.abs(modes.astype(np.complex128)) ** 2).sum(axis=(1, 2))
-    if not powers.any():
+    varying = int(np.prod(probe.shape[:-3]))
+    modes = probe[(0,) * max(0, probe.ndim - 3)].reshape(-1, *probe.shape[-2:])
+    if not modes.any():
         raise InputError(f"{path}: probe: all zero; give a probe with some power")
-    best = int(np.argmax(powers))
-    chosen: np.ndarray = modes[best].astype(np.complex64)
-    if len(modes) == 1:
-        return replace(raw, probe=chosen)
-    dropped = float(1 - powers[best] / powers.sum())
-    record = transformation(
-        "take the strongest probe mode", mode=best, of=len(modes), share_dropped=dropped
+    if varying > 1:
+        raw = raw.after(
+            transformation("take the mean probe", opr_modes=varying),
+            f"the probe varies from pattern to pattern by {varying} OPR modes; their first, the "
+            "mean probe, was taken",
+        )
+    kept, was_orthogonal = orthogonal_modes(modes)
+    if was_orthogonal and len(kept) == len(modes):
+        return replace(raw, probe=kept[0] if len(kept) == 1 else kept)
+    return raw.after(
+        transformation("make probe modes orthogonal", modes=len(modes), kept=len(kept)),
+        probe=kept[0] if len(kept) == 1 else kept,
     )
-    remark = (
-        f"the probe has {len(modes)} modes; mode {best} was taken, and {dropped:.1%} of the power "
-        "is in those left out: the model will not explain it"
-    )
-    remarks = [remark] if dropped > MODE_SHARE_MAX else []
-    return raw.after(record, *remarks, probe=chosen)
+
+
+def _is_square(probe: np.ndarray) -> bool:
+    return bool(probe.shape[-1] == probe.shape[-2])
 
 
 def _require_complex(path: Path, name: str, image: np.ndarray) -> None:
@@ -265,20 +289,23 @@ def _centred(raw: RawScan, choices: ReadChoices) -> RawScan:
     return raw.after(
         transformation("move the zero frequency from the corner to the centre"),
         patterns=np.fft.fftshift(raw.patterns, axes=(-2, -1)),
-        bad_pixels=None if bad is None else np.fft.fftshift(bad),
+        bad_pixels=None if bad is None else np.fft.fftshift(bad, axes=(-2, -1)),
+        background=None if raw.background is None else np.fft.fftshift(raw.background),
     )
 
 
-def _amplitudes(raw: RawScan) -> RawScan:
+def _amplitudes(path: Path, raw: RawScan) -> RawScan:
     """Return the scan with sqrt(counts) for patterns, and bad pixels at zero."""
     if raw.patterns is None:
         return raw
     steps, remarks = list(raw.steps), list(raw.remarks)
     # Whole numbers of 16 bits would overflow in every sum and square: NORMALIZE-DATA-UINT16-001.
-    values = raw.patterns.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = raw.patterns.astype(np.float32)
     if raw.bad_pixels is not None and raw.bad_pixels.any():
-        values[:, raw.bad_pixels.astype(bool)] = 0
+        values[..., raw.bad_pixels.astype(bool)] = 0
         steps.append(transformation("set bad pixels to zero", pixels=int(raw.bad_pixels.sum())))
+    _check_power(path, values, raw.domain)
     whole = whole_share(values)
     if raw.domain == "counts" and whole < WHOLE_SHARE:
         remarks.append(f"taken as counts, but {1 - whole:.0%} of the values are not whole numbers")
@@ -293,6 +320,17 @@ def _amplitudes(raw: RawScan) -> RawScan:
         values = np.sqrt(values)
         steps.append(transformation("take the square root of counts"))
     return replace(raw, patterns=values, steps=tuple(steps), remarks=tuple(remarks))
+
+
+def _check_power(path: Path, values: np.ndarray, domain: Domain | None) -> None:
+    """Refuse patterns whose power is zero, or more than single precision holds."""
+    with np.errstate(over="ignore"):
+        power = values.sum(dtype=np.float64) if domain == "counts" else np.square(values).sum()
+    if not np.isfinite(power) or not power:
+        raise InputError(
+            f"{path}: patterns: their power is {power:g}; it has to be more than zero and finite "
+            f"in single precision; correct their scale, or --domain"
+        )
 
 
 def _central_share(values: np.ndarray, domain: Domain | None) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from study_lib.data.datasets import read_dataset, write_dataset
-from study_lib.data.formats.acquisition import Geometry, centred_positions, positions_from_centred
+from study_lib.data.formats.acquisition import centred_positions, positions_from_centred
+from study_lib.data.formats.geometry import Geometry
 from study_lib.errors import InputError
 
 
