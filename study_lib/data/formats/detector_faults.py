@@ -34,7 +34,8 @@ GAP_PX = 24
 FLICKER = 30.0  # variance over mean, in units of the surroundings'
 SPIKE_FACTOR, SPIKE_COUNTS = 20.0, 100.0
 BRIGHT_FACTOR, BLANK_SHARE = 3.0, 0.02
-PLATEAU_COUNTS, PLATEAU_VALUES, PLATEAU_FACTOR = 20.0, 10, 10.0
+PLATEAU_COUNTS, PLATEAU_VALUES, PLATEAU_FACTOR, PLATEAU_FRAMES = 20.0, 10, 10.0, 3
+ROUGHNESS = 1e-5  # of a plateau: roots of one level differ in their last digit
 LOST_SHARE = 0.9  # of a frame that is masked: the rest says nothing
 FRAME_SHARE_MAX = 0.5  # of a frame that is no counts: beyond, the frame is of no use
 FLAGS = (-1.0, -2.0)  # of a gap and of a bad pixel, as detectors write them in whole numbers
@@ -169,13 +170,14 @@ def faults_of_scan(
     if len(patterns) < FRAMES_MIN or min(shape) < RING.shape[0]:
         return DetectorFaults(np.zeros(shape, bool))
     counts = _Counts(patterns, bad, are_roots=are_roots)
-    level = _plateau(counts)
+    highest = _plateau(counts)
     remarks: list[str] = []
     masks: list[Callable[[np.ndarray], np.ndarray]] = []
-    if level is not None:
+    if highest is not None:
+        level = highest * (1 - ROUGHNESS)
         masks.append(lambda values: values >= level)
         remarks.append(
-            f"{counts.share_at(level):.2g} of all values lie on a plateau at {level:.6g}, the "
+            f"{counts.share_at(level):.2g} of all values lie on a plateau at {highest:.6g}, the "
             "largest: they were taken as saturated and have no say; name another level with "
             "--saturation"
         )
@@ -259,10 +261,11 @@ def _frames_at_a_time(patterns: np.ndarray) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Of each pixel over the scan, (h, w)."""
+    """Of each pixel over the scan, (h, w); ``usual`` is the mean without the largest value."""
 
     frames: int
     mean: Float[np.ndarray, "h w"]
+    usual: Float[np.ndarray, "h w"]
     dispersion: Float[np.ndarray, "h w"]
     largest: Float[np.ndarray, "h w"]
     third_largest: Float[np.ndarray, "h w"]
@@ -271,13 +274,15 @@ class _Facts:
     def of(cls, counts: _Counts) -> "_Facts":
         """Return them for a scan."""
         mean, dispersion, largest, third = np.zeros((4, *counts.shape[1:]))
+        count = counts.shape[0]
         for rows, values in counts.rows():
             mean[rows] = values.mean(axis=0)
             spread = values.var(axis=0, ddof=1)
             dispersion[rows] = spread / np.maximum(mean[rows], np.finfo(float).tiny)
             top = np.partition(values, (-3, -1), axis=0)
             largest[rows], third[rows] = top[-1], top[-3]
-        return cls(counts.shape[0], mean, dispersion, largest, third)
+        usual = (count * mean - largest) / (count - 1)
+        return cls(count, mean, usual, dispersion, largest, third)
 
 
 # --- Pixels
@@ -293,14 +298,14 @@ CONSTANT, DEAD, HOT, FLICKERING = (
 def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.ndarray]:
     """Return the pixels of each kind; each counts once."""
     mean = facts.mean
-    around = _around(np.where(known, np.nan, mean))
+    around = _around(np.where(known, np.nan, facts.usual))
     beam = np.zeros(mean.shape, bool)
     middle = [slice(side // 2 - BEAM_PX, side // 2 + BEAM_PX + 1) for side in mean.shape]
     beam[tuple(middle)] = True
     steady = (mean > 1) & (facts.dispersion < STEADY)
     found = {CONSTANT: steady & ~known}
     found[DEAD] = _dead(mean * facts.frames, known)
-    hot = (mean > FACTOR * around) & (mean > 1) & ~beam
+    hot = (facts.usual > FACTOR * around) & (facts.usual > 1) & ~beam
     found[HOT] = _alone(hot & ~known & ~found[CONSTANT])
     usual = np.maximum(_around(facts.dispersion), 1)
     wild = (facts.dispersion > FLICKER * usual) & (facts.third_largest > SPIKE_COUNTS)
@@ -311,9 +316,12 @@ def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.n
 
 
 def _around(image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Return the third quartile on the ring two pixels around each pixel; NaN counts as zero."""
+    """Return the second largest value two pixels around each pixel; NaN counts as zero.
+
+    A streak or a rim crosses that ring twice, another fault nearby touches it once.
+    """
     filled = np.nan_to_num(image)
-    ranked: np.ndarray = ndimage.percentile_filter(filled, 75, footprint=RING, mode="nearest")
+    ranked: np.ndarray = ndimage.rank_filter(filled, -2, footprint=RING, mode="nearest")
     return ranked
 
 
@@ -367,14 +375,19 @@ def _plateau(counts: _Counts) -> float | None:
     largest = max(float(values.max()) for _, values in counts.frames())
     if largest < PLATEAU_COUNTS:
         return None
-    # Roots of a level differ in their last digit; a plateau may also be a little rough.
-    level = largest * (1 - 1e-5)
-    at = below = 0
+    level = largest * (1 - ROUGHNESS)
+    at = below = frames = 0
+    pixels = np.zeros(counts.shape[1:], bool)
     for _, values in counts.frames():
-        at += int((values >= level).sum())
-        below += int(((values >= 0.9 * largest) & (values < level)).sum())
+        reached = values >= level
+        at += int(reached.sum())
+        frames += int(reached.any(axis=(1, 2)).sum())
+        pixels |= reached.any(axis=0)
+        below += int(((values >= 0.9 * largest) & ~reached).sum())
     each = below / (0.1 * largest)  # values on each whole number below
-    return level if at >= PLATEAU_VALUES and at > PLATEAU_FACTOR * (1 + each) else None
+    is_wide = frames >= PLATEAU_FRAMES and pixels.sum() >= 2
+    is_high = at >= PLATEAU_VALUES and at > PLATEAU_FACTOR * (1 + each)
+    return largest if is_wide and is_high else None
 
 
 def _bad_frames(counts: _Counts, pixels: np.ndarray, reached: np.ndarray) -> dict[int, str]:
