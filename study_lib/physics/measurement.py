@@ -160,7 +160,7 @@ def split_photons(
     [9.0, 6.75, 2.25]
     """
     kept, rest = split_counts(measurement.counts, share, random)
-    return _weaker(measurement, kept, share), _weaker(measurement, rest, 1 - share)
+    return as_share(measurement, kept, share), as_share(measurement, rest, 1 - share)
 
 
 def at_positions(measurement: Measurement, index: Int[np.ndarray, " kept"]) -> Measurement:
@@ -174,7 +174,10 @@ def at_positions(measurement: Measurement, index: Int[np.ndarray, " kept"]) -> M
     )
 
 
-def _weaker(measurement: Measurement, counts: np.ndarray, share: float) -> Measurement:
+def as_share(
+    measurement: Measurement, counts: Float[np.ndarray, "scan n n"], share: float
+) -> Measurement:
+    """Return the measurement with these counts, a share of its photons, and the probe of them."""
     probe = (measurement.probe * np.sqrt(share)).astype(measurement.probe.dtype)
     return replace(measurement, amplitudes=np.sqrt(counts), probe=probe)
 
