@@ -31,6 +31,7 @@ PHASES = {
     "summary": "phase_h_summary",
 }
 REFERENCE = "reference"  # of measured counts: below the data sets
+SECOND_REFERENCE = "second_reference"  # in a comparison's arrays: that of the other algorithm
 SUMMARY_FILES = (
     "summary.md",
     "summary.json",
@@ -438,6 +439,11 @@ def read_aligned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     arrays, metadata = read_npz(_compared(folder / "aligned.npz"))
     return {current_array(name): array for name, array in arrays.items()}, metadata
+
+
+def held_against(arrays: Collection[str]) -> str:
+    """Return which of a comparison's arrays its objects are held against: truth, or reference."""
+    return REFERENCE if REFERENCE in arrays else "truth"
 
 
 def _compared(path: Path) -> Path:

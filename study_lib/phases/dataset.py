@@ -211,7 +211,7 @@ def _measured_splits(
     whole = base_measurement(condition)
     rows: dict[str, np.ndarray] = {split: np.flatnonzero(scene.splits[split]) for split in SPLITS}
     both = np.concatenate(list(rows.values()))
-    found = {}
+    found: dict[str, SplitPatterns] = {}
     made: dict[str, ThinnedPatterns] = {}
     if design.dose_per == "pattern":
         every = patterns_at(condition, both, dose, reference)

@@ -9,6 +9,7 @@ import numpy as np
 from study_lib.arm_names import key_of
 from study_lib.data.archive import read_npz
 from study_lib.design.methods import IterativeDesign
+from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs, read_json, write_json, write_npz
 from study_lib.phases.conditions import RECONSTRUCTED, Condition
@@ -152,7 +153,7 @@ def reconstruct_by(
 
         found = run_algorithm(algorithm, measurement, design.iterative, seed=seed, progress=epoch)
         made_from = {"measurement_sha256": work.sha256_of_input(condition.file)}
-        work.results |= _results(found, measurement, design.iterative) | made_from
+        work.results |= _results(found, measurement, design) | made_from
         if condition.split == "train" and design.iterative.denoised:
             work.log.line(f"{algorithm} again on a share of the photons, to choose its denoiser")
             choice = choose_denoiser_of(algorithm, measurement, design.iterative, seed=seed)
@@ -228,10 +229,12 @@ def reconstructions_of(condition: Condition) -> dict[str, dict[str, np.ndarray]]
 
 
 def _results(
-    found: IterativeResult, measurement: Measurement, design: IterativeDesign
+    found: IterativeResult, measurement: Measurement, design: StudyDesign
 ) -> dict[str, Any]:
     """Return what the record keeps of a result."""
-    known = "probe" if design.probe == "known" else "a first probe, refined"
+    known = design.probe_known
+    if design.iterative.probe == "refine":
+        known = f"the {known}, refined" if design.is_measured else "a first probe, refined"
     return {
         "patterns": len(measurement.scan_index),
         "epochs": len(found.losses),

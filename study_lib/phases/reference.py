@@ -285,7 +285,7 @@ def counts_of_part(condition: Condition, part: str) -> Shaped[np.ndarray, "scan 
 
 @dataclass(frozen=True)
 class ThinnedPatterns:
-    """Amplitudes (scan, n, n) of some positions at a dose, probe, and their share of all photons."""
+    """Amplitudes (scan, n, n) of some positions at a dose, probe, and share of all photons."""
 
     amplitudes: Float[np.ndarray, "scan n n"]
     probe: Complex[np.ndarray, "..."]
