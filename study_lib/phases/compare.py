@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from study_lib.phases.mismatch import truly_lit
 from study_lib.phases.records import Work, recorded, work_of
 from study_lib.phases.reference import HeldOutCounts, Reference, reference_of, share_of
 from study_lib.physics.likelihood import FreshCounts
-from study_lib.physics.measurement import Measurement, measurement_digest, photon_budget
+from study_lib.physics.measurement import Measurement, patterns_digest, photon_budget
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import ring_correlation, ring_frequencies
 from study_lib.scores.metrics import metric_facts
@@ -366,12 +365,6 @@ def own_error_bar(
         *(float((errors <= factor * spread[mask]).mean()) for factor in (1, 2)),
     )
     return spread, dict(zip(columns, values, strict=True))
-
-
-def patterns_digest(measurement: Measurement) -> str:
-    """Return the SHA-256 of the patterns and of what is known of them, however they are grouped."""
-    ungrouped: np.ndarray = np.arange(len(measurement.scan_index))[:, None]
-    return measurement_digest(replace(measurement, groups=ungrouped))
 
 
 def fresh_counts(condition: Condition, measurement: Measurement, truth: np.ndarray) -> FreshCounts:

@@ -31,6 +31,7 @@ PHASES = {
     "summary": "phase_h_summary",
 }
 REFERENCE = "reference"  # of measured counts: below the data sets
+REFERENCE_FILES = ("reference.npz", "photons.npz", "reference.json")
 SECOND_REFERENCE = "second_reference"  # in a comparison's arrays: that of the other algorithm
 SUMMARY_FILES = (
     "summary.md",

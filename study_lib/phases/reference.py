@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Complex, Float, Int, Shaped
+from matplotlib.figure import Figure
 
 from study_lib.data.archive import metadata_of, open_npz, read_npz
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
+from study_lib.figures.results import condition_figure
 from study_lib.files import write_json, write_npz
 from study_lib.phases.base_data import ALGORITHMS, Found, solve_blind
-from study_lib.phases.conditions import REFERENCE, Condition, claim_root
+from study_lib.phases.conditions import REFERENCE, REFERENCE_FILES, Condition, claim_root
 from study_lib.phases.records import Work, performed
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, as_share, at_positions
@@ -33,8 +35,7 @@ from study_lib.physics.photons import (
 from study_lib.scores.frc import ring_correlation
 from study_lib.scores.scoring import scored_pixels, scores_of
 
-OBJECTS, PHOTONS, RECORD = "reference.npz", "photons.npz", "reference.json"
-REFERENCE_FILES = (OBJECTS, PHOTONS, RECORD)
+OBJECTS, PHOTONS, RECORD = REFERENCE_FILES
 AMPLITUDE_PERCENTILE = 99.5  # of the object, which is 1 in a reference
 LINES_PRINTED = 5
 SHARE = "share_of_photons"  # what the metadata of patterns call it: of all that were measured
@@ -271,6 +272,26 @@ def reference_of(condition: Condition) -> Reference:
         str(metadata["first"]),
         str(metadata["second"]),
         (folder / OBJECTS, folder / PHOTONS),
+    )
+
+
+def reference_figure(condition: Condition) -> Figure:
+    """Return the picture of a draw's reference beside the object of its other algorithm."""
+    reference, limits = reference_of(condition), condition.design.metrics
+    given = replace(base_measurement(condition), probe=reference.probe)
+    crop, mask = scored_pixels(given, limits.illumination_threshold)
+    scores, second = condition.score_on(reference.second_object, reference.object_, crop, mask)
+    first = reference.object_[crop]
+    return condition_figure(
+        first,
+        {reference.second: second},
+        mask,
+        {reference.second: ring_correlation(second, first, mask)},
+        threshold=limits.frc_threshold,
+        ceiling=np.array([]),
+        title=f"reference of draw {condition.design.replicate}, by {reference.first}: phase SSIM "
+        f"{scores['phase_ssim']:.3f} with that by {reference.second}",
+        held_against=f"reference ({reference.first})",
     )
 
 

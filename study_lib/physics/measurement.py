@@ -66,6 +66,12 @@ def measurement_digest(measurement: Measurement) -> str:
     return digest.hexdigest()
 
 
+def patterns_digest(measurement: Measurement) -> str:
+    """Return the SHA-256 of the patterns and of what is known of them, however they are grouped."""
+    ungrouped: np.ndarray = np.arange(len(measurement.scan_index))[:, None]
+    return measurement_digest(replace(measurement, groups=ungrouped))
+
+
 # --- Two independent measurements of one: each photon is given to one of two detectors
 #
 # If the counts of a pixel are Poisson of rate I, those kept with probability s are Poisson of rate
