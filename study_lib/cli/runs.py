@@ -18,6 +18,7 @@ import typer
 from study_lib.errors import InputError, StudyError
 
 if TYPE_CHECKING:
+    from study_lib.design.axes import Source
     from study_lib.design.models import StudyDesign
     from study_lib.phases.scene import Scene
     from study_lib.runs.evidence import Digest
@@ -36,6 +37,14 @@ Settings = Annotated[
 ]
 BaseNpz = Annotated[
     Path | None, typer.Option(help="Base data from `study import`; default: the synthetic object.")
+]
+Simulated = Annotated[
+    bool,
+    typer.Option(
+        "--simulated",
+        help="Simulate counts on the object of the base data; default: their own counts, if the "
+        "file has patterns.",
+    ),
 ]
 Doses = Annotated[
     str | None,
@@ -113,6 +122,7 @@ def register(app: typer.Typer) -> None:
 def run(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
+    simulated: Simulated = False,
     doses: Doses = None,
     overlaps: Overlaps = None,
     points: Points = None,
@@ -141,7 +151,9 @@ def run(
     design, jobs, derived = _planned(
         preset,
         base_npz,
-        changes_of(settings, doses, overlaps, points, sobol, replicates, wanted),
+        changes_of(
+            settings, doses, overlaps, points, sobol, replicates, wanted, simulated=simulated
+        ),
         reports,
         is_here=profile is None,
     )
@@ -159,6 +171,7 @@ def run(
 def plan(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
+    simulated: Simulated = False,
     doses: Doses = None,
     overlaps: Overlaps = None,
     points: Points = None,
@@ -176,7 +189,9 @@ def plan(
     """Tell what `study run` would execute, what it would take from other runs, and how long."""
     from study_lib.runs.run import run_name
 
-    changes = changes_of(settings, doses, overlaps, points, sobol, replicates, wanted)
+    changes = changes_of(
+        settings, doses, overlaps, points, sobol, replicates, wanted, simulated=simulated
+    )
     design, jobs, derived = _planned(preset, base_npz, changes, reports)
     folder = reports / run_name(design)
     _print_plan(folder, design, jobs, derived, cores, no_reuse=no_reuse, one_by_one=one_by_one)
@@ -468,6 +483,8 @@ def changes_of(
     sobol: int | None = None,
     replicates: int | None = None,
     wanted: Sequence[str] | None = None,
+    *,
+    simulated: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
     """Return what a call changes in a preset: settings, and values that count after them.
 
@@ -489,6 +506,8 @@ def changes_of(
         changes.append(f"replicates={replicates}")
     if wanted:
         changes.append(f"wanted={json.dumps(list(wanted))}")
+    if simulated:
+        changes.append("source=simulated")
     return changes, values
 
 
@@ -530,15 +549,24 @@ def feasible(
     from study_lib.phases.scene import scene_of
     from study_lib.runs.forecast import check_feasible
     from study_lib.runs.room import check_count
-    from study_lib.runs.run import base_data
+    from study_lib.runs.run import base_data, usual_source
 
+    source: Source = "simulated"
     if base_npz:
         from study_lib.data.contract import require_valid
 
         for note in require_valid(base_npz, base=True).violations:
             if note.key in ("probeGuess", "objectGuess"):
                 print(f"{base_npz}: note: {note}", file=sys.stderr)
-    design = load_design(preset, settings, base_data(base_npz) if base_npz else None, values)
+        source = usual_source(base_npz)
+    base = base_data(base_npz) if base_npz else None
+    design = load_design(preset, settings, base, values, source)
+    if design.is_measured:
+        print(
+            f"{base_npz}: its own counts, patterns of {design.patch_size_px} pixels a side, "
+            f"{design.replicates} draws of the photons; --simulated for counts of its object",
+            file=sys.stderr,
+        )
     check_count(design)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)

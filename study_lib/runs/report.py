@@ -33,6 +33,7 @@ from study_lib.scores.shown_tables import (
     shown_table,
 )
 from study_lib.scores.study_table import CONDITION, same_patterns
+from study_lib.scores.words import held_against_in, said_of
 
 # --- An executed notebook as a page: nothing in it could run
 
@@ -264,7 +265,9 @@ def _captions(summary: Mapping[str, Any]) -> dict[str, str]:
         for name in summary["figures"]
         if name.startswith(start)
     }
-    return several if summary["is_old"] else CAPTIONS | several
+    captions = several if summary["is_old"] else CAPTIONS | several
+    held_against = held_against_in(summary["study_table"])
+    return {name: said_of(held_against, caption) for name, caption in captions.items()}
 
 
 def _times(

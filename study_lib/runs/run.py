@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from study_lib.data.archive import metadata_of, open_npz
 from study_lib.data.contract import load_dataset
+from study_lib.design.axes import MEASURED, SIMULATED, Source
 from study_lib.design.models import BaseData, StudyDesign
 from study_lib.design.notebooks import (
     DatasetParameters,
@@ -92,13 +94,26 @@ def base_data(base_npz: Path) -> BaseData:
         If the file is missing, broken or breaks the contract.
     """
     arrays, _ = load_dataset(base_npz, base=True)
-    side = arrays["probeGuess"].shape[0]
+    side = arrays["probeGuess"].shape[-1]
     if side < SMALLEST_PATCH_PX:
         raise InputError(
             f"{base_npz}: the probe has {side} pixels a side; give one with at least "
             f"{SMALLEST_PATCH_PX}"
         )
     return BaseData(name=base_npz.name, sha256=sha256_of(base_npz), probe_side_px=side)
+
+
+def usual_source(base_npz: Path) -> Source:
+    """Return where counts come from if nothing is said: from the base data that have them.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged.
+    """
+    with open_npz(base_npz) as archive:
+        is_normalized = metadata_of(archive).get("photon_scale") == "none"
+        return MEASURED if "diffraction" in archive.members and not is_normalized else SIMULATED
 
 
 def run_name(design: StudyDesign) -> str:
@@ -327,13 +342,16 @@ def open_or_create(
     folder, base_npz = Path(folder), Path(base_npz) if base_npz else None
     if preset is not None and not (folder / DESIGN_FILE).exists():
         base = base_data(base_npz) if base_npz else None
-        return create_run(folder, load_design(preset, base=base), base_npz)
+        source = usual_source(base_npz) if base_npz else SIMULATED
+        return create_run(folder, load_design(preset, base=base, source=source), base_npz)
     run = open_run(folder)
     if base_npz and (not run.design.base or run.design.base.sha256 != sha256_of(base_npz)):
         raise InputError(
             f"{folder} holds a run that does not start from {base_npz}; choose another run_folder"
         )
-    given = run.design if preset is None else load_design(preset, base=run.design.base)
+    given = run.design
+    if preset is not None:
+        given = load_design(preset, base=run.design.base, source=run.design.source)
     changed = differing_values(run.design, given)
     if changed:
         raise InputError(
