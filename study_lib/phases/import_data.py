@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from study_lib.data.formats.acquisition import Acquisition, ReadChoices
-from study_lib.errors import InputError
+from study_lib.data.verdict import VERDICT, Verdict
 from study_lib.figures.import_preview import FIT_PANELS, FittedPatterns, import_preview
 from study_lib.phases.base_data import (
     Algorithm,
@@ -24,7 +23,6 @@ from study_lib.phases.import_verdict import (
     BETTER,
     EXPLAINED_DOUBTFUL,
     ImportFacts,
-    Verdict,
     explained_share,
     facts_of,
     judged,
@@ -34,8 +32,6 @@ from study_lib.physics.likelihood import expected_in_parts
 from study_lib.scores.frc import BELOW_FROM_FIRST, OUTCOME
 
 AS_GIVEN = "object and probe are those of the file"
-VERDICT = "import_verdict"  # in the metadata of a data set
-DOUBTFUL = ".doubtful.npz"
 
 
 @dataclass(frozen=True)
@@ -238,31 +234,3 @@ def preview_of(imported_: Imported, *, title: str) -> Figure:
         r_of_frames=fit.r_of_frames,
     )
     return import_preview(object_, probe, found.positions_px, fitted, title=title)
-
-
-# --- The verdict where base data are used
-
-
-def verdict_in(metadata: Mapping[str, Any]) -> Verdict | None:
-    """Return the verdict in the metadata of a data set; None where it was not imported here."""
-    said = metadata.get(VERDICT)
-    if not isinstance(said, dict) or said.get("level") not in ("good", "doubtful", "wrong"):
-        return None
-    reasons = said.get("reasons")
-    return Verdict(said["level"], tuple(map(str, reasons)) if isinstance(reasons, list) else ())
-
-
-def require_believable(path: Path, metadata: Mapping[str, Any], *, accept: bool) -> None:
-    """Refuse base data whose import was judged wrong, unless they are accepted all the same.
-
-    Raises
-    ------
-    InputError
-        With the reasons.
-    """
-    verdict = verdict_in(metadata)
-    if verdict is not None and verdict.level == "wrong" and not accept:
-        raise InputError(
-            f"{path}: its import was judged {verdict}; import it again, or take it all the same "
-            "with --accept-doubtful"
-        )

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from study_lib.data.formats.acquisition import Acquisition, ReadChoices
+from study_lib.data.verdict import Verdict
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import disc_overlap, linear_overlap, nearest_others
 from study_lib.phases.import_fit import Fit
@@ -15,7 +16,6 @@ from study_lib.physics.probe import probe_diameter_px
 
 # --- What is known
 
-Level = Literal["good", "doubtful", "wrong"]
 NEIGHBOURS = 6  # whose overlap is averaged, as in the study's metric of overlap
 POWER_SHARE = 0.9  # of the probe, inside its diameter
 FAR_FRAME, FAR_FRAME_SPREADS = 3.0, 10.0  # R of a frame over the median, and over the usual spread
@@ -162,17 +162,6 @@ def _loudest(fit: Fit) -> dict[str, Any]:
 
 
 # --- What follows
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``good``, ``doubtful`` or ``wrong``, and why."""
-
-    level: Level
-    reasons: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return self.level + (f": {'; '.join(self.reasons)}" if self.reasons else "")
 
 
 EXPLAINED_WRONG, EXPLAINED_DOUBTFUL = 0.1, 0.7
