@@ -49,7 +49,7 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
     The model's power is that behind the object, so that an object of any amplitude is right. A
     probe that predicts the power within 2 %, or within five times the shot noise of all photons
     where they are few, stays as it is; otherwise a remark says how far it was off. Bad pixels
-    count in neither power.
+    count in neither power, and of the measured one the background is left out.
 
     Parameters
     ----------
@@ -59,28 +59,42 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
     Raises
     ------
     InputError
-        If a patch leaves the object, or probe or object are beyond what single precision computes.
+        If a patch leaves the object, probe or object are beyond what single precision computes, or
+        one of the two powers is zero or not finite.
     """
     probe, object_ = acquisition.require("probe", "object_")
     if acquisition.amplitudes is None or acquisition.probe_is_scaled:
         return acquisition
+    source = acquisition.metadata.get("source", "the data")
     faults = list(check_arithmetic(probe, object_))
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)
-        source = acquisition.metadata.get("source", "the data")
         raise InputError(f"{source} cannot become a data set, it breaks DATA-001:\n{lines}")
     good = _good_pixels(acquisition)
     measured = float((acquisition.amplitudes.astype(np.float64) ** 2 * good).sum())
+    dark = 0.0
+    if acquisition.background is not None:
+        dark = float(
+            np.broadcast_to(acquisition.background * good, acquisition.amplitudes.shape).sum()
+        )
+        measured -= dark
     model = 0.0
     try:
         parts = expected_in_parts(object_, probe, acquisition.positions_px, CHUNK)
         for _, expected in parts:
             model += float((expected.double().numpy() * good).sum())
     except ValueError as error:
-        raise InputError(f"{acquisition.metadata.get('source')}: {error}") from None
-    noise = 0.0 if acquisition.is_normalized else SHOT_NOISE_SIGMAS * np.sqrt(model)
-    if not model or abs(measured - model) <= max(SCALE_TOLERANCE * model, noise):
-        return replace(acquisition, probe_is_scaled=bool(model))
+        raise InputError(f"{source}: {error}") from None
+    for what, power in (("probe and object predict", model), ("the patterns hold", measured)):
+        if not 0 < power < np.inf:
+            beside = f" beside the {dark:.4g} of the background" if dark else ""
+            raise InputError(
+                f"{source}: {what} a power of {power:.4g}{beside}; it has to be more than zero and "
+                "finite; check positions, masks and dark frames, or --ignore object,probe"
+            )
+    noise = 0.0 if acquisition.is_normalized else SHOT_NOISE_SIGMAS * np.sqrt(model + dark)
+    if abs(measured - model) <= max(SCALE_TOLERANCE * model, noise):
+        return replace(acquisition, probe_is_scaled=True)
     factor = float(np.sqrt(measured / model))
     remark = (
         f"probe and object predict {model / measured:.3g} times the measured power; the probe was "
@@ -192,9 +206,19 @@ def starting_probe(acquisition: Acquisition) -> Complex[np.ndarray, "n n"]:
     wave with the measured far field and a flat phase there.
     """
     counts = _counts(acquisition)
-    photons = np.median(counts.sum(axis=(1, 2), dtype=np.float64))
+    dark = acquisition.background
+    dark = np.zeros(counts.shape[1:]) if dark is None else dark.astype(np.float64)
+    photons = np.median(counts.sum(axis=(1, 2), dtype=np.float64)) - dark.sum()
+    if photons <= 0:
+        raise InputError(
+            f"{acquisition.metadata.get('source')}: the background has {dark.sum():.4g} counts, "
+            "as many as the median pattern or more; give dark frames of the same exposure"
+        )
     if acquisition.probe is None:
-        far_field = np.sqrt(counts.mean(axis=0, dtype=np.float64))
+        bad = acquisition.bad_pixels
+        valid = len(counts) if bad is None or bad.ndim == 2 else (~bad).sum(axis=0)
+        mean = counts.sum(axis=0, dtype=np.float64) / np.maximum(valid, 1)
+        far_field = np.sqrt(np.maximum(mean - dark, 0))
         probe = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(far_field), norm="ortho"))
     else:
         probe = acquisition.probe.astype(np.complex128)
