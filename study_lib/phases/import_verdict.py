@@ -303,6 +303,9 @@ def _r(value: float) -> str:
 # --- Refused before any iteration
 
 
+WINDOW_SHARE_MAX = 0.75  # of the window between neighbours: what is lit is smaller than it
+
+
 def require_overlap(acquisition: Acquisition) -> None:
     """Check that patterns share object pixels: without, nothing ties their phases together.
 
@@ -323,7 +326,7 @@ def require_overlap(acquisition: Acquisition) -> None:
         )
     distances, _ = nearest_others(places, 1)
     apart = float(np.median(distances))
-    if apart < side:
+    if apart < WINDOW_SHARE_MAX * side:
         return
     geometry = acquisition.geometry
     pixel_m = geometry.pixel_of_object_m(side)
@@ -341,7 +344,7 @@ def require_overlap(acquisition: Acquisition) -> None:
         )
     raise InputError(
         f"{source}: positions: neighbours are {apart:.4g} pixels apart and a pattern covers "
-        f"{side}{lengths}, so that none overlap; check the unit of the positions, energy, distance "
+        f"{side}{lengths}, so that next to nothing overlaps; check the unit of the positions, energy, distance "
         f"and detector pixel{near}"
     )
 
