@@ -170,6 +170,91 @@ def orthogonal_modes(probe: Complex[np.ndarray, "*modes n n"]) -> Complex[np.nda
     return modes
 
 
+MIXED = 0.2  # of the other polynomials in a new mode
+WEAK_SHARE = 0.02  # of the power, that each new mode starts with
+
+
+def with_more_modes(
+    probe: Complex[np.ndarray, "*modes n n"], modes: int, seed: int, *, share: float = WEAK_SHARE
+) -> Complex[np.ndarray, "modes n n"]:
+    """Return a probe of more modes to start from: weak ones beside those that are known.
+
+    The new modes are the strongest one times polynomials of the place, as the higher modes of a
+    partly coherent beam nearly are (Hermite and Gauss), each mixed at random, orthogonal to all
+    before; the power stays. To be refined: :class:`study_lib.solvers.solver.SolverSettings`.
+
+    Parameters
+    ----------
+    probe : (n, n) or (modes, n, n)
+        What is known, the strongest first.
+    modes
+        How many in all; at least as many as are known.
+    seed
+        Of the mixture, which keeps new modes from sharing a symmetry that the true ones do not have.
+    share
+        Of the power, that each new mode gets.
+
+    Returns
+    -------
+    (modes, n, n), strongest first; a coherent probe (n, n) if one mode is asked for.
+
+    Raises
+    ------
+    InputError
+        If there are already more modes, or the shares leave nothing for those that are known.
+
+    References
+    ----------
+    Hermite-Gaussian modes of partly coherent light: Starikov and Wolf, J. Opt. Soc. Am. 72, 923
+    (1982), doi:10.1364/JOSA.72.000923
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> lens = {"side_px": 32, "aperture_per_px": 0.2, "stop_ratio": 0.0}
+    >>> first = study.probe.zone_plate_probe(**lens, defocus_radius_px=4.0)
+    >>> start = study.probe.with_more_modes(first, 3, seed=0)
+    >>> start.shape, study.probe.mode_shares(start).round(3).tolist()
+    ((3, 32, 32), [0.96, 0.02, 0.02])
+    """
+    known = modes_of(probe)
+    new = modes - len(known)
+    if new < 0 or not 0 < share * new < 1:
+        if new == 0:
+            return probe
+        raise InputError(
+            f"{modes} modes with a share of {share:g} for each new one, of a probe that has "
+            f"{len(known)}; ask for more modes, and for shares that leave light for those known"
+        )
+    basis = [mode.astype(np.complex128) / np.linalg.norm(mode) for mode in known if mode.any()]
+    power = power_of(known[0])
+    y, x = _frequencies_around_mean(power)
+    width = np.sqrt(np.average(y**2 + x**2, weights=power) / 2)
+    y, x = y / width, x / width
+    random = np.random.default_rng(seed)
+    orders = sorted(
+        ((row, total - row) for total in range(1, modes + 1) for row in range(total + 1)), key=sum
+    )
+    candidates = [known[0] * y**row * x**column for row, column in orders[: new + 2]]
+    candidates = [one / np.linalg.norm(one) for one in candidates]
+    while len(basis) < modes:
+        first = len(basis) - len(known)
+        factors = MIXED * random.standard_normal((2, len(candidates)))
+        mixture = factors[0] + 1j * factors[1]
+        mixture[first] += 1
+        mode = np.tensordot(mixture, candidates, axes=1)
+        for _ in range(2):  # the second removes what rounding has left
+            for before in basis:
+                mode = mode - np.vdot(before, mode) * before
+        basis.append(mode / np.linalg.norm(mode))
+    total_power = power_of(probe).sum(dtype=np.float64)
+    weak = np.sqrt(total_power * share) * np.array(basis[len(known) :])
+    kept = known * np.sqrt(1 - share * new)
+    started: np.ndarray = np.concatenate([kept, weak]).astype(probe.dtype)
+    return started
+
+
 # --- A probe that differs from another by errors of its lens
 
 PUPIL_POWER = 0.95
