@@ -132,8 +132,9 @@ def r_factor(
     good = _good_pixels(acquisition)
     difference, total = 0.0, 0.0
     for part, expected in expected_in_parts(object_, probe, positions_px, CHUNK):
-        measured = amplitudes[part].astype(np.float64) * good
-        model = np.sqrt(expected.double().numpy()) * good
+        valid = good[part] if good.ndim == 3 else good
+        measured = amplitudes[part].astype(np.float64) * valid
+        model = np.sqrt(expected.double().numpy()) * valid
         difference += float(np.abs(measured - model).sum())
         total += float(measured.sum())
     return difference / total
