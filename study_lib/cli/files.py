@@ -1,16 +1,16 @@
 """The commands that bring data in and take them out."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from study_lib.data.formats.acquisition import Acquisition, PositionUnit
-from study_lib.errors import InputError
+from study_lib.data.formats.acquisition import PositionUnit
+from study_lib.errors import InputError, StudyError
 
 WrittenName = Literal[
     "ptychopinn", "ptychopinn-counts", "slac", "tike", "ptychi", "ptychodus", "cxi"
@@ -65,6 +65,17 @@ def import_(
     ] = None,
     flip_y: Annotated[bool, typer.Option("--flip-y", help="Turn the sign of y.")] = False,
     flip_x: Annotated[bool, typer.Option("--flip-x", help="Turn the sign of x.")] = False,
+    swap_xy: Annotated[
+        bool, typer.Option("--swap-xy", help="Exchange x and y, before any sign is turned.")
+    ] = False,
+    keep_all: Annotated[
+        bool,
+        typer.Option(
+            "--keep-all",
+            help="Mask and leave out nothing that only looks like a fault: constant, dead, hot "
+            "and flickering pixels, spikes, saturation, frames far brighter or almost blank.",
+        ),
+    ] = False,
     drop_bad_frames: Annotated[
         bool,
         typer.Option(
@@ -139,7 +150,7 @@ def import_(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Of it; the solver stops where it has converged; default: 60."),
+        typer.Option(min=1, help="At most; it stops where it has converged; default: 1000."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Order of the batches; default: 1011.")
@@ -147,27 +158,39 @@ def import_(
     check: Annotated[
         bool, typer.Option("--check", help="Also by the other algorithm and from half the data.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
 ) -> None:
     """Convert measured data; reconstruct object and probe if the source lacks one of them.
+
+    What is known of the scan and how well it is explained is printed, with a verdict: good,
+    doubtful or wrong, and why. A picture lies beside the target, NAME.png. If the verdict is
+    wrong, the data set is NAME.doubtful.npz, and the exit code 1.
 
     --check tells what the patterns support: both algorithms, and each half of the patterns,
     reconstruct the object; R-factors and correlations by frequency go to a .check.json beside the
     target.
+
+    Example: study import scan.cxi scan.npz --check
     """
     from study_lib.data.datasets import write_dataset
     from study_lib.data.formats.acquisition import ReadChoices
     from study_lib.data.formats.geometry import GivenLengths
     from study_lib.data.formats.registry import read_file
-    from study_lib.phases.base_data import reconstructed, with_scaled_probe
+    from study_lib.figures.common import save_figure
+    from study_lib.phases.import_data import described, imported, preview_of, with_check
 
-    _check_target(source, target)
+    files = _files_of(source, target, check=check, overwrite=overwrite)
     choices = ReadChoices(
         domain=domain,
         axes=axes,
         zero_frequency=zero_frequency,
         flip_y=flip_y,
         flip_x=flip_x,
+        swap_xy=swap_xy,
         drop_bad_frames=drop_bad_frames,
+        keep_all=keep_all,
         lengths=GivenLengths(
             energy_ev=energy_ev,
             wavelength_m=wavelength_m,
@@ -190,38 +213,51 @@ def import_(
     )
     acquisition, name = read_file(source, choices, format_name, patterns)
     _warn(source, acquisition.remarks)
-    measured = acquisition
-    if check and (measured.amplitudes is None or measured.is_normalized):
+    if check and (acquisition.amplitudes is None or acquisition.is_normalized):
         raise InputError(
             f"{source}: --check reconstructs from counts, and it has none; leave --check out"
         )
-    how: dict[str, Any] = {
-        "algorithm": algorithm or "solver",
-        "epochs": epochs or 60,
-        "seed": 1011 if seed is None else seed,
-    }
     if acquisition.object_ is None or acquisition.probe is None:
         if acquisition.object_ is not None:
             _warn(source, ["without a probe its object is not used"])
-        with _bar() as progress:
-            acquisition = reconstructed(measured, **how, progress=progress)
-    else:
-        if not check and (algorithm, epochs, seed) != (None, None, None):
-            remark = "it has object and probe: --algorithm, --epochs and --seed change nothing"
-            _warn(source, [remark])
-        known = len(acquisition.remarks)
-        acquisition = with_scaled_probe(acquisition)
-        _warn(source, acquisition.remarks[known:])
-    notes = write_dataset(target, acquisition, name)
-    _warn(target, map(str, notes))
-    probe, object_ = acquisition.require("probe", "object_")
+    elif not check and (algorithm, epochs, seed) != (None, None, None):
+        remark = "it has object and probe: --algorithm, --epochs and --seed change nothing"
+        _warn(source, [remark])
+    how: dict[str, Any] = {
+        "algorithm": algorithm or "solver",
+        "epochs": epochs or 1000,
+        "seed": 1011 if seed is None else seed,
+    }
+    failure: StudyError | None = None
+    with _bar() as progress:
+        found = imported(acquisition, choices, **how, progress=progress)
+        if check:
+            try:
+                found = with_check(found, acquisition, **how, progress=progress)
+            except StudyError as error:  # raised below, once the data set is there
+                failure = error
+    _warn(source, found.acquisition.remarks[len(acquisition.remarks) :])
+    wrong = found.verdict.level == "wrong"
+    written = files.doubtful if wrong else files.target
+    (files.target if wrong else files.doubtful).unlink(missing_ok=True)
+    notes = write_dataset(written, found.acquisition, name)
+    _warn(written, map(str, notes))
+    save_figure(preview_of(found, title=f"{source.name}: {found.verdict.level}"), files.preview)
+    probe, object_ = found.acquisition.require("probe", "object_")
+    modes = f" in {len(probe)} modes" if probe.ndim == 3 else ""
     print(
-        f"{target}: from {name}: object {object_.shape[0]} x {object_.shape[1]}, probe "
-        f"{probe.shape[0]} x {probe.shape[0]}, {len(acquisition.positions_px)} positions"
-        f"{'' if acquisition.amplitudes is not None else ', no patterns'}"
+        f"{written}: from {name}: object {object_.shape[0]} x {object_.shape[1]}, probe "
+        f"{probe.shape[-1]} x {probe.shape[-1]}{modes}, {found.facts.patterns} positions"
+        f"{'' if found.fit is not None else ', no patterns'}; picture {files.preview.name}"
     )
-    if check:  # last: whatever happens to it, the data set is there
-        _check(measured, target, how)
+    for line in described(found):
+        print(f"  {line}")
+    if found.report is not None:
+        _write_report(found.report, files.report)
+    if failure is not None:
+        raise failure
+    if wrong:
+        raise typer.Exit(1)
 
 
 def export(
@@ -309,23 +345,41 @@ def _warn(source: Path, remarks: Iterable[str]) -> None:
         print(f"study: warning: {source}: {remark}", file=sys.stderr)
 
 
-def _check_target(source: Path, target: Path) -> None:
+class _Files(NamedTuple):
+    """What an import writes; only one of ``target`` and ``doubtful``."""
+
+    target: Path
+    doubtful: Path
+    preview: Path
+    report: Path
+
+
+def _files_of(source: Path, target: Path, *, check: bool, overwrite: bool) -> _Files:
+    """Return the paths to write, which must not be there unless they may be replaced."""
     if target.suffix != ".npz" or target.resolve() == source.resolve():
         raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
     if not target.resolve().parent.is_dir():
         raise InputError(f"{target}: its folder does not exist; make it first")
+    files = _Files(
+        target,
+        target.with_suffix(".doubtful.npz"),
+        target.with_suffix(".png"),
+        target.with_suffix(".check.json"),
+    )
+    there = [path for path in files if path.exists() and (check or path != files.report)]
+    if there and not overwrite:
+        names = ", ".join(map(str, there))
+        raise InputError(f"{names}: already there; give another name, or replace with --overwrite")
+    return files
 
 
-def _check(acquisition: Acquisition, target: Path, how: dict[str, Any]) -> None:
+def _write_report(report: Mapping[str, Any], path: Path) -> None:
     """Print and write how far another algorithm and two halves of the patterns agree."""
     from study_lib.files import write_json
-    from study_lib.phases.base_data import checked
 
-    with _bar() as progress:
-        report = checked(acquisition, **how, progress=progress)
-    write_json(target.with_suffix(".check.json"), report)
+    write_json(path, report)
     for name, found in report["algorithms"].items():
-        print(f"{name}: R-factor {found['r_factor']:.4f}, {found['cpu_s']:.0f} CPU s")
+        print(f"  {name}: R-factor {found['r_factor']:.4f}, {found['cpu_s']:.0f} CPU s")
     levels = {"half": "1/2", "seventh": "1/7", "half_bit": "half-bit", "one_bit": "1-bit"}
     for name, crossings in (
         ("between_algorithms", ("half",)),
@@ -340,7 +394,7 @@ def _check(acquisition: Acquisition, target: Path, how: dict[str, Any]) -> None:
                 else f"falls below at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
             )
             about = name.replace("_", " ")
-            print(f"ring correlation {about}, threshold {levels[crossing]}: {said}")
+            print(f"  ring correlation {about}, threshold {levels[crossing]}: {said}")
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.data.formats.acquisition import Acquisition, transformation
 from study_lib.data.prediction import check_arithmetic
 from study_lib.errors import InputError
+from study_lib.phases.import_fit import r_factor
+from study_lib.phases.import_verdict import require_overlap
 from study_lib.physics.forward import illumination
 from study_lib.physics.likelihood import expected_in_parts
 from study_lib.physics.measurement import Measurement, at_positions
@@ -109,37 +111,6 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
     )
 
 
-def r_factor(
-    acquisition: Acquisition,
-    probe: Complex[np.ndarray, "n n"],
-    object_: Complex[np.ndarray, "oy ox"],
-    positions_px: Float[np.ndarray, "scan 2"],
-) -> float:
-    """Return ``sum |sqrt(counts) - sqrt(model)| / sum sqrt(counts)`` over the whole scan.
-
-    Parameters
-    ----------
-    acquisition
-        The measurement; its bad pixels are left out.
-    probe : (n, n)
-        Illumination in sqrt(photons) per pixel.
-    object_ : (oy, ox)
-        Complex transmission.
-    positions_px : (scan, 2)
-        (row, column) of the patch centres in pixels of this object.
-    """
-    (amplitudes,) = acquisition.require("amplitudes")
-    good = _good_pixels(acquisition)
-    difference, total = 0.0, 0.0
-    for part, expected in expected_in_parts(object_, probe, positions_px, CHUNK):
-        valid = good[part] if good.ndim == 3 else good
-        measured = amplitudes[part].astype(np.float64) * valid
-        model = np.sqrt(expected.double().numpy()) * valid
-        difference += float(np.abs(measured - model).sum())
-        total += float(measured.sum())
-    return difference / total
-
-
 def fixed_gauge(
     object_: Complex[np.ndarray, "oy ox"],
     probe: Complex[np.ndarray, "n n"],
@@ -210,6 +181,8 @@ OBJECT_SIDE_MAX_PX = 20_000
 RECONSTRUCTION_BYTES_PER_PX = 64
 BATCH_SIZE = 96
 BATCHES_MIN = 4
+TOLERANCE = 2e-4  # relative fall of the objective per epoch below which it has converged
+LSQML_TOLERANCE = 1e-3  # its losses are those of batches, and go up and down
 Algorithm = Literal["solver", "LSQML"]
 Progress = Callable[[str, int, int, float], None]
 
@@ -221,6 +194,8 @@ class Found:
     object_: Complex[np.ndarray, "oy ox"]
     probe: Complex[np.ndarray, "n n"]
     final_loss: float
+    epochs: int
+    stop: str
     cpu_s: float
     options: dict[str, Any]
 
@@ -272,7 +247,7 @@ def reconstructed(
     algorithm
         ``solver`` or ``LSQML``.
     epochs
-        Passes over the patterns; the solver may stop before.
+        Passes over the patterns at most; it stops where it has converged.
     seed
         Order of LSQML's batches.
     progress
@@ -284,6 +259,7 @@ def reconstructed(
         If there are no patterns, they carry no photon scale, or the positions ask for an object
         that cannot be reconstructed.
     """
+    require_overlap(acquisition)
     measurement, origin = measurement_of(acquisition)
     counts = acquisition.counts()
     positions, start = measurement.positions_px, measurement.probe
@@ -294,7 +270,8 @@ def reconstructed(
         "patterns": len(counts),
         "photons_per_pattern_median": float(np.median(counts.sum(axis=(1, 2)))),
         "starting_probe": "mean pattern" if acquisition.probe is None else "file",
-        "epochs": epochs,
+        "epochs": found.epochs,
+        "stop": found.stop,
         "final_loss": found.final_loss,
         "r_factor_start": r_factor(acquisition, start, uniform, positions),
         "r_factor_reconstruction": r_factor(acquisition, found.probe, found.object_, positions),
@@ -318,6 +295,16 @@ def reconstructed(
         transformations=(*acquisition.transformations, *steps),
         metadata={**acquisition.metadata, **record},
     )
+
+
+FEW_EPOCHS = 60
+
+
+def few_epochs_r_factor(acquisition: Acquisition, seed: int, progress: Progress | None) -> float:
+    """Return the R-factor that some epochs of the solver reach, as an estimate of what is right."""
+    measurement, _ = measurement_of(acquisition)
+    found = solve_blind(measurement, "solver", FEW_EPOCHS, seed, progress, "orientation")
+    return r_factor(acquisition, found.probe, found.object_, measurement.positions_px)
 
 
 def measurement_of(acquisition: Acquisition) -> tuple[Measurement, Float[np.ndarray, " 2"]]:
@@ -345,6 +332,7 @@ def measurement_of(acquisition: Acquisition) -> tuple[Measurement, Float[np.ndar
         scan_index=every,
         object_shape=(int(last[0]), int(last[1])),
         bad_pixels=acquisition.bad_pixels,
+        background=acquisition.background,
     )
     return measurement, origin
 
@@ -367,10 +355,14 @@ def solve_blind(
     found: SolverResult | EngineResult
     if algorithm == "solver":
         settings = SolverSettings(
-            epochs=epochs, objective="amplitude", seed=seed, refine_probe=True
+            epochs=epochs,
+            objective="amplitude",
+            seed=seed,
+            refine_probe=True,
+            tolerance=TOLERANCE,
         )
         found = solve_measurement(measurement, settings, progress=each_epoch)
-        options = {"algorithm": "solver", "stop": found.stop, **found.settings}
+        options = {"algorithm": "solver", **found.settings}
     else:
         found = run_ptychi(
             amplitudes=measurement.amplitudes,
@@ -385,10 +377,19 @@ def solve_blind(
             noise_model="gaussian",
             seed=seed,
             refine_probe=True,
+            tolerance=LSQML_TOLERANCE,
         )
         options = found.options
     cpu_s = time.process_time() - started
-    return Found(found.object_, found.probe, float(found.losses[-1]), cpu_s, options)
+    return Found(
+        found.object_,
+        found.probe,
+        final_loss=float(found.losses[-1]),
+        epochs=len(found.losses),
+        stop=str(found.stop),
+        cpu_s=cpu_s,
+        options=options,
+    )
 
 
 def _counts(acquisition: Acquisition) -> Float[np.ndarray, "scan n n"]:

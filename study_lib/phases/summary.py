@@ -42,6 +42,7 @@ from study_lib.phases.conditions import (
     SUMMARY_FIGURES,
     Places,
     figure_files,
+    held_against,
     mismatch_name,
     pictured,
     read_aligned,
@@ -73,6 +74,7 @@ from study_lib.scores.study_table import (
     unit_of,
     views_in_order,
 )
+from study_lib.scores.words import held_against_in
 
 SPLITS_IN_ORDER = ("test", "train")  # first what was not learned from
 
@@ -164,7 +166,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "highlights": deltas,
             "missing": _missing(compared_root),
             "mixed_codes": mixed_codes(compared_root.parent),
-            "metrics": metric_facts(),
+            "metrics": metric_facts(held_against_in(rows)),
             "remarks": [_no_map(rows)] if QUALITY_MAP not in saved else [],
             "figures": saved,
             **_mismatch_content(compared_root, over),
@@ -452,7 +454,8 @@ def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
         dose = dose_name(chosen[0]["dose"], dose_per(chosen))
         place = compared_root / dose / view[0] / chosen[0]["split"]
         arrays, _ = read_aligned(place)
-        panels = {f"truth, {view[0]}": arrays["truth"]}
+        first = held_against(arrays)
+        panels = {f"{first}, {view[0]}": arrays[first]}
         for row in chosen:
             is_void = row["registration"] != "ok"
             score = f"MS-SSIM {row['phase_ms_ssim']:.3f}"

@@ -21,6 +21,7 @@ from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.reuse import counted_runs
+from study_lib.runs.run import DESIGN_FILE
 from study_lib.scores.findings import findings
 from study_lib.scores.shown_tables import (
     COLUMNS,
@@ -33,6 +34,7 @@ from study_lib.scores.shown_tables import (
     shown_table,
 )
 from study_lib.scores.study_table import CONDITION, same_patterns
+from study_lib.scores.words import held_against_in, said_of
 
 # --- An executed notebook as a page: nothing in it could run
 
@@ -174,7 +176,11 @@ def write_site(
         "origin": origin_text(summary["origin"]) if summary else run_folder.name,
         "taken": _taken(records, len(jobs)),
         "css": style(),
-        "warnings": [*mixed_codes(run_folder), *_not_committed(records)],
+        "warnings": [
+            *_doubts_of_base(run_folder),
+            *mixed_codes(run_folder),
+            *_not_committed(records),
+        ],
         "summary": summary,
         "summary_folder": summary_root.name,
         "columns": list(columns_of(summary["study_table"] if summary else ()).values()),
@@ -264,7 +270,9 @@ def _captions(summary: Mapping[str, Any]) -> dict[str, str]:
         for name in summary["figures"]
         if name.startswith(start)
     }
-    return several if summary["is_old"] else CAPTIONS | several
+    captions = several if summary["is_old"] else CAPTIONS | several
+    held_against = held_against_in(summary["study_table"])
+    return {name: said_of(held_against, caption) for name, caption in captions.items()}
 
 
 def _times(
@@ -321,6 +329,15 @@ def _provenance(
     if started:
         times = {"first job started": started[0], "last job started": started[-1]}
     return times | {name: "; ".join(values) for name, values in found.items()}
+
+
+def _doubts_of_base(run_folder: Path) -> list[str]:
+    """Return a line if the import of the base data was judged doubtful or wrong."""
+    path = run_folder / DESIGN_FILE
+    base = read_json(path).get("base") if path.is_file() else None
+    if not base or not base.get("doubts"):
+        return []
+    return [f"the import of {base['name']} was judged doubtful: {'; '.join(base['doubts'])}"]
 
 
 def _not_committed(records: Mapping[str, Record]) -> list[str]:

@@ -9,12 +9,15 @@ from study_lib.arm_names import label_of, plain_label
 from study_lib.scores.featureless import FEATURELESS
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import Row, grouped, is_score, unit_of
+from study_lib.scores.words import held_against_in, is_measured, said_of
 
 BEST_OF = {
     "phase_ms_ssim": "phase MS-SSIM",
     "phase_ssim": "phase SSIM",
     "phase_error_over_limit": "phase error over the photon limit",
 }
+
+BEST_OF_MEASURED = {"measured_excess_nats": "excess of held-out measured counts"}
 
 
 def findings(table: Sequence[Row], deltas: Sequence[Row]) -> list[str]:
@@ -34,7 +37,8 @@ def findings(table: Sequence[Row], deltas: Sequence[Row]) -> list[str]:
     counted = [row for row in once if is_score(row)]
     lines = [_extent(table), *_same(table), *_refused(once), *_not_counted(once)]
     if counted:
-        lines += [_best(counted, metric) for metric in BEST_OF]
+        of_measured = BEST_OF_MEASURED if is_measured(counted) else {}
+        lines += [_best(counted, *names) for names in (BEST_OF | of_measured).items()]
         lines += _limits(counted)
         lines += _dose_effects(counted)
         lines += _overlap_effects(counted)
@@ -137,13 +141,14 @@ def _not_counted(rows: Sequence[Row]) -> list[str]:
         "registration in doubt": doubtful,
     }
     return [
-        f"Not counted below, {reason}: {'; '.join(map(_place, part))}."
+        f"Not counted below, {said_of(held_against_in(rows), reason)}: "
+        f"{'; '.join(map(_place, part))}."
         for reason, part in reasons.items()
         if part
     ]
 
 
-def _best(counted: Sequence[Row], metric: str) -> str:
+def _best(counted: Sequence[Row], metric: str, words: str) -> str:
     lower = METRICS[metric].better == "lower"
     wins: Counter[str] = Counter()
     for part in grouped(counted, ("dose", "view")).values():
@@ -155,10 +160,10 @@ def _best(counted: Sequence[Row], metric: str) -> str:
     kind = "Lowest" if lower else "Highest"
     mean = "mean " if any(row["replicates"] > 1 for row in counted) else ""
     if not wins:
-        return f"{kind} {BEST_OF[metric]}: no condition has two arms to compare."
+        return f"{kind} {words}: no condition has two arms to compare."
     ranked = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
     places = ", ".join(f"{arm} in {_of(count, wins.total())}" for arm, count in ranked)
-    return f"{kind} {mean}{BEST_OF[metric]}: {places}."
+    return f"{kind} {mean}{words}: {places}."
 
 
 def _limits(counted: Sequence[Row]) -> list[str]:

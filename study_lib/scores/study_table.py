@@ -9,9 +9,10 @@ from typing import Any
 from scipy.special import stdtrit
 
 from study_lib.arm_names import IS, key_of, plain_label
-from study_lib.design.axes import UNITS
+from study_lib.design.axes import MEASURED, UNITS
 from study_lib.scores.frc import CROSSES, OUTCOME
 from study_lib.scores.metrics import METRICS
+from study_lib.scores.words import is_measured
 
 # --- Means over the replicates, with their spread
 
@@ -20,7 +21,10 @@ CONDITION = ("split", "dose", "view")
 REFERENCE = key_of("LSQML")
 SPREADS = ("std", "low", "high")
 # Columns that say how the replicates of a row were made; rows of finished runs may lack them.
-TEXTS = ("fallback", "fallback_reason", "grouping", "chosen_by", "dose_per", "patterns_sha256")
+TEXTS = (
+    *("fallback", "fallback_reason", "grouping", "chosen_by", "dose_per", "patterns_sha256"),
+    "source",
+)
 
 Row = Mapping[str, Any]
 
@@ -49,6 +53,8 @@ def study_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
         row["fallback_reason"] = "; ".join(dict.fromkeys(reasons))
         row["grouping"], row["chosen_by"] = first.get("grouping"), first.get("chosen_by")
         row["dose_per"] = dose_per(part)
+        if is_measured(part):
+            row["source"] = MEASURED
         row["same_patterns_as"] = same.get(tuple(row[name] for name in CONDITION), "")
         for name in dict.fromkeys(name for one in part for name in one):
             if name in row or name in TEXTS or name == "replicate":

@@ -228,10 +228,12 @@ class ReadChoices:
         What the patterns are; ``normalized`` are amplitudes without a photon scale.
     axes
         Scan first or last, where the shape leaves it open.
-    zero_frequency, flip_y, flip_x
-        Where the file departs from its format.
+    zero_frequency, flip_y, flip_x, swap_xy
+        Where the file departs from its format; axes are exchanged before signs are turned.
     drop_bad_frames
         Leave out what cannot be used.
+    keep_all
+        Mask and leave out nothing that only looks like a fault of the detector.
     lengths
         Lengths and energy, before those of the file.
     position_unit
@@ -256,7 +258,9 @@ class ReadChoices:
     zero_frequency: Literal["centre", "corner"] | None = None
     flip_y: bool = False
     flip_x: bool = False
+    swap_xy: bool = False
     drop_bad_frames: bool = False
+    keep_all: bool = False
     lengths: GivenLengths = NO_LENGTHS
     position_unit: PositionUnit | None = None
     positions: str | None = None

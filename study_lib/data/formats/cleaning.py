@@ -22,6 +22,7 @@ from study_lib.data.formats.acquisition import (
     transformation,
     whole_share,
 )
+from study_lib.data.formats.detector_faults import with_faults_masked, with_invalid_masked
 from study_lib.data.formats.frames import in_wanted_frames
 from study_lib.data.formats.masks import with_masks_and_dark
 from study_lib.data.formats.positions import check_extent
@@ -127,10 +128,11 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     raw = _in_said_domain(_without_ignored(path, raw, choices), choices)
     _check_shapes(path, raw)
     raw = with_masks_and_dark(path, _flipped(path, raw, choices), choices)
-    raw = usable_frames(path, raw, choices)
+    raw = usable_frames(path, with_invalid_masked(raw), choices)
     check_extent(path, raw, choices)
     raw = _incoherent_modes(path, raw)
-    raw = in_wanted_frames(path, _centred(raw, choices), choices)
+    raw = with_faults_masked(path, _centred(raw, choices), choices)
+    raw = in_wanted_frames(path, raw, choices)
     type_changes = _type_changes(raw)
     raw = _amplitudes(path, raw)
     bad = raw.bad_pixels
@@ -167,15 +169,18 @@ def _type_changes(raw: RawScan) -> list[dict[str, Any]]:
 
 def _flipped(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
     signs = np.where([choices.flip_y, choices.flip_x], -1.0, 1.0)
-    if (signs > 0).all():
+    if not (choices.swap_xy or (signs < 0).any()):
         return raw
     if raw.object_ is not None:
         raise InputError(
-            f"{path}: the object in this file fixes the signs of the positions; "
-            "leave out --flip-y and --flip-x"
+            f"{path}: the object in this file fixes the axes of the positions; leave out "
+            "--swap-xy, --flip-y and --flip-x, or take --ignore object,probe"
         )
-    record = transformation("flip signs of positions", y=choices.flip_y, x=choices.flip_x)
-    return raw.after(record, positions_px=raw.positions_px * signs)
+    positions = raw.positions_px[:, ::-1] if choices.swap_xy else raw.positions_px
+    record = transformation(
+        "turn positions", swap_xy=choices.swap_xy, flip_y=choices.flip_y, flip_x=choices.flip_x
+    )
+    return raw.after(record, positions_px=positions * signs)
 
 
 def _check_shapes(path: Path, raw: RawScan) -> None:

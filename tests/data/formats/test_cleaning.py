@@ -96,9 +96,9 @@ def test_a_trailing_axis_is_no_mode(rng):
 
 FAULTS = {
     "NaN position": (lambda p, q: q.__setitem__((1, 0), np.nan), "positions that are no numbers"),
-    "NaN": (lambda p, q: p.__setitem__((1, 2, 3), np.nan), "NaN or infinite patterns"),
-    "infinite": (lambda p, q: p.__setitem__((1, 2, 3), np.inf), "NaN or infinite patterns"),
-    "negative": (lambda p, q: p.__setitem__((1, 2, 3), -1), "negative patterns"),
+    "NaN": (lambda p, q: p.__setitem__((1, slice(5)), np.nan), "NaN or infinite patterns"),
+    "infinite": (lambda p, q: p.__setitem__((1, slice(5)), np.inf), "NaN or infinite patterns"),
+    "negative": (lambda p, q: p.__setitem__((1, 2, 3), -1.5), "negative patterns"),
     "empty": (lambda p, q: p.__setitem__(1, 0), "empty patterns"),
 }
 
@@ -219,7 +219,7 @@ def test_signs_are_flipped_only_where_no_object_fixes_them():
     found = acquisition_of(FILE, raw, ReadChoices(flip_y=True))
 
     np.testing.assert_array_equal(found.positions_px, POSITIONS * [-1, 1])
-    with pytest.raises(InputError, match="leave out --flip-y"):
+    with pytest.raises(InputError, match="leave out --swap-xy, --flip-y"):
         acquisition_of(
             FILE, RawScan(POSITIONS, object_=np.ones((9, 9), complex)), ReadChoices(flip_y=True)
         )

@@ -201,7 +201,7 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(name, tmp_path, acquis
     for pair in ("between_algorithms", "between_halves"):
         assert len(report[pair]["correlation"]) == len(report[pair]["frequency"]) > 1
         about = f"ring correlation {pair.replace('_', ' ')}, threshold"
-        said = [line for line in printed.splitlines() if line.startswith(about)]
+        said = [line for line in printed.splitlines() if line.strip().startswith(about)]
         outcomes = [value for key, value in report[pair].items() if key.endswith("_outcome")]
         assert len(said) == {"between_algorithms": 1, "between_halves": 3}[pair]
         for line in said:
@@ -272,7 +272,8 @@ def test_a_check_without_counts_is_refused_before_anything_is_written(
         (["import", "a.npz", "b.npz", "--allow-links", "x"], "--allow-links x: no such folder"),
         (["import", "text.npz", "b.npz"], "text.npz: damaged or not an NPZ file"),
         (["import", "a.npz", "b.npz", "--format", "cxi"], "a.npz: damaged or not an HDF5 file"),
-        (["import", "a.npz", "b.npz", "--flip-y"], "the object in this file fixes the signs"),
+        (["import", "a.npz", "b.npz", "--flip-y"], "the object in this file fixes the axes"),
+        (["import", "a.npz", "b.npz", "--swap-xy"], "the object in this file fixes the axes"),
         (["import", "a.npz", "b.npz", "--patterns", "c.h5"], "--patterns is for a Ptychodus"),
     ],
 )
