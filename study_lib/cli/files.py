@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("import")(import_)
     app.command("export")(export)
+    app.command()(example)
 
 
 def import_(
@@ -304,6 +305,26 @@ def export(
         remark = f"format {format_name} has no place for {', '.join(left_out)}{zeros}"
         _warn(target, [f"{remark}; keep {source}"])
     print(f"{target}: {len(acquisition.positions_px)} positions, format {format_name}")
+
+
+def example(
+    name: Annotated[Literal["star"], typer.Argument(help="Which data.")],
+    folder: Annotated[Path, typer.Argument(help="Where they go, with their licence.")] = Path(),
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A copy of the file, where there is no network."),
+    ] = None,
+) -> None:
+    """Get measured data to try the study on: star, a Siemens star measured by X-rays (3 MB).
+
+    The file is fetched from the public repository that has it, and counts only with the SHA-256
+    that this program knows; its licence is put beside it.
+    """
+    from study_lib.data.examples import EXAMPLES, fetched_example
+
+    target, licence = fetched_example(name, folder, source)
+    print(f"{target}: {EXAMPLES[name].about}; see {licence.name}")
+    print(f"next: study import {target} {target.with_name(f'{name}.npz')}")
 
 
 def _ignored(words: str | None) -> frozenset[str]:

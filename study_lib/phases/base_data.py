@@ -81,8 +81,9 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
     model = 0.0
     try:
         parts = expected_in_parts(object_, probe, acquisition.positions_px, CHUNK)
-        for _, expected in parts:
-            model += float((expected.double().numpy() * good).sum())
+        for part, expected in parts:
+            valid = good[part] if good.ndim == 3 else good
+            model += float((expected.double().numpy() * valid).sum())
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
     for what, power in (("probe and object predict", model), ("the patterns hold", measured)):

@@ -17,7 +17,7 @@ from study_lib.errors import InputError
 from study_lib.files import read_json
 from study_lib.phases import base_data as base_check
 from study_lib.phases.base_data import with_scaled_probe
-from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.forward import patterns_expected
 
 FILES = {
     "ptychopinn": "scan.npz",
@@ -45,7 +45,7 @@ def there_and_back(name, folder, acquisition, choices=None):
 def predicted(acquisition):
     """Return the expected counts of an acquisition with probe and object."""
     arrays = acquisition.probe, acquisition.object_, acquisition.positions_px
-    return expected_counts(exit_waves(*map(torch.from_numpy, arrays))).numpy()
+    return patterns_expected(*map(torch.from_numpy, arrays)).numpy()
 
 
 @every_format
@@ -406,3 +406,74 @@ def test_export_says_what_is_lost(tmp_path, acquisition, study):
         "distance, detector pixel; bad pixels are zeros there; keep a.npz\n"
     )
     assert cxi[2] == ""
+
+
+# --- Incoherent modes, backgrounds, masks of each pattern
+
+
+@pytest.fixture
+def partly_coherent(acquisition, rng):
+    """Two orthogonal modes, a background, and a mask of each pattern."""
+    first = acquisition.probe.astype(np.complex128)
+    second = first.T - (first.conj() * first.T).sum() / (np.abs(first) ** 2).sum() * first
+    bad = rng.random(acquisition.amplitudes.shape) < 0.05
+    return replace(
+        acquisition,
+        probe=np.stack([first, 0.4 * second]).astype(np.complex64),
+        background=rng.uniform(0, 2, (16, 16)).astype(np.float32),
+        bad_pixels=bad,
+        amplitudes=acquisition.amplitudes * ~bad,
+    )
+
+
+@pytest.mark.parametrize("name", ["tike", "ptychi", "ptychodus", "cxi"])
+def test_all_modes_come_back(name, tmp_path, partly_coherent):
+    found = there_and_back(name, tmp_path, partly_coherent)
+
+    np.testing.assert_allclose(found.probe, partly_coherent.probe, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ptychi", "cxi", "ptychopinn", "ptychopinn-counts", "slac"])
+def test_masks_of_each_pattern_come_back(name, tmp_path, partly_coherent):
+    found = there_and_back(name, tmp_path, partly_coherent)
+
+    np.testing.assert_array_equal(found.bad_pixels, partly_coherent.bad_pixels)
+    np.testing.assert_array_equal(found.amplitudes, partly_coherent.amplitudes)
+
+
+@pytest.mark.parametrize("name", ["cxi", "ptychopinn", "ptychopinn-counts"])
+def test_a_background_comes_back(name, tmp_path, partly_coherent):
+    found = there_and_back(name, tmp_path, partly_coherent)
+
+    np.testing.assert_array_equal(found.background, partly_coherent.background)
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("ptychopinn", ["probe modes but the strongest"]),
+        ("slac", ["probe modes but the strongest", "background"]),
+        ("ptychi", ["background"]),
+        ("ptychodus", ["bad pixels of single patterns", "background"]),
+        ("tike", ["bad pixels", "background"]),
+    ],
+)
+def test_what_a_format_has_no_place_for_is_named(name, lost, partly_coherent):
+    left_out = formats.not_representable(name, partly_coherent)
+
+    assert [what for what in left_out if what in lost] == lost
+
+
+def test_the_strongest_mode_is_kept_by_ptychopinn_and_the_command_says_so(
+    tmp_path, partly_coherent, study
+):
+    counts = np.round(predicted(partly_coherent)) * ~partly_coherent.bad_pixels
+    exact = replace(partly_coherent, background=None, amplitudes=np.sqrt(counts).astype(np.float32))
+    write_dataset(tmp_path / "a.npz", exact, "test")
+
+    code, _, error = study("export", "a.npz", "b.npz", "--format", "ptychopinn")
+
+    assert code == 0, error
+    assert "format ptychopinn has no place for probe modes but the strongest; keep a.npz" in error
+    found, _ = formats.read_file(tmp_path / "b.npz", ReadChoices())
+    np.testing.assert_array_equal(found.probe, exact.probe[0])
