@@ -292,7 +292,16 @@ def status(
         time.sleep(FOLLOW_S)
 
 
-def report(folder: RunFolder = None) -> None:
+def report(
+    folder: RunFolder = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run with simulated counts of the same base data, whose ranks those of measured "
+            "counts are held against; default: the newest beside the run."
+        ),
+    ] = None,
+) -> None:
     """Write the report of a run again: index.html, a page per notebook, RO-Crate metadata."""
     from study_lib.runs import evidence, progress
     from study_lib.runs import run as runs
@@ -304,7 +313,7 @@ def report(folder: RunFolder = None) -> None:
         raise InputError(f"{folder} is being run; its report is written at the end")
     former = evidence.digest_of(folder / evidence.SEAL_FILE)
     digest = cache(evidence.digest_of)
-    print(_write_report(folder, jobs, digest))
+    print(_write_report(folder, jobs, digest, against))
     states = progress.states_of(folder, jobs).values()
     waiting = sum(state != "done" for state in states)
     if waiting:
@@ -632,11 +641,15 @@ def _write_results(folder: Path) -> None:
         print(f"warning: the rows for `study history` were not written: {error}", file=sys.stderr)
 
 
-def _write_report(folder: Path, jobs: "list[PlannedJob]", digest: "Digest") -> Path:
+def _write_report(
+    folder: Path, jobs: "list[PlannedJob]", digest: "Digest", against: Path | None = None
+) -> Path:
     """Return the first page of a run's report, made anew; warn of secrets in the run's files."""
     from study_lib.runs.evidence import exposed_values
-    from study_lib.runs.report import write_site
+    from study_lib.runs.report import write_ranks, write_site
 
+    for line in write_ranks(folder, against):
+        print(line)
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
     index = write_site(folder, jobs, digest)
     for line in exposed_values(folder, os.environ):
