@@ -99,6 +99,15 @@ def probe() -> torch.Tensor:
 
 
 @pytest.fixture
+def modes(probe) -> torch.Tensor:
+    """Three incoherent modes, lopsided and not orthogonal; the first is the probe."""
+    y, x = np.indices((16, 16)) - 8.0
+    second = 0.5 * probe.roll((2, -1), dims=(0, 1)) * torch.from_numpy(np.exp(0.2j * y))
+    third = 0.3 * probe.conj() * torch.from_numpy(x + 0.4 * y)
+    return torch.stack([probe, second, third])
+
+
+@pytest.fixture
 def object_(rng) -> torch.Tensor:
     phase_rad = rng.uniform(-1, 1, OBJECT_SHAPE)
     return torch.from_numpy(rng.uniform(0.5, 1, OBJECT_SHAPE) * np.exp(1j * phase_rad))

@@ -4,16 +4,22 @@
 key            shape         dtype      meaning
 =============  ============  =========  =========================================================
 diffraction    (n, N, N)     float32    amplitude, sqrt(counts), zero frequency at pixel N // 2
-probeGuess     (N, N)        complex64  probe scaled so that the model predicts counts
+probeGuess     (N, N)        complex64  probe scaled so that the model predicts counts; or
+               (m, N, N)                its incoherent modes, whose intensities add
 objectGuess    (oy, ox)      complex64  object; the truth in simulated data
 xcoords        (n,)          float64    column of the patch centre in object pixels
 ycoords        (n,)          float64    row of the patch centre in object pixels
 scan_index     (n,)          int64      position in the whole scan (optional)
 groups         (g, C)        int64      patterns of each group (optional)
-bad_pixels     (N, N)        bool       True where the detector counts nothing valid (optional)
+bad_pixels     (N, N)        bool       True where the detector counts nothing valid, in all
+               (n, N, N)                patterns or in each (optional)
+background     (N, N)        float32    expected counts that do not come from the object, in every
+                                        pattern; part of the model, still in the counts (optional)
 Y              (n, N, N)     complex64  object patches at the positions (optional)
 _metadata      ()            unicode    JSON (DATA-002)
 =============  ============  =========  =========================================================
+
+Modes are orthogonal, the strongest first; a single one is written as (N, N).
 
 Probe, object and positions predict the patterns, if there are any: see prediction.
 
@@ -47,22 +53,23 @@ from study_lib.files import write_npz
 class Key(NamedTuple):
     """What the contract asks of one array."""
 
-    rank: int
+    ranks: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 REQUIRED = {
-    "diffraction": Key(3, np.dtype(np.float32)),
-    "probeGuess": Key(2, np.dtype(np.complex64)),
-    "objectGuess": Key(2, np.dtype(np.complex64)),
-    "xcoords": Key(1, np.dtype(np.float64)),
-    "ycoords": Key(1, np.dtype(np.float64)),
+    "diffraction": Key((3,), np.dtype(np.float32)),
+    "probeGuess": Key((2, 3), np.dtype(np.complex64)),
+    "objectGuess": Key((2,), np.dtype(np.complex64)),
+    "xcoords": Key((1,), np.dtype(np.float64)),
+    "ycoords": Key((1,), np.dtype(np.float64)),
 }
 OPTIONAL = {
-    "scan_index": Key(1, np.dtype(np.int64)),
-    "groups": Key(2, np.dtype(np.int64)),
-    "bad_pixels": Key(2, np.dtype(np.bool_)),
-    "Y": Key(3, np.dtype(np.complex64)),
+    "scan_index": Key((1,), np.dtype(np.int64)),
+    "groups": Key((2,), np.dtype(np.int64)),
+    "bad_pixels": Key((2, 3), np.dtype(np.bool_)),
+    "background": Key((2,), np.dtype(np.float32)),
+    "Y": Key((3,), np.dtype(np.complex64)),
 }
 KNOWN = REQUIRED | OPTIONAL
 WHOLE_IN_DOUBLE = 2.0**53
@@ -174,9 +181,15 @@ def validate(path: Path, *, base: bool = False) -> ContractReport:
         report = ContractReport(tuple(_violations(summaries, metadata, base=base)))
         if report.serious:
             return report
-        needed = ("probeGuess", "objectGuess", "xcoords", "ycoords", "bad_pixels")
+        needed = ("probeGuess", "objectGuess", "xcoords", "ycoords", "background")
         arrays = {name: archive.read(name) for name in needed if name in archive.members}
-        patterns, chosen = _sample_of(archive, arrays["probeGuess"].shape[0])
+        member = archive.members.get("diffraction")
+        patterns, chosen = None, np.empty(0, np.int64)
+        if member is not None:
+            chosen = sampled(member.shape[0], arrays["probeGuess"].shape[-1])
+            patterns = _entries_of(archive, "diffraction", chosen)
+            if "bad_pixels" in archive.members:
+                arrays["bad_pixels"] = _entries_of(archive, "bad_pixels", chosen)
         more = prediction_violations(arrays, patterns, chosen, metadata)
         return ContractReport((*report.violations, *more))
 
@@ -205,7 +218,8 @@ def prediction_violations(
     Parameters
     ----------
     arrays
-        By key, without a serious violation by themselves.
+        By key, without a serious violation by themselves; masks of each pattern, if ``bad_pixels``
+        are these, of the patterns ``chosen``.
     patterns : (sample, n, n)
         The patterns ``chosen``; None if there are none.
     chosen
@@ -219,19 +233,19 @@ def prediction_violations(
     return tuple(check_prediction(arrays, patterns, chosen, metadata))
 
 
-def _sample_of(archive: NpzArchive, side: int) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return some patterns of a file, and which; None if it has none. Memory stays bounded."""
-    member = archive.members.get("diffraction")
-    if member is None:
-        return None, np.empty(0, np.int64)
-    chosen = sampled(member.shape[0], side)
+def _entries_of(archive: NpzArchive, name: str, chosen: np.ndarray) -> np.ndarray:
+    """Return some entries of a stack in a file, a single image whole. Memory stays bounded."""
+    member = archive.members[name]
+    if len(member.shape) == 2:
+        return archive.read(name)
     if member.fortran:
-        return archive.read("diffraction")[chosen], chosen
+        some: np.ndarray = archive.read(name)[chosen]
+        return some
     parts = [
         slab[chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start]
-        for part, slab in archive.slabs("diffraction")
+        for part, slab in archive.slabs(name)
     ]
-    return np.concatenate(parts), chosen
+    return np.concatenate(parts)
 
 
 def validate_splits(train: Path, test: Path) -> ContractReport:
@@ -338,7 +352,11 @@ def _require_sound(path: Path, report: ContractReport) -> None:
 
 def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays in the types of the contract; those that have them are not copied."""
-    return {key: array.astype(KNOWN[key].dtype, copy=False) for key, array in arrays.items()}
+    converted = {key: array.astype(KNOWN[key].dtype, copy=False) for key, array in arrays.items()}
+    probe = converted.get("probeGuess")
+    if probe is not None and probe.ndim == 3 and len(probe) == 1:
+        converted["probeGuess"] = probe[0]
+    return converted
 
 
 def _violations(
@@ -347,7 +365,7 @@ def _violations(
     required = [key for key in REQUIRED if not (base and key == "diffraction")]
     for key in required:
         if key not in summaries:
-            expected = f"{REQUIRED[key].rank}-D {REQUIRED[key].dtype}"
+            expected = f"{_listed(REQUIRED[key].ranks)}-D {REQUIRED[key].dtype}"
             yield Violation(key, "nothing", expected, HINTS[key])
     for key, found in summaries.items():
         if key in KNOWN:
@@ -366,9 +384,10 @@ def _violations(
 
 
 def _check_key(key: str, found: ArraySummary) -> Iterator[Violation]:
-    rank, dtype = KNOWN[key]
-    if found.ndim != rank:
-        yield Violation(key, f"shape {found.shape}", f"{rank} axes", "remove or add axes")
+    ranks, dtype = KNOWN[key]
+    if found.ndim not in ranks:
+        expected = f"{_listed(ranks)} axes"
+        yield Violation(key, f"shape {found.shape}", expected, "remove or add axes")
     if found.dtype != dtype:
         exact = _converts_exactly(found, dtype)
         remedy = "convert it" if exact or key != "diffraction" else "store sqrt(counts) as float32"
@@ -384,6 +403,10 @@ def _check_key(key: str, found: ArraySummary) -> Iterator[Violation]:
         yield Violation(key, message, f"values that fit {dtype}", "rescale it")
 
 
+def _listed(ranks: tuple[int, ...]) -> str:
+    return " or ".join(str(rank) for rank in ranks)
+
+
 def _converts_exactly(found: ArraySummary, dtype: np.dtype[Any]) -> bool:
     """Return whether nothing but precision beyond the contract's is lost in conversion."""
     if dtype == np.float64 and found.dtype.kind in "iu":
@@ -395,4 +418,4 @@ def _converts_exactly(found: ArraySummary, dtype: np.dtype[Any]) -> bool:
 
 def _is_sound(key: str, found: ArraySummary) -> bool:
     """Return whether the relations between arrays can be looked at."""
-    return found.ndim == KNOWN[key].rank and found.size > 0 and found.dtype.kind in "biufc"
+    return found.ndim in KNOWN[key].ranks and found.size > 0 and found.dtype.kind in "biufc"

@@ -50,7 +50,7 @@ def load_measurement(path: Path) -> Measurement:
     -------
     Measurement
         Amplitudes (scan, n, n) in sqrt(photons), positions (scan, 2) in object pixels, probe
-        (n, n), groups (group, C) of patterns.
+        (n, n) or its modes (modes, n, n), groups (group, C) of patterns.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def load_measurement(path: Path) -> Measurement:
     object_shape = arrays["objectGuess"].shape
     bad_pixels = arrays.get("bad_pixels")
     if bad_pixels is not None:
-        arrays["diffraction"][:, bad_pixels] = 0
+        arrays["diffraction"][..., bad_pixels] = 0
     return Measurement(
         amplitudes=arrays["diffraction"],
         positions_px=np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1),
@@ -92,6 +92,7 @@ def load_measurement(path: Path) -> Measurement:
         scan_index=arrays.get("scan_index", every),
         object_shape=(object_shape[0], object_shape[1]),
         bad_pixels=bad_pixels,
+        background=arrays.get("background"),
     )
 
 
@@ -113,6 +114,7 @@ def read_dataset(path: Path) -> Acquisition:
         probe_is_scaled=True,
         object_=arrays["objectGuess"],
         bad_pixels=arrays.get("bad_pixels"),
+        background=arrays.get("background"),
         scan_index=arrays.get("scan_index"),
         is_normalized=metadata.get("photon_scale") == "none",
         geometry=geometry_from(path, metadata),
@@ -146,10 +148,11 @@ def write_dataset(
         "diffraction": acquisition.amplitudes,
         "scan_index": acquisition.scan_index,
         "bad_pixels": acquisition.bad_pixels,
+        "background": acquisition.background,
     }
     arrays = {
         **{key: array for key, array in optional.items() if array is not None},
-        "probeGuess": probe,
+        "probeGuess": probe[0] if probe.ndim == 3 and len(probe) == 1 else probe,
         "objectGuess": object_,
         "ycoords": acquisition.positions_px[:, 0].copy(),
         "xcoords": acquisition.positions_px[:, 1].copy(),
@@ -159,9 +162,11 @@ def write_dataset(
     notes: tuple[Violation, ...] = ()
     if not serious:
         patterns, count = acquisition.amplitudes, len(acquisition.positions_px)
-        chosen = sampled(count, probe.shape[0])
+        chosen = sampled(count, probe.shape[-1])
         some = None if patterns is None else patterns[chosen]
-        notes = prediction_violations(arrays, some, chosen, metadata)
+        bad = acquisition.bad_pixels
+        masks = {} if bad is None else {"bad_pixels": bad if bad.ndim == 2 else bad[chosen]}
+        notes = prediction_violations(arrays | masks, some, chosen, metadata)
         serious = ContractReport(notes).serious
     if serious:
         lines = "\n".join(f"  {violation}" for violation in serious)

@@ -31,7 +31,7 @@ MISMATCH_MAX = 1e6  # pixels or percents
 
 
 def check_arithmetic(
-    probe: Complex[np.ndarray, "a b"], object_: Complex[np.ndarray, "oy ox"]
+    probe: Complex[np.ndarray, "*modes a b"], object_: Complex[np.ndarray, "oy ox"]
 ) -> Iterator[Violation]:
     """Yield where probe and object, finite both, cannot be computed with in single precision."""
     largest = {}
@@ -82,7 +82,8 @@ def check_prediction(
     ----------
     arrays
         ``probeGuess``, ``objectGuess``, ``xcoords``, ``ycoords`` and, if there are any,
-        ``bad_pixels``; of the right shapes, finite, every patch inside the object.
+        ``background`` and ``bad_pixels``, one mask or those of the patterns ``chosen``; of the
+        right shapes, finite, every patch inside the object.
     patterns : (sample, n, n)
         Amplitudes of the patterns ``chosen``, from :func:`sampled`.
     chosen
@@ -98,7 +99,10 @@ def check_prediction(
     good = _good_pixels(arrays.get("bad_pixels"), patterns.shape[1:])
     measured = patterns.astype(np.float64) * good
     model = np.empty_like(measured)
-    for part, expected in expected_in_parts(object_, probe, places, CHUNK):
+    background = arrays.get("background")
+    if background is not None:
+        background = background.astype(np.float32)
+    for part, expected in expected_in_parts(object_, probe, places, CHUNK, background):
         model[part] = expected.double().numpy()
     dark, limit = _detector(metadata)
     model = np.minimum(model + dark, limit) * good
@@ -142,8 +146,8 @@ def check_prediction(
 
 
 def _good_pixels(
-    bad: Bool[np.ndarray, "n n"] | None, shape: tuple[int, ...]
-) -> Float[np.ndarray, "n n"]:
+    bad: Bool[np.ndarray, "*each n n"] | None, shape: tuple[int, ...]
+) -> Float[np.ndarray, "*each n n"]:
     return np.ones(shape) if bad is None else (~bad.astype(bool)).astype(np.float64)
 
 

@@ -165,6 +165,8 @@ def _first(mask: np.ndarray, start: int) -> set[int]:
 
 # --- Between arrays, and between two splits
 
+MODES_MAX = 64
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -193,14 +195,20 @@ def check_together(
         Whether the metadata say that patterns are amplitudes; whole numbers then may be meant.
     """
     probe = summaries["probeGuess"]
-    side = probe.shape[0]
+    side = probe.shape[-1]
     stacked = [
         summaries[key].shape[0] for key in ("xcoords", "ycoords", "diffraction") if key in summaries
     ]
     # What most arrays agree on is the length of the scan.
     count = max(stacked, key=lambda length: (stacked.count(length), length == stacked[0]))
-    if probe.shape != (side, side):
+    if probe.shape[-2:] != (side, side):
         yield Violation("probeGuess", f"shape {probe.shape}", "a square", "crop or pad it")
+    if probe.ndim == 3 and probe.shape[0] == 1:
+        remedy = "leave out the axis of modes"
+        yield Violation("probeGuess", f"shape {probe.shape}", "(N, N) for one mode", remedy, False)
+    if probe.ndim == 3 and probe.shape[0] > MODES_MAX:
+        remedy = "order the axes as (mode, row, column), and keep the strongest"
+        yield Violation("probeGuess", f"{probe.shape[0]} modes", f"at most {MODES_MAX}", remedy)
     if side % 2:
         yield Violation("probeGuess", f"side {side}", "an even side", "crop or pad by one pixel")
     if probe.largest == 0:
@@ -212,7 +220,8 @@ def check_together(
             yield Violation(key, found, expected, "pair the positions")
     yield from _check_places(summaries, side)
     yield from _check_patterns(summaries, side, count, stated_amplitude=stated_amplitude)
-    yield from _check_indices(summaries, side, count)
+    yield from _check_indices(summaries, count)
+    yield from _check_detector(summaries, side, count)
 
 
 def check_splits(
@@ -236,7 +245,7 @@ def check_splits(
             found = f"{shared.size} patterns in both splits, first {shared[0]}"
             remedy = "give every pattern to one split"
             violations.append(Violation("scan_index", found, "none", remedy))
-    side = train["probeGuess"].shape[0]
+    side = train["probeGuess"].shape[-1]
     first, second = sorted((train["ycoords"], test["ycoords"]), key=lambda rows: float(rows.min()))
     last_lit = int(np.round(first.max())) - side // 2 + side - 1
     first_lit = int(np.round(second.min())) - side // 2
@@ -316,10 +325,8 @@ def _check_patterns(
             yield Violation("diffraction", message, "photons in every pattern", remedy, False)
 
 
-def _check_indices(
-    summaries: Mapping[str, ArraySummary], side: int, count: int
-) -> Iterator[Violation]:
-    names, groups, bad = (summaries.get(key) for key in ("scan_index", "groups", "bad_pixels"))
+def _check_indices(summaries: Mapping[str, ArraySummary], count: int) -> Iterator[Violation]:
+    names, groups = (summaries.get(key) for key in ("scan_index", "groups"))
     if names is not None and names.shape != (count,):
         expected = f"{count}, one per scan position"
         yield Violation("scan_index", f"{names.size} values", expected, "name every pattern")
@@ -340,12 +347,37 @@ def _check_indices(
         if twice:
             message = f"{twice} groups with one pattern twice"
             yield Violation("groups", message, "C different patterns", "form the groups anew")
+
+
+def _check_detector(
+    summaries: Mapping[str, ArraySummary], side: int, count: int
+) -> Iterator[Violation]:
+    """Yield the violations of masks and background."""
+    bad, background = (summaries.get(key) for key in ("bad_pixels", "background"))
     if bad is not None:
-        if bad.shape != (side, side):
-            expected, remedy = f"({side}, {side})", "crop it like the patterns"
-            yield Violation("bad_pixels", f"shape {bad.shape}", expected, remedy)
-        if bad.values is not None and bad.values.all():
+        if bad.shape not in ((side, side), (count, side, side)):
+            expected = f"({side}, {side}), or ({count}, {side}, {side}) for each pattern its own"
+            yield Violation(
+                "bad_pixels", f"shape {bad.shape}", expected, "crop it like the patterns"
+            )
+        if bad.ndim == 2 and bad.values is not None and bad.values.all():
             yield Violation("bad_pixels", "every pixel", "some valid pixels", "invert the mask")
+        if bad.totals is not None:  # of truths: how many pixels of each pattern are bad
+            blind = np.flatnonzero(bad.totals >= bad.size / bad.shape[0])
+            if len(blind) == len(bad.totals):
+                remedy = "invert the masks"
+                yield Violation("bad_pixels", "every pixel", "some valid pixels", remedy)
+            elif blind.size:
+                found = f"{blind.size} patterns without a valid pixel: {_listed(blind)}"
+                yield Violation("bad_pixels", found, "some in each", "leave these out", False)
+    if background is not None:
+        if background.shape != (side, side):
+            expected, remedy = f"({side}, {side})", "crop it like the patterns"
+            yield Violation("background", f"shape {background.shape}", expected, remedy)
+        if background.negative_count:
+            found = f"{background.negative_count} negative values"
+            remedy = "expected counts are zero or more; clip it"
+            yield Violation("background", found, "counts >= 0", remedy)
 
 
 def _listed(indices: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from skimage.color import lab2rgb
 
 from study_lib.arm_names import plain_label
 from study_lib.files import atomic_path
+from study_lib.physics.probe import power_of
 
 PHASE_MAP = "twilight"
 AMPLITUDE_MAP = "gray"
@@ -29,13 +30,13 @@ TITLE_IN = 0.4
 
 
 def object_and_probe(
-    object_: Complex[np.ndarray, "oy ox"], probe: Complex[np.ndarray, "n n"]
+    object_: Complex[np.ndarray, "oy ox"], probe: Complex[np.ndarray, "*modes n n"]
 ) -> Figure:
-    """Show the object's phase and amplitude and the probe's amplitude."""
+    """Show the object's phase and amplitude and the probe's: the root of the power of all modes."""
     figure, (axes,) = grid(1, 3, (3 * PANEL_IN, PANEL_IN))
     _scaled(axes[0], np.angle(object_), "object phase [rad]", PHASE_MAP)
     _scaled(axes[1], np.abs(object_), "object amplitude", AMPLITUDE_MAP)
-    _scaled(axes[2], np.abs(probe), "probe amplitude [sqrt(photons)]", AMPLITUDE_MAP)
+    _scaled(axes[2], np.sqrt(power_of(probe)), "probe amplitude [sqrt(photons)]", AMPLITUDE_MAP)
     return figure
 
 

@@ -20,6 +20,7 @@ from study_lib.figures.common import (
 )
 from study_lib.figures.reconstruction import draw_complex
 from study_lib.figures.scene import disc_of_middle, draw_photons_below
+from study_lib.physics.probe import modes_of
 
 # --- Lessons: waves, patterns, scans, ring correlations
 
@@ -167,7 +168,7 @@ def pattern_and_place(
     positions_px: Float[np.ndarray, "scan 2"],
     index: int,
     object_: Complex[np.ndarray, "y x"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     diameter_px: float,
     *,
     title: str,
@@ -185,7 +186,7 @@ def pattern_and_place(
         Of the position whose pattern it is.
     object_ : (y, x)
         Its phase lies under the positions.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         In sqrt(photons) per pixel.
     diameter_px
         Of the probe's disc, drawn around the position.
@@ -209,7 +210,8 @@ def pattern_and_place(
     middle.add_patch(disc)
     middle.set(xlabel="column [px]", ylabel="row [px]")
     middle.set_title(f"position {index + 1} of {len(positions_px)}", fontsize="medium")
-    draw_complex(right, probe, "probe, amplitude and phase")
+    text = "probe" if probe.ndim == 2 else f"strongest of the probe's {len(probe)} modes"
+    draw_complex(right, modes_of(probe)[0], f"{text}, amplitude and phase")
     return figure
 
 

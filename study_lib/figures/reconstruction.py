@@ -20,6 +20,7 @@ from study_lib.figures.common import (
     grid,
     plain_log_ticks,
 )
+from study_lib.physics.probe import mode_shares, modes_of
 
 # --- Iterations
 
@@ -45,10 +46,17 @@ def objects(panels: Mapping[str, Complex[np.ndarray, "y x"]], *, title: str) -> 
     return figure
 
 
-def probes(panels: Mapping[str, Complex[np.ndarray, "n n"]], *, title: str) -> Figure:
-    """Show amplitude, and amplitude and phase in one, a column for each algorithm."""
-    figure, axes = _wide_grid(2, len(panels), title)
-    for column, (name, probe) in zip(axes.T, panels.items(), strict=True):
+def probes(panels: Mapping[str, Complex[np.ndarray, "..."]], *, title: str) -> Figure:
+    """Show amplitude, and amplitude and phase in one, a column for each mode of each algorithm."""
+    modes = {
+        name if probe.ndim == 2 else f"{name}, mode {number} ({share:.0%} of the power)": mode
+        for name, probe in panels.items()
+        for number, (mode, share) in enumerate(
+            zip(modes_of(probe), mode_shares(probe), strict=True), start=1
+        )
+    }
+    figure, axes = _wide_grid(2, len(modes), title)
+    for column, (name, probe) in zip(axes.T, modes.items(), strict=True):
         text = f"{name}: amplitude [sqrt(photons)]"
         _draw_scaled(column[0], np.abs(probe), text, cmap="gray", vmin=0)
         draw_complex(column[1], probe, f"{name}: amplitude and phase")

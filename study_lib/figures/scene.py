@@ -13,6 +13,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from study_lib.figures.common import SPLIT_COLOURS, draw_pattern, grid
+from study_lib.physics.probe import modes_of, power_of
 
 # --- Objects, probe, scans, coverage
 
@@ -20,11 +21,12 @@ DARK_SHARE = 0.05
 
 
 def objects_and_probe(
-    objects: Mapping[str, Complex[np.ndarray, "oy ox"]], probe: Complex[np.ndarray, "n n"]
+    objects: Mapping[str, Complex[np.ndarray, "oy ox"]], probe: Complex[np.ndarray, "*modes n n"]
 ) -> Figure:
     """Show phase and amplitude of objects under their titles, and of the probe beside them.
 
-    The probe's phase is blank where its amplitude is below 5 % of the largest.
+    The probe's phase, that of its strongest mode, is blank where its amplitude is below 5 % of the
+    largest.
     """
     count = len(objects) + 1
     figure, axes = grid(2, count, (2.1 * count, 6.8))
@@ -34,12 +36,19 @@ def objects_and_probe(
         _picture(lower, np.abs(object_), "amplitude", cmap="gray")
         upper.set_title(title, fontsize="small")
     upper, lower = axes[:, -1]
-    amplitude = np.abs(probe) / np.abs(probe).max()
-    phase = np.where(amplitude > DARK_SHARE, np.angle(probe), np.nan)
+    modes = modes_of(probe)
+    amplitude = np.sqrt(power_of(probe) / power_of(probe).max())
+    phase = np.where(amplitude > DARK_SHARE, np.angle(modes[0]), np.nan)
     _picture(upper, phase, "phase [rad]", cmap="twilight", vmin=-np.pi, vmax=np.pi)
     _picture(lower, amplitude, "amplitude / largest", cmap="gray")
-    upper.set_title(f"probe, {len(probe)} x {len(probe)} pixels", fontsize="small")
+    upper.set_title(_probe_title(modes), fontsize="small")
     return figure
+
+
+def _probe_title(modes: Complex[np.ndarray, "each n n"]) -> str:
+    side = modes.shape[-1]
+    counted = "" if len(modes) == 1 else f"{len(modes)} modes, "
+    return f"probe, {counted}{side} x {side} pixels"
 
 
 def patterns_by_dose(

@@ -103,7 +103,7 @@ def crossings(frc: FourierRingCorrelation) -> dict[str, float | None]:
 
 
 def photons_per_pixel(
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Float[np.ndarray, "scan 2"],
     object_shape: tuple[int, int],
 ) -> Float[np.ndarray, "oy ox"]:
@@ -111,7 +111,7 @@ def photons_per_pixel(
 
     Parameters
     ----------
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         In sqrt(photons) per pixel; one of unit power gives photons per photon of a pattern.
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.
@@ -130,7 +130,7 @@ def photons_per_pixel(
 
 def sample_patterns(
     object_: Complex[np.ndarray, "oy ox"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Float[np.ndarray, "scan 2"],
     *,
     index: int,
@@ -143,7 +143,7 @@ def sample_patterns(
     ----------
     object_ : (oy, ox)
         Complex transmission.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         Of any scale.
     positions_px : (scan, 2)
         (row, column) of the patch centres of the whole scan in object pixels.

@@ -73,7 +73,7 @@ class View:
 
 def view_of(
     positions_px: Float[np.ndarray, "scan 2"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     view: ViewDesign,
     split: str,
     design: StudyDesign,
@@ -89,7 +89,7 @@ def view_of(
     ----------
     positions_px : (scan, 2)
         (row, column) of all patterns of the split.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         Its diameter measures overlap, unless one is given.
     view, split, design
         What is wanted, for which split, with which K and seeds.

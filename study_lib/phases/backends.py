@@ -33,7 +33,7 @@ from study_lib.networks.pinn.training import train as train_network
 from study_lib.phases.conditions import Condition
 from study_lib.phases.records import Work
 from study_lib.physics.forward import corners_of, patches_at
-from study_lib.physics.measurement import Measurement
+from study_lib.physics.measurement import Measurement, require_one_mode
 from study_lib.scores.featureless import stayed_text, stays_featureless
 
 # --- What a backend is asked for, and what it gives back
@@ -216,6 +216,7 @@ def _groups_in(path: Path) -> int:
 
 def _raw_data(measurement: Measurement) -> Any:
     """Return the patterns as the package's own container; amplitudes, as it expects."""
+    require_one_mode("the upstream package", measurement)
     y, x = measurement.positions_px.T
     return _module("ptycho.raw_data").RawData(
         xcoords=x,

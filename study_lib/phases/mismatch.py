@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float, Int
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.phases.scene import defocus_radius_px, require_room_for_defocus
-from study_lib.physics.measurement import Measurement
+from study_lib.physics.measurement import Measurement, require_plain
 from study_lib.physics.probe import aberrated_probe, pupil_radius_per_px
 from study_lib.physics.simulation import (
     SimulatedScan,
@@ -49,7 +49,7 @@ def field_of(positions_px: Float[np.ndarray, "scan 2"]) -> Float[np.ndarray, "2 
 
 
 def true_light(
-    design: StudyDesign, probe: Complex[np.ndarray, "n n"], parts: Mapping[str, ScanPart]
+    design: StudyDesign, probe: Complex[np.ndarray, "*modes n n"], parts: Mapping[str, ScanPart]
 ) -> TrueLight | None:
     """Return how the object is really lit; None if the design puts in no mismatch.
 
@@ -153,8 +153,8 @@ def _true_positions(design: StudyDesign, part: ScanPart) -> Float[np.ndarray, "s
 
 
 def _true_probe(
-    design: StudyDesign, probe: Complex[np.ndarray, "n n"]
-) -> Complex[np.ndarray, "n n"]:
+    design: StudyDesign, probe: Complex[np.ndarray, "*modes n n"]
+) -> Complex[np.ndarray, "*modes n n"]:
     """Return the probe with the errors of its lens.
 
     Of a probe of base data no pupil is known: its own spectrum has its radius, and half the
@@ -165,6 +165,7 @@ def _true_probe(
     aberrations = amounts.get("aberration_error_percent", 0.0)
     if not (defocus or aberrations):
         return probe
+    require_plain("an error of the lens (defocus or aberrations of the mismatch)", probe=probe)
     is_synthetic = design.base is None
     aperture_per_px = design.probe.aperture_per_px if is_synthetic else pupil_radius_per_px(probe)
     radius_px = defocus_radius_px(design, probe)

@@ -21,6 +21,7 @@ from study_lib.phases.reference import patterns_at, reference_of
 from study_lib.physics.measurement import photon_budget
 
 PER_SCAN = ("diffraction", "xcoords", "ycoords", "scan_index")
+MASKS = "bad_pixels"  # one for all patterns, or one of each
 
 
 def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[str, Any]:
@@ -93,6 +94,8 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
             chosen = view_of(positions, probe, view, one.split, design, diameter_px=diameter_px)
             if not view.is_whole:
                 kept = {key: arrays[key][chosen.kept] for key in PER_SCAN if key in arrays}
+                if MASKS in arrays and arrays[MASKS].ndim == 3:
+                    kept[MASKS] = arrays[MASKS][chosen.kept]
                 patterns = arrays | kept | {"groups": chosen.groups}
                 lit_px = metadata["lit_object_px"]
                 asked = design.photons_per_pattern(condition.dose, lit_px, len(chosen.kept))

@@ -31,7 +31,7 @@ class Scene:
     """
 
     object_: Complex[np.ndarray, "oy ox"]
-    probe: Complex[np.ndarray, "n n"]
+    probe: Complex[np.ndarray, "*modes n n"]
     positions_px: Float[np.ndarray, "scan 2"]
     splits: Mapping[str, Bool[np.ndarray, " scan"]]
     record: Mapping[str, Any]
@@ -59,8 +59,8 @@ def scene_of(design: StudyDesign, base_npz: Path | None = None) -> Scene:
     Returns
     -------
     Scene
-        Object (oy, ox), probe (n, n), of unit power if it is synthetic, positions (scan, 2) in
-        object pixels, and a mask (scan,) for each split.
+        Object (oy, ox), probe (n, n) or (modes, n, n), of unit power if it is synthetic, positions
+        (scan, 2) in object pixels, and a mask (scan,) for each split.
 
     Raises
     ------
@@ -248,21 +248,21 @@ def _positions_amid(
     return positions
 
 
-def defocus_radius_px(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> float:
+def defocus_radius_px(design: StudyDesign, probe: Complex[np.ndarray, "*modes n n"]) -> float:
     """Return where the edge ray of a probe lands: half the diameter of one of base data."""
     if design.base is None:
         return design.probe.defocus_radius_px
     return probe_diameter_px(probe, design.probe_power_share) / 2
 
 
-def require_room_for_defocus(design: StudyDesign, probe: Complex[np.ndarray, "n n"]) -> None:
+def require_room_for_defocus(design: StudyDesign, probe: Complex[np.ndarray, "*modes n n"]) -> None:
     """Check that a probe out of focus lies in its patch, at the largest error of the design.
 
     Parameters
     ----------
     design
         The design; without base data it has been checked when it was read.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         The nominal one, of any scale.
 
     Raises

@@ -37,7 +37,7 @@ def inverse_fourier(wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*ba
 
 def shift(
     image: Complex[Tensor, "*scan y x"], distances_px: Float[Tensor, "positions 2"]
-) -> Complex[Tensor, "positions y x"]:
+) -> Complex[Tensor, "*copies y x"]:
     """Return copies of an image moved by (row, column) distances, sub-pixel parts included.
 
     The image is taken as periodic and band-limited: ``f(r - d)`` has the spectrum
@@ -45,14 +45,14 @@ def shift(
 
     Parameters
     ----------
-    image : (y, x) or (positions, y, x)
-        One image for all distances, or one for each.
+    image : (y, x), (positions, y, x) or (modes, 1, y, x)
+        One image for all distances, or one for each; or several, each for all distances.
     distances_px : (positions, 2)
         Distance along (row, column); positive moves towards larger indices.
 
     Returns
     -------
-    (positions, y, x)
+    (positions, y, x), or (modes, positions, y, x)
     """
     along_y, along_x = _ramps(image, distances_px)
     spectrum: Tensor = torch.fft.fft2(image)
@@ -61,23 +61,25 @@ def shift(
 
 
 def shift_adjoint(
-    images: Complex[Tensor, "scan y x"], distances_px: Float[Tensor, "scan 2"]
-) -> Complex[Tensor, "y x"]:
-    """Return the sum of all images, each moved back by its distance: the adjoint of `shift`."""
+    images: Complex[Tensor, "*modes scan y x"], distances_px: Float[Tensor, "scan 2"]
+) -> Complex[Tensor, "*modes y x"]:
+    """Return the sum over the scan of images moved back by their distances: adjoint of `shift`."""
     along_y, along_x = _ramps(images, -distances_px)
     spectra: Tensor = torch.fft.fft2(images)
-    total: Tensor = torch.einsum("sy,syx,sx->yx", along_y, spectra, along_x)
+    total: Tensor = torch.einsum("sy,...syx,sx->...yx", along_y, spectra, along_x)
     moved: Tensor = torch.fft.ifft2(total)
     return moved
 
 
-def shift_slopes(image: Complex[Tensor, "y x"]) -> Complex[Tensor, "2 y x"]:
+def shift_slopes(image: Complex[Tensor, "*modes y x"]) -> Complex[Tensor, "2 *modes y x"]:
     """Return how an image changes per pixel it is moved along (row, column)."""
     spectrum = torch.fft.fft2(image)
     cycles = torch.meshgrid(
-        *(torch.fft.fftfreq(side, dtype=image.real.dtype) for side in image.shape), indexing="ij"
+        *(torch.fft.fftfreq(side, dtype=image.real.dtype) for side in image.shape[-2:]),
+        indexing="ij",
     )
-    slopes: Tensor = torch.fft.ifft2(spectrum * (-2j * torch.pi * torch.stack(cycles)).to(spectrum))
+    turns = (-2j * torch.pi * torch.stack(cycles)).to(spectrum)
+    slopes: Tensor = torch.fft.ifft2(torch.stack([spectrum * turn for turn in turns]))
     return slopes
 
 

@@ -24,17 +24,21 @@ class Measurement:
     ``amplitudes`` (scan, n, n) are sqrt(counts), zero frequency in the centre; ``positions_px``
     (scan, 2) are (row, column) patch centres in the frame of the object, whose ``object_shape`` is
     known; ``groups`` (group, C) index patterns; ``scan_index`` (scan,) names each pattern in the
-    whole scan; ``bad_pixels`` (n, n) is True where no count is valid, and the amplitudes are zero
-    there; None if every pixel is good.
+    whole scan. ``probe`` is one coherent mode (n, n), or incoherent modes (modes, n, n), strongest
+    first and orthogonal, whose intensities add. ``bad_pixels``, one mask (n, n) or one of each
+    pattern (scan, n, n), is True where no count is valid, and the amplitudes are zero there; None
+    if every pixel is good. ``background`` (n, n) are expected counts that do not come from the
+    object, the same in every pattern and never subtracted from counts; None for none.
     """
 
     amplitudes: Float[np.ndarray, "scan n n"]
     positions_px: Float[np.ndarray, "scan 2"]
-    probe: Complex[np.ndarray, "n n"]
+    probe: Complex[np.ndarray, "*modes n n"]
     groups: Int[np.ndarray, "group c"]
     scan_index: Int[np.ndarray, " scan"]
     object_shape: tuple[int, int]
-    bad_pixels: Bool[np.ndarray, "n n"] | None = None
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None = None
+    background: Float[np.ndarray, "n n"] | None = None
 
     @property
     def counts(self) -> Float[np.ndarray, "scan n n"]:
@@ -55,10 +59,60 @@ def box_of(measurement: Measurement) -> Box:
     return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
 
 
+def require_one_mode(method: str, measurement: Measurement) -> None:
+    """Refuse what a method does not model: several modes, masks of each pattern, a background.
+
+    As :func:`require_plain`, for all that a measurement holds.
+    """
+    require_plain(
+        method,
+        probe=measurement.probe,
+        bad_pixels=measurement.bad_pixels,
+        background=measurement.background,
+    )
+
+
+def require_plain(
+    method: str,
+    *,
+    probe: Complex[np.ndarray, "*modes n n"],
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None = None,
+    background: Float[np.ndarray, "n n"] | None = None,
+) -> None:
+    """Refuse what a method does not model: several modes, masks of each pattern, a background.
+
+    Parameters
+    ----------
+    method
+        What it is called in messages.
+    probe, bad_pixels, background
+        As in :class:`Measurement`.
+
+    Raises
+    ------
+    InputError
+        If there is any of these; names what can be done.
+    """
+    found = []
+    if probe.ndim == 3:
+        found.append(f"a probe of {len(probe)} modes")
+    if bad_pixels is not None and bad_pixels.ndim == 3:
+        found.append("a mask of each pattern")
+    if background is not None:
+        found.append("a background")
+    if found:
+        raise InputError(
+            f"{method} takes one coherent mode, one mask for all patterns and no background; these "
+            f"data have {' and '.join(found)}; use the solver, or import the data without them"
+        )
+
+
 def measurement_digest(measurement: Measurement) -> str:
     """Return the SHA-256 of everything an arm may know, whatever file it came from."""
     digest = hashlib.sha256()
     for field in fields(Measurement):
+        if field.name == "background" and measurement.background is None:
+            continue  # as it was before measurements had one
         value = np.asarray(getattr(measurement, field.name))
         digest.update(f"{field.name} {value.dtype} {value.shape}\0".encode())
         if value.dtype != object:  # no mask of bad pixels
@@ -119,7 +173,8 @@ def split_photons(
 ) -> tuple[Measurement, Measurement]:
     """Return the measurement as a share of its photons tells it, and as the others do.
 
-    Each has the probe that belongs to its photons, so that the object is the same.
+    Each has the probe and the background that belong to its photons, so that the object is the
+    same.
 
     Parameters
     ----------
@@ -171,12 +226,14 @@ def split_photons(
 
 def at_positions(measurement: Measurement, index: Int[np.ndarray, " kept"]) -> Measurement:
     """Return the patterns of some scan positions, each a group by itself."""
+    bad = measurement.bad_pixels
     return replace(
         measurement,
         amplitudes=measurement.amplitudes[index],
         positions_px=measurement.positions_px[index],
         scan_index=measurement.scan_index[index],
         groups=np.arange(len(index), dtype=np.int64)[:, None],
+        bad_pixels=bad if bad is None or bad.ndim == 2 else bad[index],
     )
 
 
@@ -185,7 +242,10 @@ def as_share(
 ) -> Measurement:
     """Return the measurement with these counts, a share of its photons, and the probe of them."""
     probe = (measurement.probe * np.sqrt(share)).astype(measurement.probe.dtype)
-    return replace(measurement, amplitudes=np.sqrt(counts), probe=probe)
+    background = measurement.background
+    if background is not None:
+        background = (background * share).astype(background.dtype)
+    return replace(measurement, amplitudes=np.sqrt(counts), probe=probe, background=background)
 
 
 # --- Photons: what a dose label is held against (SYNTH-POISSON-DOSE-001)

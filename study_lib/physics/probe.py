@@ -1,6 +1,7 @@
 """The probe: a defocused zone plate, its diameter, its window, its errors, its bright field.
 
-Probes are complex waves (n, n), intensity is power per pixel, lengths are object pixels.
+Probes are complex waves, one coherent mode (n, n) or incoherent ones (modes, n, n); intensity is
+power per pixel, summed over modes; lengths are object pixels.
 
 Examples
 --------
@@ -70,9 +71,9 @@ def zone_plate_probe(
 
 
 def central_window(
-    probe: Complex[np.ndarray, "a a"], side_px: int
-) -> tuple[Complex[np.ndarray, "n n"], float]:
-    """Return the central window of a probe and the share of its power inside.
+    probe: Complex[np.ndarray, "*modes a a"], side_px: int
+) -> tuple[Complex[np.ndarray, "*modes n n"], float]:
+    """Return the central window of a probe, of all modes, and the share of its power inside.
 
     A smaller window is the same illumination on a detector with larger pixels; object pixels keep
     their size.
@@ -82,13 +83,14 @@ def central_window(
     InputError
         If the probe is smaller than the window, or loses more than a tenth of its power.
     """
-    if probe.shape[0] < side_px:
+    side = probe.shape[-1]
+    if side < side_px:
         raise InputError(
-            f"the base probe has {probe.shape[0]} pixels a side, the design's patch {side_px}; "
-            f"set patch_size_px to {probe.shape[0]} or less"
+            f"the base probe has {side} pixels a side, the design's patch {side_px}; "
+            f"set patch_size_px to {side} or less"
         )
-    start = probe.shape[0] // 2 - side_px // 2
-    window = probe[start : start + side_px, start : start + side_px]
+    start = side // 2 - side_px // 2
+    window = probe[..., start : start + side_px, start : start + side_px]
     share = float((np.abs(window) ** 2).sum() / (np.abs(probe) ** 2).sum())
     if share < KEPT_POWER_MIN:
         raise InputError(
@@ -98,17 +100,159 @@ def central_window(
     return window, share
 
 
-def probe_diameter_px(probe: Complex[np.ndarray, "n n"], power_share: float) -> float:
+def probe_diameter_px(probe: Complex[np.ndarray, "*modes n n"], power_share: float) -> float:
     """Return the diameter of the disc as large as the brightest pixels that hold a power share."""
-    power = np.sort(np.abs(probe.ravel()) ** 2)[::-1].astype(np.float64)
+    power = np.sort(power_of(probe).ravel())[::-1].astype(np.float64)
     pixel_count = 1 + int(np.searchsorted(np.cumsum(power), power_share * power.sum()))
     return float(2 * np.sqrt(pixel_count / np.pi))
 
 
-def probe_fwhm_px(probe: Complex[np.ndarray, "n n"]) -> float:
+def probe_fwhm_px(probe: Complex[np.ndarray, "*modes n n"]) -> float:
     """Return the diameter of the disc as large as the pixels of at least half the top intensity."""
-    power = np.abs(probe) ** 2
+    power = power_of(probe)
     return float(2 * np.sqrt((power >= power.max() / 2).sum() / np.pi))
+
+
+# --- Incoherent modes: intensities add, so a unitary mixture of modes is the same light
+
+
+def modes_of(probe: Complex[np.ndarray, "*modes n n"]) -> Complex[np.ndarray, "each n n"]:
+    """Return the modes of a probe on an axis of their own, also of a coherent one; a view."""
+    return probe.reshape(-1, *probe.shape[-2:])
+
+
+def power_of(probe: Complex[np.ndarray, "*modes n n"]) -> Float[np.ndarray, "n n"]:
+    """Return the power on each pixel, summed over modes."""
+    power: np.ndarray = np.abs(probe) ** 2
+    return power if power.ndim == 2 else power.sum(axis=0)
+
+
+def mode_shares(probe: Complex[np.ndarray, "*modes n n"]) -> Float[np.ndarray, " each"]:
+    """Return the share of the power that each mode has."""
+    powers = (np.abs(modes_of(probe).astype(np.complex128)) ** 2).sum(axis=(1, 2))
+    shares: np.ndarray = powers / powers.sum()
+    return shares
+
+
+def orthogonal_modes(probe: Complex[np.ndarray, "*modes n n"]) -> Complex[np.ndarray, "*modes n n"]:
+    """Return the orthogonal modes, strongest first, that light any object as the given ones do.
+
+    A unitary mixture of modes changes no intensity, so of all that are the same light these are
+    the ones to show and to compare. Each has the phase of the given mode nearest to it. A coherent
+    probe is returned as it is.
+
+    References
+    ----------
+    Thibault and Menzel, Nature 494, 68 (2013), doi:10.1038/nature11806
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> lens = {"side_px": 32, "aperture_per_px": 0.2, "stop_ratio": 0.0}
+    >>> first = study.probe.zone_plate_probe(**lens, defocus_radius_px=4.0)
+    >>> mixed = np.stack([first, first + 0.1 * np.roll(first, 3, axis=0)])
+    >>> modes = study.probe.orthogonal_modes(mixed)
+    >>> bool(abs(np.vdot(modes[0], modes[1])) < 1e-12)
+    True
+    >>> bool(np.allclose(study.probe.power_of(modes), study.probe.power_of(mixed)))
+    True
+    """
+    if probe.ndim == 2:
+        return probe
+    flat = probe.reshape(len(probe), -1).astype(np.complex128)
+    _, mixtures = np.linalg.eigh(flat.conj() @ flat.T)  # of the Gram matrix, weakest first
+    # Rows of the mixture give each new mode from the old ones; the largest share keeps its phase.
+    mixtures = mixtures[:, ::-1].T
+    largest = np.take_along_axis(mixtures, np.abs(mixtures).argmax(axis=1)[:, None], axis=1)
+    mixtures = mixtures * (largest.conj() / np.abs(largest))
+    modes: np.ndarray = (mixtures @ flat).reshape(probe.shape).astype(probe.dtype)
+    return modes
+
+
+MIXED = 0.2  # of the other polynomials in a new mode
+WEAK_SHARE = 0.02  # of the power, that each new mode starts with
+
+
+def with_more_modes(
+    probe: Complex[np.ndarray, "*modes n n"], modes: int, seed: int, *, share: float = WEAK_SHARE
+) -> Complex[np.ndarray, "modes n n"]:
+    """Return a probe of more modes to start from: weak ones beside those that are known.
+
+    The new modes are the strongest one times polynomials of the place, as the higher modes of a
+    partly coherent beam nearly are (Hermite and Gauss), each mixed at random, orthogonal to all
+    before; the power stays. To be refined: :class:`study_lib.solvers.solver.SolverSettings`.
+
+    Parameters
+    ----------
+    probe : (n, n) or (modes, n, n)
+        What is known, the strongest first.
+    modes
+        How many in all; at least as many as are known.
+    seed
+        Of the mixture, which keeps new modes from sharing a symmetry that the true ones do not have.
+    share
+        Of the power, that each new mode gets.
+
+    Returns
+    -------
+    (modes, n, n), strongest first; a coherent probe (n, n) if one mode is asked for.
+
+    Raises
+    ------
+    InputError
+        If there are already more modes, or the shares leave nothing for those that are known.
+
+    References
+    ----------
+    Hermite-Gaussian modes of partly coherent light: Starikov and Wolf, J. Opt. Soc. Am. 72, 923
+    (1982), doi:10.1364/JOSA.72.000923
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> lens = {"side_px": 32, "aperture_per_px": 0.2, "stop_ratio": 0.0}
+    >>> first = study.probe.zone_plate_probe(**lens, defocus_radius_px=4.0)
+    >>> start = study.probe.with_more_modes(first, 3, seed=0)
+    >>> start.shape, study.probe.mode_shares(start).round(3).tolist()
+    ((3, 32, 32), [0.96, 0.02, 0.02])
+    """
+    known = modes_of(probe)
+    new = modes - len(known)
+    if new < 0 or not 0 < share * new < 1:
+        if new == 0:
+            return probe
+        raise InputError(
+            f"{modes} modes with a share of {share:g} for each new one, of a probe that has "
+            f"{len(known)}; ask for more modes, and for shares that leave light for those known"
+        )
+    basis = [mode.astype(np.complex128) / np.linalg.norm(mode) for mode in known if mode.any()]
+    power = power_of(known[0])
+    y, x = _frequencies_around_mean(power)
+    width = np.sqrt(np.average(y**2 + x**2, weights=power) / 2)
+    y, x = y / width, x / width
+    random = np.random.default_rng(seed)
+    orders = sorted(
+        ((row, total - row) for total in range(1, modes + 1) for row in range(total + 1)), key=sum
+    )
+    candidates = [known[0] * y**row * x**column for row, column in orders[: new + 2]]
+    candidates = [one / np.linalg.norm(one) for one in candidates]
+    while len(basis) < modes:
+        first = len(basis) - len(known)
+        factors = MIXED * random.standard_normal((2, len(candidates)))
+        mixture = factors[0] + 1j * factors[1]
+        mixture[first] += 1
+        mode = np.tensordot(mixture, candidates, axes=1)
+        for _ in range(2):  # the second removes what rounding has left
+            for before in basis:
+                mode = mode - np.vdot(before, mode) * before
+        basis.append(mode / np.linalg.norm(mode))
+    total_power = power_of(probe).sum(dtype=np.float64)
+    weak = np.sqrt(total_power * share) * np.array(basis[len(known) :])
+    kept = known * np.sqrt(1 - share * new)
+    started: np.ndarray = np.concatenate([kept, weak]).astype(probe.dtype)
+    return started
 
 
 # --- A probe that differs from another by errors of its lens

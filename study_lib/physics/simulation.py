@@ -16,11 +16,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from study_lib.errors import InputError
 from study_lib.physics.forward import (
     corners_of,
-    expected_counts,
+    counts_of_modes,
     patches_at,
     probes_at,
     require_inside,
 )
+from study_lib.physics.probe import modes_of
 
 # --- The detector: counts, dark counts, saturation, dead pixels
 
@@ -57,9 +58,9 @@ def bad_pixel_mask(
 def count_photons(
     expected: Float[np.ndarray, "scan n n"],
     *,
-    dark_counts: float = 0.0,
+    dark_counts: float | Float[np.ndarray, "n n"] = 0.0,
     saturation_counts: int | None = None,
-    bad_pixels: Bool[np.ndarray, "n n"] | None = None,
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None = None,
     random: np.random.Generator,
 ) -> None:
     """Replace expected photons by amplitudes, the square roots of what is counted, in place.
@@ -72,11 +73,11 @@ def count_photons(
     expected : (scan, n, n)
         Mean photons per pixel, contiguous in C order; overwritten by sqrt(counts).
     dark_counts
-        Mean dark counts per pixel.
+        Mean counts without light, the same for every pixel or (n, n).
     saturation_counts
         The most a pixel can count.
-    bad_pixels : (n, n)
-        True where no count is valid.
+    bad_pixels : (n, n) or (scan, n, n)
+        True where no count is valid, in all patterns or in each.
     random
         Source of the counts.
 
@@ -89,8 +90,10 @@ def count_photons(
         part = expected[start : start + PATTERNS_AT_A_TIME]
         part += np.float32(dark_counts)
         _draw(part, random)
-        if bad_pixels is not None:
+        if bad_pixels is not None and bad_pixels.ndim == 2:
             part[:, bad_pixels] = 0
+        elif bad_pixels is not None:
+            part[bad_pixels[start : start + PATTERNS_AT_A_TIME]] = 0
         if saturation_counts is not None:
             np.minimum(part, saturation_counts, out=part)
         np.sqrt(part, out=part)
@@ -125,14 +128,15 @@ WAVES_AT_A_TIME = 32  # patterns whose waves fit the processor's cache
 class SimulatedScan:
     """The patterns of every split at one dose.
 
-    ``amplitudes`` (scan, n, n) by split are sqrt(counts); ``probe`` (n, n) predicts the photons;
+    ``amplitudes`` (scan, n, n) by split are sqrt(counts); ``probe``, (n, n) or of several modes,
+    predicts the photons;
     ``photons_expected`` by split are the mean photons per pattern that reach the valid pixels,
     dark counts included; ``photon_ratio`` are the photons of the true probe over those of the given
     one, which is scaled as if it were true.
     """
 
     amplitudes: Mapping[str, Float[np.ndarray, "scan n n"]]
-    probe: Complex[np.ndarray, "n n"]
+    probe: Complex[np.ndarray, "*modes n n"]
     photons_expected: Mapping[str, float]
     photon_ratio: float = 1.0
 
@@ -141,11 +145,12 @@ class SimulatedScan:
 class TrueLight:
     """How the object is really lit, where that is not what an arm is given.
 
-    ``probe`` (n, n) in the scale of the given one; ``positions_px`` (scan, 2) by split;
+    ``probe`` in the scale of the given one, which may have fewer modes; ``positions_px`` (scan, 2)
+    by split;
     ``brightness`` (scan,) by split is the light of each frame in any unit.
     """
 
-    probe: Complex[np.ndarray, "n n"]
+    probe: Complex[np.ndarray, "*modes n n"]
     positions_px: Mapping[str, Float[np.ndarray, "scan 2"]]
     brightness: Mapping[str, Float[np.ndarray, " scan"]]
 
@@ -206,7 +211,7 @@ def frame_brightness(
 
 def expected_patterns(
     object_: Complex[np.ndarray, "oy ox"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Float[np.ndarray, "scan 2"],
 ) -> Float[np.ndarray, "scan n n"]:
     """Return the noise-free photons per detector pixel, in single precision.
@@ -215,7 +220,7 @@ def expected_patterns(
     ----------
     object_ : (oy, ox)
         Complex transmission.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         Illumination in sqrt(photons) per pixel.
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.
@@ -225,7 +230,7 @@ def expected_patterns(
     ValueError
         If a patch leaves the object; names the first such scan position.
     """
-    patterns = np.empty((len(positions_px), *probe.shape), np.float32)
+    patterns = np.empty((len(positions_px), *probe.shape[-2:]), np.float32)
     for part, some in _patterns_in_parts(object_, probe, positions_px):
         patterns[part] = some
     return patterns
@@ -233,23 +238,24 @@ def expected_patterns(
 
 def _patterns_in_parts(
     object_: Complex[np.ndarray, "oy ox"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Float[np.ndarray, "scan 2"],
 ) -> Iterator[tuple[slice, Float[np.ndarray, "part n n"]]]:
     """Yield the patterns of :func:`expected_patterns`, some at a time."""
-    side = len(probe)
+    side = probe.shape[-1]
     corners = corners_of(torch.from_numpy(positions_px), side)
     # Indices below zero would wrap to the far side.
     require_inside(corners, side, (object_.shape[0], object_.shape[1]))
     wave = torch.from_numpy(probe.astype(np.complex64))
     # A view of every patch of the object; picking from it copies whole rows of pixels.
     windows = sliding_window_view(object_.astype(np.complex64, copy=False), (side, side))
-    for start in range(0, len(positions_px), WAVES_AT_A_TIME):
-        part = slice(start, start + WAVES_AT_A_TIME)
+    at_once = max(1, WAVES_AT_A_TIME // len(modes_of(probe)))
+    for start in range(0, len(positions_px), at_once):
+        part = slice(start, start + at_once)
         positions = torch.from_numpy(positions_px[part])
         rows, columns = corners[part].numpy().T
         waves = probes_at(wave, positions) * torch.from_numpy(windows[rows, columns])
-        yield part, expected_counts(waves).numpy()
+        yield part, counts_of_modes(waves).numpy()
 
 
 def _photons_of(patterns: Float[np.ndarray, "scan n n"]) -> Float[np.ndarray, " scan"]:
@@ -260,10 +266,10 @@ def _photons_of(patterns: Float[np.ndarray, "scan n n"]) -> Float[np.ndarray, " 
 def simulate(
     *,
     object_: Complex[np.ndarray, "oy ox"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Mapping[str, Float[np.ndarray, "scan 2"]],
     dose: float,
-    dark_counts: float,
+    dark_counts: float | Float[np.ndarray, "n n"],
     saturation_counts: int | None,
     bad_pixels: Bool[np.ndarray, "n n"] | None,
     random: Mapping[str, np.random.Generator],
@@ -278,7 +284,7 @@ def simulate(
     ----------
     object_ : (oy, ox)
         Complex transmission.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         Illumination in any scale.
     positions_px : (scan, 2) by split
         (row, column) of the patch centres in object pixels.
@@ -309,12 +315,12 @@ def simulate(
             for _, part in _patterns_in_parts(object_, probe, positions)
         ]
         given_scale = dose / np.concatenate(nominal).mean(dtype=np.float64)
-    valid = np.ones(probe.shape, bool) if bad_pixels is None else ~bad_pixels
+    valid = np.ones(probe.shape[-2:], bool) if bad_pixels is None else ~bad_pixels
     expected = {}
     for split, part in patterns.items():
         np.multiply(part, np.float32(scale), out=part)
         seen = part.mean(axis=0, dtype=np.float64)[valid]
-        expected[split] = float(seen.sum() + dark_counts * valid.sum())
+        expected[split] = float(seen.sum() + _dark_photons(dark_counts, valid))
         count_photons(
             part,
             dark_counts=dark_counts,
@@ -324,6 +330,14 @@ def simulate(
         )
     scaled = (probe * np.sqrt(given_scale)).astype(np.complex64)
     return SimulatedScan(patterns, scaled, expected, float(scale / given_scale))
+
+
+def _dark_photons(
+    dark_counts: float | Float[np.ndarray, "n n"], valid: Bool[np.ndarray, "n n"]
+) -> float:
+    if isinstance(dark_counts, np.ndarray):
+        return float(dark_counts[valid].sum())
+    return float(dark_counts * valid.sum())
 
 
 def object_patches(

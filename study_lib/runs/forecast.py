@@ -16,7 +16,7 @@ from study_lib.overlap.metrics import legacy_spacing_px, lit_area_px
 from study_lib.overlap.views import ViewMetrics, view_of
 from study_lib.phases.scene import Scene, require_room_for_defocus
 from study_lib.physics.photons import SHARES
-from study_lib.physics.probe import probe_diameter_px
+from study_lib.physics.probe import power_of, probe_diameter_px
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import job_costs, resources_of
 from study_lib.runs.room import data_bytes
@@ -277,7 +277,7 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
 def _check_beamstop(design: StudyDesign, scene: Scene) -> None:
     """Refuse a beamstop that hides what the probe lights."""
     side, radius_px = design.patch_size_px, design.detector.beamstop_radius_px
-    lit = np.abs(np.fft.fftshift(np.fft.fft2(scene.probe))) ** 2
+    lit = power_of(np.fft.fftshift(np.fft.fft2(scene.probe), axes=(-2, -1)))
     offset_px = np.arange(side) - side // 2
     seen = np.hypot(offset_px[:, None], offset_px) >= radius_px
     share = float(lit[seen].sum() / lit.sum())

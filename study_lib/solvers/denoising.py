@@ -18,13 +18,8 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of
 from study_lib.scores.scoring import light_of
-from study_lib.solvers.solver import (
-    SolverSettings,
-    model_of,
-    next_momentum,
-    object_step,
-    rms_width_px,
-)
+from study_lib.solvers.solver import SolverSettings, model_of
+from study_lib.solvers.steps import next_momentum, object_step, rms_width_px
 
 SLOW_PX = 14.0  # standard deviation of the window in which a phase counts as slow
 PATCH_PX, SEARCH_PX = 5, 6  # of non-local means
@@ -295,6 +290,8 @@ def alternate(
         measurement.bad_pixels,
         settings,
     )
+    dark = measurement.background
+    background = None if dark is None else torch.from_numpy(dark.astype(np.float32))
     light = model.illumination(probe, positions)
     corner = settings.slow_phase / (2 * np.pi * rms_width_px(probe))
 
@@ -307,7 +304,7 @@ def alternate(
     for _ in range(epochs):
         age, weight = next_momentum(age, settings.momentum)
         point = torch.lerp(previous, current, 1 + weight)
-        gradient = model.run(point, probe, positions).object_gradient
+        gradient = model.run(point, probe, positions, background).object_gradient
         step = object_step(
             point,
             gradient,

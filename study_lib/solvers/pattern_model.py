@@ -1,11 +1,14 @@
 """The patterns as the solver sees them: one pass gives the objective and its gradients.
 
-With exit waves psi_j = P_j O_j, their unitary spectra Psi, expected photons I = |Psi|^2, counts n:
+With exit waves psi_j = P_j O_j, their unitary spectra Psi, expected counts I = |Psi|^2, counts n:
 
 * ``amplitude``: sum (sqrt(I) - sqrt(n))^2, the squared distance to the measured moduli;
 * ``poisson``: half the deviance. Where n > 0, sum I + c - (n + c) log(I + c) less its least value:
   an offset of c photons on both sides bounds the gradient where I is small, and moves no minimum.
   Where n = 0, sum I, in full: the dark field is most of what is known about the object.
+
+With incoherent modes P_m each has its own exit wave, and ``I = sum over m of |Psi_m|^2``; with a
+background b, ``I`` has b more. The residual ``df / dI`` is then common to all modes.
 
 A gradient G of f is here the derivative towards the complex conjugate: ``df = 2 Re <G, change>``.
 """
@@ -18,7 +21,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from study_lib.physics.forward import corners_of
+from study_lib.physics.forward import corners_of, summed_over_modes
 from study_lib.physics.fourier import (
     centring_wave,
     raw_fourier,
@@ -41,17 +44,20 @@ class Pass:
     """What one pass over the patterns found; what was not asked for is None.
 
     ``objective`` and ``held_out``, the same of held-out counts, are means per detector pixel;
-    ``object_gradient`` and ``illumination`` (pixel,) belong to the box; ``probe_gradient``
-    and ``probe_weight`` (n, n); ``position_steps_px`` (scan, 2) are Gauss-Newton steps.
+    ``object_gradient`` and ``illumination`` (pixel,) belong to the box; ``probe_gradient`` is of
+    every mode, ``probe_weight`` (n, n) the same for all; ``position_steps_px`` (scan, 2) are
+    Gauss-Newton steps; ``background_share`` (n, n) is how much of the background the counts ask
+    for, pixel by pixel.
     """
 
     objective: float
     held_out: float | None
     object_gradient: Complex[Tensor, " pixel"]
     illumination: Float[Tensor, " pixel"] | None = None
-    probe_gradient: Complex[Tensor, "n n"] | None = None
+    probe_gradient: Complex[Tensor, "*modes n n"] | None = None
     probe_weight: Float[Tensor, "n n"] | None = None
     position_steps_px: Float[Tensor, "scan 2"] | None = None
+    background_share: Float[Tensor, "n n"] | None = None
 
 
 class PatternModel:
@@ -66,8 +72,9 @@ class PatternModel:
         Square roots of the counts, zero frequency in the centre; used as they are, without a copy.
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.
-    scored, held_out : (n, n)
-        Detector pixels in the objective; those that only judge the result. The rest is bad.
+    scored, held_out : (n, n) or (scan, n, n)
+        Detector pixels in the objective; those that only judge the result. The rest is bad. The
+        same for all patterns, or of each its own.
     objective
         ``amplitude`` or ``poisson``.
     offset
@@ -83,8 +90,8 @@ class PatternModel:
         *,
         amplitudes: Float[Tensor, "scan n n"],
         positions_px: Float[Tensor, "scan 2"],
-        scored: Bool[Tensor, "n n"],
-        held_out: Bool[Tensor, "n n"],
+        scored: Bool[Tensor, "*each n n"],
+        held_out: Bool[Tensor, "*each n n"],
         objective: Objective,
         offset: float,
         chunk: int,
@@ -108,22 +115,40 @@ class PatternModel:
         offsets = torch.arange(self.side, device=amplitudes.device, dtype=torch.int32)
         self._offsets = (offsets[:, None] * self.box[1] + offsets).flatten()
         self.scored = scored
-        self._scored = None if bool(scored.all()) else scored.to(amplitudes.dtype)
-        self._held_out = held_out.flatten().nonzero()[:, 0]
-        self.scored_pixels = int(scored.sum()) * self.scan
+        each = scored.ndim == 3
+        self._scored = (
+            None if bool(scored.all()) else scored if each else scored.to(amplitudes.dtype)
+        )
+        # Of masks of each pattern the pixels that any of them holds out, and which of them do.
+        somewhere = held_out.any(dim=0) if held_out.ndim == 3 else held_out
+        self._held_out = somewhere.flatten().nonzero()[:, 0]
+        self._judged = held_out.flatten(1)[:, self._held_out] if held_out.ndim == 3 else None
+        times = 1 if each else self.scan
+        self.scored_pixels = int(scored.sum()) * times
+        self.judged_pixels = int(held_out.sum()) * times
         self._centring = centring_wave(self.side, amplitudes.dtype.to_complex()).to(
             amplitudes.device
         )
-        self.keeps_probes = self.scan * self.side**2 * 8 <= stored_bytes
+        self._stored_bytes = stored_bytes
         self._kept: tuple[Tensor, Tensor, list[Tensor]] | None = None
+
+    def scored_in(self, part: slice) -> Tensor | None:
+        """Return what masks some patterns, (n, n) or (part, n, n); None if every pixel counts."""
+        if self._scored is None or self._scored.ndim == 2:
+            return self._scored
+        return self._scored[part]
+
+    def keeps(self, probe: Complex[Tensor, "*modes n n"]) -> bool:
+        """Return whether the shifted probes are kept between passes."""
+        return self.scan * probe.numel() * 8 <= self._stored_bytes
 
     def indices(self, part: slice) -> Int[Tensor, " many"]:
         """Return the indices in the box of all pixels of some patches."""
         return (self._corner_index[part, None] + self._offsets).flatten()
 
     def probes(
-        self, probe: Complex[Tensor, "n n"], positions_px: Float[Tensor, "scan 2"]
-    ) -> Iterator[tuple[slice, Complex[Tensor, "part n n"]]]:
+        self, probe: Complex[Tensor, "*modes n n"], positions_px: Float[Tensor, "scan 2"]
+    ) -> Iterator[tuple[slice, Complex[Tensor, "*modes part n n"]]]:
         """Yield the shifted probes of every chunk, times the centring wave."""
         fresh = (
             self._kept is None or self._kept[0] is not probe or self._kept[1] is not positions_px
@@ -131,16 +156,17 @@ class PatternModel:
         kept = [] if self._kept is None or fresh else self._kept[2]
         self._kept = None if fresh else self._kept
         distances = (positions_px - self.anchors_px).to(probe.real.dtype)
+        each, is_kept = _each_mode(probe), self.keeps(probe)
         for number, start in enumerate(range(0, self.scan, self.chunk)):
             part = slice(start, start + self.chunk)
             if fresh:
-                shifted = shift(probe, distances[part]).mul_(self._centring)
-                if self.keeps_probes:
+                shifted = shift(each, distances[part]).mul_(self._centring)
+                if is_kept:
                     kept.append(shifted)
             else:
                 shifted = kept[number]
             yield part, shifted
-        if fresh and self.keeps_probes:
+        if fresh and is_kept:
             self._kept = (probe, positions_px, kept)
 
     def moved(
@@ -157,9 +183,9 @@ class PatternModel:
         )
 
     def illumination(
-        self, probe: Complex[Tensor, "n n"], positions_px: Float[Tensor, "scan 2"]
+        self, probe: Complex[Tensor, "*modes n n"], positions_px: Float[Tensor, "scan 2"]
     ) -> Float[Tensor, " pixel"]:
-        """Return the photons that land on every pixel of the box."""
+        """Return the photons that land on every pixel of the box, of all modes."""
         light = probe.real.new_zeros(self.box[0] * self.box[1])
         for part, probes in self.probes(probe, positions_px):
             light.index_add_(0, self.indices(part), _power(probes).flatten())
@@ -168,42 +194,55 @@ class PatternModel:
     def run(
         self,
         object_: Complex[Tensor, " pixel"],
-        probe: Complex[Tensor, "n n"],
+        probe: Complex[Tensor, "*modes n n"],
         positions_px: Float[Tensor, "scan 2"],
+        background: Float[Tensor, "n n"] | None = None,
         *,
         refine_probe: bool = False,
         refine_positions: bool = False,
+        refine_background: bool = False,
     ) -> Pass:
         """Return the objective at an object (flattened box) and its gradients."""
         gradient = torch.zeros_like(object_)
         light = torch.zeros_like(object_.real) if refine_probe else None
         probe_gradient = torch.zeros_like(probe) if refine_probe else None
-        weight = torch.zeros_like(probe.real) if refine_probe else None
+        weight = torch.zeros_like(self._centring.real) if refine_probe else None
+        asked = torch.zeros_like(self._centring.real) if refine_background else None
         slopes = shift_slopes(probe).to(probe.device) if refine_positions else None
         steps: list[Tensor] = []
         distances = (positions_px - self.anchors_px).to(probe.real.dtype)
         value = judged = 0.0
         for part, probes in self.probes(probe, positions_px):
             indices = self.indices(part)
-            patches = object_.index_select(0, indices).view(probes.shape)
-            waves, spectra, chunk_value, chunk_judged = self._residual(probes * patches, part)
+            patches = object_.index_select(0, indices).view(probes.shape[-3:])
+            spectra = raw_fourier(probes * patches)
+            expected = _power(spectra)
+            if background is not None:
+                expected += background
+            judged += self._judge(expected, part) if len(self._held_out) else 0.0
+            moduli = expected.clamp_min(DARKEST).sqrt_() if slopes is not None else None
+            chunk_value, residual = self._residual(expected, part)
             value += chunk_value
-            judged += chunk_judged
+            if asked is not None:
+                asked += residual.sum(0)
+            waves = raw_inverse_fourier(spectra * residual)
             if probe_gradient is not None and light is not None and weight is not None:
                 probe_gradient += shift_adjoint(
                     waves * (patches * self._centring).conj(), distances[part]
                 )
                 weight += _power(patches).sum(0)
                 light.index_add_(0, indices, _power(probes).flatten())
-            if slopes is not None:
+            if slopes is not None and moduli is not None:
                 changes = [
-                    raw_fourier(shift(slope, distances[part]).mul_(self._centring).mul_(patches))
+                    raw_fourier(
+                        shift(_each_mode(slope), distances[part]).mul_(self._centring).mul_(patches)
+                    )
                     for slope in slopes
                 ]
-                steps.append(self._position_steps(spectra, changes, part))
+                steps.append(self._position_steps(spectra, changes, moduli, part))
             waves *= probes.conj()
-            gradient.index_add_(0, indices, waves.flatten())
-        held_out = judged / (len(self._held_out) * self.scan) if len(self._held_out) else None
+            gradient.index_add_(0, indices, summed_over_modes(waves).flatten())
+        held_out = judged / self.judged_pixels if self.judged_pixels else None
         return Pass(
             objective=value / self.scored_pixels,
             held_out=held_out,
@@ -212,54 +251,61 @@ class PatternModel:
             probe_gradient=probe_gradient,
             probe_weight=weight,
             position_steps_px=torch.cat(steps) if steps else None,
+            background_share=None if asked is None else 1 - asked / self._times_scored(),
         )
 
+    def _times_scored(self) -> Float[Tensor, "n n"] | int:
+        """Return in how many patterns each detector pixel is scored; at least 1."""
+        if self._scored is None or self._scored.ndim == 2:
+            return self.scan
+        return self._scored.sum(0).clamp_min(1)
+
     def _residual(
-        self, waves: Complex[Tensor, "part n n"], part: slice
-    ) -> tuple[Complex[Tensor, "part n n"], Complex[Tensor, "part n n"], float, float]:
-        """Return the gradient in the exit waves, their spectra, objective, held-out part.
+        self, expected: Float[Tensor, "part n n"], part: slice
+    ) -> tuple[float, Float[Tensor, "part n n"]]:
+        """Return the objective and its derivative in the expected counts, which are overwritten.
 
         Written for speed: few passes over memory, everything in place.
         """
-        roots = self.amplitudes[part]
-        spectra = raw_fourier(waves)
-        expected = _power(spectra)
-        judged = self._judge(expected, roots) if len(self._held_out) else 0.0
+        roots, scored = self.amplitudes[part], self.scored_in(part)
         if self.objective == "amplitude":
             expected.clamp_min_(DARKEST)
             residual = expected.rsqrt().mul_(roots).neg_().add_(1)
-            if self._scored is not None:
-                residual *= self._scored
-            value = torch.dot(expected.mul_(residual).flatten(), residual.flatten())
-        else:
-            terms, residual = _poisson(expected, roots, self.offset)
-            if self._scored is not None:
-                residual *= self._scored
-                terms *= self._scored
-            value = terms.sum()
-        return raw_inverse_fourier(spectra * residual), spectra, float(value), judged
+            if scored is not None:
+                residual *= scored
+            return float(torch.dot(expected.mul_(residual).flatten(), residual.flatten())), residual
+        terms, residual = _poisson(expected, roots, self.offset)
+        if scored is not None:
+            residual *= scored
+            terms *= scored
+        return float(terms.sum()), residual
 
     def _position_steps(
         self,
-        spectra: Complex[Tensor, "part n n"],
-        changes: list[Complex[Tensor, "part n n"]],
+        spectra: Complex[Tensor, "*modes part n n"],
+        changes: list[Complex[Tensor, "*modes part n n"]],
+        moduli: Float[Tensor, "part n n"],
         part: slice,
     ) -> Float[Tensor, "part 2"]:
         """Return Gauss-Newton steps in the moduli, pattern by pattern.
 
         A moved probe mostly turns phases on the detector, which no count sees; only how the moduli
-        change per pixel, ``Re(conj(Psi) dPsi) / |Psi|``, tells a position. For Poisson counts the
-        moduli have one variance everywhere, so that the steps are near their optimum, too.
+        change per pixel, ``Re(conj(Psi) dPsi) / sqrt(I)`` summed over modes, tells a position. For
+        Poisson counts the moduli have one variance everywhere, so that the steps are near their
+        optimum, too.
         """
-        moduli = _power(spectra).clamp_min_(DARKEST).sqrt_()
+        scored = self.scored_in(part)
         errors = moduli - self.amplitudes[part]
-        if self._scored is not None:
-            errors *= self._scored
         slopes = torch.stack(
-            [(spectra.conj() * change).real.div_(moduli).flatten(1) for change in changes], dim=1
+            [
+                summed_over_modes((spectra.conj() * change).real).div_(moduli).flatten(1)
+                for change in changes
+            ],
+            dim=1,
         )
-        if self._scored is not None:
-            slopes *= self._scored.flatten()
+        if scored is not None:
+            errors *= scored
+            slopes *= scored.flatten(-2) if scored.ndim == 2 else scored.flatten(1)[:, None]
         curvature = slopes @ slopes.mT
         trace = curvature.diagonal(dim1=1, dim2=2).sum(-1)
         damping = (POSITION_DAMPING * trace + SMALLEST_CURVATURE)[:, None, None]
@@ -268,19 +314,19 @@ class PatternModel:
         steps: Tensor = -torch.linalg.solve(curvature + damping * identity, against)
         return steps
 
-    def _judge(
-        self, expected: Float[Tensor, "part n n"], roots: Float[Tensor, "part n n"]
-    ) -> float:
+    def _judge(self, expected: Float[Tensor, "part n n"], part: slice) -> float:
         """Return the objective on the held-out pixels, summed.
 
         Judged by another measure, a fit would seem to worsen where the two only disagree: roots of
         few counts lie lower than the root of their mean.
         """
         model = expected.flatten(1)[:, self._held_out]
-        roots = roots.flatten(1)[:, self._held_out]
+        roots = self.amplitudes[part].flatten(1)[:, self._held_out]
         if self.objective == "amplitude":
-            return float((model.sqrt() - roots).square().sum())
-        return float(_poisson(model, roots, self.offset)[0].sum())
+            terms = (model.sqrt() - roots).square()
+        else:
+            terms = _poisson(model, roots, self.offset)[0]
+        return float((terms if self._judged is None else terms * self._judged[part]).sum())
 
 
 def _poisson(
@@ -298,7 +344,12 @@ def _poisson(
     return deviance.addcmul_(expected, some.neg_().add_(1)), residual
 
 
-def _power(wave: Complex[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """Return the squared modulus, by the fastest way: a tenth of the time of `abs`."""
-    squares = torch.view_as_real(wave).square()
-    return squares[..., 0] + squares[..., 1]
+def _power(waves: Complex[Tensor, "*modes part n n"]) -> Float[Tensor, "part n n"]:
+    """Return the squared moduli, by the fastest way: a tenth of the time of `abs`; of all modes."""
+    squares = torch.view_as_real(waves).square()
+    return summed_over_modes(squares[..., 0] + squares[..., 1])
+
+
+def _each_mode(probe: Complex[Tensor, "*modes n n"]) -> Tensor:
+    """Return a probe such that :func:`shift` moves each of its modes to every position."""
+    return probe if probe.ndim == 2 else probe.unsqueeze(1)

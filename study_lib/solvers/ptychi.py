@@ -38,6 +38,7 @@ from jaxtyping import Bool, Complex, Float
 from study_lib.errors import InputError, StudyError
 from study_lib.physics.forward import corners_of
 from study_lib.physics.fourier import shift
+from study_lib.physics.measurement import require_plain
 from study_lib.solvers.checks import remarks_on_isolated_patterns, require_solvable
 
 # --- Engines by name, with every option off that moves the scale
@@ -310,7 +311,7 @@ def run_ptychi(
     *,
     amplitudes: Float[np.ndarray, "scan n n"],
     positions_px: Float[np.ndarray, "scan 2"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     object_shape: tuple[int, int],
     epochs: int,
     batch_size: int,
@@ -318,7 +319,7 @@ def run_ptychi(
     seed: int,
     algorithm: str = "LSQML",
     momentum: float = 0.0,
-    bad_pixels: Bool[np.ndarray, "n n"] | None = None,
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None = None,
     refine_probe: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> EngineResult:
@@ -360,6 +361,7 @@ def run_ptychi(
     doi:10.1107/S1600576716008074.
     """
     positions = positions_px.astype(np.float32)
+    require_plain(f"pty-chi's {algorithm}", probe=probe, bad_pixels=bad_pixels)
     require_solvable(amplitudes, positions, probe, object_shape, bad_pixels)
     settings = EngineSettings(
         algorithm, epochs, batch_size, noise_model, momentum, seed, refine_probe

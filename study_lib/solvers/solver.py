@@ -1,11 +1,10 @@
 """The project's own iterative solver: full-batch, preconditioned, accelerated gradient descent.
 
 Every epoch is one pass over all patterns (:mod:`study_lib.solvers.pattern_model`) and one step of
-the object, and of probe and positions if they are unknown. It knows the patterns, their positions
-and the probe, and starts from a uniform object.
+the object, and of probe, positions and background if they are unknown. It knows the patterns, their
+positions and the probe, one mode or several, and starts from a uniform object.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,30 +16,40 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from study_lib.errors import InputError, StudyError
-from study_lib.physics.forward import expected_counts
-from study_lib.physics.fourier import slow_part
+from study_lib.physics.forward import expected_counts, summed_over_modes
 from study_lib.physics.measurement import Measurement
+from study_lib.physics.probe import orthogonal_modes
 from study_lib.solvers.checks import remarks_on_isolated_patterns, require_solvable
 from study_lib.solvers.pattern_model import OBJECTIVES, Objective, Pass, PatternModel
+from study_lib.solvers.steps import (
+    next_momentum,
+    object_step,
+    probe_step,
+    rms_width_px,
+    total_variation,
+    tv_curvature,
+)
 
-# --- Steps: preconditioned gradients of object and probe, momentum, total variation
+# --- What is known of a scene
 
-SLOW_GAIN_MAX = 100.0
-SMALLEST_WIDTH_PX = 0.5
-TV_ROUNDING = 0.03  # jump of the transmission below which total variation is quadratic
 ROUNDING = 1e-6  # relative rise of the objective that is not taken for one
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Object (pixel,) of the box, probe (n, n), positions (scan, 2): what is known of the scene."""
+    """What is known of the scene.
+
+    Object (pixel,) of the box; probe, (n, n) or of several modes; positions (scan, 2); background
+    (n, n), None for none.
+    """
 
     object_: Complex[Tensor, " pixel"]
-    probe: Complex[Tensor, "n n"]
+    probe: Complex[Tensor, "*modes n n"]
     positions_px: Float[Tensor, "scan 2"]
+    background: Float[Tensor, "n n"] | None = None
 
     def beyond(self, previous: "Estimate", weight: float) -> "Estimate":
-        """Return the estimate moved on by a share of its last change; positions stay."""
+        """Return the estimate moved on by a share of its last change; the rest stays."""
         if weight == 0:
             return self
         return replace(
@@ -54,106 +63,11 @@ class Estimate:
     def to(self, device: str) -> "Estimate":
         """Return the estimate on a device."""
         return Estimate(
-            self.object_.to(device), self.probe.to(device), self.positions_px.to(device)
+            self.object_.to(device),
+            self.probe.to(device),
+            self.positions_px.to(device),
+            None if self.background is None else self.background.to(device),
         )
-
-
-def object_step(
-    object_: Complex[Tensor, " pixel"],
-    gradient: Complex[Tensor, " pixel"],
-    light: Float[Tensor, " pixel"],
-    *,
-    box: tuple[int, int],
-    damping: float,
-    corner_per_px: float,
-) -> Complex[Tensor, " pixel"]:
-    """Return the gradient over the light on each pixel, and more of slow phases: minus the step.
-
-    The first part alone cannot raise the amplitude objective by a unit step: the squared distance
-    to the measured moduli has the curvature of the illumination, and the nearest waves only come
-    nearer [1]_. A slow phase of the object hardly changes a pattern except to move it, by
-    ``grad phase``; its curvature is smaller by ``(2 pi q sigma)^2`` for a probe of rms width sigma.
-    The second part is the inverse of that, ``(q0 / q)^2`` with ``q0 = 1 / (2 pi sigma)``, of the
-    gradient in the phase, over the brightest light: a truly slow phase, also where light is weak.
-
-    Parameters
-    ----------
-    object_, gradient, light : (pixel,)
-        Flattened box; light in photons.
-    box
-        (rows, columns).
-    damping
-        Share of the brightest pixel's light mixed into the light of every pixel.
-    corner_per_px
-        q0 in cycles per pixel; 0 for no amplification.
-
-    References
-    ----------
-    .. [1] Fienup, Appl. Opt. 21, 2758 (1982), doi:10.1364/AO.21.002758; the damping is that of
-       Maiden, Johnson and Li, Optica 4, 736 (2017), doi:10.1364/OPTICA.4.000736
-    """
-    inverse = 1 / torch.lerp(light, light.max(), damping)
-    if corner_per_px == 0:
-        return inverse * gradient
-    phase = object_ / object_.abs().clamp_min(1e-6)
-    turned = (phase.conj() * gradient).imag / light.max()
-    slow = slow_part(turned.reshape(box), corner_per_px, SLOW_GAIN_MAX).flatten()
-    return inverse * gradient + phase * torch.complex(torch.zeros_like(slow), slow)
-
-
-def probe_step(
-    gradient: Complex[Tensor, "n n"], weight: Float[Tensor, "n n"], *, damping: float
-) -> Complex[Tensor, "n n"]:
-    """Return the gradient over the summed ``|object|^2`` under each pixel: minus the step."""
-    return gradient / torch.lerp(weight, weight.max(), damping)
-
-
-def rms_width_px(probe: Complex[Tensor, "n n"]) -> float:
-    """Return the root mean square distance of the light from its centre, along one axis."""
-    power = probe.abs().double() ** 2
-    axis = torch.arange(power.shape[-1], dtype=torch.float64, device=power.device)
-    total = power.sum()
-    variances = []
-    for light in (power.sum(1), power.sum(0)):
-        mean = (light * axis).sum() / total
-        variances.append(float((light * (axis - mean) ** 2).sum() / total))
-    return max(math.sqrt(sum(variances) / 2), SMALLEST_WIDTH_PX)
-
-
-def total_variation(
-    object_: Complex[Tensor, " pixel"], box: tuple[int, int]
-) -> tuple[float, Complex[Tensor, " pixel"]]:
-    """Return the isotropic total variation of the transmission, rounded at zero, and its gradient.
-
-    Rudin, Osher and Fatemi, Physica D 60, 259 (1992), doi:10.1016/0167-2789(92)90242-F
-    """
-    image = object_.reshape(box)
-    down, right = torch.zeros_like(image), torch.zeros_like(image)
-    down[:-1] = image[1:] - image[:-1]
-    right[:, :-1] = image[:, 1:] - image[:, :-1]
-    length = torch.sqrt(
-        down.real**2 + down.imag**2 + right.real**2 + right.imag**2 + TV_ROUNDING**2
-    )
-    down, right = down / (2 * length), right / (2 * length)
-    gradient = -down - right
-    gradient[1:] += down[:-1]
-    gradient[:, 1:] += right[:, :-1]
-    return float((length - TV_ROUNDING).sum(dtype=torch.float64)), gradient.flatten()
-
-
-def tv_curvature(weight: float) -> float:
-    """Return the largest curvature of the rounded total variation, in the unit of the light."""
-    return 4 * weight / TV_ROUNDING
-
-
-def next_momentum(age: float, limit: float) -> tuple[float, float]:
-    """Return Nesterov's next age of the momentum and the weight of the last change.
-
-    Nesterov, Soviet Math. Dokl. 27, 372 (1983); restarted as in O'Donoghue and Candès, Found.
-    Comput. Math. 15, 715 (2015), doi:10.1007/s10208-013-9150-3
-    """
-    older = (1 + math.sqrt(1 + 4 * age**2)) / 2
-    return older, min(limit, (age - 1) / older)
 
 
 # --- Settings
@@ -212,7 +126,10 @@ class SolverSettings:
     seed
         Which detector pixels are held out. Nothing else is random.
     refine_probe, refine_positions
-        Whether these are unknowns too.
+        Whether these are unknowns too; of a probe all its modes.
+    refine_background
+        Whether the background is an unknown too, from what is given on: a pixel without any gets
+        none.
     position_start, position_limit_px
         First epoch that moves positions; how far they may go along each axis.
     chunk
@@ -237,6 +154,7 @@ class SolverSettings:
     seed: int = 0
     refine_probe: bool = False
     refine_positions: bool = False
+    refine_background: bool = False
     position_start: int = 10
     position_limit_px: float = 2.0
     chunk: int = 0
@@ -314,8 +232,10 @@ def next_state(
         point.object_,
         point.probe,
         point.positions_px,
+        point.background,
         refine_probe=settings.refine_probe,
         refine_positions=moves,
+        refine_background=settings.refine_background,
     )
     loss = found.objective
     gradient = found.object_gradient
@@ -387,7 +307,10 @@ def _stepped(
         positions = model.moved(
             positions, step * found.position_steps_px, settings.position_limit_px
         )
-    return Estimate(object_, probe, positions)
+    background = point.background
+    if background is not None and found.background_share is not None:
+        background = background * found.background_share.clamp_min(0)
+    return Estimate(object_, probe, positions, background)
 
 
 def stop_of(state: SolverState, settings: SolverSettings) -> Stop | None:
@@ -417,6 +340,7 @@ def answer_of(state: SolverState, stop: Stop) -> Estimate:
 
 CACHED_PIXELS = 2**16
 GPU_CHUNK = 256
+LEAST_LIT_SHARE = 1e-3
 DEFAULTS = SolverSettings()
 
 
@@ -424,16 +348,18 @@ DEFAULTS = SolverSettings()
 class SolverResult:
     """What the solver found.
 
-    ``object_`` (oy, ox) is in the frame of the positions, one where no light falls; ``probe``
-    (n, n) and ``positions_px`` (scan, 2) are the given ones unless refined. ``losses`` (epochs,)
+    ``object_`` (oy, ox) is in the frame of the positions, one where no light falls; ``probe``,
+    (n, n) or (modes, n, n), ``positions_px`` (scan, 2) and ``background`` (n, n) are the given ones
+    unless refined; refined modes are orthogonal, the strongest first. ``losses`` (epochs,)
     are means per scored detector pixel at the start of each epoch: squared differences of
     amplitudes, or half deviances; ``held_out`` (epochs,) are the same of held-out counts, empty if
     none were. ``stop`` says what ended the run, ``remarks`` what makes it doubtful.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
-    probe: Complex[np.ndarray, "n n"]
+    probe: Complex[np.ndarray, "*modes n n"]
     positions_px: Float[np.ndarray, "scan 2"]
+    background: Float[np.ndarray, "n n"] | None
     losses: Float[np.ndarray, " epochs"]
     held_out: Float[np.ndarray, " judged"]
     wall_s: Float[np.ndarray, " epochs"]
@@ -457,6 +383,7 @@ def solve_measurement(
         probe=measurement.probe,
         object_shape=measurement.object_shape,
         bad_pixels=measurement.bad_pixels,
+        background=measurement.background,
         settings=settings,
         progress=progress,
     )
@@ -466,9 +393,10 @@ def solve(
     *,
     amplitudes: Float[np.ndarray, "scan n n"],
     positions_px: Float[np.ndarray, "scan 2"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     object_shape: tuple[int, int],
-    bad_pixels: Bool[np.ndarray, "n n"] | None = None,
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None = None,
+    background: Float[np.ndarray, "n n"] | None = None,
     settings: SolverSettings = DEFAULTS,
     resume: SolverState | None = None,
     progress: Callable[[int, int, float], None] | None = None,
@@ -481,12 +409,15 @@ def solve(
         Square roots of the counts, zero frequency in the centre.
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.
-    probe : (n, n)
-        Illumination in sqrt(photons) per pixel.
+    probe : (n, n) or (modes, n, n)
+        Illumination in sqrt(photons) per pixel; intensities of modes add. More modes than are
+        known: :func:`study_lib.physics.probe.with_more_modes`.
     object_shape
         (rows, columns) of the object, lit or not.
-    bad_pixels : (n, n)
-        True where no count is valid; such pixels have no say.
+    bad_pixels : (n, n) or (scan, n, n)
+        True where no count is valid, in all patterns or in each; such pixels have no say.
+    background : (n, n)
+        Expected counts that do not come from the object, the same in every pattern.
     settings
         Objective, steps, when to stop, what else is unknown.
     resume
@@ -497,7 +428,7 @@ def solve(
     Returns
     -------
     SolverResult
-        ``object_`` (oy, ox), ``probe`` (n, n), ``positions_px`` (scan, 2), ``losses`` (epochs,).
+        ``object_`` (oy, ox), ``probe`` as given, ``positions_px`` (scan, 2), ``losses`` (epochs,).
 
     Raises
     ------
@@ -509,7 +440,8 @@ def solve(
     References
     ----------
     Poisson likelihood of patterns: Thibault and Guizar-Sicairos, New J. Phys. 14, 063004 (2012),
-    doi:10.1088/1367-2630/14/6/063004
+    doi:10.1088/1367-2630/14/6/063004. Modes: Thibault and Menzel, Nature 494, 68 (2013),
+    doi:10.1038/nature11806
 
     Examples
     --------
@@ -546,13 +478,16 @@ def solve(
     >>> scores["phase_mae_rad"] < 0.05
     True
     """
-    require_solvable(amplitudes, positions_px, probe, object_shape, bad_pixels)
+    require_solvable(amplitudes, positions_px, probe, object_shape, bad_pixels, background)
     model, wave, positions = model_of(amplitudes, positions_px, probe, bad_pixels, settings)
     light = model.illumination(wave, positions)
     remarks = remarks_on_isolated_patterns(probe, positions_px, object_shape)
     corner = settings.slow_phase / (2 * np.pi * rms_width_px(wave))
-    uniform = torch.full_like(light, _uniform_modulus(model, wave), dtype=torch.complex64)
-    start = Estimate(uniform, wave, positions)
+    dark = None
+    if background is not None:
+        dark = torch.from_numpy(background.astype(np.float32)).to(settings.device)
+    uniform = torch.full_like(light, _uniform_modulus(model, wave, dark), dtype=torch.complex64)
+    start = Estimate(uniform, wave, positions, dark)
     step = 0.5 if settings.objective == "poisson" else 1.0
     # Object and probe together: the curvature of a product is at most twice the sum of both.
     step *= 0.5 if settings.refine_probe else 1.0
@@ -569,8 +504,11 @@ def solve(
     found = answer_of(state, stop)
     return SolverResult(
         object_=_pasted(found, model, object_shape, light),
-        probe=found.probe.cpu().numpy() if settings.refine_probe else probe.astype(np.complex64),
+        probe=orthogonal_modes(found.probe.cpu().numpy())
+        if settings.refine_probe
+        else probe.astype(np.complex64),
         positions_px=found.positions_px.cpu().numpy().astype(np.float64),
+        background=None if found.background is None else found.background.cpu().numpy(),
         losses=np.array(state.losses),
         held_out=np.array(state.held_out),
         wall_s=np.array(state.wall_s),
@@ -585,12 +523,12 @@ def solve(
 def model_of(
     amplitudes: Float[np.ndarray, "scan n n"],
     positions_px: Float[np.ndarray, "scan 2"],
-    probe: Complex[np.ndarray, "n n"],
-    bad_pixels: Bool[np.ndarray, "n n"] | None,
+    probe: Complex[np.ndarray, "*modes n n"],
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None,
     settings: SolverSettings,
-) -> tuple[PatternModel, Complex[Tensor, "n n"], Float[Tensor, "scan 2"]]:
+) -> tuple[PatternModel, Complex[Tensor, "*modes n n"], Float[Tensor, "scan 2"]]:
     """Return patterns, probe and positions as the solver sees them, on its device."""
-    device, side = settings.device, probe.shape[0]
+    device, side = settings.device, probe.shape[-1]
     good = torch.ones(side, side, dtype=torch.bool)
     if bad_pixels is not None:
         good = torch.from_numpy(~bad_pixels)
@@ -601,7 +539,7 @@ def model_of(
         raise InputError(
             f"all {int(good.sum())} good detector pixels are held out; lower held_out_share"
         )
-    at_once = GPU_CHUNK if device == "cuda" else max(1, CACHED_PIXELS // side**2)
+    at_once = GPU_CHUNK if device == "cuda" else max(1, CACHED_PIXELS // probe.size)
     positions = torch.from_numpy(positions_px.astype(np.float64)).to(device)
     model = PatternModel(
         amplitudes=torch.from_numpy(np.ascontiguousarray(amplitudes, dtype=np.float32)).to(device),
@@ -616,16 +554,36 @@ def model_of(
     return model, torch.from_numpy(probe.astype(np.complex64)).to(device), positions
 
 
-def _uniform_modulus(model: PatternModel, probe: Complex[Tensor, "n n"]) -> float:
+def _uniform_modulus(
+    model: PatternModel,
+    probe: Complex[Tensor, "*modes n n"],
+    background: Float[Tensor, "n n"] | None,
+) -> float:
     """Return the modulus of the uniform object that gives as many photons as were counted."""
-    rates = expected_counts(probe)[model.scored]
-    predicted = float(rates.sum(dtype=torch.float64)) * model.scan
-    counted = sum(
-        photons
-        for part in model.amplitudes.split(model.chunk)
-        for photons in part[:, model.scored].square().sum(dim=1, dtype=torch.float64).tolist()
-    )
-    return (counted / predicted) ** 0.5 if predicted > 0 else 1.0
+    rates = summed_over_modes(expected_counts(probe).unsqueeze(-3))[0]
+    dark = torch.zeros_like(rates) if background is None else background
+    predicted = counted = 0.0
+    if model.scored.ndim == 2:
+        predicted = float(rates[model.scored].sum(dtype=torch.float64)) * model.scan
+        counted = sum(
+            photons
+            for part in model.amplitudes.split(model.chunk)
+            for photons in part[:, model.scored].square().sum(dim=1, dtype=torch.float64).tolist()
+        )
+        unlit = float(dark[model.scored].sum(dtype=torch.float64)) * model.scan
+    else:
+        times = model.scored.sum(dim=0)
+        predicted = float((rates * times).sum(dtype=torch.float64))
+        parts = zip(
+            model.amplitudes.split(model.chunk), model.scored.split(model.chunk), strict=True
+        )
+        counted = sum(
+            float((part.square() * scored).sum(dtype=torch.float64)) for part, scored in parts
+        )
+        unlit = float((dark * times).sum(dtype=torch.float64))
+    # A background that is as large as the counts leaves some light to start from.
+    lit = max(counted - unlit, LEAST_LIT_SHARE * counted)
+    return (lit / predicted) ** 0.5 if predicted > 0 else 1.0
 
 
 def _require_same(resume: SolverState, start: SolverState) -> None:

@@ -56,6 +56,11 @@ NOTES = {
         "3 positions that occur before",
     ),
     "unknown": ({"extra": np.ones(3)}, "extra: found an unknown array"),
+    "one mode": ({"probeGuess": np.ones((1, 8, 8), np.complex64)}, r"expected (N, N) for one mode"),
+    "blind pattern": (
+        {"bad_pixels": np.arange(COUNT)[:, None, None] * np.ones((1, SIDE, SIDE), int) == 2},
+        "bad_pixels: found 1 patterns without a valid pixel: 2; ",
+    ),
 }
 
 
@@ -81,6 +86,25 @@ BREACHES = {
     "patch axes": ({"Y": np.ones((1, 8, 8, 1), np.complex64)}, r"Y: found shape .*3 axes"),
     "mask side": ({"bad_pixels": np.zeros((6, 8), bool)}, r"bad_pixels: found shape \(6, 8\)"),
     "mask type": ({"bad_pixels": np.zeros((8, 8), np.uint8)}, r"bad_pixels: found uint8"),
+    "all bad in each": (
+        {"bad_pixels": np.ones((6, 8, 8), bool)},
+        r"bad_pixels: found every pixel; .*invert the masks",
+    ),
+    "masks of others": (
+        {"bad_pixels": np.zeros((5, 8, 8), bool)},
+        r"bad_pixels: found shape \(5, 8, 8\); expected .*\(6, 8, 8\) for each pattern its own",
+    ),
+    "modes last": ({"probeGuess": np.ones((80, 8, 8), np.complex64)}, r"found 80 modes; .*mode, r"),
+    "modes not square": ({"probeGuess": np.ones((2, 8, 6), np.complex64)}, r"probeGuess: .*square"),
+    "dark side": (
+        {"background": np.zeros((6, 8), np.float32)},
+        r"background: found shape \(6, 8\)",
+    ),
+    "less than none": (
+        {"background": np.full((8, 8), -1, np.float32)},
+        r"background: found 64 neg",
+    ),
+    "dark axes": ({"background": np.ones((6, 8, 8), np.float32)}, r"background: .*expected 2 axes"),
     "all bad": ({"bad_pixels": np.ones((8, 8), bool)}, r"bad_pixels: found every pixel"),
     "too large": ({"probeGuess": np.full((8, 8), 1e200 + 0j)}, r"values that fit complex64"),
     "empty": ({"xcoords": np.empty(0)}, r"xcoords: .*at least one value"),

@@ -11,7 +11,8 @@ from study_lib.errors import InputError
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.solvers.checks import require_solvable
 from study_lib.solvers.pattern_model import PatternModel
-from study_lib.solvers.solver import SolverSettings, object_step, solve, total_variation
+from study_lib.solvers.solver import SolverSettings, solve
+from study_lib.solvers.steps import object_step, total_variation
 
 SIDE = 16
 SHAPE = (46, 42)
@@ -246,7 +247,7 @@ def test_uniform_start_has_as_many_photons_as_were_counted(scan, chunk):
 
 def test_an_overstated_first_step_is_taken_back(scan, monkeypatch):
     """Steps far too long are halved until the objective falls; nothing diverges."""
-    monkeypatch.setattr("study_lib.solvers.solver.SLOW_GAIN_MAX", 1e6)
+    monkeypatch.setattr("study_lib.solvers.steps.SLOW_GAIN_MAX", 1e6)
 
     found = solve(**scan, settings=SolverSettings(epochs=60, slow_phase=4.0, tolerance=0.0))
 

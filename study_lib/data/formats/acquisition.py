@@ -73,12 +73,16 @@ class Acquisition:
         ``object_`` if there is one, else from an origin of their own.
     amplitudes : (scan, n, n)
         sqrt(counts), zero frequency at pixel ``n // 2``; None where a file holds no patterns.
-    probe : (n, n)
-        Its strongest mode; in sqrt(photons) per pixel if ``probe_is_scaled``.
+    probe : (n, n) or (modes, n, n)
+        One coherent mode, or incoherent ones, strongest first and orthogonal, whose intensities
+        add; in sqrt(photons) per pixel if ``probe_is_scaled``.
     object_ : (oy, ox)
         Complex transmission.
-    bad_pixels : (n, n)
-        True where the detector has no valid count.
+    bad_pixels : (n, n) or (scan, n, n)
+        True where the detector has no valid count, in all patterns or in each.
+    background : (n, n)
+        Expected counts that do not come from the object, the same in every pattern; they are still
+        in the counts. None for none.
     scan_index : (scan,)
         Number of each pattern in the whole scan.
     is_normalized
@@ -95,10 +99,11 @@ class Acquisition:
 
     positions_px: Float[np.ndarray, "scan 2"]
     amplitudes: Float[np.ndarray, "scan n n"] | None = None
-    probe: Complex[np.ndarray, "n n"] | None = None
+    probe: Complex[np.ndarray, "*modes n n"] | None = None
     probe_is_scaled: bool = False
     object_: Complex[np.ndarray, "oy ox"] | None = None
-    bad_pixels: Bool[np.ndarray, "n n"] | None = None
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None = None
+    background: Float[np.ndarray, "n n"] | None = None
     scan_index: Int[np.ndarray, " scan"] | None = None
     is_normalized: bool = False
     geometry: Geometry = UNKNOWN
@@ -275,8 +280,10 @@ class RawScan:
         Modes on any axes before the last two.
     object_ : (..., oy, ox)
         Axes before the last two have length one.
-    bad_pixels : (h, w)
-        True where the detector has no valid count.
+    bad_pixels : (h, w) or (scan, h, w)
+        True where the detector has no valid count, in all patterns or in each.
+    background : (h, w)
+        Counts that do not come from the object, in the order of pixels of the patterns.
     """
 
     positions_px: np.ndarray
@@ -287,6 +294,7 @@ class RawScan:
     probe: np.ndarray | None = None
     object_: np.ndarray | None = None
     bad_pixels: np.ndarray | None = None
+    background: np.ndarray | None = None
     scan_index: np.ndarray | None = None
     geometry: Geometry = UNKNOWN
     steps: tuple[dict[str, Any], ...] = ()
@@ -305,6 +313,7 @@ def check_shapes(
     positions: tuple[int, ...],
     patterns: tuple[int, ...] | None = None,
     bad_pixels: tuple[int, ...] | None = None,
+    background: tuple[int, ...] | None = None,
     scan_index: tuple[int, ...] | None = None,
     probe: tuple[int, ...] | None = None,
 ) -> None:
@@ -328,8 +337,11 @@ def check_shapes(
             "for every position; order the axes as (scan, row, column)"
         )
     frame = patterns[1:]
+    each_pixel = "one value for every detector pixel"
+    masks = frame if bad_pixels is None or len(bad_pixels) == 2 else patterns
     for name, shape, expected, what in (
-        ("bad pixels", bad_pixels, frame, "one value for every detector pixel"),
+        ("bad pixels", bad_pixels, masks, each_pixel),
+        ("background", background, frame, each_pixel),
         ("indices", scan_index, positions[:1], "one for every pattern"),
     ):
         if shape not in (None, expected):

@@ -36,7 +36,7 @@ from study_lib.networks.pinn.network import PatchNetwork
 from study_lib.networks.registry import build_network
 from study_lib.physics.forward import corners_of, expected_counts, probes_at
 from study_lib.physics.likelihood import MEASURES
-from study_lib.physics.measurement import Measurement, measurement_digest
+from study_lib.physics.measurement import Measurement, measurement_digest, require_one_mode
 from study_lib.seeding import torch_seed
 
 # --- How the learning rate falls
@@ -136,6 +136,7 @@ class GroupTensors:
     @classmethod
     def of(cls, measurement: Measurement, device: torch.device = PROCESSOR) -> "GroupTensors":
         """Share the arrays of a measurement, or copy them to another device."""
+        require_one_mode("the patch network", measurement)
         amplitudes = torch.from_numpy(measurement.amplitudes)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)

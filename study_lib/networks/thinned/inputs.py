@@ -17,7 +17,13 @@ from study_lib.physics.forward import (
 )
 from study_lib.physics.fourier import fourier, inverse_fourier
 from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge
-from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
+from study_lib.physics.measurement import (
+    Box,
+    Measurement,
+    at_positions,
+    require_one_mode,
+    split_photons,
+)
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
@@ -53,6 +59,7 @@ class BoxedScan:
     @classmethod
     def of(cls, measurement: Measurement, box: Box) -> "BoxedScan":
         """Return the scan of a measurement."""
+        require_one_mode("the thinning network", measurement)
         bad = measurement.bad_pixels
         first = np.array([box[0].start, box[1].start])
         return BoxedScan(
