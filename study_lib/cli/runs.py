@@ -573,13 +573,25 @@ def feasible(
     if design.is_measured:
         print(
             f"{base_npz}: its own counts, patterns of {design.patch_size_px} pixels a side, "
-            f"{design.replicates} draws of the photons; --simulated for counts of its object",
+            f"{_draws_text(design)}; --simulated for counts of its object",
             file=sys.stderr,
         )
     check_count(design)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
     return design, scene
+
+
+def _draws_text(design: "StudyDesign") -> str:
+    """Return how many draws of measured photons there are, and which of them train networks."""
+    trained = design.trained_replicates or design.replicates
+    text = f"{design.replicates} draws of the photons"
+    if trained >= design.replicates or not (design.training or design.thinned):
+        return text
+    return (
+        f"{text}, networks in the first {trained} (--set trained_replicates={design.replicates} "
+        "for all)"
+    )
 
 
 def _execute(
