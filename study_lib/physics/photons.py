@@ -157,7 +157,7 @@ def _below(
 
 WHOLE_SHARE_MIN = 0.99
 WHOLE_TOLERANCE = 1e-3
-ROUNDING = 4e-7  # of a count, whose root has single precision
+ROUNDING = 1.5e-7  # of a count, whose root has single precision
 DISPERSION_MIN, DISPERSION_MAX = 0.9, 1.1
 REPEATED_PX = 0.05  # frames of one place, as far as the object is concerned
 FAINT_COUNTS = 0.1  # mean of a pixel below which frames differ by noise alone
@@ -243,7 +243,7 @@ def whole_share(amplitudes: Float[np.ndarray, "scan n n"]) -> float:
     ----------
     amplitudes : (scan, n, n)
         Roots of the counts. In single precision a root is known to 6e-8 of itself, and its square
-        is taken to be whole within that.
+        is taken to be whole within twice that.
     """
     whole = lit = 0
     for start in range(0, len(amplitudes), PATTERNS_AT_A_TIME):
