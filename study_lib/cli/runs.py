@@ -303,7 +303,16 @@ def status(
         time.sleep(FOLLOW_S)
 
 
-def report(folder: RunFolder = None) -> None:
+def report(
+    folder: RunFolder = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run with simulated counts of the same base data, whose ranks those of measured "
+            "counts are held against; default: the newest beside the run."
+        ),
+    ] = None,
+) -> None:
     """Write the report of a run again: index.html, a page per notebook, RO-Crate metadata."""
     from study_lib.runs import evidence, progress
     from study_lib.runs import run as runs
@@ -315,7 +324,7 @@ def report(folder: RunFolder = None) -> None:
         raise InputError(f"{folder} is being run; its report is written at the end")
     former = evidence.digest_of(folder / evidence.SEAL_FILE)
     digest = cache(evidence.digest_of)
-    print(_write_report(folder, jobs, digest))
+    print(_write_report(folder, jobs, digest, against))
     states = progress.states_of(folder, jobs).values()
     waiting = sum(state != "done" for state in states)
     if waiting:
@@ -580,13 +589,25 @@ def feasible(
     if design.is_measured:
         print(
             f"{base_npz}: its own counts, patterns of {design.patch_size_px} pixels a side, "
-            f"{design.replicates} draws of the photons; --simulated for counts of its object",
+            f"{_draws_text(design)}; --simulated for counts of its object",
             file=sys.stderr,
         )
     check_count(design)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
     return design, scene
+
+
+def _draws_text(design: "StudyDesign") -> str:
+    """Return how many draws of measured photons there are, and which of them train networks."""
+    trained = design.trained_replicates or design.replicates
+    text = f"{design.replicates} draws of the photons"
+    if trained >= design.replicates or not (design.training or design.thinned):
+        return text
+    return (
+        f"{text}, networks in the first {trained} (--set trained_replicates={design.replicates} "
+        "for all)"
+    )
 
 
 def _execute(
@@ -648,11 +669,15 @@ def _write_results(folder: Path) -> None:
         print(f"warning: the rows for `study history` were not written: {error}", file=sys.stderr)
 
 
-def _write_report(folder: Path, jobs: "list[PlannedJob]", digest: "Digest") -> Path:
+def _write_report(
+    folder: Path, jobs: "list[PlannedJob]", digest: "Digest", against: Path | None = None
+) -> Path:
     """Return the first page of a run's report, made anew; warn of secrets in the run's files."""
     from study_lib.runs.evidence import exposed_values
-    from study_lib.runs.report import write_site
+    from study_lib.runs.report import write_ranks, write_site
 
+    for line in write_ranks(folder, against):
+        print(line)
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
     index = write_site(folder, jobs, digest)
     for line in exposed_values(folder, os.environ):

@@ -54,7 +54,8 @@ def load_design(
         Values of fields that count after the settings, as plain data.
     source
         Where counts come from, unless a setting says it. Measured patterns are used whole, and in
-        ``REPLICATES_OF_MEASURED`` draws unless a setting says how many.
+        ``REPLICATES_OF_MEASURED`` draws, of which the first trains networks, unless settings say
+        how many.
 
     Returns
     -------
@@ -100,6 +101,7 @@ def load_design(
         content["patch_size_px"] = base.probe_side_px
         if not is_file:
             content["replicates"] = max(content.get("replicates", 1), REPLICATES_OF_MEASURED)
+            content.setdefault("trained_replicates", 1)
     for setting in settings:
         _apply(content, setting)
     content.update(values)

@@ -537,10 +537,11 @@ def summary_files(folder: Path, design: StudyDesign) -> list[Path]:
     """Return everything that a summary of a design's doses writes in its folder."""
     without = {QUALITY_MAP} if why_no_map(len(design.doses), len(design.views)) else set()
     over = [mismatch_name(field) for field in design.mismatch.lists]
+    tables = [*over, "draws"] if design.is_measured else over
     figures = [name for name in SUMMARY_FIGURES if name not in without] + over
     figures += [f"phase_{design.dose_name(dose)}" for dose in pictured(sorted(design.doses))]
     return [
-        *(folder / name for name in (*SUMMARY_FILES, *(f"{name}.csv" for name in over))),
+        *(folder / name for name in (*SUMMARY_FILES, *(f"{name}.csv" for name in tables))),
         *(path for name in figures for path in figure_files(folder, name)),
     ]
 

@@ -232,6 +232,8 @@ def _measured_splits(
             scan_index=rows[split],
             bad_pixels=some.bad_pixels,
         )
+        if whole.background is not None:
+            arrays["background"] = (whole.background * made[split].share).astype(np.float32)
         step, stated = thinning_of(condition, made[split], reference)
         found[split] = SplitPatterns(arrays, step, stated)
     work.results["noise"] = noise_test(

@@ -175,7 +175,11 @@ def _thinned_anew(
     rows = arrays["scan_index"][kept]
     made = patterns_at(condition, rows, photons_per_pattern, reference)
     step, stated = thinning_of(condition, made, reference)
-    return {"diffraction": made.amplitudes, "probeGuess": made.probe}, step, stated
+    patterns = {"diffraction": made.amplitudes, "probeGuess": made.probe}
+    if "background" in arrays:  # as much more of it as of the photons
+        more = np.linalg.norm(made.probe) ** 2 / np.linalg.norm(arrays["probeGuess"]) ** 2
+        patterns["background"] = (arrays["background"] * more).astype(np.float32)
+    return patterns, step, stated
 
 
 def _history(

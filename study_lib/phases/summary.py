@@ -50,6 +50,14 @@ from study_lib.phases.conditions import (
     runs_within,
     why_no_map,
 )
+from study_lib.phases.draws import (
+    DRAWS_TABLE,
+    agreement_of_draws,
+    ranks_against,
+    sentences_on_draws,
+    sentences_on_measured,
+    simulated_beside,
+)
 from study_lib.phases.records import Work, inventory, mixed_codes, recorded
 from study_lib.physics.absorption import mass_absorption_m2_per_kg, surface_dose_gy
 from study_lib.scores.answers import answers_of
@@ -138,6 +146,9 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "inventory.csv": files,
             **_mismatch_tables(over),
         }
+        measured = _measured_content(compared_root, table)
+        if measured:
+            tables[DRAWS_TABLE] = measured.pop("draws")
         for name, lines in tables.items():
             write_csv(folder / name, lines)
             work.outputs.append(folder / name)
@@ -170,6 +181,7 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "remarks": [_no_map(rows)] if QUALITY_MAP not in saved else [],
             "figures": saved,
             **_mismatch_content(compared_root, over),
+            **({"measured": measured} if measured else {}),
         }
         write_json(folder / "summary.json", summary)
         write_text(folder / "summary.md", markdown(summary, files))
@@ -387,6 +399,19 @@ def _mismatch_content(compared_root: Path, over: Mapping[str, Levels]) -> dict[s
     return {"mismatch": {"tables": tables, "remarks": remarks, "files": files}}
 
 
+def _measured_content(compared_root: Path, table: Sequence[Row]) -> dict[str, Any]:
+    """Return what a summary says of measured counts, and how draws agree; nothing of simulated."""
+    design, run_folder = _design_of(compared_root), compared_root.parent
+    if design is None or not design.is_measured:
+        return {}
+    draws = agreement_of_draws(run_folder, design)
+    lines = sentences_on_measured(run_folder, design) + sentences_on_draws(draws)
+    simulated = simulated_beside(run_folder, design)
+    if simulated:
+        lines += ranks_against(table, simulated)[1]
+    return {"lines": lines, "draws": draws}
+
+
 def _shown_first(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of the test split; of the train split if there is no other."""
     return next(part for split in SPLITS_IN_ORDER if (part := _of_split(rows, split)))
@@ -529,6 +554,7 @@ def _origin(compared_root: Path) -> Mapping[str, Any]:
         "changes": changes_of_preset(design),
         "design": design.digest,
         "object": design.base.name if design.base else design.specimen.kind,
+        **({"source": design.source} if design.is_measured else {}),
         "patch_size_px": design.patch_size_px,
         "replicates": [one.replicate for one in design.repetitions],
         **design.mismatch.columns,

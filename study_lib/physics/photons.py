@@ -157,7 +157,7 @@ def _below(
 
 WHOLE_SHARE_MIN = 0.99
 WHOLE_TOLERANCE = 1e-3
-ROUNDING = 4e-7  # of a count, whose root has single precision
+ROUNDING = 1.5e-7  # of a count, whose root has single precision
 DISPERSION_MIN, DISPERSION_MAX = 0.9, 1.1
 REPEATED_PX = 0.05  # frames of one place, as far as the object is concerned
 FAINT_COUNTS = 0.1  # mean of a pixel below which frames differ by noise alone
@@ -185,10 +185,17 @@ class NoiseTest:
 
     @property
     def dispersion(self) -> float | None:
-        """The dispersion that noise alone decides: of repeated frames, or of faint pixels."""
+        """The dispersion that noise alone decides: of repeated frames, or of faint pixels.
+
+        Else that of neighbouring frames, if it is no more than that of photons: then no change of
+        the object is in it.
+        """
         if self.dispersion_repeated is not None:
             return self.dispersion_repeated
-        return self.dispersion_faint
+        if self.dispersion_faint is not None:
+            return self.dispersion_faint
+        bound = self.dispersion_neighbouring
+        return bound if bound is not None and bound <= DISPERSION_MAX else None
 
     @property
     def is_poisson(self) -> bool | None:
@@ -200,12 +207,16 @@ class NoiseTest:
     @property
     def sentence(self) -> str:
         """What the test found, for people."""
-        of = "repeated frames" if self.dispersion_repeated is not None else "faint pixels"
+        of = "neighbouring frames"
+        if self.dispersion_repeated is not None:
+            of = "repeated frames"
+        elif self.dispersion_faint is not None:
+            of = "faint pixels"
         whole = f"{100 * self.whole_share:.4g} % of the counts are whole numbers"
         if self.dispersion is None:
             return (
-                f"{whole}. Whether the noise is Poisson cannot be tested: no place was measured "
-                f"twice, and no pixel has a mean below {FAINT_COUNTS:g} counts."
+                f"{whole}. Whether the noise is Poisson cannot be told: no place was measured "
+                f"twice, and hardly a pixel has a mean below {FAINT_COUNTS:g} counts."
             )
         found = (
             f"{whole}, and the variance of {of} is {self.dispersion:.3f} times their mean "
@@ -232,7 +243,7 @@ def whole_share(amplitudes: Float[np.ndarray, "scan n n"]) -> float:
     ----------
     amplitudes : (scan, n, n)
         Roots of the counts. In single precision a root is known to 6e-8 of itself, and its square
-        is taken to be whole within that.
+        is taken to be whole within twice that.
     """
     whole = lit = 0
     for start in range(0, len(amplitudes), PATTERNS_AT_A_TIME):

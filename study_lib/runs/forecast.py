@@ -15,6 +15,7 @@ from study_lib.networks.registry import require_network
 from study_lib.overlap.metrics import legacy_spacing_px, lit_area_px
 from study_lib.overlap.views import ViewMetrics, view_of
 from study_lib.phases.scene import Scene, require_room_for_defocus
+from study_lib.physics.photons import SHARES
 from study_lib.physics.probe import power_of, probe_diameter_px
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import job_costs, resources_of
@@ -237,6 +238,7 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
     check_network(design)
     require_room_for_defocus(design, scene.probe)
     _check_beamstop(design, scene)
+    _check_measured(design, scene)
     for split in SPLITS:
         positions = scene.positions_of(split)
         for view in design.views:
@@ -246,6 +248,10 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
             lit_px = lit_area_px(positions, made.metrics.probe_diameter_px, scene.object_.shape)
             doses = design.doses_of(view.name)
             photons = [design.photons_per_pattern(one, lit_px, len(kept)) for one in doses]
+            if scene.photons is not None and design.dose_per != "pattern":
+                held = scene.photons[scene.splits[split]][kept].mean()
+                where = f"view {view.name}, {split} split"
+                _check_doses(design, doses, photons, float(held), where)
             fault = design.fault_of_photons(min(photons), max(photons))
             if fault:
                 raise InputError(f"view {view.name}, {split} split: {fault}")
@@ -280,6 +286,39 @@ def _check_beamstop(design: StudyDesign, scene: Scene) -> None:
             f"detector.beamstop_radius_px = {radius_px:g} leaves {share:.2%} of the light that the "
             f"probe sends to the detector; at least {LIT_SHARE_MIN:.0%} is needed; lower it"
         )
+
+
+def _check_measured(design: StudyDesign, scene: Scene) -> None:
+    """Refuse doses of measured patterns that are more than the arms' share of the photons."""
+    if scene.photons is None or design.dose_per != "pattern":
+        return
+    both = scene.splits["train"] | scene.splits["test"]
+    held = float(scene.photons[both].mean())
+    _check_doses(design, design.doses, design.doses, held, "both splits")
+
+
+def _check_doses(
+    design: StudyDesign, doses: Sequence[float], asked: Sequence[float], held: float, where: str
+) -> None:
+    """Refuse doses that ask for more photons in a pattern than arms may have of those measured."""
+    largest = max(zip(doses, asked, strict=True), key=lambda pair: pair[1])
+    most = SHARES["arms"] * held
+    if largest[1] <= most:
+        return
+    possible = largest[0] * most / largest[1]
+    name = design.base.name if design.base else "the base data"
+    raise InputError(
+        f"dose {largest[0]:g} {design.dose_unit}, {where}: {largest[1]:.4g} photons in a pattern; "
+        f"{name} has {held:.4g}, of which half are the arms': the other half makes the reference "
+        f"and judges. The largest dose possible is {_rounded_down(possible):g}; give --doses up to "
+        "it, or choose --simulated"
+    )
+
+
+def _rounded_down(value: float) -> float:
+    """Return a number of three digits that is not larger."""
+    unit = 10.0 ** (np.floor(np.log10(value)) - 2)
+    return float(np.floor(value / unit) * unit)
 
 
 def _check_target(design: StudyDesign, metrics: ViewMetrics, view: str, split: str) -> None:

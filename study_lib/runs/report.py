@@ -13,15 +13,17 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from study_lib.arm_names import current_row
-from study_lib.files import read_json, require_no_link_out, write_json, write_text
+from study_lib.errors import InputError
+from study_lib.files import read_json, require_no_link_out, write_csv, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow, mismatch_name
+from study_lib.phases.draws import RANKS, ranks_against, simulated_beside
 from study_lib.phases.records import mixed_codes
 from study_lib.runs.crate import CRATE, NO_CREDIT, Credit, research_object
 from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.reuse import counted_runs
-from study_lib.runs.run import DESIGN_FILE
+from study_lib.runs.run import DESIGN_FILE, open_run
 from study_lib.scores.findings import findings
 from study_lib.scores.shown_tables import (
     COLUMNS,
@@ -182,6 +184,7 @@ def write_site(
             *_not_committed(records),
         ],
         "summary": summary,
+        "measured": _measured_lines(summary, summary_root),
         "summary_folder": summary_root.name,
         "columns": list(columns_of(summary["study_table"] if summary else ()).values()),
         "numbers": [COLUMNS[name] for name in NUMBERS],
@@ -243,6 +246,57 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
         for split in summary["findings"]
     }
     return {**summary, "study_table": table, "findings": sentences, "is_old": True}
+
+
+def _measured_lines(summary: Mapping[str, Any] | None, folder: Path) -> list[str]:
+    """Return what is said of measured counts; last how ranks differ from simulated ones, if known.
+
+    That may have been asked for after the summary was written.
+    """
+    if not summary or not summary.get("measured"):
+        return []
+    lines: list[str] = summary["measured"]["lines"]
+    path = folder / f"{RANKS}.json"
+    later = read_json(path)["sentences"] if path.is_file() else []
+    return [line for line in lines if not (later and line in later)] + later
+
+
+def write_ranks(run_folder: Path, against: Path | None = None) -> list[str]:
+    """Write where a measured run orders its arms otherwise than a simulated one; return sentences.
+
+    ``rank_differences.csv`` and ``.json`` beside the summary. Nothing of a run whose counts are
+    simulated, or without a summary.
+
+    Parameters
+    ----------
+    run_folder
+        Of measured counts.
+    against
+        A run with simulated counts of the same base data; default: the newest beside this one.
+
+    Raises
+    ------
+    InputError
+        If a run is given and one of both does not fit.
+    """
+    design = open_run(run_folder).design
+    folder = PlacesBelow(run_folder).root("summary")
+    path = folder / "summary.json"
+    if not design.is_measured or not path.is_file():
+        if against is None:
+            return []
+        why = "it has no summary yet" if design.is_measured else "its own counts are simulated"
+        raise InputError(
+            f"--against {against}: {run_folder}: {why}; ranks of measured counts are held "
+            "against simulated ones"
+        )
+    simulated = against or simulated_beside(run_folder, design)
+    if simulated is None:
+        return []
+    rows, sentences = ranks_against(read_json(path)["study_table"], simulated)
+    write_csv(folder / f"{RANKS}.csv", rows)
+    write_json(folder / f"{RANKS}.json", {"against": simulated.name, "sentences": sentences})
+    return sentences
 
 
 def _tables(summary: Mapping[str, Any]) -> dict[str, list[Line]]:

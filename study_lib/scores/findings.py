@@ -70,8 +70,9 @@ def _extent(table: Sequence[Row]) -> str:
             "difference would come again is not known."
         )
     counts = " or ".join(map(str, replicates))
+    own = "share of the photons" if is_measured(table) else "noise"
     return (
-        f"{extent}; {counts} replicates, each with its own noise, choice of patterns and training."
+        f"{extent}; {counts} replicates, each with its own {own}, choice of patterns and training."
     )
 
 

@@ -231,6 +231,9 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     if summary["answers"]:
         parts += ["## Answer", "\n".join(f"- {line}" for line in summary["answers"])]
     parts += map(small_table, summary["answer_tables"])
+    if summary.get("measured"):
+        lines = "\n".join(f"- {line}" for line in summary["measured"]["lines"])
+        parts += ["## What was measured", lines]
     for split, lines in summary["findings"].items():
         table = [row for row in summary["study_table"] if row["split"] == split]
         parts += [
@@ -431,11 +434,13 @@ def origin_text(origin: Mapping[str, Any]) -> str:
     if not origin:
         return ""
     count = len(origin["replicates"])
+    noise = "share of the photons" if is_measured([origin]) else "noise"
     spread = (
         "one set of seeds, no spread over repetitions"
         if count == 1
-        else "each with its own noise, choice of patterns and training"
+        else f"each with its own {noise}, choice of patterns and training"
     )
+    kind = "measured counts of" if is_measured([origin]) else "object"
     numbers = ", ".join(map(str, origin["replicates"]))
     changes = ", ".join(origin.get("changes", ()))
     preset = origin["preset"] + (f" with {changes}" if changes else "")
@@ -443,7 +448,7 @@ def origin_text(origin: Mapping[str, Any]) -> str:
     gray = f" Doses in Gy are of {origin.get('material')}."
     unknown = f" The data were made with a mismatch unknown to every arm: {mismatch}."
     return (
-        f"Preset {preset}, design {origin['design']}, object {origin['object']}, patches "
+        f"Preset {preset}, design {origin['design']}, {kind} {origin['object']}, patches "
         f"of {origin['patch_size_px']} pixels, replicate{'s' if count > 1 else ''} {numbers}: "
         f"{spread}.{unknown if mismatch else ''}{gray if origin.get('material') else ''}"
     )
