@@ -17,6 +17,7 @@ WrittenName = Literal[
 ]
 FormatName = Literal[WrittenName, "ptyd", "nxmx", "ptylab", "stack"]
 Algorithm = Literal["solver", "LSQML"]
+MODES_MAX = 20
 EnergyOption = Annotated[
     float | None, typer.Option(help="Photon energy; kinetic energy with --electrons.")
 ]
@@ -155,6 +156,22 @@ def import_(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Order of the batches; default: 1011.")
     ] = None,
+    modes: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Incoherent modes of the probe; auto: as many as held-out counts ask for.",
+        ),
+    ] = "1",
+    refine_positions: Annotated[
+        bool, typer.Option("--refine-positions", help="Find positions near the given ones, too.")
+    ] = False,
+    refine_background: Annotated[
+        bool,
+        typer.Option(
+            "--refine-background", help="Find counts that are in every pattern alike, too."
+        ),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Also by the other algorithm and from half the data.")
     ] = False,
@@ -179,6 +196,7 @@ def import_(
     from study_lib.data.formats.geometry import GivenLengths
     from study_lib.data.formats.registry import read_file
     from study_lib.figures.common import save_figure
+    from study_lib.phases.blind import Unknowns
     from study_lib.phases.import_data import described, imported, preview_of, with_check
 
     files = _files_of(source, target, check=check, overwrite=overwrite)
@@ -220,17 +238,23 @@ def import_(
     if acquisition.object_ is None or acquisition.probe is None:
         if acquisition.object_ is not None:
             _warn(source, ["without a probe its object is not used"])
-    elif not check and (algorithm, epochs, seed) != (None, None, None):
-        remark = "it has object and probe: --algorithm, --epochs and --seed change nothing"
-        _warn(source, [remark])
+    else:
+        changed = (modes, refine_positions, refine_background) != ("1", False, False)
+        if changed or (not check and (algorithm, epochs, seed) != (None, None, None)):
+            remark = (
+                "it has object and probe: --algorithm, --epochs, --seed, --modes and --refine-... "
+                "change nothing; --ignore object,probe reconstructs them"
+            )
+            _warn(source, [remark])
     how: dict[str, Any] = {
         "algorithm": algorithm or "solver",
         "epochs": epochs or 1000,
         "seed": 1011 if seed is None else seed,
     }
+    unknowns = Unknowns(_modes_of(modes), refine_positions, refine_background)
     failure: StudyError | None = None
     with _bar() as progress:
-        found = imported(acquisition, choices, **how, progress=progress)
+        found = imported(acquisition, choices, **how, unknowns=unknowns, progress=progress)
         if check:
             try:
                 found = with_check(found, acquisition, **how, progress=progress)
@@ -343,6 +367,15 @@ def _existing_folder(folder: Path | None) -> Path | None:
 def _warn(source: Path, remarks: Iterable[str]) -> None:
     for remark in remarks:
         print(f"study: warning: {source}: {remark}", file=sys.stderr)
+
+
+def _modes_of(text: str) -> int | Literal["auto"]:
+    """Return how many modes a text asks for."""
+    if text == "auto":
+        return "auto"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MODES_MAX:
+        raise InputError(f"--modes {text}: give a number from 1 to {MODES_MAX}, or auto")
+    return int(text)
 
 
 class _Files(NamedTuple):

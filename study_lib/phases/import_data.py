@@ -10,14 +10,16 @@ from matplotlib.figure import Figure
 from study_lib.data.formats.acquisition import Acquisition, ReadChoices
 from study_lib.data.verdict import VERDICT, Verdict
 from study_lib.figures.import_preview import FIT_PANELS, FittedPatterns, import_preview
-from study_lib.phases.base_data import (
+from study_lib.phases.base_data import with_scaled_probe
+from study_lib.phases.blind import (
+    OBJECT_AND_PROBE,
     Algorithm,
     Progress,
-    checked,
+    Unknowns,
     few_epochs_r_factor,
     reconstructed,
-    with_scaled_probe,
 )
+from study_lib.phases.import_check import checked
 from study_lib.phases.import_fit import Fit, fit_of, good_values, r_factor
 from study_lib.phases.import_verdict import (
     BETTER,
@@ -39,7 +41,7 @@ class Imported:
     """A scan with object and probe, and whether to believe them.
 
     ``fit`` is None without patterns; ``report`` is that of
-    :func:`study_lib.phases.base_data.checked`, None unless it was asked for.
+    :func:`study_lib.phases.import_check.checked`, None unless it was asked for.
     """
 
     acquisition: Acquisition
@@ -56,6 +58,7 @@ def imported(
     algorithm: Algorithm,
     epochs: int,
     seed: int,
+    unknowns: Unknowns = OBJECT_AND_PROBE,
     progress: Progress | None = None,
 ) -> Imported:
     """Return a scan with object and probe, its own or reconstructed, and the verdict on them.
@@ -66,8 +69,8 @@ def imported(
         As it was read.
     choices
         What the user said of the file: an advice is given on top of it.
-    algorithm, epochs, seed, progress
-        As in :func:`study_lib.phases.base_data.reconstructed`.
+    algorithm, epochs, seed, unknowns, progress
+        As in :func:`study_lib.phases.blind.reconstructed`.
 
     Raises
     ------
@@ -82,7 +85,12 @@ def imported(
         stop, done = AS_GIVEN, 0
     else:
         found = reconstructed(
-            measured, algorithm=algorithm, epochs=epochs, seed=seed, progress=progress
+            measured,
+            algorithm=algorithm,
+            epochs=epochs,
+            seed=seed,
+            unknowns=unknowns,
+            progress=progress,
         )
         r_start = float(found.metadata["r_factor_start"])
         stop, done = str(found.metadata["stop"]), int(found.metadata["epochs"])
@@ -112,7 +120,7 @@ def with_check(
 ) -> Imported:
     """Return an import judged anew by what other reconstructions of its patterns say.
 
-    Those of :func:`study_lib.phases.base_data.checked`: the other algorithm and each half of the
+    Those of :func:`study_lib.phases.import_check.checked`: the other algorithm and each half of the
     patterns.
 
     Parameters
@@ -122,7 +130,7 @@ def with_check(
     measured
         The same scan as it was read.
     algorithm, epochs, seed, progress
-        As in :func:`study_lib.phases.base_data.reconstructed`.
+        As in :func:`study_lib.phases.blind.reconstructed`.
     """
     report = checked(measured, algorithm=algorithm, epochs=epochs, seed=seed, progress=progress)
     halves = report["between_halves"][f"crossing_seventh{OUTCOME}"] != BELOW_FROM_FIRST

@@ -344,8 +344,8 @@ def require_overlap(acquisition: Acquisition) -> None:
         )
     raise InputError(
         f"{source}: positions: neighbours are {apart:.4g} pixels apart and a pattern covers "
-        f"{side}{lengths}, so that next to nothing overlaps; check the unit of the positions, energy, distance "
-        f"and detector pixel{near}"
+        f"{side}{lengths}, so that next to nothing overlaps; check the unit of the positions, "
+        f"energy, distance and detector pixel{near}"
     )
 
 

@@ -15,7 +15,7 @@ from study_lib.data.formats import registry as formats
 from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.phases import base_data as base_check
+from study_lib.phases import import_check
 from study_lib.phases.base_data import with_scaled_probe
 from study_lib.physics.forward import patterns_expected
 
@@ -213,7 +213,7 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(name, tmp_path, acquis
 def test_a_check_that_fails_costs_no_reconstruction(tmp_path, monkeypatch, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
     study("export", "a.npz", "t.npz", "--format", "tike")
-    monkeypatch.setattr(base_check, "scored_pixels", Mock(side_effect=InputError("dark")))
+    monkeypatch.setattr(import_check, "scored_pixels", Mock(side_effect=InputError("dark")))
 
     flags = ["--check", "--epochs", "2"]
     code, _, error = study("import", "t.npz", "b.npz", *flags)
@@ -228,7 +228,10 @@ def test_flags_that_change_nothing_are_said_to(tmp_path, acquisition, study):
     code, _, error = study("import", "a.npz", "b.npz", "--epochs", "9")
 
     assert code == 0
-    assert "it has object and probe: --algorithm, --epochs and --seed change nothing" in error
+    assert (
+        "it has object and probe: --algorithm, --epochs, --seed, --modes and --refine-... change nothing"
+        in error
+    )
 
 
 @pytest.mark.parametrize("change", [{"amplitudes": None}, {"is_normalized": True}])
