@@ -367,6 +367,7 @@ def _solved(
         position_limit_px=float(MARGIN_PX),
         tolerance=TOLERANCE,
         held_out_share=held_out_share,
+        patience=epochs,  # further modes are slow to come, and held-out counts rise meanwhile
     )
     given = replace(measurement, probe=probe, background=background)
     return solve_measurement(given, settings, progress=progress)
