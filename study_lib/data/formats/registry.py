@@ -17,8 +17,7 @@ from study_lib.data.formats.ptychopinn import (
     write_ptychopinn_counts,
     write_slac,
 )
-from study_lib.data.formats.ptylab import read_ptylab
-from study_lib.data.formats.ptypy import read_ptyd
+from study_lib.data.formats.ptypy import read_ptyd, read_ptylab
 from study_lib.data.formats.tike import read_tike, write_tike
 from study_lib.data.hdf5 import is_hdf5, open_hdf5
 from study_lib.errors import InputError
