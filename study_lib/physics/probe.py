@@ -190,7 +190,7 @@ def with_more_modes(
     modes
         How many in all; at least as many as are known.
     seed
-        Of the mixture, which keeps new modes from sharing a symmetry that the true ones do not have.
+        Of the mixture, which keeps new modes from sharing a symmetry that the true ones lack.
     share
         Of the power, that each new mode gets.
 

@@ -1,13 +1,14 @@
 """What ptypy and PtyLab reconstruct from, read only.
 
-Of prepared data of ptypy (``.ptyd``) ``meta`` has energy (keV), distance (m), detector pixel (m, one or two numbers) and shape;
-``chunks/<k>`` has ``data`` (frames, n, n) counts with the zero frequency in the centre,
-``indices``, ``positions`` (frames, 2) as (y, x) in metres, and ``weights``, which are zero for bad
-pixels and may be empty or missing: then ``meta/weight2d`` stands for every frame.
+Of prepared data of ptypy (``.ptyd``) ``meta`` has energy (keV), distance (m), detector pixel (m,
+one or two numbers) and shape; ``chunks/<k>`` has ``data`` (frames, n, n) counts with the zero
+frequency in the centre, ``indices``, ``positions`` (frames, 2) as (y, x) in metres, and
+``weights``, which are zero for bad pixels and may be empty or missing: then ``meta/weight2d``
+stands for every frame.
 
-An input file of PtyLab (``.hdf5``) has ``ptychogram`` (frames, n, n), counts with the zero frequency
-in the centre, ``encoder`` (frames, 2), positions (y, x) in metres that grow with rows and columns,
-``wavelength``, ``zo`` (object to detector) and ``dxd`` (detector pixel) in metres.
+An input file of PtyLab (``.hdf5``) has ``ptychogram`` (frames, n, n), counts with the zero
+frequency in the centre, ``encoder`` (frames, 2), positions (y, x) in metres that grow with rows
+and columns, ``wavelength``, ``zo`` (object to detector) and ``dxd`` (detector pixel) in metres.
 
 References
 ----------
