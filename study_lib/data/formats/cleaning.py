@@ -26,8 +26,8 @@ from study_lib.data.formats.detector_faults import with_faults_masked, with_inva
 from study_lib.data.formats.frames import in_wanted_frames
 from study_lib.data.formats.masks import with_masks_and_dark
 from study_lib.data.formats.positions import check_extent
-from study_lib.data.formats.probes import orthogonal_modes
 from study_lib.errors import InputError
+from study_lib.physics.probe import mode_shares, orthogonal_modes
 
 # --- Frames that cannot be used: refused with their indices, or dropped if asked for
 
@@ -106,6 +106,8 @@ def _named(indices: np.ndarray) -> str:
 # --- From what a file says to an acquisition
 
 CENTRAL_SHARE_MIN = 0.25
+ORTHOGONAL = 1e-5  # of the product of two norms: what single precision leaves
+MODE_SHARE_MIN = 1e-7  # of the power: below, a mode is the rounding of the others
 
 
 def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisition:
@@ -234,10 +236,10 @@ def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
         return raw
     if probe.ndim == 3 and probe.shape[2] == 1:
         probe = probe[:, :, 0]
-    if probe.ndim < 2 or 0 in probe.shape or not (raw.patterns is not None or _is_square(probe)):
+    if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or not probe.size:
         raise InputError(
-            f"{path}: probe: found shape {probe.shape}; expected (n, n), with axes for modes "
-            "before it; crop or pad it to a square"
+            f"{path}: probe: found shape {probe.shape}; expected a square (n, n), with axes for "
+            "modes before it; leave it out with --ignore object,probe, or crop it with its patterns"
         )
     _require_complex(path, "probe", probe)
     varying = int(np.prod(probe.shape[:-3]))
@@ -250,17 +252,23 @@ def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
             f"the probe varies from pattern to pattern by {varying} OPR modes; their first, the "
             "mean probe, was taken",
         )
-    kept, was_orthogonal = orthogonal_modes(modes)
-    if was_orthogonal and len(kept) == len(modes):
-        return replace(raw, probe=kept[0] if len(kept) == 1 else kept)
-    return raw.after(
-        transformation("make probe modes orthogonal", modes=len(modes), kept=len(kept)),
-        probe=kept[0] if len(kept) == 1 else kept,
-    )
+    if not _are_orthogonal(modes):
+        given = len(modes)
+        modes = orthogonal_modes(modes)
+        modes = modes[mode_shares(modes) > MODE_SHARE_MIN]
+        raw = raw.after(transformation("make probe modes orthogonal", modes=given, kept=len(modes)))
+    return replace(raw, probe=modes[0] if len(modes) == 1 else modes)
 
 
-def _is_square(probe: np.ndarray) -> bool:
-    return bool(probe.shape[-1] == probe.shape[-2])
+def _are_orthogonal(modes: Complex[np.ndarray, "modes n n"]) -> bool:
+    """Return whether modes are orthogonal and strongest first, but for single precision."""
+    flat = modes.reshape(len(modes), -1).astype(np.complex128)
+    products = np.abs(flat @ flat.conj().T)
+    powers = products.diagonal()
+    limits = ORTHOGONAL * np.sqrt(np.outer(powers, powers))
+    in_order = bool((powers[1:] <= powers[:-1] * (1 + ORTHOGONAL)).all())
+    apart = bool((products - np.diag(powers) <= limits).all())
+    return in_order and apart and bool(powers[-1] > MODE_SHARE_MIN * powers.sum())
 
 
 def _require_complex(path: Path, name: str, image: np.ndarray) -> None:

@@ -39,7 +39,7 @@ def in_wanted_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
     if choices.crop is not None:
         raw = _resized(path, raw, _even(choices.crop, "--crop"), "--crop")
     elif len(set(raw.frames().shape[1:])) > 1 and choices.pad is None:
-        raw = _squared(path, raw)
+        raw = _squared(raw)
     if choices.bin_ is not None:
         raw = _binned(path, raw, choices.bin_)
     if choices.pad is not None:
@@ -63,14 +63,9 @@ def _even(side: int, flag: str) -> int:
     return side
 
 
-def _squared(path: Path, raw: RawScan) -> RawScan:
+def _squared(raw: RawScan) -> RawScan:
     """Crop patterns that are not square about their zero frequency."""
     frame = raw.frames().shape[1:]
-    if raw.probe is not None:
-        raise InputError(
-            f"{path}: patterns are {frame[0]} x {frame[1]} and there is a probe of that shape; "
-            "the study needs squares: leave the probe out with --ignore object,probe"
-        )
     side = min(frame)
     record = transformation("crop to a square", from_px=list(frame), to_px=side)
     return _windowed(raw, side).after(record)
@@ -93,11 +88,6 @@ def _resized(path: Path, raw: RawScan, side: int, flag: str) -> RawScan:
             "it out with --ignore object, and it is reconstructed anew"
         )
     before = min(frame)
-    if raw.probe is not None and frame[0] != frame[1]:
-        raise InputError(
-            f"{path}: a probe of {frame[0]} x {frame[1]} cannot follow its frames; leave it out "
-            "with --ignore object,probe"
-        )
     factor = before / side
     record = transformation(
         "crop frames" if side < before else "pad frames with bad pixels",

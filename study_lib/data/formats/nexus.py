@@ -1,10 +1,10 @@
-"""Master files of NeXus, NXmx as Eiger and Jungfrau detectors write it, read only.
+"""Frames whose positions are in another file: NeXus masters (NXmx) and plain stacks, read only.
 
-An ``NXentry`` has its frames in ``data/data`` or in ``data/data_000001`` and so on, external links
-as a rule, which are followed below the folder that the user names. Energy or wavelength, distance,
-pixel size and mask are where the definition has them; units are those of the attribute ``units``.
-NXmx is of crystallography and has no positions of a ptychographic scan: they come from a file of
-their own.
+NXmx is what Eiger and Jungfrau detectors write. An ``NXentry`` has its frames in ``data/data`` or
+in ``data/data_000001`` and so on, external links as a rule, which are followed below the folder
+that the user names. Energy or wavelength, distance, pixel size and mask are where the definition
+has them; units are those of the attribute ``units``. NXmx is of crystallography and has no
+positions of a ptychographic scan.
 
 References
 ----------
@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from study_lib.data.formats.acquisition import Acquisition, RawScan, ReadChoices
-from study_lib.data.formats.beside import table_of_positions
+from study_lib.data.formats.acquisition import Acquisition, RawScan, ReadChoices, check_shapes
+from study_lib.data.formats.beside import array_in, table_of_positions
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.formats.entries import chosen_entries, merged
 from study_lib.data.formats.geometry import (
+    UNKNOWN,
     Geometry,
     plausible_quantity,
     resolved_geometry,
@@ -166,3 +167,41 @@ def _quantity(file: Hdf5Reader, name: str, quantity: str, unit: str = "m") -> fl
     if factor is None:
         raise file.refusal(name, f"found the unit {said!r}", f"write {', '.join(UNITS)}")
     return plausible_quantity(file.path, name, value or None, quantity, factor=factor)
+
+
+# --- Frames alone
+
+
+def read_stack(path: Path, choices: ReadChoices) -> Acquisition:
+    """Return the acquisition of a stack of frames and a file of positions.
+
+    Raises
+    ------
+    InputError
+        If there are no positions, or nothing says what they and the values are.
+    """
+    if choices.positions is None or choices.position_unit is None or choices.domain is None:
+        raise InputError(
+            f"{path}: a stack of frames alone says neither where they were taken nor what its "
+            "values are; give --positions FILE (.npy, .csv or .txt, row and column of every "
+            "frame), --position-unit m, um, nm or px, and --domain counts or amplitude"
+        )
+    positions = table_of_positions(choices.positions, choices.links_below)
+    patterns = array_in(str(path), "frames", [3], choices.links_below)
+    check_shapes(path, positions=positions.shape, patterns=patterns.shape)
+    side = min(patterns.shape[1:])
+    geometry, remarks = resolved_geometry(path, UNKNOWN, choices.lengths, side)
+    placed, steps = positions_in_px(
+        path, positions, choices.position_unit, choices, geometry.pixel_of_object_m(side)
+    )
+    is_counts = choices.domain == "counts"
+    raw = RawScan(
+        positions_px=np.asarray(placed),
+        patterns=patterns,
+        domain="counts" if is_counts else "amplitude",
+        is_normalized=choices.domain == "normalized",
+        geometry=geometry,
+        steps=steps,
+        remarks=remarks,
+    )
+    return acquisition_of(path, raw, choices)

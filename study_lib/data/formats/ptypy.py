@@ -1,9 +1,18 @@
-"""Prepared data of ptypy (``.ptyd``), read only.
+"""What ptypy and PtyLab reconstruct from, read only.
 
-``meta`` has energy (keV), distance (m), detector pixel (m, one or two numbers) and shape;
-``chunks/<k>`` has ``data`` (frames, n, n) counts with the zero frequency in the centre,
-``indices``, ``positions`` (frames, 2) as (y, x) in metres, and ``weights``, which are zero for bad
-pixels and may be empty or missing: then ``meta/weight2d`` stands for every frame.
+Of prepared data of ptypy (``.ptyd``) ``meta`` has energy (keV), distance (m), detector pixel (m,
+one or two numbers) and shape; ``chunks/<k>`` has ``data`` (frames, n, n) counts with the zero
+frequency in the centre, ``indices``, ``positions`` (frames, 2) as (y, x) in metres, and
+``weights``, which are zero for bad pixels and may be empty or missing: then ``meta/weight2d``
+stands for every frame.
+
+An input file of PtyLab (``.hdf5``) has ``ptychogram`` (frames, n, n), counts with the zero
+frequency in the centre, ``encoder`` (frames, 2), positions (y, x) in metres that grow with rows
+and columns, ``wavelength``, ``zo`` (object to detector) and ``dxd`` (detector pixel) in metres.
+
+References
+----------
+PtyLab: Loetgering et al., Opt. Express 31, 13763 (2023), doi:10.1364/OE.485370
 """
 
 from pathlib import Path
@@ -14,6 +23,7 @@ from study_lib.data.formats.acquisition import (
     Acquisition,
     RawScan,
     ReadChoices,
+    check_shapes,
 )
 from study_lib.data.formats.cleaning import acquisition_of
 from study_lib.data.formats.geometry import (
@@ -140,3 +150,38 @@ def _geometry(file: Hdf5Reader) -> Geometry:
         detector_distance_m=distance_m,
         detector_pixel_m=plausible_quantity(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
     )
+
+
+# --- PtyLab
+
+
+def read_ptylab(path: Path, choices: ReadChoices) -> Acquisition:
+    """Return the acquisition in an input file of PtyLab: patterns and positions.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or not laid out as above.
+    """
+    with open_hdf5(path, choices.links_below) as file:
+        shape, positions = file.shape("ptychogram", ranks=[3]), file.shape("encoder", ranks=[2])
+        check_shapes(path, positions=positions, patterns=shape)
+        side = min(shape[1:])
+        stated = Geometry(
+            detector_distance_m=quantity_in(file, "zo", "detector_distance_m"),
+            detector_pixel_m=quantity_in(file, "dxd", "detector_pixel_m"),
+        )
+        wavelength_m = quantity_in(file, "wavelength", "wavelength_m")
+        geometry, remarks = resolved_geometry(path, stated, choices.lengths, side, wavelength_m)
+        encoder, patterns = file.array("encoder"), file.array("ptychogram")
+    placed, steps = positions_in_px(path, encoder, "m", choices, geometry.pixel_of_object_m(side))
+    raw = RawScan(
+        positions_px=placed,
+        patterns=patterns,
+        domain="counts",
+        position_unit="m",
+        geometry=geometry,
+        steps=steps,
+        remarks=remarks,
+    )
+    return acquisition_of(path, raw, choices)

@@ -8,7 +8,7 @@ from study_lib.data.archive import open_npz
 from study_lib.data.formats.acquisition import Acquisition, ReadChoices
 from study_lib.data.formats.beside import TIFF
 from study_lib.data.formats.cxi import read_cxi, write_cxi
-from study_lib.data.formats.nexus import nexus_entries, read_nexus
+from study_lib.data.formats.nexus import nexus_entries, read_nexus, read_stack
 from study_lib.data.formats.ptychi import pair_of, read_ptychi, write_ptychi
 from study_lib.data.formats.ptychodus import patterns_path, read_ptychodus, write_ptychodus
 from study_lib.data.formats.ptychopinn import (
@@ -17,9 +17,7 @@ from study_lib.data.formats.ptychopinn import (
     write_ptychopinn_counts,
     write_slac,
 )
-from study_lib.data.formats.ptylab import read_ptylab
-from study_lib.data.formats.ptypy import read_ptyd
-from study_lib.data.formats.stacks import read_stack
+from study_lib.data.formats.ptypy import read_ptyd, read_ptylab
 from study_lib.data.formats.tike import read_tike, write_tike
 from study_lib.data.hdf5 import is_hdf5, open_hdf5
 from study_lib.errors import InputError

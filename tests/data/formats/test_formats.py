@@ -228,10 +228,7 @@ def test_flags_that_change_nothing_are_said_to(tmp_path, acquisition, study):
     code, _, error = study("import", "a.npz", "b.npz", "--epochs", "9")
 
     assert code == 0
-    assert (
-        "it has object and probe: --algorithm, --epochs, --seed, --modes and --refine-... change nothing"
-        in error
-    )
+    assert "it has object and probe: --algorithm, --epochs, --seed, --modes and --refine" in error
 
 
 @pytest.mark.parametrize("change", [{"amplitudes": None}, {"is_normalized": True}])

@@ -129,11 +129,10 @@ def test_a_bad_pixel_spoils_its_sum_and_no_other(scan, imported, tmp_path):
     mask[3, 4] = 1
     scan.write_cxi(tmp_path / "scan.cxi", counts=counts, mask=mask)
 
-    arrays, _, said = imported("scan.cxi", "base.npz", "--bin", 2)
+    arrays, _, _ = imported("scan.cxi", "base.npz", "--bin", 2, "--ignore", "object,probe")
 
     assert np.argwhere(arrays["bad_pixels"]).tolist() == [[1, 2]]
     assert np.isfinite(arrays["diffraction"]).all()
-    assert "the window of the probe 2 times smaller" in said
 
 
 def test_roots_are_summed_as_counts(scan, imported, tmp_path):

@@ -187,7 +187,7 @@ def test_counts_in_a_format_of_counts_may_be_roots_by_the_users_word(scan, tmp_p
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.full((120, SIDE, SIDE), 1e38), "power is inf; it has to be more than zero and finite"),
+        (np.full((120, SIDE, SIDE), 1e38), "it has to be more than zero and finite"),
         (np.zeros((120, SIDE, SIDE)), "empty patterns at index 0"),
     ],
 )
@@ -317,7 +317,7 @@ def test_saturated_counts_are_bad_in_their_frames_alone(scan, imported, tmp_path
     limit = int(np.percentile(scan.counts, 99.5))
     scan.write_cxi(tmp_path / "scan.cxi", counts=np.minimum(scan.counts, limit))
 
-    arrays, metadata, _ = imported("scan.cxi", "base.npz", "--saturation", limit)
+    arrays, metadata, _ = imported("scan.cxi", "base.npz", "--saturation", limit, "--keep-all")
 
     np.testing.assert_array_equal(arrays["bad_pixels"], scan.counts >= limit)
     steps = {step["operation"]: step["parameters"] for step in metadata["transformations"]}
