@@ -237,7 +237,10 @@ class Condition:
         return load_measurement(self.file)
 
     def truth(self) -> np.ndarray:
-        """Return the object (oy, ox) that the patterns were made from."""
+        """Return the object (oy, ox) that the patterns were made from.
+
+        Of measured counts nobody knows it: the reference, from photons that no arm has.
+        """
         self.require_data()
         object_, _ = load_object(self.file)
         return object_

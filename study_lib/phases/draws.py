@@ -72,6 +72,15 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
     ]
 
 
+def warnings_on_measured(run_folder: Path) -> list[str]:
+    """Return a line if the noise of a run's measured counts is not that of photons."""
+    path = PlacesBelow(run_folder).root("dataset") / REFERENCE / RECORD
+    if not path.is_file():
+        return []
+    noise = read_json(path)["noise"]
+    return [noise["sentence"]] if noise["is_poisson"] is False else []
+
+
 # --- Objects of draws that share no photon
 
 

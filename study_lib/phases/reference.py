@@ -65,6 +65,16 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     ------
     InputError
         If the design is simulated, there is no base file, or its values are no whole counts.
+
+    Examples
+    --------
+    >>> import study_lib as study
+    >>> condition = run.condition(1e4)  # run: study.open_run of a finished run's folder
+    >>> try:  # of measured counts it returns what the reference is made of
+    ...     study.make_reference(condition)
+    ... except study.InputError as error:
+    ...     print(str(error).partition(": ")[2][:44])
+    its counts are simulated, on an object that
     """
     design, folder = condition.design, condition.folder(REFERENCE)
     base_npz = _base_of(condition)

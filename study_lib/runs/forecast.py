@@ -1,11 +1,12 @@
 """What follows from a design before its first file: sizes, cost, and whether it can be run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from study_lib.design.axes import SPLITS
 from study_lib.design.experiment import levels_text, mismatch_text
@@ -248,10 +249,6 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
             lit_px = lit_area_px(positions, made.metrics.probe_diameter_px, scene.object_.shape)
             doses = design.doses_of(view.name)
             photons = [design.photons_per_pattern(one, lit_px, len(kept)) for one in doses]
-            if scene.photons is not None and design.dose_per != "pattern":
-                held = scene.photons[scene.splits[split]][kept].mean()
-                where = f"view {view.name}, {split} split"
-                _check_doses(design, doses, photons, float(held), where)
             fault = design.fault_of_photons(min(photons), max(photons))
             if fault:
                 raise InputError(f"view {view.name}, {split} split: {fault}")
@@ -289,30 +286,48 @@ def _check_beamstop(design: StudyDesign, scene: Scene) -> None:
 
 
 def _check_measured(design: StudyDesign, scene: Scene) -> None:
-    """Refuse doses of measured patterns that are more than the arms' share of the photons."""
-    if scene.photons is None or design.dose_per != "pattern":
-        return
-    both = scene.splits["train"] | scene.splits["test"]
-    held = float(scene.photons[both].mean())
-    _check_doses(design, design.doses, design.doses, held, "both splits")
+    """Refuse doses of measured patterns that are more than the arms' share of the photons.
 
-
-def _check_doses(
-    design: StudyDesign, doses: Sequence[float], asked: Sequence[float], held: float, where: str
-) -> None:
-    """Refuse doses that ask for more photons in a pattern than arms may have of those measured."""
-    largest = max(zip(doses, asked, strict=True), key=lambda pair: pair[1])
-    most = SHARES["arms"] * held
-    if largest[1] <= most:
+    Of the view that allows least of a dose, which is the largest one possible.
+    """
+    if scene.photons is None:
         return
-    possible = largest[0] * most / largest[1]
+    found = []
+    for view, split, kept in _measured_parts(design, scene):
+        places = scene.positions_of(split)
+        held = float(scene.photons[scene.splits[split]][kept].mean())
+        where = f"view {view}, {split} split"
+        doses = design.doses_of(view)
+        if design.dose_per == "pattern":  # the mean over both splits
+            both = scene.splits["train"] | scene.splits["test"]
+            held, where, doses = float(scene.photons[both].mean()), "both splits", design.doses
+        diameter_px = probe_diameter_px(scene.probe, design.probe_power_share)
+        lit_px = lit_area_px(places, diameter_px, scene.object_.shape)
+        asked = design.photons_per_pattern(max(doses), lit_px, len(kept))
+        most = SHARES["arms"] * held
+        found.append((max(doses) * most / asked, max(doses), asked, held, where))
+    possible, dose, asked, held, where = min(found)
+    if dose <= possible:
+        return
     name = design.base.name if design.base else "the base data"
     raise InputError(
-        f"dose {largest[0]:g} {design.dose_unit}, {where}: {largest[1]:.4g} photons in a pattern; "
-        f"{name} has {held:.4g}, of which half are the arms': the other half makes the reference "
-        f"and judges. The largest dose possible is {_rounded_down(possible):g}; give --doses up to "
-        "it, or choose --simulated"
+        f"dose {dose:g} {design.dose_unit}, {where}: {asked:.4g} photons in a pattern; {name} has "
+        f"{held:.4g}, of which half are the arms': the other half makes the reference and judges. "
+        f"The largest dose possible is {_rounded_down(possible):g}; give --doses up to it, or "
+        "choose --simulated"
     )
+
+
+def _measured_parts(
+    design: StudyDesign, scene: Scene
+) -> Iterator[tuple[str, str, Int[np.ndarray, " kept"]]]:
+    """Yield view, split and kept positions of all patterns that get photons of their own."""
+    for view in design.views:
+        for split in SPLITS:
+            kept = view_of(scene.positions_of(split), scene.probe, view, split, design).kept
+            yield view.name, split, kept
+            if design.dose_per == "pattern":
+                return
 
 
 def _rounded_down(value: float) -> float:

@@ -16,7 +16,12 @@ from study_lib.arm_names import current_row
 from study_lib.errors import InputError
 from study_lib.files import read_json, require_no_link_out, write_csv, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow, mismatch_name
-from study_lib.phases.draws import RANKS, ranks_against, simulated_beside
+from study_lib.phases.draws import (
+    RANKS,
+    ranks_against,
+    simulated_beside,
+    warnings_on_measured,
+)
 from study_lib.phases.records import mixed_codes
 from study_lib.runs.crate import CRATE, NO_CREDIT, Credit, research_object
 from study_lib.runs.evidence import Digest, digest_of
@@ -182,6 +187,7 @@ def write_site(
             *_doubts_of_base(run_folder),
             *mixed_codes(run_folder),
             *_not_committed(records),
+            *warnings_on_measured(run_folder),
         ],
         "summary": summary,
         "measured": _measured_lines(summary, summary_root),

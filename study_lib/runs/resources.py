@@ -201,6 +201,8 @@ def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
     held = 0.0
     if job.notebook not in ("00_design", "06_summary"):
         held = BYTES_PER_PIXEL.get(job.notebook, BYTES_PER_PIXEL_ELSE) * pixels * patterns
+    if design.is_measured and job.notebook in ("01_reference", "01_dataset"):
+        held = BYTES_PER_PIXEL_ELSE * pixels * patterns * BESIDE_SPLITS
     training = design.training
     if job.notebook == "03_train" and training is not None:
         shown = training.batch_size * design.view(str(view)).gridsize ** 2 * pixels

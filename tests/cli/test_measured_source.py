@@ -75,15 +75,14 @@ def test_the_largest_dose_that_is_told_is_possible_and_half_of_what_was_measured
     assert study("design", *words, "--doses", f"1e3,{largest:g}").code == 0
 
 
-def test_at_a_dose_per_area_the_sparse_view_is_the_one_that_asks_for_too_much(study, words):
+def test_at_a_dose_per_area_the_view_that_allows_least_says_how_much(study, words):
     per_pixel = (*words, "--set", "dose_per=pixel")
-    refused = study("design", *per_pixel, "--doses", "1,1e4")
+    refused = study("design", *per_pixel, "--doses", "100,1e4")
     assert refused.code == 2
-    sparse = study("design", *per_pixel, "--doses", "1,500")
-    assert sparse.code == 2
-    assert "view sparse" in sparse.err
-    largest = float(sparse.err.partition("The largest dose possible is ")[2].partition(";")[0])
-    assert study("design", *per_pixel, "--doses", f"1,{largest:g}").code in (0, 2)
+    assert "view sparse" in refused.err
+    largest = float(refused.err.partition("The largest dose possible is ")[2].partition(";")[0])
+    assert study("design", *per_pixel, "--doses", f"100,{largest:g}").code == 0
+    assert study("design", *per_pixel, "--doses", f"100,{1.02 * largest:g}").code == 2
 
 
 def test_data_whose_values_are_no_photons_stop_before_anything_is_computed(study, words, tmp_path):
