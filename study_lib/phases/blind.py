@@ -74,6 +74,9 @@ class Found:
     options: dict[str, Any]
 
 
+NOISE_SIGMAS = 3
+
+
 def starting_probe(acquisition: Acquisition) -> Complex[np.ndarray, "n n"]:
     """Return the probe to start from, with the power of the median pattern.
 
@@ -93,7 +96,10 @@ def starting_probe(acquisition: Acquisition) -> Complex[np.ndarray, "n n"]:
         bad = acquisition.bad_pixels
         valid = len(counts) if bad is None or bad.ndim == 2 else (~bad).sum(axis=0)
         mean = counts.sum(axis=0, dtype=np.float64) / np.maximum(valid, 1)
-        far_field = np.sqrt(np.maximum(mean - dark, 0))
+        # Where the mean is the noise of the background, its root would be light all over: a spike.
+        noise = np.sqrt(mean / np.maximum(valid, 1)) if dark.any() else np.zeros_like(mean)
+        light = np.where(mean - dark > NOISE_SIGMAS * noise, mean - dark, 0)
+        far_field = np.sqrt(np.maximum(light, 0))
         probe = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(far_field), norm="ortho"))
     else:
         probe = acquisition.probe.astype(np.complex128)

@@ -371,6 +371,8 @@ def _beam(
                     "electrons of this energy: taken as electrons"
                 )
             electrons = True
+        elif given.electrons and not said:
+            remarks += _overruled("--electrons", electrons_m, length_m, "a wavelength of ")
         elif electrons or _apart(length_m, photons_m):
             raise InputError(
                 f"{path}: {where} an energy of {energy_ev:g} eV and a wavelength of {length_m:.5g} "

@@ -16,6 +16,7 @@ from study_lib.data.formats.beside import array_in
 from study_lib.errors import InputError
 
 MASKED_SHARE_ODD = 0.5
+DARK_SHARE = 0.5  # dark frames per pattern: with fewer, their noise is most of the model's
 
 
 def with_masks_and_dark(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
@@ -104,7 +105,7 @@ def _with_one_dark(path: Path, raw: RawScan) -> RawScan:
     if raw.dark is None:
         return raw
     frame, dark = raw.frames().shape[1:], raw.dark
-    if dark.ndim not in (2, 3) or dark.shape[-2:] != frame:
+    if dark.shape[-2:] != frame:
         raise InputError(
             f"{path}: dark frames: found shape {dark.shape}; expected (frames, {frame[0]}, "
             f"{frame[1]}), of the same detector; leave them out or correct them"
@@ -124,6 +125,12 @@ def _with_one_dark(path: Path, raw: RawScan) -> RawScan:
     if not mean.any():
         return raw.after(transformation("find dark frames without counts"), dark=None)
     per_pattern = float(mean.sum())
+    # A single frame may be a mean already.
+    few = len(frames) > 1 and DARK_SHARE * len(raw.frames()) > len(frames)
+    noisy = (
+        f"; of {len(raw.frames())} patterns it is known less well than their mean: more dark frames "
+        "make it better"
+    )
     return raw.after(
         transformation(
             "take the mean of dark frames as the background of the model",
@@ -131,7 +138,7 @@ def _with_one_dark(path: Path, raw: RawScan) -> RawScan:
             counts_per_pattern=per_pattern,
         ),
         f"the mean of {len(frames)} dark frames, {per_pattern:.4g} counts per pattern, is the "
-        "background of the model; nothing was subtracted from the counts",
+        f"background of the model; nothing was subtracted from the counts{noisy if few else ''}",
         dark=None,
         background=mean.astype(np.float32),
     )

@@ -546,3 +546,20 @@ def test_a_wrong_object_is_reconstructed_anew_if_the_file_is_not_believed(scan, 
     assert scan.r_of(tmp_path / "base.npz") < scan.noise_r()
     probe = load_dataset(tmp_path / "base.npz")[0]["probeGuess"]
     assert (np.abs(probe) ** 2).sum() == pytest.approx(PHOTONS, rel=0.1)
+
+
+def test_electrons_by_the_users_word_are_electrons_whatever_wavelength_the_file_has(
+    scan, imported, tmp_path
+):
+    """A program that knows photons alone writes their wavelength beside the energy."""
+    photons_m = 1.239841984332003e-6 / 3e5
+    scan.write_cxi(
+        tmp_path / "scan.cxi",
+        distance=PIXEL_M * SIDE * DETECTOR_PIXEL_M / 1.9687e-12,
+        **{"../source_1/wavelength": photons_m, "../source_1/energy": 3e5 * JOULE_PER_EV},
+    )
+
+    arrays, _, said = imported("scan.cxi", "base.npz", "--electrons")
+
+    np.testing.assert_allclose(arrays["ycoords"], scan.positions[:, 0], rtol=1e-3)
+    assert "--electrons makes it a wavelength of 1.9687e-12 m, the file states 4.1328e-12" in said
