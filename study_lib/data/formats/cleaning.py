@@ -150,8 +150,18 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
         geometry=raw.geometry,
         transformations=(*raw.steps, *type_changes),
         remarks=raw.remarks,
-        metadata={"source": path.name, **(raw.metadata or {})},
+        metadata={"source": path.name, **_said(path, choices), **(raw.metadata or {})},
     )
+
+
+def _said(path: Path, choices: ReadChoices) -> dict[str, Any]:
+    """Return what the user said of lengths and units, for the record."""
+    said: dict[str, Any] = dict(choices.lengths.converted(path))
+    if choices.lengths.electrons:
+        said["electrons"] = True
+    if choices.position_unit:
+        said["position_unit"] = choices.position_unit
+    return {"said_by_user": said} if said else {}
 
 
 def _type_changes(raw: RawScan) -> list[dict[str, Any]]:

@@ -128,8 +128,8 @@ def _with_one_dark(path: Path, raw: RawScan) -> RawScan:
     # A single frame may be a mean already.
     few = len(frames) > 1 and DARK_SHARE * len(raw.frames()) > len(frames)
     noisy = (
-        f"; of {len(raw.frames())} patterns it is known less well than their mean: more dark frames "
-        "make it better"
+        f"; for {len(raw.frames())} patterns they are few, and their noise is in all of them: take "
+        "more"
     )
     return raw.after(
         transformation(

@@ -467,6 +467,7 @@ def test_an_option_has_the_last_word_over_the_file_and_it_is_said(scan, imported
     _, metadata, said = imported("scan.cxi", "base.npz", "--distance-m", DISTANCE_M)
 
     assert metadata["geometry"]["detector_distance_m"] == DISTANCE_M
+    assert metadata["said_by_user"] == {"detector_distance_m": DISTANCE_M}
     assert "--distance-m makes it 2 m, the file states 4 m; the option holds" in said
 
 
