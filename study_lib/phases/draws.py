@@ -56,19 +56,20 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
     between = [record["between_algorithms"] for record in records.values()]
     names = ", ".join(f"{record['first']} (draw {draw})" for draw, record in records.items())
     low, high = (f([one["phase_ssim"] for one in between]) for f in (min, max))
-    reach = [one["frc_crossing"] for one in between]
-    agree = "its correlation does not fall below the threshold of the design up to Nyquist"
-    if all(one is not None for one in reach):
-        agree = f"it falls below the threshold of the design at {min(reach):.2f} of Nyquist"
-    elif any(one is not None for one in reach):
-        agree = "how far they agree differs from draw to draw"
+    reach = dict.fromkeys(
+        one[f"frc_crossing{OUTCOME}"]
+        if one["frc_crossing"] is None
+        else f"{one['frc_crossing']:.2f} of Nyquist"
+        for one in between
+    )
     return [
         f"Counts are those measured, {photons['measured']:.4g} photons in each of "
         f"{first['patterns']} patterns: half are the arms', a quarter makes the reference, a "
         f"quarter judges. {first['noise']['sentence']}",
         f"The reference is made by {names}, the algorithm that explains the judge's counts better. "
-        f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}; "
-        f"of their ring correlation, {agree}. The reference is no truth.",
+        f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}, "
+        "and their ring correlation falls below "
+        f"{design.metrics.frc_threshold:g} at: {', '.join(reach)}. The reference is no truth.",
     ]
 
 
