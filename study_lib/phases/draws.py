@@ -56,11 +56,9 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
     between = [record["between_algorithms"] for record in records.values()]
     names = ", ".join(f"{record['first']} (draw {draw})" for draw, record in records.items())
     low, high = (f([one["phase_ssim"] for one in between]) for f in (min, max))
-    reach = dict.fromkeys(
-        one[f"frc_crossing{OUTCOME}"]
-        if one["frc_crossing"] is None
-        else f"{one['frc_crossing']:.2f} of Nyquist"
-        for one in between
+    reach = ", ".join(
+        f"{_where_below(record['between_algorithms'])} (draw {draw})"
+        for draw, record in records.items()
     )
     return [
         f"Counts are those measured, {photons['measured']:.4g} photons in each of "
@@ -68,9 +66,17 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
         f"quarter judges. {first['noise']['sentence']}",
         f"The reference is made by {names}, the algorithm that explains the judge's counts better. "
         f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}, "
-        "and their ring correlation falls below "
-        f"{design.metrics.frc_threshold:g} at: {', '.join(reach)}. The reference is no truth.",
+        f"and their ring correlation is, of {design.metrics.frc_threshold:g}, {reach}. The "
+        "reference is no truth.",
     ]
+
+
+def _where_below(scores: Mapping[str, Any]) -> str:
+    """Return where a ring correlation falls below the design's threshold, in words."""
+    frequency = scores["frc_crossing"]
+    if frequency is None:
+        return str(scores[f"frc_crossing{OUTCOME}"])
+    return f"below at {frequency:.2f} of Nyquist"
 
 
 def warnings_on_measured(run_folder: Path) -> list[str]:
