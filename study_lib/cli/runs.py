@@ -46,6 +46,12 @@ Simulated = Annotated[
         "file has patterns.",
     ),
 ]
+AcceptDoubtful = Annotated[
+    bool,
+    typer.Option(
+        "--accept-doubtful", help="Take base data although their import was judged wrong."
+    ),
+]
 Doses = Annotated[
     str | None,
     typer.Option(help="Doses of the study, like 1e3,1e4 or 1e3..1e6/4; default: the preset's."),
@@ -123,6 +129,7 @@ def run(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
     simulated: Simulated = False,
+    accept_doubtful: AcceptDoubtful = False,
     doses: Doses = None,
     overlaps: Overlaps = None,
     points: Points = None,
@@ -156,6 +163,7 @@ def run(
         ),
         reports,
         is_here=profile is None,
+        accept_doubtful=accept_doubtful,
     )
     folder = reports / runs.run_name(design)
     if dry_run:
@@ -172,6 +180,7 @@ def plan(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
     simulated: Simulated = False,
+    accept_doubtful: AcceptDoubtful = False,
     doses: Doses = None,
     overlaps: Overlaps = None,
     points: Points = None,
@@ -192,7 +201,9 @@ def plan(
     changes = changes_of(
         settings, doses, overlaps, points, sobol, replicates, wanted, simulated=simulated
     )
-    design, jobs, derived = _planned(preset, base_npz, changes, reports)
+    design, jobs, derived = _planned(
+        preset, base_npz, changes, reports, accept_doubtful=accept_doubtful
+    )
     folder = reports / run_name(design)
     _print_plan(folder, design, jobs, derived, cores, no_reuse=no_reuse, one_by_one=one_by_one)
 
@@ -466,6 +477,7 @@ def _planned(
     reports: Path,
     *,
     is_here: bool = True,
+    accept_doubtful: bool = False,
 ) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, Any]]":
     """Return a design that can be carried out, its jobs, and what follows from it.
 
@@ -476,7 +488,7 @@ def _planned(
     from study_lib.runs.room import check_disk, check_memory
     from study_lib.runs.run import run_name
 
-    design, scene = feasible(preset, base_npz, *changes)
+    design, scene = feasible(preset, base_npz, *changes, accept_doubtful=accept_doubtful)
     check_disk(design, scene, reports / run_name(design))
     jobs, derived = plan_jobs(design), derived_matrix(design, scene)
     if is_here:
@@ -552,6 +564,8 @@ def feasible(
     base_npz: Path | None,
     settings: Sequence[str],
     values: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    accept_doubtful: bool = False,
 ) -> "tuple[StudyDesign, Scene]":
     """Return a design that can be carried out, and its scene."""
     from study_lib.design.presets import load_design
@@ -568,7 +582,9 @@ def feasible(
             if note.key in ("probeGuess", "objectGuess"):
                 print(f"{base_npz}: note: {note}", file=sys.stderr)
         source = usual_source(base_npz)
-    base = base_data(base_npz) if base_npz else None
+    base = base_data(base_npz, accept_doubtful=accept_doubtful) if base_npz else None
+    for doubt in base.doubts if base else ():
+        print(f"{base_npz}: warning: {doubt}", file=sys.stderr)
     design = load_design(preset, settings, base, values, source)
     if design.is_measured:
         print(

@@ -100,6 +100,11 @@ class BaseData(Frozen):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     probe_side_px: int = Field(ge=16, le=2**16)
     pixel_size_m: PixelSize = Field(default=None, exclude_if=is_unset, description="of the object")
+    doubts: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda doubts: not doubts,
+        description="why its import was judged doubtful or wrong",
+    )
 
 
 class StudyDesign(Frozen):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Complex
+from jaxtyping import Bool, Complex, Float
 from matplotlib.figure import Figure
 
 from study_lib.arm_names import STD, as_fallback
@@ -81,13 +81,21 @@ def limit_of(
             crop=crop,
             seed=LIMIT_SEED,
             solves=design.metrics.photon_limit_solves,
-            background=design.detector.dark_counts,
+            background=true_background(measurement, design),
             bad_pixels=measurement.bad_pixels,
         )
     except (StudyError, ValueError):
         if not design.mismatch.columns:
             raise
         return None
+
+
+def true_background(
+    measurement: Measurement, design: StudyDesign
+) -> float | Float[np.ndarray, "n n"]:
+    """Return the counts that do not come from the object, told or not: dark counts and the map."""
+    dark = design.detector.dark_counts
+    return dark if measurement.background is None else measurement.background + np.float32(dark)
 
 
 def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str, float | None]:
@@ -379,7 +387,7 @@ def fresh_counts(condition: Condition, measurement: Measurement, truth: np.ndarr
         probe=measurement.probe,
         positions_px=measurement.positions_px,
         random=generator(seed, "held out", dose, condition.split),
-        background=design.detector.dark_counts,
+        background=true_background(measurement, design),
         bad_pixels=measurement.bad_pixels,
     )
 

@@ -19,7 +19,7 @@ from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.figures.results import condition_figure
 from study_lib.files import write_json, write_npz
-from study_lib.phases.base_data import ALGORITHMS, Found, solve_blind
+from study_lib.phases.blind import ALGORITHMS, Found, solve_blind
 from study_lib.phases.conditions import REFERENCE, REFERENCE_FILES, Condition, claim_root
 from study_lib.phases.records import Work, performed
 from study_lib.physics.likelihood import likelihood_judge

@@ -176,7 +176,7 @@ WEAK_SHARE = 0.02  # of the power, that each new mode starts with
 
 def with_more_modes(
     probe: Complex[np.ndarray, "*modes n n"], modes: int, seed: int, *, share: float = WEAK_SHARE
-) -> Complex[np.ndarray, "modes n n"]:
+) -> Complex[np.ndarray, "*more n n"]:
     """Return a probe of more modes to start from: weak ones beside those that are known.
 
     The new modes are the strongest one times polynomials of the place, as the higher modes of a
@@ -190,7 +190,7 @@ def with_more_modes(
     modes
         How many in all; at least as many as are known.
     seed
-        Of the mixture, which keeps new modes from sharing a symmetry that the true ones do not have.
+        Of the mixture, which keeps new modes from a symmetry that the true ones do not have.
     share
         Of the power, that each new mode gets.
 

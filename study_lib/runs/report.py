@@ -28,7 +28,7 @@ from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.reuse import counted_runs
-from study_lib.runs.run import open_run
+from study_lib.runs.run import DESIGN_FILE, open_run
 from study_lib.scores.findings import findings
 from study_lib.scores.shown_tables import (
     COLUMNS,
@@ -184,6 +184,7 @@ def write_site(
         "taken": _taken(records, len(jobs)),
         "css": style(),
         "warnings": [
+            *_doubts_of_base(run_folder),
             *mixed_codes(run_folder),
             *_not_committed(records),
             *warnings_on_measured(run_folder),
@@ -388,6 +389,15 @@ def _provenance(
     if started:
         times = {"first job started": started[0], "last job started": started[-1]}
     return times | {name: "; ".join(values) for name, values in found.items()}
+
+
+def _doubts_of_base(run_folder: Path) -> list[str]:
+    """Return a line if the import of the base data was judged doubtful or wrong."""
+    path = run_folder / DESIGN_FILE
+    base = read_json(path).get("base") if path.is_file() else None
+    if not base or not base.get("doubts"):
+        return []
+    return [f"the import of {base['name']} was judged doubtful: {'; '.join(base['doubts'])}"]
 
 
 def _not_committed(records: Mapping[str, Record]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from study_lib.data.archive import metadata_of, open_npz
 from study_lib.data.contract import load_dataset
+from study_lib.data.verdict import require_believable, verdict_in
 from study_lib.design.axes import MEASURED, SIMULATED, Source
 from study_lib.design.models import BaseData, StudyDesign
 from study_lib.design.notebooks import (
@@ -85,22 +86,36 @@ class Run:
         return condition_of(self.design, self, dose, name, split, self.base_npz)
 
 
-def base_data(base_npz: Path) -> BaseData:
-    """Return name and hash of a base file that holds the contract.
+def base_data(base_npz: Path, *, accept_doubtful: bool = False) -> BaseData:
+    """Return name, hash and doubts of a base file that holds the contract.
+
+    Parameters
+    ----------
+    base_npz
+        The file.
+    accept_doubtful
+        Whether it is taken although its import was judged wrong.
 
     Raises
     ------
     InputError
-        If the file is missing, broken or breaks the contract.
+        If the file is missing, broken or breaks the contract, or its import was judged wrong.
     """
-    arrays, _ = load_dataset(base_npz, base=True)
+    arrays, metadata = load_dataset(base_npz, base=True)
+    require_believable(base_npz, metadata, accept=accept_doubtful)
+    verdict = verdict_in(metadata)
     side = arrays["probeGuess"].shape[-1]
     if side < SMALLEST_PATCH_PX:
         raise InputError(
             f"{base_npz}: the probe has {side} pixels a side; give one with at least "
             f"{SMALLEST_PATCH_PX}"
         )
-    return BaseData(name=base_npz.name, sha256=sha256_of(base_npz), probe_side_px=side)
+    return BaseData(
+        name=base_npz.name,
+        sha256=sha256_of(base_npz),
+        probe_side_px=side,
+        doubts=() if verdict is None else verdict.reasons,
+    )
 
 
 def usual_source(base_npz: Path) -> Source:

@@ -5,6 +5,7 @@ that smooth or start from a flat object and stop, may have a smaller error; a ra
 that they draw on more than the counts.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,14 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from study_lib.errors import StudyError
-from study_lib.physics.forward import add_patches, corners_of, illumination, patches_at, probes_at
+from study_lib.physics.forward import (
+    add_patches,
+    corners_of,
+    illumination,
+    patches_at,
+    probes_at,
+    summed_over_modes,
+)
 from study_lib.physics.fourier import fourier, inverse_fourier
 from study_lib.scores.alignment import without_mean
 from study_lib.scores.frc import ring_frequencies, ring_sums, window_of
@@ -21,33 +29,34 @@ from study_lib.scores.metrics import phase_pair
 
 # --- Fisher information of the object in Poisson counts, never stored as a matrix
 #
-# A pattern expects I = abs(Psi)^2 + b photons per detector pixel, Psi the unitary spectrum of
-# probe times object. A change v of the object changes I by ``2 Re(conj(Psi) F(P v))``, so for real
-# and imaginary part of every object pixel as parameters
+# A pattern expects I = sum over modes of abs(Psi_m)^2, plus a background b, photons per detector
+# pixel, Psi_m the unitary spectrum of mode m times object. A change v of the object changes I by
+# ``2 Re sum conj(Psi_m) F(P_m v)``, so for real and imaginary part of every object pixel as
+# parameters
 #
-#     J v = A^T diag(1 / I) A v,    A v = 2 Re(conj(Psi) F(P v)),
+#     J v = A^T diag(1 / I) A v,    A v = 2 Re sum conj(Psi_m) F(P_m v),
 #
-# one transform forth and one back per pattern. Changes are complex images; their scalar product is
-# ``Re sum conj(u) v``.
+# one transform forth and one back per pattern and mode. Changes are complex images; their scalar
+# product is ``Re sum conj(u) v``.
 
 CHUNK = 128
 
 
 class FisherInformation:
-    """The Fisher information of one scan at one object; keeps two complex numbers a count.
+    """The Fisher information of one scan at one object; keeps two complex numbers a count and mode.
 
     Parameters
     ----------
     object_ : (oy, ox)
         Complex transmission at which the information is taken: the truth of a simulation.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         Known probe in sqrt(photons) per pixel.
     positions_px : (scan, 2)
         (row, column) patch centres in object pixels.
     background
-        Photons per detector pixel that do not come from the object.
-    bad_pixels : (n, n), optional
-        Detector pixels without a count.
+        Photons per detector pixel that do not come from the object; a number or (n, n).
+    bad_pixels : (n, n) or (scan, n, n), optional
+        Detector pixels without a count, of all patterns or of each.
 
     References
     ----------
@@ -58,22 +67,28 @@ class FisherInformation:
         self,
         *,
         object_: Complex[Tensor, "oy ox"],
-        probe: Complex[Tensor, "n n"],
+        probe: Complex[Tensor, "*modes n n"],
         positions_px: Float[Tensor, "scan 2"],
-        background: float = 0.0,
-        bad_pixels: Bool[Tensor, "n n"] | None = None,
+        background: float | Float[Tensor, "n n"] = 0.0,
+        bad_pixels: Bool[Tensor, "*each n n"] | None = None,
     ) -> None:
         self.shape = (object_.shape[0], object_.shape[1])
         self._parts = []
         side = probe.shape[-1]
-        for part in positions_px.split(CHUNK):
+        each = bad_pixels is not None and bad_pixels.ndim == 3
+        masks = (
+            bad_pixels.split(CHUNK)
+            if each and bad_pixels is not None
+            else itertools.repeat(bad_pixels)
+        )
+        for part, mask in zip(positions_px.split(CHUNK), masks, strict=False):
             probes, corners = probes_at(probe, part), corners_of(part, side)
             spectra = fourier(probes * patches_at(object_, corners, side))
             # Scaled by the share of the light that is the object's, without light by nothing.
-            scale = (spectra.abs() ** 2 + background).sqrt()
+            scale = (summed_over_modes(spectra.abs() ** 2) + background).sqrt()
             phasors = torch.where(scale > 0, spectra / scale.clamp_min(1e-30), 0)
-            if bad_pixels is not None:
-                phasors[:, bad_pixels] = 0
+            if mask is not None:
+                phasors.masked_fill_(mask, 0)
             self._parts.append((probes, corners, phasors))
 
     def product(self, change: Complex[Tensor, "oy ox"]) -> Complex[Tensor, "oy ox"]:
@@ -81,8 +96,9 @@ class FisherInformation:
         total = torch.zeros_like(change)
         for probes, corners, phasors in self._parts:
             spectra = fourier(probes * patches_at(change, corners, probes.shape[-1]))
-            waves = inverse_fourier((phasors.conj() * spectra).real * phasors)
-            total += add_patches(4 * probes.conj() * waves, corners, self.shape)
+            told = summed_over_modes((phasors.conj() * spectra).real)
+            waves = inverse_fourier(told * phasors)
+            total += add_patches(summed_over_modes(4 * probes.conj() * waves), corners, self.shape)
         return total
 
     def draw(self, generator: torch.Generator) -> Complex[Tensor, "oy ox"]:
@@ -92,25 +108,37 @@ class FisherInformation:
         """
         parts = [torch.zeros(self.shape, dtype=self._parts[0][0].dtype)]
         for probes, corners, phasors in self._parts:
-            normal = torch.randn(phasors.shape, generator=generator, dtype=phasors.real.dtype)
+            normal = torch.randn(phasors.shape[-3:], generator=generator, dtype=phasors.real.dtype)
             waves = inverse_fourier(normal * phasors)
-            parts.append(add_patches(2 * probes.conj() * waves, corners, self.shape))
+            pulls = summed_over_modes(2 * probes.conj() * waves)
+            parts.append(add_patches(pulls, corners, self.shape))
         return torch.stack(parts).sum(dim=0)
 
     def of_single_pixels(self) -> tuple[Float[Tensor, "oy ox"], Complex[Tensor, "oy ox"]]:
         """Return a and b: J of a change v of one pixel alone is ``a v + conj(b v)`` on that pixel.
 
         A pixel's wave is a plane wave on the detector, so ``sum conj(phasor)^2 F(P v)^2`` is a
-        transform of the squared phasors at twice the pixel's place: one transform a pattern.
+        transform of the squared phasors at twice the pixel's place: one transform a pattern. With
+        modes there is one for every pair of them, and the plane waves cancel in what does not turn:
+        ``mean conj(phasor_m) phasor_k`` over the detector, times ``P_m conj(P_k)``.
         """
         sizes, twists = (torch.zeros(self.shape, dtype=self._parts[0][0].dtype) for _ in range(2))
         for probes, corners, phasors in self._parts:
             side = probes.shape[-1]
             places = (2 * (torch.arange(side) - side // 2) + side // 2) % side
-            doubled = fourier(phasors.conj() ** 2)[:, places][:, :, places] / side
-            known = (phasors.abs() ** 2).mean(dim=(-2, -1))[:, None, None]
-            sizes += add_patches(2 * known * probes.abs() ** 2 + 0j, corners, self.shape)
-            twists += add_patches(2 * probes**2 * doubled, corners, self.shape)
+            lit, told = (one if one.ndim == 4 else one[None] for one in (probes, phasors))
+            for mode, phasor in zip(lit, told, strict=True):
+                doubled = fourier(phasor.conj() ** 2)[:, places][:, :, places] / side
+                known = (phasor.abs() ** 2).mean(dim=(-2, -1))[:, None, None]
+                sizes += add_patches(2 * known * mode.abs() ** 2 + 0j, corners, self.shape)
+                twists += add_patches(2 * mode**2 * doubled, corners, self.shape)
+            for first, second in itertools.combinations(range(len(lit)), 2):
+                crossed = (told[first] * told[second]).conj()
+                doubled = fourier(crossed)[:, places][:, :, places] / side
+                known = (told[first].conj() * told[second]).mean(dim=(-2, -1))[:, None, None]
+                both = 4 * known * lit[first] * lit[second].conj()
+                sizes += add_patches(both.real + 0j, corners, self.shape)
+                twists += add_patches(4 * lit[first] * lit[second] * doubled, corners, self.shape)
         return sizes.real, twists
 
 
@@ -343,14 +371,14 @@ class PhotonLimit:
 def photon_limit(
     *,
     object_: Complex[np.ndarray, "oy ox"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Float[np.ndarray, "scan 2"],
     scored: Bool[np.ndarray, "oy ox"],
     crop: tuple[slice, slice],
     seed: int,
     solves: int = 8,
-    background: float = 0.0,
-    bad_pixels: Bool[np.ndarray, "n n"] | None = None,
+    background: float | Float[np.ndarray, "n n"] = 0.0,
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None = None,
 ) -> PhotonLimit:
     """Return the Cramer-Rao bound of phase and amplitude.
 
@@ -369,7 +397,7 @@ def photon_limit(
     ----------
     object_ : (oy, ox)
         The true object, nowhere zero on scored pixels.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         In sqrt(photons) per pixel.
     positions_px : (scan, 2)
         (row, column) patch centres in object pixels.
@@ -443,7 +471,9 @@ def photon_limit(
         object_=truth,
         probe=light,
         positions_px=positions,
-        background=background,
+        background=torch.from_numpy(background.astype(np.float32))
+        if isinstance(background, np.ndarray)
+        else background,
         bad_pixels=None if bad_pixels is None else torch.from_numpy(bad_pixels),
     )
     # In the frame of the truth's phase, a change is real in amplitude, imaginary in phase.

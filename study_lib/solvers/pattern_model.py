@@ -37,6 +37,7 @@ DARKEST = 1e-12  # photons per pixel; a modulus below its root has no phase
 LONGEST_STEP_PX = 0.05  # of a position in one epoch: the object has to follow
 POSITION_DAMPING = 1e-2  # share of the curvature along both axes
 SMALLEST_CURVATURE = 1e-30
+LEAST_EXCESS = -1 + 2**-23  # where counts are many and the model next to nothing: a finite deviance
 
 
 @dataclass(frozen=True)
@@ -254,11 +255,11 @@ class PatternModel:
             background_share=None if asked is None else 1 - asked / self._times_scored(),
         )
 
-    def _times_scored(self) -> Float[Tensor, "n n"] | int:
+    def _times_scored(self) -> float | Float[Tensor, "n n"]:
         """Return in how many patterns each detector pixel is scored; at least 1."""
         if self._scored is None or self._scored.ndim == 2:
-            return self.scan
-        return self._scored.sum(0).clamp_min(1)
+            return float(self.scan)
+        return self._scored.sum(0).clamp_min(1).to(self.amplitudes.dtype)
 
     def _residual(
         self, expected: Float[Tensor, "part n n"], part: slice
@@ -339,7 +340,7 @@ def _poisson(
     excess = model - counts
     residual = excess / model
     # In this form the rounding is that of the excess, not that of the counts.
-    excess /= counts.clamp_min(DARKEST)
+    excess = excess.div_(counts.clamp_min(DARKEST)).clamp_min_(LEAST_EXCESS)
     deviance = excess.sub_(torch.log1p(excess)).mul_(counts)
     return deviance.addcmul_(expected, some.neg_().add_(1)), residual
 

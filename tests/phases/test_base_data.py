@@ -12,15 +12,11 @@ from study_lib.data.datasets import read_dataset, write_dataset
 from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.data.formats.tike import read_tike
 from study_lib.errors import InputError
-from study_lib.phases import base_data as base_reconstruction
-from study_lib.phases.base_data import (
-    checked,
-    fixed_gauge,
-    r_factor,
-    reconstructed,
-    starting_probe,
-    with_scaled_probe,
-)
+from study_lib.phases import blind
+from study_lib.phases.base_data import fixed_gauge, with_scaled_probe
+from study_lib.phases.blind import reconstructed, starting_probe
+from study_lib.phases.import_check import checked
+from study_lib.phases.import_fit import r_factor
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +115,7 @@ def test_positions_in_a_wrong_unit_are_refused(acquisition, factor, size):
 
 
 def test_an_object_beyond_memory_is_refused(acquisition, monkeypatch):
-    monkeypatch.setattr(base_reconstruction, "memory_bytes", lambda: 2**10)
+    monkeypatch.setattr(blind, "memory_bytes", lambda: 2**10)
 
     with pytest.raises(InputError, match=r"positions: .*this process may use .* or use a larger"):
         reconstructed(acquisition, algorithm="solver", epochs=1, seed=0)

@@ -7,9 +7,13 @@ import pytest
 import torch
 from scipy.stats import unitary_group
 
+from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.figures.common import object_and_probe
 from study_lib.figures.reconstruction import probes
+from study_lib.networks.pinn.training import GroupTensors
+from study_lib.networks.thinned.inputs import BoxedScan
+from study_lib.phases.mismatch import true_light
 from study_lib.physics.forward import (
     exit_waves,
     exit_waves_adjoint,
@@ -35,7 +39,9 @@ from study_lib.physics.probe import (
     probe_diameter_px,
     probe_fwhm_px,
 )
+from study_lib.physics.simulation import TrueLight, count_photons, expected_patterns, simulate
 from study_lib.scores.scoring import light_of
+from study_lib.solvers.algorithms import run_algorithm
 from study_lib.solvers.checks import isolated_share
 
 SIDE = 16
@@ -280,6 +286,27 @@ def test_what_a_method_does_not_model_is_named(measurement, kept, message):
         require_one_mode("LSQML", replace(measurement, **kept))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda one: run_algorithm("LSQML", one, load_design("smoke").iterative, seed=0),
+        GroupTensors.of,
+        lambda one: BoxedScan.of(one, box_of(one)),
+    ],
+    ids=["pty-chi", "patch network", "thinning network"],
+)
+def test_methods_of_one_mode_refuse_more_before_they_start(measurement, method):
+    with pytest.raises(InputError, match=r"takes one coherent mode.*use the solver"):
+        method(measurement)
+
+
+def test_errors_of_the_lens_are_those_of_one_mode(modes):
+    design = load_design("smoke", ["mismatch.defocus_error_percent=10"])
+
+    with pytest.raises(InputError, match=r"an error of the lens .* takes one coherent mode"):
+        true_light(design, modes.numpy(), {})
+
+
 # --- Likelihood
 
 
@@ -343,3 +370,85 @@ def test_a_model_without_its_background_or_a_mode_explains_the_counts_less(measu
 
     assert dark > 1.2 * full
     assert fewer > 1.2 * full
+
+
+# --- Simulation
+
+
+def test_a_simulated_scan_has_the_dose_of_all_modes_together(modes, object_, positions_px):
+    """The given probe predicts the counts, mode by mode in the shares it had."""
+    from_modes = simulate(
+        object_=object_.numpy(),
+        probe=modes.numpy(),
+        positions_px={"test": positions_px.numpy()},
+        dose=1e6,
+        dark_counts=0.0,
+        saturation_counts=None,
+        bad_pixels=None,
+        random={"test": np.random.default_rng(0)},
+    )
+
+    counted = (from_modes.amplitudes["test"] ** 2).sum(axis=(1, 2))
+    assert counted.mean() == pytest.approx(1e6, rel=5e-3)
+    assert from_modes.photons_expected["test"] == pytest.approx(1e6, rel=1e-5)
+    np.testing.assert_allclose(mode_shares(from_modes.probe), mode_shares(modes.numpy()), rtol=1e-5)
+    predicted = expected_patterns(object_.numpy(), from_modes.probe, positions_px.numpy())
+    chi_square = ((from_modes.amplitudes["test"] ** 2 - predicted) ** 2 / predicted).mean()
+    assert chi_square == pytest.approx(1, abs=0.15)
+
+
+def test_a_simulated_background_adds_its_own_counts(modes, object_, positions_px, background):
+    quiet, noisy = (
+        simulate(
+            object_=object_.numpy(),
+            probe=modes.numpy(),
+            positions_px={"test": positions_px.numpy()},
+            dose=1e5,
+            dark_counts=dark,
+            saturation_counts=None,
+            bad_pixels=None,
+            random={"test": np.random.default_rng(0)},
+        )
+        for dark in (0.0, background.numpy())
+    )
+
+    added = float(background.sum())
+    assert noisy.photons_expected["test"] - quiet.photons_expected["test"] == pytest.approx(
+        added, rel=1e-5
+    )
+    more = (noisy.amplitudes["test"] ** 2 - quiet.amplitudes["test"] ** 2).sum(axis=(1, 2))
+    assert more.mean() == pytest.approx(added, rel=0.05)
+
+
+def test_light_of_more_modes_than_are_told_keeps_its_photons(modes, object_, positions_px):
+    """An arm that is given one mode of partly coherent light: the ratio says how much is lost."""
+    places = {"test": positions_px.numpy()}
+    scan = simulate(
+        object_=object_.numpy(),
+        probe=modes[0].numpy(),
+        positions_px=places,
+        dose=1e5,
+        dark_counts=0.0,
+        saturation_counts=None,
+        bad_pixels=None,
+        random={"test": np.random.default_rng(0)},
+        true_light=TrueLight(modes.numpy(), places, {}),
+    )
+
+    assert scan.probe.shape == (SIDE, SIDE)
+    assert (scan.amplitudes["test"] ** 2).sum(axis=(1, 2)).mean() == pytest.approx(1e5, rel=0.01)
+    told, true = (
+        expected_patterns(object_.numpy(), part.numpy(), positions_px.numpy()).sum()
+        for part in (modes[0], modes)
+    )
+    assert scan.photon_ratio == pytest.approx(told / true, rel=1e-4)
+
+
+def test_each_pattern_loses_the_counts_under_its_own_mask(rng):
+    expected = np.full((20, SIDE, SIDE), 50.0, np.float32)
+    masks = rng.random(expected.shape) < 0.3
+
+    count_photons(expected, bad_pixels=masks, random=rng)
+
+    assert not expected[masks].any()
+    assert expected[~masks].all()
