@@ -22,6 +22,7 @@ from study_lib.phases.conditions import (
 )
 from study_lib.phases.reference import RECORD
 from study_lib.physics.photons import share_no_photons
+from study_lib.scores.across_runs import rank_differences, rank_sentences
 from study_lib.scores.alignment import align
 from study_lib.scores.frc import (
     OUTCOME,
@@ -30,7 +31,6 @@ from study_lib.scores.frc import (
     half_bit_threshold,
     ring_correlation,
 )
-from study_lib.scores.ranks import rank_differences, rank_sentences
 from study_lib.scores.scoring import describe_registration
 from study_lib.scores.study_table import grouped
 
