@@ -1,4 +1,4 @@
-# make study   run the whole study (PRESET=laptop, BASE=base.npz, CORES=2)
+# make study   run the whole study (PRESET=laptop, BASE=scan.npz: its own counts, SIMULATED=1: others on its object, CORES=2)
 # make test    lint, types, order of imports, tests, notebooks (CORES=2)
 # make quick  lint, types, order of imports and the tests that need no long computation, in under two minutes (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
@@ -14,6 +14,7 @@ PYTHON ?= python3
 PRESET ?= laptop
 CORES ?= 2
 BASE ?=
+SIMULATED ?=
 REPORTS ?= reports
 
 BIN := $(VENV)/bin
@@ -27,7 +28,7 @@ RUN ?= $(lastword $(sort $(wildcard reports/*/ro-crate-metadata.json)))
 .PHONY: study test quick lab peers slurm-test wheel-test crate-test browser notebooks clean
 
 study: $(STAMP)
-	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)")
+	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)") $(if $(SIMULATED),--simulated)
 
 test: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ from .phases.compare import compare as compare
 from .phases.dataset import generate as generate
 from .phases.overlap import choose_view as choose_view
 from .phases.reconstruct import reconstruct as reconstruct
+from .phases.reference import make_reference as make_reference
 from .phases.scene import scene_of as scene_of
 from .phases.summary import summarize as summarize
 from .phases.train import train as train

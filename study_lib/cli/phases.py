@@ -12,12 +12,14 @@ import typer
 
 from study_lib.arm_names import THINNING_NET_LABEL
 from study_lib.cli.runs import (
+    AcceptDoubtful,
     BaseNpz,
     Doses,
     Overlaps,
     Points,
     Preset,
     Settings,
+    Simulated,
     Sobol,
     changes_of,
     feasible,
@@ -357,6 +359,8 @@ def design(
     sobol: Sobol = None,
     settings: Settings = None,
     base_npz: BaseNpz = None,
+    simulated: Simulated = False,
+    accept_doubtful: AcceptDoubtful = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the design as JSON.")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of a design file and stop.")
@@ -371,7 +375,8 @@ def design(
         return
     from study_lib.runs.forecast import derived_matrix, table_text
 
-    study, scene = feasible(preset, base_npz, *changes_of(settings, doses, overlaps, points, sobol))
+    changes = changes_of(settings, doses, overlaps, points, sobol, simulated=simulated)
+    study, scene = feasible(preset, base_npz, *changes, accept_doubtful=accept_doubtful)
     derived = derived_matrix(study, scene)
     if as_json:
         content = {
@@ -423,6 +428,8 @@ def validate(
 def generate(
     output_root: Annotated[Path, typer.Option(help="Where dose folders and the manifest go.")],
     base_npz: BaseNpz = None,
+    simulated: Simulated = False,
+    accept_doubtful: AcceptDoubtful = False,
     dose: Dose = None,
     preset: Preset = "laptop",
     settings: Settings = None,
@@ -432,7 +439,8 @@ def generate(
     from study_lib.phases.conditions import GivenPlaces, condition_of
     from study_lib.phases.dataset import generate as simulate
 
-    study, _ = feasible(preset, base_npz, settings or ())
+    changes = changes_of(settings, simulated=simulated)
+    study, _ = feasible(preset, base_npz, *changes, accept_doubtful=accept_doubtful)
     places = GivenPlaces(dataset=output_root)
     doses = study.doses if dose is None else (study.require_dose(dose),)
     conditions = [

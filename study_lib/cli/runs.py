@@ -18,6 +18,7 @@ import typer
 from study_lib.errors import InputError, StudyError
 
 if TYPE_CHECKING:
+    from study_lib.design.axes import Source
     from study_lib.design.models import StudyDesign
     from study_lib.phases.scene import Scene
     from study_lib.runs.evidence import Digest
@@ -36,6 +37,20 @@ Settings = Annotated[
 ]
 BaseNpz = Annotated[
     Path | None, typer.Option(help="Base data from `study import`; default: the synthetic object.")
+]
+Simulated = Annotated[
+    bool,
+    typer.Option(
+        "--simulated",
+        help="Simulate counts on the object of the base data; default: their own counts, if the "
+        "file has patterns.",
+    ),
+]
+AcceptDoubtful = Annotated[
+    bool,
+    typer.Option(
+        "--accept-doubtful", help="Take base data although their import was judged wrong."
+    ),
 ]
 Doses = Annotated[
     str | None,
@@ -113,6 +128,8 @@ def register(app: typer.Typer) -> None:
 def run(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
+    simulated: Simulated = False,
+    accept_doubtful: AcceptDoubtful = False,
     doses: Doses = None,
     overlaps: Overlaps = None,
     points: Points = None,
@@ -141,9 +158,12 @@ def run(
     design, jobs, derived = _planned(
         preset,
         base_npz,
-        changes_of(settings, doses, overlaps, points, sobol, replicates, wanted),
+        changes_of(
+            settings, doses, overlaps, points, sobol, replicates, wanted, simulated=simulated
+        ),
         reports,
         is_here=profile is None,
+        accept_doubtful=accept_doubtful,
     )
     folder = reports / runs.run_name(design)
     if dry_run:
@@ -159,6 +179,8 @@ def run(
 def plan(
     preset: Preset = "laptop",
     base_npz: BaseNpz = None,
+    simulated: Simulated = False,
+    accept_doubtful: AcceptDoubtful = False,
     doses: Doses = None,
     overlaps: Overlaps = None,
     points: Points = None,
@@ -176,8 +198,12 @@ def plan(
     """Tell what `study run` would execute, what it would take from other runs, and how long."""
     from study_lib.runs.run import run_name
 
-    changes = changes_of(settings, doses, overlaps, points, sobol, replicates, wanted)
-    design, jobs, derived = _planned(preset, base_npz, changes, reports)
+    changes = changes_of(
+        settings, doses, overlaps, points, sobol, replicates, wanted, simulated=simulated
+    )
+    design, jobs, derived = _planned(
+        preset, base_npz, changes, reports, accept_doubtful=accept_doubtful
+    )
     folder = reports / run_name(design)
     _print_plan(folder, design, jobs, derived, cores, no_reuse=no_reuse, one_by_one=one_by_one)
 
@@ -277,7 +303,16 @@ def status(
         time.sleep(FOLLOW_S)
 
 
-def report(folder: RunFolder = None) -> None:
+def report(
+    folder: RunFolder = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run with simulated counts of the same base data, whose ranks those of measured "
+            "counts are held against; default: the newest beside the run."
+        ),
+    ] = None,
+) -> None:
     """Write the report of a run again: index.html, a page per notebook, RO-Crate metadata."""
     from study_lib.runs import evidence, progress
     from study_lib.runs import run as runs
@@ -289,7 +324,7 @@ def report(folder: RunFolder = None) -> None:
         raise InputError(f"{folder} is being run; its report is written at the end")
     former = evidence.digest_of(folder / evidence.SEAL_FILE)
     digest = cache(evidence.digest_of)
-    print(_write_report(folder, jobs, digest))
+    print(_write_report(folder, jobs, digest, against))
     states = progress.states_of(folder, jobs).values()
     waiting = sum(state != "done" for state in states)
     if waiting:
@@ -442,6 +477,7 @@ def _planned(
     reports: Path,
     *,
     is_here: bool = True,
+    accept_doubtful: bool = False,
 ) -> "tuple[StudyDesign, list[PlannedJob], Mapping[str, Any]]":
     """Return a design that can be carried out, its jobs, and what follows from it.
 
@@ -452,7 +488,7 @@ def _planned(
     from study_lib.runs.room import check_disk, check_memory
     from study_lib.runs.run import run_name
 
-    design, scene = feasible(preset, base_npz, *changes)
+    design, scene = feasible(preset, base_npz, *changes, accept_doubtful=accept_doubtful)
     check_disk(design, scene, reports / run_name(design))
     jobs, derived = plan_jobs(design), derived_matrix(design, scene)
     if is_here:
@@ -468,6 +504,8 @@ def changes_of(
     sobol: int | None = None,
     replicates: int | None = None,
     wanted: Sequence[str] | None = None,
+    *,
+    simulated: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
     """Return what a call changes in a preset: settings, and values that count after them.
 
@@ -489,6 +527,8 @@ def changes_of(
         changes.append(f"replicates={replicates}")
     if wanted:
         changes.append(f"wanted={json.dumps(list(wanted))}")
+    if simulated:
+        changes.append("source=simulated")
     return changes, values
 
 
@@ -524,25 +564,50 @@ def feasible(
     base_npz: Path | None,
     settings: Sequence[str],
     values: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    accept_doubtful: bool = False,
 ) -> "tuple[StudyDesign, Scene]":
     """Return a design that can be carried out, and its scene."""
     from study_lib.design.presets import load_design
     from study_lib.phases.scene import scene_of
     from study_lib.runs.forecast import check_feasible
     from study_lib.runs.room import check_count
-    from study_lib.runs.run import base_data
+    from study_lib.runs.run import base_data, usual_source
 
+    source: Source = "simulated"
     if base_npz:
         from study_lib.data.contract import require_valid
 
         for note in require_valid(base_npz, base=True).violations:
             if note.key in ("probeGuess", "objectGuess"):
                 print(f"{base_npz}: note: {note}", file=sys.stderr)
-    design = load_design(preset, settings, base_data(base_npz) if base_npz else None, values)
+        source = usual_source(base_npz)
+    base = base_data(base_npz, accept_doubtful=accept_doubtful) if base_npz else None
+    for doubt in base.doubts if base else ():
+        print(f"{base_npz}: warning: {doubt}", file=sys.stderr)
+    design = load_design(preset, settings, base, values, source)
+    if design.is_measured:
+        print(
+            f"{base_npz}: its own counts, patterns of {design.patch_size_px} pixels a side, "
+            f"{_draws_text(design)}; --simulated for counts of its object",
+            file=sys.stderr,
+        )
     check_count(design)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
     return design, scene
+
+
+def _draws_text(design: "StudyDesign") -> str:
+    """Return how many draws of measured photons there are, and which of them train networks."""
+    trained = design.trained_replicates or design.replicates
+    text = f"{design.replicates} draws of the photons"
+    if trained >= design.replicates or not (design.training or design.thinned):
+        return text
+    return (
+        f"{text}, networks in the first {trained} (--set trained_replicates={design.replicates} "
+        "for all)"
+    )
 
 
 def _execute(
@@ -604,11 +669,15 @@ def _write_results(folder: Path) -> None:
         print(f"warning: the rows for `study history` were not written: {error}", file=sys.stderr)
 
 
-def _write_report(folder: Path, jobs: "list[PlannedJob]", digest: "Digest") -> Path:
+def _write_report(
+    folder: Path, jobs: "list[PlannedJob]", digest: "Digest", against: Path | None = None
+) -> Path:
     """Return the first page of a run's report, made anew; warn of secrets in the run's files."""
     from study_lib.runs.evidence import exposed_values
-    from study_lib.runs.report import write_site
+    from study_lib.runs.report import write_ranks, write_site
 
+    for line in write_ranks(folder, against):
+        print(line)
     print(f"writing the report, a page for each of {len(jobs)} notebooks ...", flush=True)
     index = write_site(folder, jobs, digest)
     for line in exposed_values(folder, os.environ):

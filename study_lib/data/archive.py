@@ -166,6 +166,7 @@ def _damage_reported(path: Path, name: str) -> Iterator[None]:
 # --- Reading
 
 METADATA = "_metadata"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 METADATA_MAX_BYTES = 2**26
 SLAB_BYTES = 2**23
 
@@ -268,6 +269,12 @@ def open_npz(path: Path, *, ignore: Collection[str] = ()) -> Iterator[NpzArchive
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of an NPZ file")
+    with path.open("rb") as start:
+        beginning = start.read(len(HDF5))
+    for signature, kind in ((b"BZh", "packed by bzip2"), (HDF5, "an HDF5 file")):
+        if beginning.startswith(signature):
+            remedy = "measured data become a data set by `study import`"
+            raise refusal(path, f"{kind}, not an NPZ file", remedy)
     try:
         file = zipfile.ZipFile(path)
     except DAMAGE as error:

@@ -12,12 +12,15 @@ from study_lib.data.contract import (
     load_dataset,
     prediction_violations,
 )
-from study_lib.data.formats.acquisition import SPANS, Acquisition, Geometry, plausible_quantity
+from study_lib.data.formats.acquisition import Acquisition
+from study_lib.data.formats.geometry import SPANS, Geometry, plausible_quantity
 from study_lib.data.prediction import sampled
 from study_lib.data.rules import Violation
 from study_lib.errors import InputError
 from study_lib.files import write_npz
 from study_lib.physics.measurement import Measurement, photon_budget
+
+LENGTHS = SPANS.keys() - {"wavelength_m"}  # as the energy is there
 
 
 def pattern_count(path: Path) -> int:
@@ -197,8 +200,9 @@ def geometry_from(path: Path, metadata: dict[str, Any]) -> Geometry:
         **{
             name: plausible_quantity(path, f"_metadata: geometry: {name}", _number(value), name)
             for name, value in fields.items()
-            if name in SPANS and value is not None
-        }
+            if name in LENGTHS and value is not None
+        },
+        electrons=fields.get("electrons") is True,
     )
 
 

@@ -1,8 +1,9 @@
 """HDF5 files opened with suspicion, and written in one piece.
 
 A file says which data sets it has and how large they are; what it says is checked before any of it
-is read. Links that leave the file are refused, whatever they point at: the reader would otherwise
-take whatever file of this machine a stranger's file names.
+is read. Links that leave the file are refused: the reader would otherwise take whatever file of
+this machine a stranger's file names. A folder that the user names may be reached by external links
+and virtual data sets, whose targets are resolved, symbolic links included, before any is opened.
 """
 
 import math
@@ -12,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
+import hdf5plugin  # its filters are known to HDF5 from here on
 import numpy as np
 
-from study_lib.data.archive import RATIO_FREE_BYTES, RATIO_MAX
+from study_lib.data.archive import HDF5, RATIO_FREE_BYTES, RATIO_MAX
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.system import memory_bytes
@@ -22,16 +24,36 @@ from study_lib.system import memory_bytes
 IMAGE_RANKS = tuple(range(2, 9))
 LINKS_MAX = 8
 RAISED_BY_H5PY = (OSError, RuntimeError, ValueError, KeyError, TypeError)
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
+USER_BLOCKS = (0, 512, 1024, 2048)  # where HDF5 begins: MATLAB puts 512 bytes of its own before it
+FILTER_NAMES = {value: key for key, value in hdf5plugin.FILTERS.items()}
+ALLOW = "name the folder that it may lie in with --allow-links FOLDER"
 
 
 class Hdf5Reader:
-    """An open file that hands out arrays only after checking what they claim to be."""
+    """An open file that hands out arrays only after checking what they claim to be.
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    file
+        As h5py has opened it.
+    links_below
+        The folder in which files that it links to may lie; None: links to files are refused.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, links_below: Path | None = None) -> None:
         self.path = path
         self._file = file
+        self._links_below = links_below
+        self._others: dict[Path, Hdf5Reader] = {}
         self._declared: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Close the file and those that were reached from it."""
+        for other in self._others.values():
+            other.close()
+        self._file.close()
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is an object of this name, in the file itself."""
@@ -133,6 +155,17 @@ class Hdf5Reader:
             raise self.refusal(name, f"{key}: {_first_line(error)}", "save one number") from None
         return self._single(f"{name}: {key}", values)
 
+    def text_attribute(self, name: str, key: str) -> str | None:
+        """Return a text kept as an attribute, or None if there is none."""
+        owner = self._find(name)
+        try:
+            value = None if owner is None else owner.attrs.get(key)
+        except RAISED_BY_H5PY as error:
+            raise self.refusal(name, f"{key}: {_first_line(error)}", "save a text") from None
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        return value if isinstance(value, str) else None
+
     def names(self, group: str) -> list[str]:
         """Return the names in a group that are text; none if there is no such group."""
         found = self._find(group)
@@ -168,31 +201,54 @@ class Hdf5Reader:
         with self._damage_reported(name):
             return self._followed(name)
 
-    def _followed(self, name: str) -> Any:
+    def _followed(self, name: str, followed: int = 0) -> Any:
         parts = [part for part in PurePosixPath(name).parts if part != "/"]
-        place, followed = "/", 0
+        place = "/"
         while parts:
             part = parts.pop(0)
             group = self._file[place]
             link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
             if link is None:
                 return None
-            if isinstance(link, h5py.ExternalLink):
-                raise self.refusal(
-                    f"{place.rstrip('/')}/{part}",
-                    f"a link to another file, {link.filename!r}, is not followed",
-                    "copy the data into this file",
-                )
-            if isinstance(link, h5py.SoftLink):
+            if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
                 followed += 1
                 if followed > LINKS_MAX:
                     raise self.refusal(name, "links lead in a circle", "write it again")
+            if isinstance(link, h5py.ExternalLink):
+                where = f"{place.rstrip('/')}/{part}"
+                other = self._other(where, link.filename, "a link to another file")
+                return other._followed("/".join((link.path, *parts)), followed)
+            if isinstance(link, h5py.SoftLink):
                 target = PurePosixPath(link.path)
                 parts = [*(item for item in target.parts if item != "/"), *parts]
                 place = "/" if target.is_absolute() else place
             else:
                 place = str(PurePosixPath(place) / part)
         return self._file[place]
+
+    def _other(self, name: str, target: str, what: str) -> "Hdf5Reader":
+        """Return the reader of a file that this one names, if it lies where the user allows.
+
+        Relative names are those of the folder of this file, as HDF5 has it.
+
+        Raises
+        ------
+        InputError
+            If no folder is allowed, or the file lies outside it, or cannot be read.
+        """
+        if self._links_below is None:
+            remedy = f"copy the data into this file, or {ALLOW}"
+            raise self.refusal(name, f"{what}, {target!r}, is not followed", remedy)
+        path = (self.path.resolve().parent / target).resolve()
+        allowed = self._links_below.resolve()
+        if not path.is_relative_to(allowed):
+            found = f"{what}, {target!r}, leads to {path}, outside {allowed}"
+            raise self.refusal(name, found, ALLOW)
+        if not path.is_file():
+            raise self.refusal(name, f"{what}, {target!r}, leads to nothing", "put the file there")
+        if path not in self._others:
+            self._others[path] = _opened(path, self._links_below)
+        return self._others[path]
 
     def _checked(self, name: str, kinds: str, ranks: Collection[int]) -> h5py.Dataset | None:
         """Return a data set whose header has been checked, or None if there is none."""
@@ -213,9 +269,9 @@ class Hdf5Reader:
         return data
 
     def _check_storage(self, name: str, data: h5py.Dataset, size: int) -> None:
-        """Refuse what lies in other files, and what would not fit or was blown up."""
-        if data.is_virtual or data.external:
-            raise self.refusal(name, "its values lie in other files", "copy them into this file")
+        """Refuse what cannot be unpacked, lies elsewhere, would not fit or was blown up."""
+        self._check_filters(name, data)
+        stored = self._stored_bytes(name, data)
         self._declared[name] = size
         needed, memory = sum(self._declared.values()), memory_bytes()
         if needed > memory:
@@ -225,7 +281,6 @@ class Hdf5Reader:
                 f"{memory / 2**30:.1f} GiB",
                 "cut the scan into parts or use a larger machine",
             )
-        stored = data.id.get_storage_size()
         if size > RATIO_FREE_BYTES and size > RATIO_MAX * max(stored, 1):
             raise self.refusal(
                 name,
@@ -233,29 +288,95 @@ class Hdf5Reader:
                 f"values must be there, packed at most {RATIO_MAX} times",
             )
 
+    def _check_filters(self, name: str, data: h5py.Dataset) -> None:
+        created = data.id.get_create_plist()
+        for index in range(created.get_nfilters()):
+            number, _, _, said = created.get_filter(index)
+            if not h5py.h5z.filter_avail(number):
+                known = FILTER_NAMES.get(number) or said.decode(errors="replace") or "no name"
+                raise self.refusal(
+                    name,
+                    f"packed by filter {number} ({known}), which is not installed here",
+                    "the file is not damaged: unpack it where it was written, with `h5repack -f "
+                    "GZIP=4`, or install the plugin of this filter for HDF5",
+                )
+
+    def _stored_bytes(self, name: str, data: h5py.Dataset, depth: int = 0) -> int:
+        """Return how many bytes hold the values, those of the sources of a virtual data set too.
+
+        Raises
+        ------
+        InputError
+            If they lie in files that may not be reached, or that are not there, where HDF5 would
+            put zeros without a word.
+        """
+        if data.external:
+            found = "its values lie in other files that are no HDF5"
+            raise self.refusal(name, found, "copy them into this file")
+        if not data.is_virtual:
+            return int(data.id.get_storage_size())
+        if depth > LINKS_MAX:
+            raise self.refusal(name, "virtual data sets lead in a circle", "write it again")
+        stored = 0
+        sources = {(source.file_name, source.dset_name) for source in data.virtual_sources()}
+        for file_name, values_name in sorted(sources):
+            if "%" in file_name:
+                found = f"its values lie in files named by a pattern, {file_name!r}"
+                raise self.refusal(name, found, "copy them into this file")
+            reader = self
+            if file_name != ".":
+                what = "its values lie in other files; one of them"
+                reader = self._other(name, file_name, what)
+            values = reader._find(values_name)
+            if not isinstance(values, h5py.Dataset):
+                found = f"its values lie in {file_name}, which has no {values_name}"
+                raise self.refusal(name, found, "put them there")
+            reader._check_filters(values_name, values)
+            stored += reader._stored_bytes(values_name, values, depth + 1)
+        return stored
+
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Hdf5Reader]:
+def open_hdf5(path: Path, links_below: Path | None = None) -> Iterator[Hdf5Reader]:
     """Open an HDF5 file for reading.
+
+    Parameters
+    ----------
+    path
+        The file.
+    links_below
+        The folder in which files that it links to may lie; default: links to files are refused.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated or not HDF5.
+        If the file is missing, may not be read, is truncated or not HDF5.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of an HDF5 file")
+    reader = _opened(path, links_below)
     try:
-        file = h5py.File(path, "r", locking=False)
+        yield reader
+    except (RuntimeError, KeyError, OSError) as error:  # h5py's own, from structure that lies
+        raise InputError(f"{path}: damaged ({_first_line(error)}); write it again") from None
+    finally:
+        reader.close()
+
+
+def _opened(path: Path, links_below: Path | None) -> Hdf5Reader:
+    try:
+        return Hdf5Reader(path, h5py.File(path, "r", locking=False), links_below)
+    except PermissionError:
+        raise InputError(
+            f"{path}: this user may not read it; ask its owner, or change its permissions"
+        ) from None
     except OSError as error:
+        if error.errno is not None:  # the system's own: a disk or a network that fails
+            reason = f"cannot be read ({_first_line(error)}); try again, or copy it to a local disk"
+            raise InputError(f"{path}: {reason}") from None
         raise InputError(
             f"{path}: damaged or not an HDF5 file ({_first_line(error)}); write or fetch it again"
         ) from None
-    with file:
-        try:
-            yield Hdf5Reader(path, file)
-        except (RuntimeError, KeyError, OSError) as error:  # h5py's own, from structure that lies
-            raise InputError(f"{path}: damaged ({_first_line(error)}); write it again") from None
 
 
 @contextmanager
@@ -266,10 +387,11 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Return whether a file begins as HDF5 files do."""
+    """Return whether a file begins as HDF5 files do, after a block of another program at most."""
     try:
         with path.open("rb") as file:
-            return file.read(len(SIGNATURE)) == SIGNATURE
+            start = file.read(USER_BLOCKS[-1] + len(HDF5))
+        return any(start[at:].startswith(HDF5) for at in USER_BLOCKS)
     except OSError:  # the next to open the file says why it cannot be read
         return False
 

@@ -7,7 +7,7 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -79,6 +79,12 @@ def numbers_of(text: str, *, name: str, by_ratio: bool) -> tuple[float, ...]:
         found += [float(f"{one:.{DIGITS}g}") for one in make(first, last, count)]
     return tuple(found)
 
+
+# --- Where counts come from
+
+SIMULATED: Final = "simulated"
+MEASURED: Final = "measured"
+Source = Literal["simulated", "measured"]
 
 # --- Doses
 

@@ -8,14 +8,17 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from study_lib.design.axes import (
+    MEASURED,
     PER_AREA_M2,
     PHOTONS_OF_A_PATTERN_MAX,
     POINTS_MAX,
+    SIMULATED,
     SPLITS,
     UNITS,
     DosePer,
     Doses,
     Point,
+    Source,
     ViewDesign,
     dose_name,
 )
@@ -33,6 +36,7 @@ from study_lib.design.settings import Frozen, is_unset
 from study_lib.design.wanted import WantedText, wanted_of
 from study_lib.errors import InputError
 
+REFERENCE_EPOCHS = 100
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PixelSize = Annotated[
     float | None,
@@ -83,6 +87,12 @@ class MetricsDesign(Frozen):
         return self
 
 
+# Said of a setting that measured counts make void.
+OF_A_SIMULATION = (
+    "belongs to simulated counts, and these are measured; leave it out, or choose --simulated"
+)
+
+
 class BaseData(Frozen):
     """A base NPZ that gives object, probe and scan positions instead of the synthetic ones."""
 
@@ -90,6 +100,11 @@ class BaseData(Frozen):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     probe_side_px: int = Field(ge=16, le=2**16)
     pixel_size_m: PixelSize = Field(default=None, exclude_if=is_unset, description="of the object")
+    doubts: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda doubts: not doubts,
+        description="why its import was judged doubtful or wrong",
+    )
 
 
 class StudyDesign(Frozen):
@@ -105,6 +120,18 @@ class StudyDesign(Frozen):
         exclude_if=lambda per: per == "pattern",
         description="a dose is that of each pattern, or of each pixel (area), um2 or nm2 of the "
         "lit object, where a view of fewer patterns gets more photons in each",
+    )
+    source: Source = Field(
+        default=SIMULATED,
+        exclude_if=lambda source: source == SIMULATED,
+        description="where counts come from: simulated on the object, or measured: those of the "
+        "base data, thinned to each dose",
+    )
+    reference_epochs: Annotated[int, at_most(10_000, TIME_REASON)] = Field(
+        ge=1,
+        default=REFERENCE_EPOCHS,
+        exclude_if=lambda epochs: epochs == REFERENCE_EPOCHS,
+        description="passes of each algorithm that makes the reference of measured counts",
     )
     pixel_size_m: PixelSize = Field(
         default=None, exclude_if=is_unset, description="of the object; null: that of the base data"
@@ -181,9 +208,12 @@ class StudyDesign(Frozen):
         """Check what concerns several fields at once."""
         side = self.patch_size_px
         if side & (side - 1):
+            remedy = "use 16, 32, 64, 128, ..."
+            if self.source == MEASURED:
+                remedy = f"import patterns of {2 ** (side.bit_length() - 1)} with --crop or --bin"
             raise ValueError(
                 f"patch_size_px = {side}: the autoencoder halves the patch down to 8 pixels; "
-                "use 16, 32, 64, 128, ..."
+                f"{remedy}"
             )
         if len(set(self.doses)) < len(self.doses):
             raise ValueError(f"doses = {list(self.doses)}: leave out the repeated dose")
@@ -202,10 +232,41 @@ class StudyDesign(Frozen):
                 f"split.guard_band_px = {band}: both splits would light the same object rows; set "
                 f"at least {side + 1} for patch_size_px = {side}, or null"
             )
-        if self.scan.kind == "measured" and self.base is None:
+        if self.scan.kind == MEASURED and self.base is None:
             raise ValueError(
                 "scan.kind = measured: there are no measured positions without base data; give "
                 "--base-npz or choose raster, spiral, fermat or uniform"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_source(self) -> "StudyDesign":
+        """Check that measured counts are there, and that nothing is asked of a simulation."""
+        if self.source == SIMULATED:
+            return self
+        if self.base is None:
+            raise ValueError(
+                "source = measured: there are no counts without base data; give --base-npz with "
+                "patterns in it, or leave source out"
+            )
+        simulated = {
+            "detector": self.detector.model_dump(exclude_defaults=True),
+            "mismatch": self.mismatch.model_dump(exclude_defaults=True),
+            "scan": {} if self.scan.kind == MEASURED else {"kind": self.scan.kind},
+        }
+        found = [
+            f"{table}.{name} = {value}"
+            for table, values in simulated.items()
+            for name, value in values.items()
+        ]
+        if found:
+            raise ValueError(f"{'; '.join(found)}: {OF_A_SIMULATION}")
+        side, own = self.patch_size_px, self.base.probe_side_px
+        if side != own:
+            raise ValueError(
+                f"patch_size_px = {side}: the patterns of {self.base.name} have {own} pixels a "
+                "side, and fewer of them are those of another object pixel; leave patch_size_px "
+                "out, import the data with --crop or --bin, or choose --simulated"
             )
         return self
 
@@ -264,7 +325,7 @@ class StudyDesign(Frozen):
                 )
             most = 100 * (side / 2 / (defocus_px or side) - 1)
             lengths.append(("mismatch.defocus_error_percent", percent, max(0, most), back))
-        if scanned.kind != "measured":
+        if scanned.kind != MEASURED:
             apart = "patches farther apart share nothing and leave rows dark"
             moved = "positions that are moved by more than a patch are scan.kind uniform"
             lengths.append(("scan.step_px", scanned.step_px, side, apart))
@@ -340,6 +401,21 @@ class StudyDesign(Frozen):
             "would be flat": solver.total_variation > least,
         }
         return next((text for text, holds in faults.items() if holds), "")
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether counts are those of the base data, and not simulated."""
+        return self.source == MEASURED
+
+    @property
+    def held_against(self) -> str:
+        """What every object is held against: the truth, or of measured counts a reference."""
+        return "reference" if self.is_measured else "truth"
+
+    @property
+    def probe_known(self) -> str:
+        """Which probe every arm is given, in words."""
+        return "probe of the reference" if self.is_measured else "probe"
 
     @property
     def pixel_m(self) -> float | None:

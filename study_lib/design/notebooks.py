@@ -41,6 +41,10 @@ class DesignParameters(PhaseParameters, notebook="00_design"):
     base_npz: str | None = Field(description="base data, or None for the synthetic object")
 
 
+class ReferenceParameters(PhaseParameters, notebook="01_reference"):
+    """Notebook 01 of measured counts: what comes before any dose."""
+
+
 class DatasetParameters(PhaseParameters, notebook="01_dataset"):
     """Notebook 01."""
 
@@ -215,6 +219,16 @@ def parameters(notebook: str, names: Mapping[str, Any]) -> NotebookParameters:
 SCORES_ALONE = ("metrics.frc_threshold", "metrics.photon_limit_solves")
 # Fields without influence on what a notebook writes; whatever is not named here counts.
 NOT_DECIDING = {
+    "01_reference": (
+        "views",
+        "training",
+        "iterative",
+        "thinned",
+        "dose_per",
+        "neighbor_count",
+        "metrics.photon_limit_solves",
+        *(f"seeds.{name}" for name in ("grouping", "subsampling", "training")),
+    ),
     "01_dataset": (
         "views",
         "training",

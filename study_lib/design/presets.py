@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from study_lib.design.models import BaseData, StudyDesign
+from study_lib.design.axes import MEASURED, SIMULATED, Source
+from study_lib.design.models import OF_A_SIMULATION, BaseData, StudyDesign
 from study_lib.design.settings import describe_faults
 from study_lib.errors import InputError
 from study_lib.files import read_json
@@ -19,6 +20,8 @@ from study_lib.system import PROJECT
 # --- From files and settings to a design
 
 TABLES_TO_SET = ("mismatch", "material")  # there for settings; without one, there is none
+TABLES_OF_A_SIMULATION = ("specimen", "probe", "scan", "detector", "mismatch")
+REPLICATES_OF_MEASURED = 3  # draws of the photons, for a spread
 PRESET_FOLDER = PROJECT / "parameters" / "presets"
 DEEPEST = 64  # tables and lists within one another; a design has four
 LONGEST = 2**17  # bytes of a text, which takes seconds to read; a design has 3000
@@ -34,6 +37,7 @@ def load_design(
     settings: Sequence[str] = (),
     base: BaseData | None = None,
     values: Mapping[str, Any] = MappingProxyType({}),
+    source: Source = SIMULATED,
 ) -> StudyDesign:
     """Return the design of a preset.
 
@@ -48,6 +52,10 @@ def load_design(
         large as its probe (the next smaller power of two) unless a setting says otherwise.
     values
         Values of fields that count after the settings, as plain data.
+    source
+        Where counts come from, unless a setting says it. Measured patterns are used whole, and in
+        ``REPLICATES_OF_MEASURED`` draws, of which the first trains networks, unless settings say
+        how many.
 
     Returns
     -------
@@ -83,9 +91,17 @@ def load_design(
     for table in TABLES_TO_SET:
         content.setdefault(table, {})
     content.setdefault("preset", re.sub("[^a-z0-9_-]+", "-", path.stem.lower()))
+    said = dict(setting.partition("=")[::2] for setting in settings)
+    is_measured = str(said.get("source", content.setdefault("source", source))).strip() == MEASURED
     if base:
         content["patch_size_px"] = 2 ** (base.probe_side_px.bit_length() - 1)
         _apply(content, "scan.kind=measured")
+    if base and is_measured:
+        _require_no_simulation(said)
+        content["patch_size_px"] = base.probe_side_px
+        if not is_file:
+            content["replicates"] = max(content.get("replicates", 1), REPLICATES_OF_MEASURED)
+            content.setdefault("trained_replicates", 1)
     for setting in settings:
         _apply(content, setting)
     content.update(values)
@@ -96,6 +112,16 @@ def load_design(
         name: value for name, value in content.items() if value != {} or name not in TABLES_TO_SET
     }
     return parse_design(content, str(path), settings, is_new=True)
+
+
+def _require_no_simulation(said: Mapping[str, str]) -> None:
+    """Refuse settings of the object, the probe and the scan of a simulation, by name."""
+    tables = {name: name.partition(".")[0] for name in said}
+    found = [name for name, table in tables.items() if table in TABLES_OF_A_SIMULATION]
+    if said.get("scan.kind", "").strip() == MEASURED:
+        found.remove("scan.kind")
+    if found:
+        raise InputError(f"{', '.join(found)}: {OF_A_SIMULATION}")
 
 
 def parse_design(
@@ -146,7 +172,7 @@ def changes_of_preset(design: StudyDesign) -> list[str]:
     if design.preset not in preset_names():
         return []
     try:
-        usual = load_design(design.preset, base=design.base)
+        usual = load_design(design.preset, base=design.base, source=design.source)
     except InputError:  # the preset as it is cannot use these base data
         return ["changes that its base data need"]
     return _differences(usual.model_dump(mode="json"), design.model_dump(mode="json"), "")

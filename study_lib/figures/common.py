@@ -100,15 +100,17 @@ def patches_by_epoch(
     epochs: Sequence[int],
     *,
     title: str,
+    held_against: str = "truth",
 ) -> Figure:
     """Show the phase of patches after some epochs, the truth last; constant phases taken off.
 
     A patch's mean phase cannot be measured: each is turned so that its mean is real.
+    ``held_against`` is what ``truth`` is called.
     """
     rows, columns = len(truth), len(epochs) + 1
     figure, axes = grid(rows, columns, (1.5 * columns + 0.6, 1.6 * rows), title)
     shown = [*patches, truth]
-    titles = [*(f"epoch {epoch}" for epoch in epochs), "truth"]
+    titles = [*(f"epoch {epoch}" for epoch in epochs), held_against]
     turned = [[patch * np.exp(-1j * np.angle(patch.mean())) for patch in part] for part in shown]
     for row, line in enumerate(axes):
         limits = phase_limits(turned[-1][row])
@@ -188,7 +190,7 @@ def limit_map(
     )
     in_limits = {label: error for label, error in errors.items() if error is not None}
     if not in_limits:
-        reason = "no photon limit: switched off, or the truth is zero on a scored pixel"
+        reason = "no photon limit: switched off, or the object is zero on a scored pixel"
         left.text(0.5, 0.5, reason, ha="center")
         left.set_axis_off()
         right.set_axis_off()

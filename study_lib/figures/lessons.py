@@ -172,6 +172,7 @@ def pattern_and_place(
     diameter_px: float,
     *,
     title: str,
+    held_against: str = "truth",
 ) -> Figure:
     """Show a diffraction pattern, its scan position over the object, and the probe.
 
@@ -191,6 +192,8 @@ def pattern_and_place(
         Of the probe's disc, drawn around the position.
     title
         Above all panels.
+    held_against
+        What the object is called: truth, or reference.
     """
     size_in = (4.4 * PANEL_IN, 1.25 * PANEL_IN)
     figure, ((left, middle, right),) = grid(1, 3, size_in, title, width_ratios=(1, 1.6, 1))
@@ -199,7 +202,7 @@ def pattern_and_place(
     left.set(xticks=[], yticks=[])
     left.set_title(f"{counts.sum():,.0f} photons", fontsize="medium")
     shown = middle.imshow(np.angle(object_), cmap="gray")
-    figure.colorbar(shown, ax=middle, shrink=0.8, label="phase of the truth [rad]")
+    figure.colorbar(shown, ax=middle, shrink=0.8, label=f"phase of the {held_against} [rad]")
     middle.scatter(positions_px[:, 1], positions_px[:, 0], s=5, color="tab:cyan", lw=0)
     row, column = positions_px[index].tolist()
     middle.scatter([column], [row], s=20, color=HERE)
@@ -218,27 +221,30 @@ def cuts(
     row: int,
     *,
     title: str,
+    held_against: str = "truth",
 ) -> Figure:
     """Show phases along a row, the truth in black, and where the row lies.
 
     Parameters
     ----------
     phases_rad : (sample,) by name
-        Along the row; ``truth`` is one of them.
+        Along the row; ``held_against`` is one of them.
     truth : (y, x)
         The true object.
     row
         Of `truth`.
     title
         Above both panels.
+    held_against
+        What the true object is called: truth, or reference.
     """
     figure, ((above,), (below,)) = grid(2, 1, (3.2 * PANEL_IN, 2.2 * PANEL_IN), title)
     shown = above.imshow(np.angle(truth), cmap="gray")
-    figure.colorbar(shown, ax=above, shrink=0.8, label="phase of the truth [rad]")
+    figure.colorbar(shown, ax=above, shrink=0.8, label=f"phase of the {held_against} [rad]")
     above.axhline(row, color=HERE, lw=1)
     above.set(ylabel="row [px]", xlabel="column [px]")
     for name, phase_rad in phases_rad.items():
-        is_truth = name == "truth"
+        is_truth = name == held_against
         style = {"color": "black", "lw": 2.0, "zorder": 0} if is_truth else {"lw": 1.0}
         below.plot(phase_rad, label=name, **style)
     below.set(xlabel="column [px]", ylabel="phase [rad]", xlim=(0, truth.shape[1] - 1))

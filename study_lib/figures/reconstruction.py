@@ -261,6 +261,7 @@ def spread_and_error(
     mask: Bool[np.ndarray, "y x"],
     *,
     title: str,
+    held_against: str = "truth",
 ) -> Figure:
     """Show each arm's own standard deviation of the phase beside its true error; a row per arm.
 
@@ -277,8 +278,11 @@ def spread_and_error(
         True object and scored pixels.
     title
         What they belong to.
+    held_against
+        What ``truth`` is called.
     """
     rows = max(len(spreads), 1)
+    true = "true" if held_against == "truth" else f"from the {held_against}"
     figure, axes = grid(rows, 3, (4.4 * PANEL_IN, 1.15 * PANEL_IN * rows), title)
     if not spreads:
         axes[0, 0].text(0.5, 0.5, "no arm estimates its own error", ha="center")
@@ -289,12 +293,13 @@ def spread_and_error(
         top = float(np.percentile(np.abs(error[mask]), LARGEST_ERROR)) or 1.0
         panels = {
             f"{name}, its own standard deviation [rad]": spread,
-            f"{name}, true: |error| [rad]": np.abs(error),
+            f"{name}, {true}: |error| [rad]": np.abs(error),
         }
         for axis, (text, image) in zip(line, panels.items(), strict=False):
             scored = np.where(mask, image, np.nan)
             _draw_scaled(axis, scored, text, shrink=0.7, cmap="magma", vmin=0, vmax=top)
         _draw_calibration(line[2], *binned_spread(error[mask], spread[mask]))
+        line[2].set_ylabel(f"{true}, root mean square [rad]")
     return figure
 
 
@@ -308,7 +313,6 @@ def _draw_calibration(
         xscale="log",
         yscale="log",
         xlabel="estimated by the arm [rad]",
-        ylabel="true, root mean square [rad]",
     )
     for one in (axis.xaxis, axis.yaxis):
         plain_log_ticks(one)

@@ -22,6 +22,7 @@ from study_lib.figures.common import (
     phase_limits,
 )
 from study_lib.scores.frc import CROSSES, FourierRingCorrelation, frc_crossing
+from study_lib.scores.metrics import said_of
 from study_lib.scores.study_table import (
     Row,
     best_places,
@@ -46,11 +47,13 @@ def condition_figure(
     ceiling: Float[np.ndarray, " ring"],
     title: str,
     void: Collection[str] = (),
+    held_against: str = "truth",
 ) -> Figure:
     """Show the phases of truth and arms, the arms' phase errors, and their FRC with the truth.
 
     Phases share the limits of the truth; errors share one scale, the 99th percentile of all. The
-    arms in ``void`` have no score: their place against the truth is not known.
+    arms in ``void`` have no score: their place against the truth is not known. ``held_against`` is
+    what ``truth`` is called.
     """
     columns = 1 + len(arms)
     height_in = TITLE_IN + 1.3 * PANEL_IN * min(truth.shape[0] / truth.shape[1], 1)
@@ -59,7 +62,9 @@ def condition_figure(
     limits = phase_limits(truth[mask])
     upper = [
         draw_image(axis, np.where(mask, np.angle(object_), np.nan), name, **limits)
-        for axis, (name, object_) in zip(axes[0], {"truth": truth, **arms}.items(), strict=True)
+        for axis, (name, object_) in zip(
+            axes[0], {held_against: truth, **arms}.items(), strict=True
+        )
     ]
     figure.colorbar(upper[0], ax=list(axes[0]), label="phase [rad]", shrink=0.8, fraction=0.03)
     errors = {name: np.angle(object_ * truth.conj()) for name, object_ in arms.items()}
@@ -81,6 +86,7 @@ def condition_figure(
         lower[0], ax=list(axes[1, 1:]), label="phase error [rad]", shrink=0.8, fraction=0.03
     )
     _draw_ring_correlations(axes[1, 0], curves, threshold, ceiling, void)
+    axes[1, 0].set_ylabel(f"FRC with the {held_against}")
     lines = axes[1, 0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower left", ncols=len(lines[0]), fontsize="small")
     return figure
@@ -93,10 +99,12 @@ def phase_error_spectra(
     limit: Float[np.ndarray, " known"],
     signal: Float[np.ndarray, " known"],
     title: str,
+    held_against: str = "truth",
 ) -> Figure:
     """Show the power of each arm's phase error by frequency, with photon limit and true phase.
 
     ``limit`` and ``signal`` are on the rings of ``frequency``, or empty: there is no photon limit.
+    ``held_against`` is what an error is an error from.
     """
     figure, axis = plt.subplots(figsize=(2.4 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
     colours = colours_of(arms)
@@ -104,7 +112,13 @@ def phase_error_spectra(
         axis.plot(frequency, power, color=colours[name], label=name)
     if len(limit):
         axis.plot(frequency, limit, color="black", linestyle="--", label="photon limit")
-        axis.plot(frequency, signal, color="black", linestyle=":", label="true phase")
+        axis.plot(
+            frequency,
+            signal,
+            color="black",
+            linestyle=":",
+            label=said_of(held_against, "true phase"),
+        )
     axis.set(
         xlabel="frequency / Nyquist",
         ylabel="power of the phase error [rad$^2$]",
@@ -122,7 +136,7 @@ def _draw_ring_correlations(
     ceiling: Float[np.ndarray, " ring"],
     void: Collection[str],
 ) -> None:
-    """Draw every arm's FRC with the truth, the threshold, and the photons' ceiling if any."""
+    """Draw every arm's FRC, the threshold, and the photons' ceiling if any."""
     colours = colours_of(curves)
     for name, rings in curves.items():
         outcome = frc_crossing(rings, threshold).outcome
@@ -135,7 +149,7 @@ def _draw_ring_correlations(
     if len(ceiling):
         axis.plot(frequency, ceiling, color="black", linestyle="--", label="photon limit")
     axis.axhline(threshold, linestyle=":", color="gray", label=f"threshold {threshold:g}")
-    axis.set(xlabel="frequency / Nyquist", ylabel="FRC with the truth", ylim=(-0.2, 1.02))
+    axis.set(xlabel="frequency / Nyquist", ylim=(-0.2, 1.02))
 
 
 # --- A whole study, from rows of its table

@@ -19,7 +19,12 @@ from study_lib.data.datasets import pattern_count
 from study_lib.design.axes import SPLITS
 from study_lib.errors import InputError
 from study_lib.figures import lessons, reconstruction
-from study_lib.phases.conditions import read_aligned, read_scores
+from study_lib.phases.conditions import (
+    SECOND_REFERENCE,
+    held_against,
+    read_aligned,
+    read_scores,
+)
 from study_lib.physics.measurement import Measurement, counts_of
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.runs.run import Run
@@ -155,7 +160,8 @@ class Compared:
     ``objects`` (y, x) are the truth, first, and every arm aligned with it, zero where ``mask`` says
     that a pixel is not scored; their first pixel lies at ``origin_px`` (row, column) in the frame
     of the object, in which the positions of ``measurement`` are given. ``labels`` and
-    ``phase_ssim`` are the comparison's, by arm; none where the registration is in doubt.
+    ``phase_ssim`` are the comparison's, by arm; none where the registration is in doubt. Of
+    measured counts the reference takes the place of the truth, as ``held_against`` says.
     """
 
     measurement: Measurement
@@ -165,6 +171,12 @@ class Compared:
     objects: Mapping[str, Complex[np.ndarray, "y x"]]
     labels: Mapping[str, str]
     phase_ssim: Mapping[str, float | None]
+    held_against: str
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms whose objects are there."""
+        return tuple(name for name in self.objects if name != self.held_against)
 
 
 class Explorer:
@@ -220,8 +232,7 @@ class Explorer:
 
     def arm_choice(self, dose: float, view: str, split: str, arm: str) -> dict[str, Choice]:
         """Return the arms of a condition."""
-        arms = tuple(name for name in self.condition(dose, view, split).objects if name != "truth")
-        return {"arm": Choice(arm, options=arms)}
+        return {"arm": Choice(arm, options=self.condition(dose, view, split).arms)}
 
     def row_choice(self, dose: float, view: str, split: str, share: float) -> dict[str, Choice]:
         """Return the rows of a condition's crop; the first one shown lies at a share of them."""
@@ -241,9 +252,10 @@ class Explorer:
             counts_of(found.measurement.amplitudes[index]),
             found.measurement.positions_px - found.origin_px,
             index,
-            found.objects["truth"],
+            found.objects[found.held_against],
             found.measurement.probe,
             found.diameter_px,
+            held_against=found.held_against,
             title=f"pattern {found.measurement.scan_index[index]} of the scan, "
             f"{self._said(dose, view, split)}",
         )
@@ -251,11 +263,11 @@ class Explorer:
     def objects(self, dose: float, view: str, split: str, arm: str) -> Figure:
         """Show amplitude, phase and both in one of the truth and of an arm, on common scales."""
         found = self.condition(dose, view, split)
-        truth, object_ = found.objects["truth"], self._object(found, arm)
+        truth, object_ = found.objects[found.held_against], self._object(found, arm)
         label, ssim = found.labels[arm], found.phase_ssim[arm]
         score = "no score: registration uncertain" if ssim is None else f"phase SSIM {ssim:.3f}"
         return reconstruction.objects(
-            {"truth": truth, label: object_},
+            {found.held_against: truth, label: object_},
             title=f"{label}, {self._said(dose, view, split)}, {score}",
         )
 
@@ -267,8 +279,9 @@ class Explorer:
         line = partial(phase_along, start_px=(float(row), 0.0), end_px=(float(row), columns - 1.0))
         return lessons.cuts(
             {found.labels[name]: line(object_) for name, object_ in found.objects.items()},
-            found.objects["truth"],
+            found.objects[found.held_against],
             row,
+            held_against=found.held_against,
             title=f"row {row + found.origin_px[0]} of the object, {self._said(dose, view, split)}",
         )
 
@@ -292,27 +305,29 @@ class Explorer:
         objects = {
             name: np.where(mask, array, 0)
             for name, array in arrays.items()
-            if array.shape == mask.shape and np.iscomplexobj(array)
+            if array.shape == mask.shape and np.iscomplexobj(array) and name != SECOND_REFERENCE
         }
+        first = held_against(arrays)
         row, column = metadata["origin_px"]
         return Compared(
             measurement=measurement,
             diameter_px=probe_diameter_px(measurement.probe, design.probe_power_share),
             origin_px=(row, column),
             mask=mask,
-            objects={"truth": objects.pop("truth"), **objects},
-            labels={"truth": "truth"} | {arm: row["label"] for arm, row in rows.items()},
+            objects={first: objects.pop(first), **objects},
+            labels={first: first} | {arm: row["label"] for arm, row in rows.items()},
             phase_ssim={
                 arm: row["phase_ssim"] if row.get("registration", "ok") == "ok" else None
                 for arm, row in rows.items()
             },
+            held_against=first,
         )
 
     @staticmethod
     def _object(found: Compared, arm: str) -> Complex[np.ndarray, "y x"]:
         if arm not in found.objects:
-            arms = ", ".join(name for name in found.objects if name != "truth")
-            raise InputError(f"arm {arm!r}: this condition has {arms}; choose one")
+            known = ", ".join(found.arms)
+            raise InputError(f"arm {arm!r}: this condition has {known}; choose one")
         return found.objects[arm]
 
 

@@ -53,7 +53,8 @@ class ArmResult:
     ``phase_std_rad`` (oy, ox) is the arm's own estimate of its phase error, if it has one;
     ``device`` is what computed it here. If held-out counts refused what the arm adds, ``fallback``
     names what its object is instead, and ``fallback_reason`` says why. ``grouping`` says how an arm
-    that works on groups of patterns had them grouped.
+    that works on groups of patterns had them grouped. ``probe`` is the arm's own, where it refined
+    the one that it was given.
     """
 
     label: str
@@ -68,6 +69,7 @@ class ArmResult:
     fallback: str = ""
     fallback_reason: str = ""
     grouping: str = ""
+    probe: Complex[np.ndarray, "..."] | None = None
 
 
 SHORT_NAMES = {"total_variation": "TV", "non_local_means": "NLM", "gaussian": "Gaussian"}
@@ -96,7 +98,8 @@ def pinn(condition: Condition, measurement: Measurement, hash_of: HashOf) -> Arm
     object_ = apply_network(trained, measurement, device=device)
     return ArmResult(
         label=PINN_LABEL,
-        knows=f"probe, positions; trained on the train split of this view{stayed}",
+        knows=f"{condition.design.probe_known}, positions; trained on the train split of this "
+        f"view{stayed}",
         object_=object_,
         scan_index=measurement.scan_index,
         cpu_s=time.process_time() - started,
@@ -139,6 +142,7 @@ def iterative(
         cpu_s=float(metadata["reconstruction_cpu_s"]),
         training_cpu_s=0.0,
         sources=(path,),
+        probe=arrays["probe"] if condition.design.iterative.probe == "refine" else None,
     )
 
 
@@ -185,7 +189,8 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
     stated = f"{trust.gain_nats:+.2f} +- {trust.standard_error_nats:.2f} nats a pattern"
     return ArmResult(
         label=THINNING_NET_LABEL,
-        knows=f"probe, positions; trained on the train split of this view{base}",
+        knows=f"{condition.design.probe_known}, positions; trained on the train split of this "
+        f"view{base}",
         object_=found.object_,
         scan_index=measurement.scan_index,
         cpu_s=cpu_s,

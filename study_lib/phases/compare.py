@@ -1,8 +1,7 @@
 """Phase G (05_compare): every arm of a condition, scored by one code on one mask."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,18 @@ from study_lib.files import write_csv, write_json, write_npz
 from study_lib.overlap.metrics import image_overlap, linear_overlap
 from study_lib.overlap.views import ViewRecord, view_record_of
 from study_lib.phases.arms import ArmResult, MissingResultError, arms_of
-from study_lib.phases.conditions import COMPARED, MISSING_ARMS, Condition
+from study_lib.phases.conditions import (
+    COMPARED,
+    MISSING_ARMS,
+    SECOND_REFERENCE,
+    Condition,
+    held_against,
+)
 from study_lib.phases.mismatch import truly_lit
 from study_lib.phases.records import Work, recorded, work_of
+from study_lib.phases.reference import HeldOutCounts, Reference, reference_of, share_of
 from study_lib.physics.likelihood import FreshCounts
-from study_lib.physics.measurement import Measurement, measurement_digest, photon_budget
+from study_lib.physics.measurement import Measurement, patterns_digest, photon_budget
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import ring_correlation, ring_frequencies
 from study_lib.scores.metrics import metric_facts
@@ -207,6 +213,7 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
         made = view_record_of(metadata, str(condition.file))
         photons = photon_budget(measurement.amplitudes)["photons_per_pattern_measured"]
         row = {
+            **({"source": design.source} if design.is_measured else {}),
             "dose": condition.dose,
             "dose_per": design.dose_per,
             "photons_measured": photons,
@@ -220,7 +227,7 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
             **design.mismatch.columns,
         }
         lit = truly_lit(measurement, metadata, design, condition.file)
-        given = (measurement, lit, truth, crop, mask)
+        given = (measurement, lit, truth, crop, mask, metadata)
         found, arrays, missing = _score_arms(condition, *given, work)
         rows = [row | arm for arm in found]
         write_csv(folder / "metrics.csv", rows)
@@ -233,7 +240,7 @@ def compare(condition: Condition) -> list[dict[str, Any]]:
         work.results |= {
             "arms": rows,
             "missing_arms": missing,
-            "metrics": metric_facts(),
+            "metrics": metric_facts(design.held_against),
             "scored_pixels": int(mask.sum()),
             "origin_px": origin,
         }
@@ -256,16 +263,30 @@ def _score_arms(
     truth: np.ndarray,
     crop: tuple[slice, slice],
     mask: np.ndarray,
+    metadata: Mapping[str, Any],
     work: Work,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, str]]:
     """Return a row for each arm, the crop of every object and map, and why arms are missing.
 
-    ``lit`` is the measurement with the true positions and probe, which no arm is given.
+    ``lit`` is the measurement with the true positions and probe, which no arm is given. Of measured
+    counts ``truth`` is the reference, and judged is by counts that neither it nor an arm has.
     """
     design = condition.design
-    fresh = fresh_counts(condition, lit, truth)
     limit = limit_of(lit, truth, crop, mask, design)
-    arrays = {"truth": truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
+    arrays = {design.held_against: truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
+    judged: Callable[[ArmResult], dict[str, Any]]
+    if design.is_measured:
+        reference = reference_of(condition)
+        work.add_inputs(reference.files)
+        _, second = condition.score_on(reference.second_object, truth, crop, mask)
+        arrays[SECOND_REFERENCE] = second
+        judged = _judged_by_measured(condition, measurement, metadata, reference, crop, mask)
+    else:
+        fresh = fresh_counts(condition, lit, truth)
+
+        def judged(result: ArmResult) -> dict[str, Any]:
+            return {"held_out_excess_nats": fresh.excess_nats(result.object_)}
+
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     registered = arms_of(design)
@@ -291,7 +312,7 @@ def _score_arms(
                 "grouping": result.grouping,
                 "fallback": "",
                 "fallback_reason": "",
-                "held_out_excess_nats": fresh.excess_nats(result.object_),
+                **judged(result),
                 **row_of_spread,
                 **limit_row(limit, scores),
             }
@@ -306,6 +327,27 @@ def _score_arms(
     if not rows:
         raise InputError("no arm has a result: " + "; ".join(missing.values()))
     return rows, arrays, missing
+
+
+def _judged_by_measured(
+    condition: Condition,
+    measurement: Measurement,
+    metadata: Mapping[str, Any],
+    reference: Reference,
+    crop: tuple[slice, slice],
+    mask: np.ndarray,
+) -> Callable[[ArmResult], dict[str, Any]]:
+    """Return what gives an arm's columns by the judge's counts, and against the other reference."""
+    counts = HeldOutCounts(condition, measurement, share_of(metadata, condition.file), reference)
+
+    def judged(result: ArmResult) -> dict[str, Any]:
+        scores, _ = condition.score_on(result.object_, reference.second_object, crop, mask)
+        second = {
+            f"{name}_second_reference": scores[name] for name in ("phase_ssim", "phase_psnr_db")
+        }
+        return counts.scores(result.object_, result.probe) | second
+
+    return judged
 
 
 def own_error_bar(
@@ -333,12 +375,6 @@ def own_error_bar(
     return spread, dict(zip(columns, values, strict=True))
 
 
-def patterns_digest(measurement: Measurement) -> str:
-    """Return the SHA-256 of the patterns and of what is known of them, however they are grouped."""
-    ungrouped: np.ndarray = np.arange(len(measurement.scan_index))[:, None]
-    return measurement_digest(replace(measurement, groups=ungrouped))
-
-
 def fresh_counts(condition: Condition, measurement: Measurement, truth: np.ndarray) -> FreshCounts:
     """Return counts of the condition's positions that no arm has seen: a second draw.
 
@@ -360,7 +396,8 @@ def comparison_figure(
     arrays: Mapping[str, np.ndarray], rows: list[dict[str, Any]], design: StudyDesign
 ) -> Figure:
     """Return the picture of one condition, from what is in its ``aligned.npz``."""
-    truth, mask = arrays["truth"], arrays["mask"]
+    name = held_against(arrays)
+    truth, mask = arrays[name], arrays["mask"]
     objects = {row["label"]: arrays[row["arm"]] for row in rows}
     rings = {label: ring_correlation(object_, truth, mask) for label, object_ in objects.items()}
     first = rows[0]
@@ -374,6 +411,7 @@ def comparison_figure(
         title=f"{first['view']}, {first['split']} split, {first['dose']:g} {unit_of(rows)}, "
         + ", ".join(filter(None, [f"replicate {first['replicate']}", mismatch_title(first)])),
         void=[row["label"] for row in rows if row["registration"] != "ok"],
+        held_against=name,
     )
 
 

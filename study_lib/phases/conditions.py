@@ -13,6 +13,7 @@ from study_lib.data.contract import load_object
 from study_lib.data.datasets import load_measurement
 from study_lib.design.axes import SPLITS, ViewDesign, dose_text
 from study_lib.design.models import StudyDesign, require_split
+from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.files import read_json, write_json
 from study_lib.physics.measurement import Measurement
@@ -29,6 +30,9 @@ PHASES = {
     "compare": "phase_g_comparison",
     "summary": "phase_h_summary",
 }
+REFERENCE = "reference"  # of measured counts: below the data sets
+REFERENCE_FILES = ("reference.npz", "photons.npz", "reference.json")
+SECOND_REFERENCE = "second_reference"  # in a comparison's arrays: that of the other algorithm
 SUMMARY_FILES = (
     "summary.md",
     "summary.json",
@@ -54,6 +58,7 @@ COMPARED = ("metrics.csv", "metrics.json", MISSING_ARMS, "aligned.npz", "compari
 SKIP_SUMMARY = "skip_summary.json"
 MANIFESTS = {
     "dataset": "run_manifest.json",
+    REFERENCE: "run_manifest.json",
     "overlap": "overlap_manifest.json",
     "train": "training_manifest.json",
     "train_thinned": "training_manifest.json",
@@ -184,7 +189,12 @@ class Condition:
         return self.places.root(phase)
 
     def folder(self, phase: str) -> Path:
-        """Return where a key of ``PHASES``, except ``summary``, keeps what is this condition's."""
+        """Return where a key of ``PHASES``, except ``summary``, keeps what is this condition's.
+
+        The reference of measured counts, ``reference``, is one for all doses and views.
+        """
+        if phase == REFERENCE:
+            return self.root("dataset") / REFERENCE
         view = Path(self.view.name)
         below = {
             "dataset": Path(),
@@ -198,7 +208,7 @@ class Condition:
 
     def manifest(self, phase: str) -> Path:
         """Return the manifest of a phase, a key of ``MANIFESTS``: of this condition and others."""
-        return self.root(phase) / MANIFESTS[phase]
+        return self.root("dataset" if phase == REFERENCE else phase) / MANIFESTS[phase]
 
     def require_data(self) -> None:
         """Check that the file of the patterns is there.
@@ -227,7 +237,10 @@ class Condition:
         return load_measurement(self.file)
 
     def truth(self) -> np.ndarray:
-        """Return the object (oy, ox) that the patterns were made from."""
+        """Return the object (oy, ox) that the patterns were made from.
+
+        Of measured counts nobody knows it: the reference, from photons that no arm has.
+        """
         self.require_data()
         object_, _ = load_object(self.file)
         return object_
@@ -293,6 +306,20 @@ def condition_of(
             f"{', '.join(one.name for one in design.views_at(dose))}"
         )
     return Condition(design, dose, found, require_split(split), places, base_npz)
+
+
+def claim_root(output_root: Path, design: StudyDesign) -> None:
+    """Write the design beside its data sets; data of two designs never share a folder."""
+    path = output_root / "design.json"
+    if not path.exists():
+        write_json(path, design.model_dump(mode="json"))
+        return
+    found = parse_design(read_json(path), str(path))
+    if found != design:
+        raise InputError(
+            f"{output_root} holds data of design {found.digest} ({found.preset}), not "
+            f"{design.digest} ({design.preset}); choose another folder or remove it"
+        )
 
 
 @dataclass(frozen=True)
@@ -418,6 +445,11 @@ def read_aligned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {current_array(name): array for name, array in arrays.items()}, metadata
 
 
+def held_against(arrays: Collection[str]) -> str:
+    """Return which of a comparison's arrays its objects are held against: truth, or reference."""
+    return REFERENCE if REFERENCE in arrays else "truth"
+
+
 def _compared(path: Path) -> Path:
     """Return the path of a comparison's file, which must be there."""
     if not path.is_file():
@@ -508,10 +540,11 @@ def summary_files(folder: Path, design: StudyDesign) -> list[Path]:
     """Return everything that a summary of a design's doses writes in its folder."""
     without = {QUALITY_MAP} if why_no_map(len(design.doses), len(design.views)) else set()
     over = [mismatch_name(field) for field in design.mismatch.lists]
+    tables = [*over, "draws"] if design.is_measured else over
     figures = [name for name in SUMMARY_FIGURES if name not in without] + over
     figures += [f"phase_{design.dose_name(dose)}" for dose in pictured(sorted(design.doses))]
     return [
-        *(folder / name for name in (*SUMMARY_FILES, *(f"{name}.csv" for name in over))),
+        *(folder / name for name in (*SUMMARY_FILES, *(f"{name}.csv" for name in tables))),
         *(path for name in figures for path in figure_files(folder, name)),
     ]
 

@@ -1,29 +1,36 @@
-"""Phase C: simulate the patterns of one dose and split them (DATA-001 files).
+"""Phase C: simulate the patterns of one dose, or thin measured ones, and split them (DATA-001).
 
 The stages are those of the original study (simulate, canonicalise, patches, split, validate), as
 functions of arrays; the split comes first, since positions in the guard band need no patterns.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.contract import save_dataset
 from study_lib.data.rules import check_splits
-from study_lib.design.axes import SPLITS, dose_key
+from study_lib.design.axes import MEASURED, SPLITS, dose_key
 from study_lib.design.models import StudyDesign
-from study_lib.design.presets import parse_design
-from study_lib.errors import InputError, StudyError
-from study_lib.files import read_json, write_json
+from study_lib.errors import StudyError
 from study_lib.overlap.metrics import lit_area_px
-from study_lib.phases.conditions import Condition
+from study_lib.phases.conditions import Condition, claim_root
 from study_lib.phases.mismatch import ScanPart, field_of, stated_mismatch, true_light
-from study_lib.phases.records import recorded, work_of
+from study_lib.phases.records import Work, recorded, work_of
+from study_lib.phases.reference import (
+    SHARE,
+    Reference,
+    ThinnedPatterns,
+    base_measurement,
+    patterns_at,
+    reference_of,
+)
 from study_lib.phases.scene import Scene, scene_of
-from study_lib.physics.measurement import photon_budget
+from study_lib.physics.measurement import at_positions, photon_budget
+from study_lib.physics.photons import noise_test
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.physics.simulation import (
     SimulatedScan,
@@ -44,7 +51,7 @@ def canonicalise(
     probe: Complex[np.ndarray, "n n"],
     positions_px: Float[np.ndarray, "scan 2"],
     scan_index: np.ndarray,
-    bad_pixels: Bool[np.ndarray, "n n"] | None,
+    bad_pixels: Bool[np.ndarray, "..."] | None,
 ) -> Arrays:
     """Return the arrays of one split under the names and in the types of DATA-001."""
     arrays = {
@@ -62,8 +69,9 @@ def generate(condition: Condition) -> dict[str, Any]:
     """Write the train and test patterns of a dose and return what was measured on them.
 
     The probe is scaled so that the mean over all patterns of both splits is the dose, or each
-    split's photons on the area it lights where the dose is one per area; the counts are Poisson,
-    from one seeded stream per dose and split.
+    split's photons on the area it lights where the dose is one per area; simulated counts are
+    Poisson, from one seeded stream per dose and split, measured ones a thinning of those of the
+    base data, with the reference in place of the object that nobody knows.
 
     Parameters
     ----------
@@ -113,24 +121,14 @@ def generate(condition: Condition) -> dict[str, Any]:
     )
     with recorded(work):
         scene = scene_of(design, base_npz)
-        bad_pixels = bad_pixels_of(design)
         diameter_px = probe_diameter_px(scene.probe, design.probe_power_share)
         lit_px: dict[str, int] = {
             split: lit_area_px(scene.positions_of(split), diameter_px, scene.object_.shape)
             for split in SPLITS
         }
-        simulated = _simulated(design, dose, scene, lit_px, bad_pixels)
-        parts = {
-            split: canonicalise(
-                amplitudes=simulated[split].amplitudes[split],
-                object_=scene.object_,
-                probe=simulated[split].probe,
-                positions_px=scene.positions_of(split),
-                scan_index=np.flatnonzero(scene.splits[split]),
-                bad_pixels=bad_pixels,
-            )
-            for split in SPLITS
-        }
+        make = _measured_splits if design.is_measured else _simulated_splits
+        made = make(condition, scene, lit_px, work)
+        parts = {split: one.arrays for split, one in made.items()}
         shared = check_splits(parts["train"], parts["test"])
         if shared:
             raise StudyError("; ".join(str(violation) for violation in shared))
@@ -138,14 +136,15 @@ def generate(condition: Condition) -> dict[str, Any]:
             arrays = parts[split]
             if design.object_patches:
                 positions = scene.positions_of(split)
-                patches = object_patches(scene.object_, positions, design.patch_size_px)
+                object_ = arrays["objectGuess"]
+                patches = object_patches(object_, positions, design.patch_size_px)
                 arrays = arrays | {"Y": patches}
             limit = design.detector.saturation_counts
             photons = photon_budget(arrays["diffraction"], limit)
             asked = design.photons_per_pattern(dose, lit_px[split], photons["patterns"])
             work.results[split] = photons | photons_on_area(photons, lit_px[split], asked)
             path = condition.of(split).whole_file
-            metadata = work.results[split] | _history(design, dose, split, scene, simulated[split])
+            metadata = work.results[split] | _history(design, split, scene, made[split])
             save_dataset(path, arrays, metadata)
             work.outputs.append(path)
             work.progress("generate", step, len(SPLITS))
@@ -153,6 +152,119 @@ def generate(condition: Condition) -> dict[str, Any]:
         outside = ~(scene.splits["train"] | scene.splits["test"])
         work.results["positions_in_guard_band"] = int(outside.sum())
     return work.results
+
+
+class SplitPatterns(NamedTuple):
+    """Arrays of a split under the names of DATA-001, how they were made, and what else is said."""
+
+    arrays: Arrays
+    step: dict[str, Any]
+    stated: dict[str, Any]
+
+
+def _simulated_splits(
+    condition: Condition, scene: Scene, lit_px: Mapping[str, int], _: Work
+) -> dict[str, SplitPatterns]:
+    """Return the simulated patterns of each split."""
+    design, dose = condition.design, condition.dose
+    bad_pixels = bad_pixels_of(design)
+    simulated = _simulated(design, dose, scene, lit_px, bad_pixels)
+    detector = design.detector.model_dump(exclude_defaults=True)
+    found = {}
+    for split, scan in simulated.items():
+        arrays = canonicalise(
+            amplitudes=scan.amplitudes[split],
+            object_=scene.object_,
+            probe=scan.probe,
+            positions_px=scene.positions_of(split),
+            scan_index=np.flatnonzero(scene.splits[split]),
+            bad_pixels=bad_pixels,
+        )
+        step = {
+            "operation": "simulate",
+            "parameters": {
+                "dose": dose,
+                "seed": design.noise_seeds.simulation,
+                "stream": list(stream_of(design, dose, split)),
+                **design.detector.model_dump(),
+                **design.mismatch.amounts,
+            },
+        }
+        stated: dict[str, Any] = {"detector": detector} if detector else {}
+        stated |= stated_mismatch(design, field_of(scene.positions_of(split)), scan)
+        if design.detector.saturation_counts is None:
+            stated["photons_per_pattern_expected"] = scan.photons_expected[split]
+        found[split] = SplitPatterns(arrays, step, stated)
+    return found
+
+
+def _measured_splits(
+    condition: Condition, scene: Scene, lit_px: Mapping[str, int], work: Work
+) -> dict[str, SplitPatterns]:
+    """Return the thinned patterns of each split, with the reference of the draw.
+
+    The noise is tested again, as it is at this dose.
+    """
+    design, dose = condition.design, condition.dose
+    reference = reference_of(condition)
+    work.add_inputs(reference.files)
+    whole = base_measurement(condition)
+    rows: dict[str, np.ndarray] = {split: np.flatnonzero(scene.splits[split]) for split in SPLITS}
+    both = np.concatenate(list(rows.values()))
+    found: dict[str, SplitPatterns] = {}
+    made: dict[str, ThinnedPatterns] = {}
+    if design.dose_per == "pattern":
+        every = patterns_at(condition, both, dose, reference)
+        first = len(rows[SPLITS[0]])
+        for split, part in zip(SPLITS, (slice(first), slice(first, None)), strict=True):
+            made[split] = replace(every, amplitudes=every.amplitudes[part])
+    else:
+        for split in SPLITS:
+            asked = design.photons_per_pattern(dose, lit_px[split], len(rows[split]))
+            made[split] = patterns_at(condition, rows[split], asked, reference)
+    for split in SPLITS:
+        some = at_positions(whole, rows[split])
+        arrays = canonicalise(
+            amplitudes=made[split].amplitudes,
+            object_=reference.object_,
+            probe=made[split].probe,
+            positions_px=some.positions_px,
+            scan_index=rows[split],
+            bad_pixels=some.bad_pixels,
+        )
+        if whole.background is not None:
+            arrays["background"] = (whole.background * made[split].share).astype(np.float32)
+        step, stated = thinning_of(condition, made[split], reference)
+        found[split] = SplitPatterns(arrays, step, stated)
+    work.results["noise"] = noise_test(
+        np.concatenate([made[split].amplitudes for split in SPLITS]),
+        whole.positions_px[both],
+        at_positions(whole, both).bad_pixels,
+    ).record()
+    return found
+
+
+def thinning_of(
+    condition: Condition, made: ThinnedPatterns, reference: Reference
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how thinned patterns were made, and what else their metadata say."""
+    design = condition.design
+    step = {
+        "operation": "thin",
+        "parameters": {
+            "dose": condition.dose,
+            SHARE: made.share,
+            "seed": design.seeds.simulation,
+            "draw": design.replicate,
+        },
+    }
+    stated = {
+        "counts": MEASURED,
+        SHARE: made.share,
+        "object": f"reference by {reference.first}, from photons that no arm has; not the truth",
+        "probe": "of the reference",
+    }
+    return step, stated
 
 
 def _simulated(
@@ -283,54 +395,20 @@ def bad_pixels_of(design: StudyDesign) -> Bool[np.ndarray, "n n"] | None:
     )
 
 
-def _history(
-    design: StudyDesign, dose: float, split: str, scene: Scene, simulated: SimulatedScan
-) -> dict[str, Any]:
+def _history(design: StudyDesign, split: str, scene: Scene, made: SplitPatterns) -> dict[str, Any]:
     """Return what was done to get the arrays of a split, for its metadata."""
-    detector = design.detector.model_dump(exclude_defaults=True)
-    history: dict[str, Any] = {
+    band = {"part": split, "axis": "y", "guard_band_px": design.guard_band_px}
+    record = dict(scene.record)
+    if design.is_measured:  # no photon falls on the object of the base data
+        record = {"source": record["source"]}
+    return {
         "domain": "amplitude",
         "design": design.digest,
-        **scene.record,
+        **record,
         "transformations": [
-            {
-                "operation": "split",
-                "parameters": {
-                    "part": split,
-                    "axis": "y",
-                    "guard_band_px": design.guard_band_px,
-                },
-            },
-            {
-                "operation": "simulate",
-                "parameters": {
-                    "dose": dose,
-                    "seed": design.noise_seeds.simulation,
-                    "stream": list(stream_of(design, dose, split)),
-                    **design.detector.model_dump(),
-                    **design.mismatch.amounts,
-                },
-            },
+            {"operation": "split", "parameters": band},
+            made.step,
             {"operation": "canonicalise", "parameters": {"object_patches": design.object_patches}},
         ],
+        **made.stated,
     }
-    if detector:
-        history["detector"] = detector
-    history |= stated_mismatch(design, field_of(scene.positions_of(split)), simulated)
-    if design.detector.saturation_counts is None:
-        history["photons_per_pattern_expected"] = simulated.photons_expected[split]
-    return history
-
-
-def claim_root(output_root: Path, design: StudyDesign) -> None:
-    """Write the design beside its data sets; data of two designs never share a folder."""
-    path = output_root / "design.json"
-    if not path.exists():
-        write_json(path, design.model_dump(mode="json"))
-        return
-    found = parse_design(read_json(path), str(path))
-    if found != design:
-        raise InputError(
-            f"{output_root} holds data of design {found.digest} ({found.preset}), not "
-            f"{design.digest} ({design.preset}); choose another folder or remove it"
-        )

@@ -14,9 +14,10 @@ from study_lib.files import write_json
 from study_lib.overlap.metrics import coverage_of, legacy_spacing_px, nearest_px, spacing_report
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
 from study_lib.phases.conditions import Condition
-from study_lib.phases.dataset import counted, photons_on_area, stream_of
+from study_lib.phases.dataset import counted, photons_on_area, stream_of, thinning_of
 from study_lib.phases.mismatch import ScanPart, field_of, stated_mismatch, true_light
 from study_lib.phases.records import Work, recorded, work_of
+from study_lib.phases.reference import patterns_at, reference_of
 from study_lib.physics.measurement import photon_budget
 
 PER_SCAN = ("diffraction", "xcoords", "ycoords", "scan_index")
@@ -100,10 +101,11 @@ def choose_view(condition: Condition, diameter_px: float | None = None) -> dict[
                 asked = design.photons_per_pattern(condition.dose, lit_px, len(chosen.kept))
                 stated = _history(metadata, view, chosen, work)
                 if design.dose_per != "pattern" and len(chosen.kept) < len(positions):
-                    counts, made, mismatch = _counted_anew(one, arrays, chosen.kept, asked)
+                    anew = _thinned_anew if design.is_measured else _counted_anew
+                    counts, made, more = anew(one, arrays, chosen.kept, asked)
                     patterns |= counts
                     stated["transformations"].append(made)
-                    stated |= mismatch
+                    stated |= more
                 limit = design.detector.saturation_counts
                 photons = photon_budget(patterns["diffraction"], limit)
                 stated |= photons | photons_on_area(photons, lit_px, asked)
@@ -157,6 +159,27 @@ def _counted_anew(
     counts = {"diffraction": scan.amplitudes[split], "probeGuess": scan.probe}
     step = {"operation": "simulate", "parameters": parameters}
     return counts, step, stated_mismatch(design, part.field_px, scan)
+
+
+def _thinned_anew(
+    condition: Condition,
+    arrays: Mapping[str, np.ndarray],
+    kept: Int[np.ndarray, " kept"],
+    photons_per_pattern: float,
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
+    """Return patterns and probe of the positions that a view keeps, and how they were made.
+
+    As :func:`_counted_anew`, of measured counts: more of the arms' photons at these positions.
+    """
+    reference = reference_of(condition)
+    rows = arrays["scan_index"][kept]
+    made = patterns_at(condition, rows, photons_per_pattern, reference)
+    step, stated = thinning_of(condition, made, reference)
+    patterns = {"diffraction": made.amplitudes, "probeGuess": made.probe}
+    if "background" in arrays:  # as much more of it as of the photons
+        more = np.linalg.norm(made.probe) ** 2 / np.linalg.norm(arrays["probeGuess"]) ** 2
+        patterns["background"] = (arrays["background"] * more).astype(np.float32)
+    return patterns, step, stated
 
 
 def _history(

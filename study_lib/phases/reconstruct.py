@@ -1,6 +1,7 @@
 """Phase F (04_reconstruct): iterative reconstructions of a condition, and their denoisers."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 from study_lib.arm_names import key_of
 from study_lib.data.archive import read_npz
 from study_lib.design.methods import IterativeDesign
+from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs, read_json, write_json, write_npz
 from study_lib.phases.conditions import RECONSTRUCTED, Condition
-from study_lib.phases.records import Work, performed, provenance, work_of
+from study_lib.phases.records import Computed, Work, computed_before, performed, provenance, work_of
 from study_lib.physics.measurement import Measurement, split_photons
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import DEVICE, IterativeResult, run_algorithm
@@ -21,6 +23,7 @@ from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
 RESULT = "reconstruction.npz"
 FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
 LINES_PRINTED = 10
+TAKEN = "taken_from_view"  # of the same patterns, in records
 
 
 def result_of(condition: Condition, algorithm: str) -> Path:
@@ -144,6 +147,11 @@ def reconstruct_by(
         work.report_device(DEVICE)
         for name in (RESULT, DENOISER):  # never taken for this run's
             (work.folder / name).unlink(missing_ok=True)
+        made_from = {"measurement_sha256": work.sha256_of_input(condition.file)}
+        earlier = computed_before(condition, "reconstruct", work.parameters, arm=key_of(algorithm))
+        if earlier:
+            _take(work, earlier, made_from)
+            return work.results
         measurement = condition.measurement()
 
         def epoch(done: int, epochs: int, loss: float) -> None:
@@ -151,8 +159,7 @@ def reconstruct_by(
             work.step(algorithm, done, epochs, text, "epoch", LINES_PRINTED, loss=loss)
 
         found = run_algorithm(algorithm, measurement, design.iterative, seed=seed, progress=epoch)
-        made_from = {"measurement_sha256": work.sha256_of_input(condition.file)}
-        work.results |= _results(found, measurement, design.iterative) | made_from
+        work.results |= _results(found, measurement, design) | made_from
         if condition.split == "train" and design.iterative.denoised:
             work.log.line(f"{algorithm} again on a share of the photons, to choose its denoiser")
             choice = choose_denoiser_of(algorithm, measurement, design.iterative, seed=seed)
@@ -166,6 +173,23 @@ def reconstruct_by(
         for remark in found.remarks:
             work.log.line(f"doubtful: {remark}")
     return work.results
+
+
+def _take(work: Work, earlier: Computed, made_from: Mapping[str, str]) -> None:
+    """Write the results of a view with the same patterns as those of this one."""
+    own = {**made_from, TAKEN: earlier.view}
+    work.log.line(f"the same patterns as view {earlier.view}: its results are taken")
+    work.results |= earlier.results | own
+    names = [name for name in (RESULT, DENOISER) if (earlier.folder / name).is_file()]
+    work.add_inputs(earlier.folder / name for name in names)
+    for name in names:
+        path = work.folder / name
+        if name == DENOISER:
+            write_json(path, read_json(earlier.folder / name) | own)
+        else:
+            arrays, metadata = read_npz(earlier.folder / name)
+            write_npz(path, arrays, metadata | work.parameters | work.results)
+        work.outputs.append(path)
 
 
 def reconstruct(condition: Condition) -> dict[str, dict[str, Any]]:
@@ -228,10 +252,12 @@ def reconstructions_of(condition: Condition) -> dict[str, dict[str, np.ndarray]]
 
 
 def _results(
-    found: IterativeResult, measurement: Measurement, design: IterativeDesign
+    found: IterativeResult, measurement: Measurement, design: StudyDesign
 ) -> dict[str, Any]:
     """Return what the record keeps of a result."""
-    known = "probe" if design.probe == "known" else "a first probe, refined"
+    known = design.probe_known
+    if design.iterative.probe == "refine":
+        known = f"the {known}, refined" if design.is_measured else "a first probe, refined"
     return {
         "patterns": len(measurement.scan_index),
         "epochs": len(found.losses),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
+from study_lib.data.archive import open_npz
 from study_lib.data.contract import load_dataset
 from study_lib.design.experiment import CellsDesign, GrainsDesign
 from study_lib.design.limits import OBJECT_SIDE_MAX_PX
@@ -25,7 +26,8 @@ class Scene:
     """Object, probe and scan positions before any photon is counted.
 
     ``splits`` has for ``train`` and ``test`` which positions are theirs; those in the guard band
-    between them belong to neither. ``record`` says where object and probe come from.
+    between them belong to neither. ``record`` says where object and probe come from. ``photons``
+    (scan,) are those of each pattern where counts are measured.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
@@ -33,6 +35,7 @@ class Scene:
     positions_px: Float[np.ndarray, "scan 2"]
     splits: Mapping[str, Bool[np.ndarray, " scan"]]
     record: Mapping[str, Any]
+    photons: Float[np.ndarray, " scan"] | None = None
 
     def positions_of(self, split: str) -> Float[np.ndarray, "positions 2"]:
         """Return the positions of a split, ``train`` or ``test``."""
@@ -185,7 +188,31 @@ def _scene_of_base(design: StudyDesign, base_npz: Path) -> Scene:
         "probe_power_kept": share,
     }
     splits = split_masks(positions, design.guard_band_px)
-    return Scene((object_ / factor).astype(np.complex64), probe, positions, splits, record)
+    photons = _photons_in(base_npz) if design.is_measured else None
+    settled = (object_ / factor).astype(np.complex64)
+    return Scene(settled, probe, positions, splits, record, photons)
+
+
+def _photons_in(base_npz: Path) -> Float[np.ndarray, " scan"]:
+    """Return the photons of each pattern of base data, some patterns at a time.
+
+    Raises
+    ------
+    InputError
+        If the file has no patterns.
+    """
+    with open_npz(base_npz) as archive:
+        if "diffraction" not in archive.members:
+            raise InputError(
+                f"{base_npz}: source = measured, but it has no diffraction patterns; import the "
+                "data with their patterns, or choose --simulated"
+            )
+        return np.concatenate(
+            [
+                np.einsum("sij,sij->s", slab, slab, dtype=np.float64)
+                for _, slab in archive.slabs("diffraction")
+            ]
+        )
 
 
 def _synthetic_positions(design: StudyDesign) -> Float[np.ndarray, "scan 2"]:

@@ -42,12 +42,21 @@ from study_lib.phases.conditions import (
     SUMMARY_FIGURES,
     Places,
     figure_files,
+    held_against,
     mismatch_name,
     pictured,
     read_aligned,
     read_scores,
     runs_within,
     why_no_map,
+)
+from study_lib.phases.draws import (
+    DRAWS_TABLE,
+    agreement_of_draws,
+    ranks_against,
+    sentences_on_draws,
+    sentences_on_measured,
+    simulated_beside,
 )
 from study_lib.phases.records import Work, inventory, mixed_codes, recorded
 from study_lib.physics.absorption import mass_absorption_m2_per_kg, surface_dose_gy
@@ -68,6 +77,7 @@ from study_lib.scores.study_table import (
     Row,
     dose_per,
     grouped,
+    held_against_in,
     phase_deltas,
     study_table,
     unit_of,
@@ -136,6 +146,9 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "inventory.csv": files,
             **_mismatch_tables(over),
         }
+        measured = _measured_content(compared_root, table)
+        if measured:
+            tables[DRAWS_TABLE] = measured.pop("draws")
         for name, lines in tables.items():
             write_csv(folder / name, lines)
             work.outputs.append(folder / name)
@@ -164,10 +177,11 @@ def summarize(places: Places) -> list[dict[str, Any]]:
             "highlights": deltas,
             "missing": _missing(compared_root),
             "mixed_codes": mixed_codes(compared_root.parent),
-            "metrics": metric_facts(),
+            "metrics": metric_facts(held_against_in(rows)),
             "remarks": [_no_map(rows)] if QUALITY_MAP not in saved else [],
             "figures": saved,
             **_mismatch_content(compared_root, over),
+            **({"measured": measured} if measured else {}),
         }
         write_json(folder / "summary.json", summary)
         write_text(folder / "summary.md", markdown(summary, files))
@@ -385,6 +399,19 @@ def _mismatch_content(compared_root: Path, over: Mapping[str, Levels]) -> dict[s
     return {"mismatch": {"tables": tables, "remarks": remarks, "files": files}}
 
 
+def _measured_content(compared_root: Path, table: Sequence[Row]) -> dict[str, Any]:
+    """Return what a summary says of measured counts, and how draws agree; nothing of simulated."""
+    design, run_folder = _design_of(compared_root), compared_root.parent
+    if design is None or not design.is_measured:
+        return {}
+    draws = agreement_of_draws(run_folder, design)
+    lines = sentences_on_measured(run_folder, design) + sentences_on_draws(draws)
+    simulated = simulated_beside(run_folder, design)
+    if simulated:
+        lines += ranks_against(table, simulated)[1]
+    return {"lines": lines, "draws": draws}
+
+
 def _shown_first(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of the test split; of the train split if there is no other."""
     return next(part for split in SPLITS_IN_ORDER if (part := _of_split(rows, split)))
@@ -452,7 +479,8 @@ def dose_figure(compared_root: Path, rows: Sequence[Row]) -> Figure:
         dose = dose_name(chosen[0]["dose"], dose_per(chosen))
         place = compared_root / dose / view[0] / chosen[0]["split"]
         arrays, _ = read_aligned(place)
-        panels = {f"truth, {view[0]}": arrays["truth"]}
+        first = held_against(arrays)
+        panels = {f"{first}, {view[0]}": arrays[first]}
         for row in chosen:
             is_void = row["registration"] != "ok"
             score = f"MS-SSIM {row['phase_ms_ssim']:.3f}"
@@ -526,6 +554,7 @@ def _origin(compared_root: Path) -> Mapping[str, Any]:
         "changes": changes_of_preset(design),
         "design": design.digest,
         "object": design.base.name if design.base else design.specimen.kind,
+        **({"source": design.source} if design.is_measured else {}),
         "patch_size_px": design.patch_size_px,
         "replicates": [one.replicate for one in design.repetitions],
         **design.mismatch.columns,

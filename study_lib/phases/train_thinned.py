@@ -9,18 +9,20 @@ from study_lib.arm_names import THINNING_NET_LABEL
 from study_lib.design.methods import ThinnedDesign
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
-from study_lib.files import sha256_of, write_csv, write_json
+from study_lib.files import read_text, sha256_of, write_csv, write_json, write_text
 from study_lib.networks.checkpoints import CHECKPOINTS, remove_checkpoints
 from study_lib.networks.thinned.ensemble import (
     ENSEMBLE,
     ThinnedEnsemble,
+    load_ensemble,
     reconstruct_thinned,
     save_ensemble,
 )
 from study_lib.networks.thinned.training import DEVICE, ThinnedRecord
 from study_lib.networks.thinned.training import train_thinned as train_networks
 from study_lib.phases.conditions import Condition
-from study_lib.phases.records import performed, work_of
+from study_lib.phases.reconstruct import TAKEN
+from study_lib.phases.records import Computed, Work, computed_before, performed, work_of
 
 CHOICE = "thinned.json"
 HISTORY = "history.csv"
@@ -117,6 +119,12 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
             )
             work.step(what, done, total, text, "step", LINES_PRINTED, log_all=False, **values)
 
+        earlier = computed_before(
+            condition, "train_thinned", work.parameters, splits=(train.split, test.split)
+        )
+        if earlier:
+            _take(work, earlier, work.sha256_of_input(train.file))
+            return work.results
         ensemble, records = train_networks(
             train.measurement(),
             thinned,
@@ -134,6 +142,20 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
         work.outputs += [bundle, work.folder / CHOICE, work.folder / HISTORY]
     remove_checkpoints(work.folder / CHECKPOINTS)
     return work.results
+
+
+def _take(work: Work, earlier: Computed, measurement_sha256: str) -> None:
+    """Write what a view with the same patterns taught, as what this one did."""
+    work.log.line(f"the same patterns as view {earlier.view}: its network is taken")
+    work.add_inputs(earlier.folder / name for name in (ENSEMBLE, CHOICE, HISTORY))
+    ensemble = load_ensemble(earlier.folder / ENSEMBLE)
+    bundle = work.folder / ENSEMBLE
+    save_ensemble(bundle, replace(ensemble, measurement_sha256=measurement_sha256))
+    write_text(work.folder / HISTORY, read_text(earlier.folder / HISTORY))
+    work.results |= earlier.results
+    work.results |= {"bundle_sha256": sha256_of(bundle), TAKEN: earlier.view}
+    write_json(work.folder / CHOICE, work.results)
+    work.outputs += [bundle, work.folder / CHOICE, work.folder / HISTORY]
 
 
 def _results(

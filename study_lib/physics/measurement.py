@@ -120,6 +120,12 @@ def measurement_digest(measurement: Measurement) -> str:
     return digest.hexdigest()
 
 
+def patterns_digest(measurement: Measurement) -> str:
+    """Return the SHA-256 of the patterns and of what is known of them, however they are grouped."""
+    ungrouped: np.ndarray = np.arange(len(measurement.scan_index))[:, None]
+    return measurement_digest(replace(measurement, groups=ungrouped))
+
+
 # --- Two independent measurements of one: each photon is given to one of two detectors
 #
 # If the counts of a pixel are Poisson of rate I, those kept with probability s are Poisson of rate
@@ -215,7 +221,7 @@ def split_photons(
     [9.0, 6.75, 2.25]
     """
     kept, rest = split_counts(measurement.counts, share, random)
-    return _weaker(measurement, kept, share), _weaker(measurement, rest, 1 - share)
+    return as_share(measurement, kept, share), as_share(measurement, rest, 1 - share)
 
 
 def at_positions(measurement: Measurement, index: Int[np.ndarray, " kept"]) -> Measurement:
@@ -231,7 +237,10 @@ def at_positions(measurement: Measurement, index: Int[np.ndarray, " kept"]) -> M
     )
 
 
-def _weaker(measurement: Measurement, counts: np.ndarray, share: float) -> Measurement:
+def as_share(
+    measurement: Measurement, counts: Float[np.ndarray, "scan n n"], share: float
+) -> Measurement:
+    """Return the measurement with these counts, a share of its photons, and the probe of them."""
     probe = (measurement.probe * np.sqrt(share)).astype(measurement.probe.dtype)
     background = measurement.background
     if background is not None:

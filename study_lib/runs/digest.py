@@ -29,7 +29,9 @@ from study_lib.runs.plan import plan_jobs
 from study_lib.runs.run import BASE_FILE, left_out, open_run, require_not_published
 
 # Whole files that describe a run, or repeat what others hold beside times and hashes.
-NOT_RESULTS = re.compile(r"(_manifest|^skip_summary|^inventory|^design|^matrix)\.(json|csv)$")
+NOT_RESULTS = re.compile(
+    r"(_manifest|^skip_summary|^inventory|^design|^matrix|^rank_differences)\.(json|csv)$"
+)
 # A suffix or word of seconds marks a duration or a speed.
 DURATION = re.compile(r"(^|_)(s|seconds)(_(std|low|high))?$")
 # Names of what decides nothing; settings are in the design.
@@ -66,8 +68,10 @@ SENTENCES = {
     "remarks",
     "findings",
     "frame",
+    "measured",
     "metrics",
     "missing",
+    "sentence",
     "probe_diameter_definition",
     "dose_held_fixed",
 }

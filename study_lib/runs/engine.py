@@ -132,7 +132,9 @@ def _write_rules(run_folder: Path, jobs: Sequence[PlannedJob], *, is_array: bool
     """Write what the workflow asks about the run, in a file that is small however many jobs."""
     needs = read_resources(run_folder, jobs)
     as_data = {name: need.model_dump() for name, need in needs.items()}
-    write_json(run_folder / RULES_FILE, rules_of(list(needs), as_data, alike=is_array))
+    waits = {job.name: job.after_same_notebook for job in jobs if job.after_same_notebook}
+    rules = rules_of(list(needs), as_data, alike=is_array, waits=waits)
+    write_json(run_folder / RULES_FILE, rules)
 
 
 def _let_earlier_jobs_end(

@@ -1,11 +1,12 @@
 """What follows from a design before its first file: sizes, cost, and whether it can be run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from study_lib.design.axes import SPLITS
 from study_lib.design.experiment import levels_text, mismatch_text
@@ -15,6 +16,7 @@ from study_lib.networks.registry import require_network
 from study_lib.overlap.metrics import legacy_spacing_px, lit_area_px
 from study_lib.overlap.views import ViewMetrics, view_of
 from study_lib.phases.scene import Scene, require_room_for_defocus
+from study_lib.physics.photons import SHARES
 from study_lib.physics.probe import power_of, probe_diameter_px
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import job_costs, resources_of
@@ -237,6 +239,7 @@ def check_feasible(design: StudyDesign, scene: Scene) -> None:
     check_network(design)
     require_room_for_defocus(design, scene.probe)
     _check_beamstop(design, scene)
+    _check_measured(design, scene)
     for split in SPLITS:
         positions = scene.positions_of(split)
         for view in design.views:
@@ -280,6 +283,57 @@ def _check_beamstop(design: StudyDesign, scene: Scene) -> None:
             f"detector.beamstop_radius_px = {radius_px:g} leaves {share:.2%} of the light that the "
             f"probe sends to the detector; at least {LIT_SHARE_MIN:.0%} is needed; lower it"
         )
+
+
+def _check_measured(design: StudyDesign, scene: Scene) -> None:
+    """Refuse doses of measured patterns that are more than the arms' share of the photons.
+
+    Of the view that allows least of a dose, which is the largest one possible.
+    """
+    if scene.photons is None:
+        return
+    found = []
+    for view, split, kept in _measured_parts(design, scene):
+        places = scene.positions_of(split)
+        held = float(scene.photons[scene.splits[split]][kept].mean())
+        where = f"view {view}, {split} split"
+        doses = design.doses_of(view)
+        if design.dose_per == "pattern":  # the mean over both splits
+            both = scene.splits["train"] | scene.splits["test"]
+            held, where, doses = float(scene.photons[both].mean()), "both splits", design.doses
+        diameter_px = probe_diameter_px(scene.probe, design.probe_power_share)
+        lit_px = lit_area_px(places, diameter_px, scene.object_.shape)
+        asked = design.photons_per_pattern(max(doses), lit_px, len(kept))
+        most = SHARES["arms"] * held
+        found.append((max(doses) * most / asked, max(doses), asked, held, where))
+    possible, dose, asked, held, where = min(found)
+    if dose <= possible:
+        return
+    name = design.base.name if design.base else "the base data"
+    raise InputError(
+        f"dose {dose:g} {design.dose_unit}, {where}: {asked:.4g} photons in a pattern; {name} has "
+        f"{held:.4g}, of which half are the arms': the other half makes the reference and judges. "
+        f"The largest dose possible is {_rounded_down(possible):g}; give --doses up to it, or "
+        "choose --simulated"
+    )
+
+
+def _measured_parts(
+    design: StudyDesign, scene: Scene
+) -> Iterator[tuple[str, str, Int[np.ndarray, " kept"]]]:
+    """Yield view, split and kept positions of all patterns that get photons of their own."""
+    for view in design.views:
+        for split in SPLITS:
+            kept = view_of(scene.positions_of(split), scene.probe, view, split, design).kept
+            yield view.name, split, kept
+            if design.dose_per == "pattern":
+                return
+
+
+def _rounded_down(value: float) -> float:
+    """Return a number of three digits that is not larger."""
+    unit = 10.0 ** (np.floor(np.log10(value)) - 2)
+    return float(np.floor(value / unit) * unit)
 
 
 def _check_target(design: StudyDesign, metrics: ViewMetrics, view: str, split: str) -> None:

@@ -23,6 +23,8 @@ from study_lib.files import json_text, read_json, read_text, write_text
 from study_lib.phases.conditions import (
     COMPARED,
     RECONSTRUCTED,
+    REFERENCE,
+    REFERENCE_FILES,
     THINNED_FILES,
     TRAINED_FILES,
     Condition,
@@ -39,7 +41,9 @@ NOTEBOOK_FOLDER = PROJECT / "notebooks"
 RUN = Path()
 NAME_IN_LINE = re.compile(r'"name": "([^"]*)"')
 # What the outputs of a job have to hold as finite numbers, by notebook and by the file's name.
+TAKEN_FROM_A_VIEW = ("03_train_thinned", "04_reconstruct")
 METRICS: dict[str, dict[str, tuple[str, ...]]] = {
+    "01_reference": {"reference.json": ("whole_share", "phase_ssim")},
     "02_overlap": {"metrics_bundle.json": ("metric_2_image", "lit_share_of_scanned")},
     "03_train": {"history.json": ("train", "validation", "uniform_object")},
     "03_train_thinned": {"thinned.json": ("validation_gain_nats", "final_loss")},
@@ -69,6 +73,11 @@ class PlannedJob:
     metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     figures: int = 1
     inputs: Sequence[str] = field(default=(), compare=False, repr=False)
+
+    @property
+    def after_same_notebook(self) -> list[str]:
+        """The jobs of the same notebook that it waits for: those of a view of all patterns."""
+        return [name for name in self.after if name.partition("__")[0] == self.notebook]
 
     @property
     def executed(self) -> str:
@@ -146,8 +155,10 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
         )
     ]
     for one in runs_within(design):
+        before = _reference_of(one.design, one.folder) if design.is_measured else []
+        jobs += before
         for dose in one.design.doses:
-            jobs += _jobs_of_dose(one.design, dose, one.folder)
+            jobs += _jobs_of_dose(one.design, dose, one.folder, before)
     summary = PlacesBelow(RUN).root("summary")
     jobs.append(
         _job(
@@ -162,22 +173,51 @@ def plan_jobs(design: StudyDesign) -> list[PlannedJob]:
     return jobs
 
 
-def _jobs_of_dose(design: StudyDesign, dose: float, run_folder: Path) -> list[PlannedJob]:
-    """Return the jobs of one dose of a run inside the run, whose folder lies in the run's."""
+def _reference_of(design: StudyDesign, run_folder: Path) -> list[PlannedJob]:
+    """Return the job that divides measured photons and makes the reference, one for all doses."""
+    dose = design.doses[0]
+    first = condition_of(design, PlacesBelow(run_folder), dose, design.views_at(dose)[0].name)
+    outputs = [first.folder(REFERENCE) / name for name in REFERENCE_FILES]
+    return [_job_of("01_reference", first, run_folder, (), after=[], outputs=outputs)]
+
+
+def _jobs_of_dose(
+    design: StudyDesign, dose: float, run_folder: Path, before: Sequence[PlannedJob]
+) -> list[PlannedJob]:
+    """Return the jobs of one dose of a run inside the run, whose folder lies in the run's.
+
+    Of measured counts a view may hold the patterns of one that leaves none out, where the scan has
+    no more overlap to give: it waits for that one, and takes what was computed of them.
+    """
     places = PlacesBelow(run_folder)
     views = design.views_at(dose)
     first = condition_of(design, places, dose, views[0].name)
     dataset = _job_of(
-        "01_dataset", first, run_folder, ("dose",), after=[], outputs=_files(first, "whole_file")
+        "01_dataset",
+        first,
+        run_folder,
+        ("dose",),
+        after=before,
+        outputs=_files(first, "whole_file"),
     )
     jobs = [dataset]
+    whole: list[PlannedJob] = []
     for view in views:
-        jobs += _jobs_of_view(condition_of(design, places, dose, view.name), run_folder, dataset)
+        condition = condition_of(design, places, dose, view.name)
+        made = _jobs_of_view(condition, run_folder, dataset, whole)
+        jobs += made
+        if design.is_measured and view.keeps_all and not whole:
+            whole = [job for job in made if job.notebook in TAKEN_FROM_A_VIEW]
     return jobs
 
 
-def _jobs_of_view(condition: Condition, run_folder: Path, dataset: PlannedJob) -> list[PlannedJob]:
-    """Return the jobs of one dose and view: its patterns, trainings, and both splits' objects."""
+def _jobs_of_view(
+    condition: Condition, run_folder: Path, dataset: PlannedJob, whole: Sequence[PlannedJob]
+) -> list[PlannedJob]:
+    """Return the jobs of one dose and view: its patterns, trainings, and both splits' objects.
+
+    ``whole`` are the jobs of a view of all patterns that those of the same kind wait for.
+    """
     design, folder = condition.design, condition.folder("overlap")
     measured = ["metrics_bundle.json", *(f"{split}_metrics.json" for split in SPLITS)]
     own = [] if condition.file == condition.whole_file else _files(condition, "file")
@@ -201,7 +241,7 @@ def _jobs_of_view(condition: Condition, run_folder: Path, dataset: PlannedJob) -
             condition,
             run_folder,
             axes,
-            after=[overlap],
+            after=[overlap, *(job for job in whole if job.notebook == f"03_{phase}")],
             outputs=[condition.folder(phase) / name for name in names],
         )
         for phase, names in written.items()
@@ -214,7 +254,10 @@ def _jobs_of_view(condition: Condition, run_folder: Path, dataset: PlannedJob) -
             one,
             run_folder,
             (*axes, "split"),
-            after=[overlap],
+            after=[
+                overlap,
+                *(job for job in whole if job.parameters.get("split") == one.split),
+            ],
             outputs=[one.folder("reconstruct") / RECONSTRUCTED],
         )
         if one.split == "train" and design.iterative.denoised:

@@ -13,15 +13,24 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from study_lib.arm_names import current_row
-from study_lib.files import read_json, require_no_link_out, write_json, write_text
+from study_lib.errors import InputError
+from study_lib.files import read_json, require_no_link_out, write_csv, write_json, write_text
 from study_lib.phases.conditions import SUMMARY_FIGURES, PlacesBelow, mismatch_name
+from study_lib.phases.draws import (
+    RANKS,
+    ranks_against,
+    simulated_beside,
+    warnings_on_measured,
+)
 from study_lib.phases.records import mixed_codes
 from study_lib.runs.crate import CRATE, NO_CREDIT, Credit, research_object
 from study_lib.runs.evidence import Digest, digest_of
 from study_lib.runs.job import read_record, records_of_work
 from study_lib.runs.plan import PlannedJob
 from study_lib.runs.reuse import counted_runs
+from study_lib.runs.run import DESIGN_FILE, open_run
 from study_lib.scores.findings import findings
+from study_lib.scores.metrics import said_of
 from study_lib.scores.shown_tables import (
     COLUMNS,
     MISMATCH_NOTE,
@@ -32,7 +41,7 @@ from study_lib.scores.shown_tables import (
     origin_text,
     shown_table,
 )
-from study_lib.scores.study_table import CONDITION, same_patterns
+from study_lib.scores.study_table import CONDITION, held_against_in, same_patterns
 
 # --- An executed notebook as a page: nothing in it could run
 
@@ -174,8 +183,14 @@ def write_site(
         "origin": origin_text(summary["origin"]) if summary else run_folder.name,
         "taken": _taken(records, len(jobs)),
         "css": style(),
-        "warnings": [*mixed_codes(run_folder), *_not_committed(records)],
+        "warnings": [
+            *_doubts_of_base(run_folder),
+            *mixed_codes(run_folder),
+            *_not_committed(records),
+            *warnings_on_measured(run_folder),
+        ],
         "summary": summary,
+        "measured": _measured_lines(summary, summary_root),
         "summary_folder": summary_root.name,
         "columns": list(columns_of(summary["study_table"] if summary else ()).values()),
         "numbers": [COLUMNS[name] for name in NUMBERS],
@@ -239,6 +254,57 @@ def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, "study_table": table, "findings": sentences, "is_old": True}
 
 
+def _measured_lines(summary: Mapping[str, Any] | None, folder: Path) -> list[str]:
+    """Return what is said of measured counts; last how ranks differ from simulated ones, if known.
+
+    That may have been asked for after the summary was written.
+    """
+    if not summary or not summary.get("measured"):
+        return []
+    lines: list[str] = summary["measured"]["lines"]
+    path = folder / f"{RANKS}.json"
+    later = read_json(path)["sentences"] if path.is_file() else []
+    return [line for line in lines if not (later and line in later)] + later
+
+
+def write_ranks(run_folder: Path, against: Path | None = None) -> list[str]:
+    """Write where a measured run orders its arms otherwise than a simulated one; return sentences.
+
+    ``rank_differences.csv`` and ``.json`` beside the summary. Nothing of a run whose counts are
+    simulated, or without a summary.
+
+    Parameters
+    ----------
+    run_folder
+        Of measured counts.
+    against
+        A run with simulated counts of the same base data; default: the newest beside this one.
+
+    Raises
+    ------
+    InputError
+        If a run is given and one of both does not fit.
+    """
+    design = open_run(run_folder).design
+    folder = PlacesBelow(run_folder).root("summary")
+    path = folder / "summary.json"
+    if not design.is_measured or not path.is_file():
+        if against is None:
+            return []
+        why = "it has no summary yet" if design.is_measured else "its own counts are simulated"
+        raise InputError(
+            f"--against {against}: {run_folder}: {why}; ranks of measured counts are held "
+            "against simulated ones"
+        )
+    simulated = against or simulated_beside(run_folder, design)
+    if simulated is None:
+        return []
+    rows, sentences = ranks_against(read_json(path)["study_table"], simulated)
+    write_csv(folder / f"{RANKS}.csv", rows)
+    write_json(folder / f"{RANKS}.json", {"against": simulated.name, "sentences": sentences})
+    return sentences
+
+
 def _tables(summary: Mapping[str, Any]) -> dict[str, list[Line]]:
     return {
         split: shown_table([row for row in summary["study_table"] if row["split"] == split])
@@ -264,7 +330,9 @@ def _captions(summary: Mapping[str, Any]) -> dict[str, str]:
         for name in summary["figures"]
         if name.startswith(start)
     }
-    return several if summary["is_old"] else CAPTIONS | several
+    captions = several if summary["is_old"] else CAPTIONS | several
+    held_against = held_against_in(summary["study_table"])
+    return {name: said_of(held_against, caption) for name, caption in captions.items()}
 
 
 def _times(
@@ -321,6 +389,15 @@ def _provenance(
     if started:
         times = {"first job started": started[0], "last job started": started[-1]}
     return times | {name: "; ".join(values) for name, values in found.items()}
+
+
+def _doubts_of_base(run_folder: Path) -> list[str]:
+    """Return a line if the import of the base data was judged doubtful or wrong."""
+    path = run_folder / DESIGN_FILE
+    base = read_json(path).get("base") if path.is_file() else None
+    if not base or not base.get("doubts"):
+        return []
+    return [f"the import of {base['name']} was judged doubtful: {'; '.join(base['doubts'])}"]
 
 
 def _not_committed(records: Mapping[str, Record]) -> list[str]:

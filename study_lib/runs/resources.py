@@ -34,6 +34,8 @@ THINNINGS_TO_CHOOSE = 4  # that the choices before the network cost as much as
 SHOWN_S_PER_PIXEL = 5.2e-8  # of a pattern that a step explains
 CONVOLVED_S_PER_PIXEL = 1.3e-8  # of an object pixel, a step and a channel of the three stages
 
+BESIDE_SPLITS = 1.5  # positions of a scan, those of the guard band among them, over the splits'
+
 Sizes = Mapping[tuple[str, str], tuple[int, int]]
 
 
@@ -53,7 +55,24 @@ def job_costs(
     object_px
         Pixels of the object.
     """
-    return {job.name: NOTEBOOK_S + _work_s(design, sizes, job, object_px) for job in jobs}
+    by_name = {job.name: job for job in jobs}
+    trained = {job.parameters["run_folder"] for job in jobs if job.notebook == "03_train_thinned"}
+    untrained = design.model_copy(update={"thinned": None})  # replicates without networks
+
+    def cost_s(job: PlannedJob) -> float:
+        others = (by_name[name] for name in job.after_same_notebook if name in by_name)
+        if any(_hold_the_same(sizes, job, other) for other in others):
+            return NOTEBOOK_S
+        own = design if job.parameters["run_folder"] in trained else untrained
+        return NOTEBOOK_S + _work_s(own, sizes, job, object_px)
+
+    return {job.name: cost_s(job) for job in jobs}
+
+
+def _hold_the_same(sizes: Sizes, job: PlannedJob, other: PlannedJob) -> bool:
+    """Return whether the views of two jobs keep as many patterns: then one takes from the other."""
+    one, two = (str(each.parameters["view"]) for each in (job, other))
+    return all(sizes[one, split][0] == sizes[two, split][0] for split in SPLITS)
 
 
 def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int) -> float:
@@ -67,6 +86,10 @@ def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int) 
         per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
         per_group_s += PATTERN_S_PER_PIXEL * design.view(str(view)).gridsize ** 2
         return STEP_S * shown / training.batch_size + per_group_s * pixels * shown
+    if job.notebook == "01_reference":
+        positions = sum(max(sizes[one.name, part][0] for one in design.views) for part in SPLITS)
+        each_s = design.reference_epochs * (ENGINE_S_PER_PIXEL + SOLVER_S_PER_PIXEL)
+        return each_s * pixels * positions * BESIDE_SPLITS
     patterns = sizes[str(view), str(split)][0] if view else 0
     if job.notebook == "03_train_thinned" and design.thinned is not None:
         thinned = design.thinned
@@ -107,6 +130,7 @@ COST_MARGIN = {"03_train": 8.0}  # networks of the user's own may be slower
 COST_MARGIN_ELSE = 5.0
 # Largest resident kernels of the presets smoke and laptop, whose data differ twentyfold in size.
 START_MB = {
+    "01_reference": 600,
     "01_dataset": 350,
     "03_train": 520,
     "03_train_thinned": 520,
@@ -177,6 +201,8 @@ def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
     held = 0.0
     if job.notebook not in ("00_design", "06_summary"):
         held = BYTES_PER_PIXEL.get(job.notebook, BYTES_PER_PIXEL_ELSE) * pixels * patterns
+    if design.is_measured and job.notebook in ("01_reference", "01_dataset"):
+        held = BYTES_PER_PIXEL_ELSE * pixels * patterns * BESIDE_SPLITS
     training = design.training
     if job.notebook == "03_train" and training is not None:
         shown = training.batch_size * design.view(str(view)).gridsize ** 2 * pixels

@@ -21,8 +21,7 @@ from study_lib.files import (
     sha256_of,
     write_json,
 )
-from study_lib.phases.conditions import runs_within
-from study_lib.phases.dataset import claim_root
+from study_lib.phases.conditions import claim_root, runs_within
 from study_lib.phases.records import manifests_of
 from study_lib.runs.job import (
     is_current,

@@ -21,7 +21,7 @@ def job_count(design: StudyDesign) -> int:
     """Return how many jobs :func:`study_lib.runs.plan.plan_jobs` makes, without making them."""
     networks = (design.training is not None) + (design.thinned is not None)
     trained = min(design.trained_replicates or design.replicates, design.replicates)
-    datasets = design.replicates * len(design.doses)
+    datasets = design.replicates * (len(design.doses) + design.is_measured)
     of_a_condition = design.replicates * (1 + 2 * len(SPLITS)) + trained * networks
     once = datasets + of_a_condition * design.condition_count
     return 2 + (1 + _levels(design)) * once
@@ -35,6 +35,8 @@ def data_bytes(design: StudyDesign, scene: Scene) -> int:
     patterns = sum(int(mask.sum()) for mask in scene.splits.values())
     own_files = sum(not view.is_whole for dose in design.doses for view in design.views_at(dose))
     pixel_bytes = (4 + 8 * design.object_patches) * len(design.doses) + 4 * own_files
+    if design.is_measured:  # the photons of arms, reference and judge, as whole numbers
+        pixel_bytes += 3 * 2
     times = design.replicates * (1 + _levels(design))
     return pixel_bytes * design.patch_size_px**2 * patterns * times
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 RULES_FILE = "rules.json"
@@ -20,6 +21,7 @@ LAST_OF_A_CONDITION = ("03_train", "03_train_thinned", "05_compare")  # what a s
 # Axes of the jobs of a notebook, as they follow its name; then the replicate, if it is another.
 AXES: dict[str, tuple[str, ...]] = {
     "00_design": (),
+    "01_reference": (),
     "01_dataset": ("dose",),
     "02_overlap": ("dose", "view"),
     "03_train": ("dose", "view"),
@@ -28,6 +30,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "05_compare": ("dose", "view", "split"),
     "06_summary": (),
 }
+REFERENCE = "01_reference"
 SHARED = {"02_overlap": "view", "04_reconstruct": "split", "05_compare": "split"}
 Wildcards = Mapping[str, str]
 
@@ -46,7 +49,11 @@ def axes_of(name: str) -> dict[str, str]:
 
 
 def rules_of(
-    names: Sequence[str], needs: Mapping[str, Mapping[str, int]], *, alike: bool = False
+    names: Sequence[str],
+    needs: Mapping[str, Mapping[str, int]],
+    *,
+    alike: bool = False,
+    waits: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return what the rules of the workflow ask about a run.
 
@@ -58,6 +65,8 @@ def rules_of(
         Threads, memory, minutes and GPUs of each job by name.
     alike
         Whether all jobs of a notebook ask for what its largest one needs, as those of an array do.
+    waits
+        The jobs of the same notebook that a job waits for, by name; of those that wait for any.
 
     Returns
     -------
@@ -66,6 +75,7 @@ def rules_of(
         ``together``: of a notebook whose jobs are short, the values of the axis whose jobs share a
         process and a kernel, where each of them exists for all values of the other axes.
         ``largest``: by notebook, what its largest job needs; empty unless they are ``alike``.
+        ``waits``: as given; ``is_measured``: whether data sets wait for a reference.
     """
     by_notebook: dict[str, list[dict[str, str]]] = {}
     asked: dict[str, list[Mapping[str, int]]] = {}
@@ -92,7 +102,13 @@ def rules_of(
         for notebook, each in asked.items()
         if alike
     }
-    return {"networks": networks, "together": together, "largest": largest}
+    return {
+        "networks": networks,
+        "together": together,
+        "largest": largest,
+        "waits": {name: list(others) for name, others in waits.items()},
+        "is_measured": REFERENCE in by_notebook,
+    }
 
 
 def done(name: str) -> str:
@@ -128,6 +144,23 @@ class Rules:
         """Return the proofs of what the summary reads: trainings and comparisons."""
         jobs = self._jobs
         return [done(job["name"]) for job in jobs if job["notebook"] in LAST_OF_A_CONDITION]
+
+    def before_dataset(self, wildcards: Any) -> list[str]:
+        """Return the proof of the reference of a replicate, if counts are measured."""
+        is_measured = self._content.get("is_measured")
+        return [done(REFERENCE + wildcards.nested)] if is_measured else []
+
+    def earlier(self, notebook: str) -> Callable[[Any], list[str]]:
+        """Return what gives the proofs of the same notebook's jobs that these jobs wait for."""
+        waits = self._content.get("waits", {})
+
+        def proofs(wildcards: Any) -> list[str]:
+            names = [
+                other for name in self.names(notebook, wildcards) for other in waits.get(name, ())
+            ]
+            return [done(name) for name in dict.fromkeys(names)]
+
+        return proofs
 
     def trained(self, wildcards: Any) -> list[str]:
         """Return the proofs of the networks of a dose and view, if its replicate trains any."""

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from study_lib.data.archive import metadata_of, open_npz
 from study_lib.data.contract import load_dataset
+from study_lib.data.verdict import require_believable, verdict_in
+from study_lib.design.axes import MEASURED, SIMULATED, Source
 from study_lib.design.models import BaseData, StudyDesign
 from study_lib.design.notebooks import (
     DatasetParameters,
@@ -83,22 +86,49 @@ class Run:
         return condition_of(self.design, self, dose, name, split, self.base_npz)
 
 
-def base_data(base_npz: Path) -> BaseData:
-    """Return name and hash of a base file that holds the contract.
+def base_data(base_npz: Path, *, accept_doubtful: bool = False) -> BaseData:
+    """Return name, hash and doubts of a base file that holds the contract.
+
+    Parameters
+    ----------
+    base_npz
+        The file.
+    accept_doubtful
+        Whether it is taken although its import was judged wrong.
 
     Raises
     ------
     InputError
-        If the file is missing, broken or breaks the contract.
+        If the file is missing, broken or breaks the contract, or its import was judged wrong.
     """
-    arrays, _ = load_dataset(base_npz, base=True)
-    side = arrays["probeGuess"].shape[0]
+    arrays, metadata = load_dataset(base_npz, base=True)
+    require_believable(base_npz, metadata, accept=accept_doubtful)
+    verdict = verdict_in(metadata)
+    side = arrays["probeGuess"].shape[-1]
     if side < SMALLEST_PATCH_PX:
         raise InputError(
             f"{base_npz}: the probe has {side} pixels a side; give one with at least "
             f"{SMALLEST_PATCH_PX}"
         )
-    return BaseData(name=base_npz.name, sha256=sha256_of(base_npz), probe_side_px=side)
+    return BaseData(
+        name=base_npz.name,
+        sha256=sha256_of(base_npz),
+        probe_side_px=side,
+        doubts=() if verdict is None else verdict.reasons,
+    )
+
+
+def usual_source(base_npz: Path) -> Source:
+    """Return where counts come from if nothing is said: from the base data that have them.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged.
+    """
+    with open_npz(base_npz) as archive:
+        is_normalized = metadata_of(archive).get("photon_scale") == "none"
+        return MEASURED if "diffraction" in archive.members and not is_normalized else SIMULATED
 
 
 def run_name(design: StudyDesign) -> str:
@@ -327,13 +357,16 @@ def open_or_create(
     folder, base_npz = Path(folder), Path(base_npz) if base_npz else None
     if preset is not None and not (folder / DESIGN_FILE).exists():
         base = base_data(base_npz) if base_npz else None
-        return create_run(folder, load_design(preset, base=base), base_npz)
+        source = usual_source(base_npz) if base_npz else SIMULATED
+        return create_run(folder, load_design(preset, base=base, source=source), base_npz)
     run = open_run(folder)
     if base_npz and (not run.design.base or run.design.base.sha256 != sha256_of(base_npz)):
         raise InputError(
             f"{folder} holds a run that does not start from {base_npz}; choose another run_folder"
         )
-    given = run.design if preset is None else load_design(preset, base=run.design.base)
+    given = run.design
+    if preset is not None:
+        given = load_design(preset, base=run.design.base, source=run.design.source)
     changed = differing_values(run.design, given)
     if changed:
         raise InputError(

@@ -7,14 +7,23 @@ from statistics import median
 
 from study_lib.arm_names import label_of, plain_label
 from study_lib.scores.featureless import FEATURELESS
-from study_lib.scores.metrics import METRICS
-from study_lib.scores.study_table import Row, grouped, is_score, unit_of
+from study_lib.scores.metrics import METRICS, said_of
+from study_lib.scores.study_table import (
+    Row,
+    grouped,
+    held_against_in,
+    is_measured,
+    is_score,
+    unit_of,
+)
 
 BEST_OF = {
     "phase_ms_ssim": "phase MS-SSIM",
     "phase_ssim": "phase SSIM",
     "phase_error_over_limit": "phase error over the photon limit",
 }
+
+BEST_OF_MEASURED = {"measured_excess_nats": "excess of held-out measured counts"}
 
 
 def findings(table: Sequence[Row], deltas: Sequence[Row]) -> list[str]:
@@ -34,7 +43,8 @@ def findings(table: Sequence[Row], deltas: Sequence[Row]) -> list[str]:
     counted = [row for row in once if is_score(row)]
     lines = [_extent(table), *_same(table), *_refused(once), *_not_counted(once)]
     if counted:
-        lines += [_best(counted, metric) for metric in BEST_OF]
+        of_measured = BEST_OF_MEASURED if is_measured(counted) else {}
+        lines += [_best(counted, *names) for names in (BEST_OF | of_measured).items()]
         lines += _limits(counted)
         lines += _dose_effects(counted)
         lines += _overlap_effects(counted)
@@ -66,8 +76,9 @@ def _extent(table: Sequence[Row]) -> str:
             "difference would come again is not known."
         )
     counts = " or ".join(map(str, replicates))
+    own = "share of the photons" if is_measured(table) else "noise"
     return (
-        f"{extent}; {counts} replicates, each with its own noise, choice of patterns and training."
+        f"{extent}; {counts} replicates, each with its own {own}, choice of patterns and training."
     )
 
 
@@ -137,13 +148,14 @@ def _not_counted(rows: Sequence[Row]) -> list[str]:
         "registration in doubt": doubtful,
     }
     return [
-        f"Not counted below, {reason}: {'; '.join(map(_place, part))}."
+        f"Not counted below, {said_of(held_against_in(rows), reason)}: "
+        f"{'; '.join(map(_place, part))}."
         for reason, part in reasons.items()
         if part
     ]
 
 
-def _best(counted: Sequence[Row], metric: str) -> str:
+def _best(counted: Sequence[Row], metric: str, words: str) -> str:
     lower = METRICS[metric].better == "lower"
     wins: Counter[str] = Counter()
     for part in grouped(counted, ("dose", "view")).values():
@@ -155,10 +167,10 @@ def _best(counted: Sequence[Row], metric: str) -> str:
     kind = "Lowest" if lower else "Highest"
     mean = "mean " if any(row["replicates"] > 1 for row in counted) else ""
     if not wins:
-        return f"{kind} {BEST_OF[metric]}: no condition has two arms to compare."
+        return f"{kind} {words}: no condition has two arms to compare."
     ranked = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
     places = ", ".join(f"{arm} in {_of(count, wins.total())}" for arm, count in ranked)
-    return f"{kind} {mean}{BEST_OF[metric]}: {places}."
+    return f"{kind} {mean}{words}: {places}."
 
 
 def _limits(counted: Sequence[Row]) -> list[str]:

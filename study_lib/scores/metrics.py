@@ -6,7 +6,7 @@ wide equal frame would flatter MS-SSIM.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
@@ -306,6 +306,7 @@ _OWN = "study_lib.scores.metrics"
 _SSIM = "scikit-image structural_similarity, Gaussian window of 1.5 px, range of the truth"
 _MS_SSIM = f"{_OWN}.ms_ssim over ms_ssim_scales scales; as torchmetrics, where that takes the image"
 _FRC = "study_lib.scores.frc, linear between rings; if empty, its outcome says why; threshold"
+_SECOND = "held against the object of the other algorithm of the reference"
 _LIMIT = "root mean square error over the Cramer-Rao bound of study_lib.scores.photon_limit"
 
 SCORES: Mapping[str, Metric] = MappingProxyType(
@@ -338,6 +339,17 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "study_lib.physics.likelihood: log-likelihood per pattern of a second draw of counts, "
             "that of the truth less that of the arm",
         ),
+        "measured_excess_nats": Metric(
+            "lower",
+            "study_lib.phases.reference.HeldOutCounts: log-likelihood per pattern of measured "
+            "counts that neither an arm nor the reference has, that of the reference less that of "
+            "the arm",
+        ),
+        "measured_excess_left_out_nats": Metric(
+            "lower", "the same at the positions that the view left out"
+        ),
+        "phase_ssim_second_reference": Metric("higher", f"{_SSIM}; {_SECOND}"),
+        "phase_psnr_db_second_reference": Metric("higher", f"{_OWN}.psnr_db; {_SECOND}"),
         "phase_error_over_limit": Metric("lower", _LIMIT),
         "phase_error_over_shrinking": Metric(
             "lower", "the same over a bound whose noise is at most the true phase, ring by ring"
@@ -349,6 +361,55 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 )
 
 
-def metric_facts() -> dict[str, dict[str, str]]:
-    """Return the table as plain data."""
-    return {name: asdict(metric) for name, metric in METRICS.items()}
+TRUTH, REFERENCE = "truth", "reference"
+# The longer first: "the true phase" is not "the reference's" and a rest.
+FOR_A_REFERENCE = (
+    ("the true phase's", "the reference phase's"),
+    ("the true phase", "the phase of the reference"),
+    ("The true phase", "The phase of the reference"),
+    ("true phase", "phase of the reference"),
+    ("the true object", "the reference"),
+    (TRUTH, REFERENCE),
+)
+
+
+def said_of(held_against: str, text: str) -> str:
+    """Return a text on the truth as it is said of what objects are held against.
+
+    That is the truth, or of measured counts a reference.
+
+    >>> from study_lib.scores.metrics import said_of
+    >>> said_of("reference", "FRC with the truth")
+    'FRC with the reference'
+    """
+    if held_against == TRUTH:
+        return text
+    for words, others in FOR_A_REFERENCE:
+        text = text.replace(words, others)
+    return text
+
+
+# Of which of the two kinds of counts alone a comparison has these.
+OF_SIMULATED = ("held_out_excess_nats",)
+OF_MEASURED = tuple(
+    name for name in METRICS if "second_reference" in name or name.startswith("measured_")
+)
+
+
+def metric_facts(held_against: str = TRUTH) -> dict[str, dict[str, str]]:
+    """Return the metrics of comparisons as plain data.
+
+    Parameters
+    ----------
+    held_against
+        ``truth``, or ``reference`` of measured counts: they have other columns and words.
+    """
+    left_out = OF_MEASURED if held_against == TRUTH else OF_SIMULATED
+    return {
+        name: {
+            "better": metric.better,
+            "implementation": said_of(held_against, metric.implementation),
+        }
+        for name, metric in METRICS.items()
+        if name not in left_out
+    }

@@ -8,8 +8,15 @@ from typing import Any
 from study_lib.arm_names import PINN_LABEL, THINNING_NET_LABEL, label_of, plain_label
 from study_lib.design.experiment import mismatch_text
 from study_lib.scores.frc import OUTCOME
-from study_lib.scores.metrics import METRICS
-from study_lib.scores.study_table import Row, best_places, dose_per, unit_of
+from study_lib.scores.metrics import METRICS, OF_MEASURED, OF_SIMULATED, said_of
+from study_lib.scores.study_table import (
+    Row,
+    best_places,
+    dose_per,
+    held_against_in,
+    is_measured,
+    unit_of,
+)
 
 COLUMNS = {
     "dose": "photons",
@@ -30,13 +37,21 @@ COLUMNS = {
     "frc_half_bit_crossing": "FRC half-bit / Nyquist",
     "frc_one_bit_crossing": "FRC 1-bit / Nyquist",
     "held_out_excess_nats": "fresh-count excess [nats]",
+    "measured_excess_nats": "measured-count excess [nats]",
+    "measured_excess_left_out_nats": "the same, positions left out [nats]",
+    "phase_ssim_second_reference": "phase SSIM, 2nd reference",
+    "phase_psnr_db_second_reference": "phase PSNR, 2nd reference [dB]",
     "registration": "registration",
     "cpu_s": "CPU [s]",
     "training_cpu_s": "training CPU [s]",
 }
 NUMBERS = tuple(name for name in COLUMNS if name not in {"view", "label", "registration"})
 MARKED = tuple(name for name in NUMBERS if name in METRICS and name != "training_cpu_s")
-ONLY_IF_KNOWN = ("dose_gy",)  # columns of the tables of those runs alone that have it
+ONLY_IF_KNOWN = (
+    "dose_gy",
+    *OF_SIMULATED,
+    *OF_MEASURED,
+)  # columns of the tables of those runs alone that have it
 COSTS = ("cpu_s", "training_cpu_s")
 # After the point; more where smaller numbers of the same column need them.
 DECIMALS = {
@@ -45,6 +60,9 @@ DECIMALS = {
     "phase_mae_rad": 4,
     "phase_error_over_limit": 3,
     "held_out_excess_nats": 1,
+    "measured_excess_nats": 1,
+    "measured_excess_left_out_nats": 1,
+    "phase_psnr_db_second_reference": 2,
     "cpu_s": 2,
     "training_cpu_s": 1,
     "photons_measured": 1,
@@ -90,9 +108,6 @@ NOTES = (
     "determine, is biased. Wiener, in the figure of the phase error, is a reference for such arms: "
     "the least mean square error of a linear estimate that knows the mean spectrum of the true "
     "phase. An arm that is not linear may lie below that too.",
-    "Fresh-count excess compares the reconstruction with the truth by a second draw of counts at "
-    "the same positions: the log-likelihood of those counts under the truth less that under the "
-    "reconstruction, per pattern. 0 is as good as the truth; larger is worse.",
     "An FRC column holds the frequency at which the correlation with the truth first falls below "
     "its threshold; that of FRC crossing is `metrics.frc_threshold` of the design, 0.5 in the "
     "presets. Words stand there if in at least one replicate there is no such frequency; then "
@@ -102,6 +117,25 @@ NOTES = (
     "agreement with the truth. The thresholds half-bit and 1-bit (van Heel and Schatz 2005) are "
     "higher on small rings, where two images agree more by chance; they were made for comparing "
     "two halves of the data.",
+)
+FRESH_NOTE = (
+    "Fresh-count excess compares the reconstruction with the truth by a second draw of counts at "
+    "the same positions: the log-likelihood of those counts under the truth less that under the "
+    "reconstruction, per pattern. 0 is as good as the truth; larger is worse."
+)
+MEASURED_NOTES = (
+    "The counts are measured, and no truth is known of them. Half of the photons went to the arms, "
+    "whose doses are thinnings of them; a quarter made the reference, object and probe; a quarter "
+    "judges. Scores hold every arm against the reference, which is a reconstruction itself: its "
+    "noise and its faults are in every score, and an arm that is nearer to the specimen than the "
+    "reference cannot show it there. Arms are given the probe of the reference. The photon limit "
+    "is that of the reference's model.",
+    "Measured-count excess needs no reference to be right: it is the log-likelihood, per pattern, "
+    "of the judge's counts, which neither an arm nor the reference has, under the reference less "
+    "that under the arm, at the patterns of the view, and at those positions of the split that the "
+    "view left out. 0 is as good as the reference, larger is worse, and below 0 the arm explains "
+    "measured counts better. Columns of the 2nd reference hold arms against the object that "
+    "another algorithm made of the reference's photons.",
 )
 SPREAD_NOTE = (
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
@@ -151,7 +185,10 @@ def _note_on_dose(table: Sequence[Row]) -> str:
 
 def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
     """Return what a reader of these tables has to know, of the arms and numbers they hold."""
-    notes = [*NOTES, *filter(None, [_arms_text(table), _scales_text(table)])]
+    held_against = held_against_in(table)
+    notes = [said_of(held_against, note) for note in NOTES]
+    notes += MEASURED_NOTES if is_measured(table) else [FRESH_NOTE]
+    notes += filter(None, [_arms_text(table), _scales_text(table)])
     notes.append(_note_on_dose(table))
     if "dose_gy" in columns_of(table):
         notes.append(GRAY_NOTE)
@@ -200,6 +237,9 @@ def markdown(summary: Mapping[str, Any], files: Sequence[Row]) -> str:
     if summary["answers"]:
         parts += ["## Answer", "\n".join(f"- {line}" for line in summary["answers"])]
     parts += map(small_table, summary["answer_tables"])
+    if summary.get("measured"):
+        lines = "\n".join(f"- {line}" for line in summary["measured"]["lines"])
+        parts += ["## What was measured", lines]
     for split, lines in summary["findings"].items():
         table = [row for row in summary["study_table"] if row["split"] == split]
         parts += [
@@ -271,7 +311,7 @@ def arms_table(rows: Sequence[Row]) -> str:
     best = best_places(rows, [name for name in METRICS if name != "training_cpu_s"])
     lines = []
     for name in rows[0]:
-        if name in {"arm", "label", "patterns_sha256"}:
+        if name in {"arm", "label", "patterns_sha256", "source"}:
             continue
         cells = (
             replace(cell, is_best=(index, name) in best)
@@ -400,11 +440,13 @@ def origin_text(origin: Mapping[str, Any]) -> str:
     if not origin:
         return ""
     count = len(origin["replicates"])
+    noise = "share of the photons" if is_measured([origin]) else "noise"
     spread = (
         "one set of seeds, no spread over repetitions"
         if count == 1
-        else "each with its own noise, choice of patterns and training"
+        else f"each with its own {noise}, choice of patterns and training"
     )
+    kind = "measured counts of" if is_measured([origin]) else "object"
     numbers = ", ".join(map(str, origin["replicates"]))
     changes = ", ".join(origin.get("changes", ()))
     preset = origin["preset"] + (f" with {changes}" if changes else "")
@@ -412,7 +454,7 @@ def origin_text(origin: Mapping[str, Any]) -> str:
     gray = f" Doses in Gy are of {origin.get('material')}."
     unknown = f" The data were made with a mismatch unknown to every arm: {mismatch}."
     return (
-        f"Preset {preset}, design {origin['design']}, object {origin['object']}, patches "
+        f"Preset {preset}, design {origin['design']}, {kind} {origin['object']}, patches "
         f"of {origin['patch_size_px']} pixels, replicate{'s' if count > 1 else ''} {numbers}: "
         f"{spread}.{unknown if mismatch else ''}{gray if origin.get('material') else ''}"
     )

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -265,6 +265,10 @@ def import_torchvision() -> None:
 MARGIN = 2
 
 
+EngineStop = Literal["epochs used up", "converged"]
+WINDOW = 10  # epochs whose losses are compared; those of batches go up and down
+
+
 @dataclass(frozen=True)
 class EngineResult:
     """What an engine found.
@@ -274,7 +278,7 @@ class EngineResult:
     measured and the predicted amplitudes, in photons per detector pixel, over each epoch while it
     ran (with DM and RAAR, how far an epoch moved the exit waves); ``wall_s`` (epochs,) is the time
     since the start; ``options`` are plain data for JSON; ``cpu_s`` is processor time; ``remarks``
-    say what makes the result doubtful.
+    say what makes the result doubtful; ``stop`` what ended the run.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
@@ -284,6 +288,7 @@ class EngineResult:
     options: dict[str, Any]
     cpu_s: float
     remarks: tuple[str, ...]
+    stop: EngineStop
 
 
 def import_ptychi() -> ModuleType:
@@ -321,6 +326,7 @@ def run_ptychi(
     momentum: float = 0.0,
     bad_pixels: Bool[np.ndarray, "*each n n"] | None = None,
     refine_probe: bool = False,
+    tolerance: float = 0.0,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> EngineResult:
     """Return the object that explains the patterns, from a uniform start.
@@ -343,6 +349,9 @@ def run_ptychi(
     bad_pixels : (n, n)
         True where no count is valid; the wave there is left as the model has it. The losses that
         pty-chi reports count these pixels all the same.
+    tolerance
+        Relative fall of the loss per epoch, mean of ten, below which it has converged; 0: all
+        epochs are run, as pty-chi itself does.
     progress
         Called after each epoch with (epochs done, epochs, loss).
 
@@ -387,7 +396,7 @@ def run_ptychi(
             valid_pixel_mask=None if bad_pixels is None else ~bad_pixels,
         )
         task.reconstructor.dataloader.generator.manual_seed(seed)
-        losses, wall_s = _run(task, settings, progress)
+        losses, wall_s = _run(task, settings, tolerance, progress)
         patch = task.get_data_to_cpu("object", as_numpy=True)[0]
         refined = task.get_data_to_cpu("probe", as_numpy=True)[0, 0] * side
     _check_finite(patch, losses, algorithm)
@@ -405,6 +414,7 @@ def run_ptychi(
         options={"ptychi": ptychi.__version__, **record_of(options, settings)},
         cpu_s=time.process_time() - start,
         remarks=remarks_on_isolated_patterns(probe, positions_px, object_shape),
+        stop="converged" if len(losses) < epochs else "epochs used up",
     )
 
 
@@ -418,25 +428,37 @@ def _check_finite(patch: np.ndarray, losses: np.ndarray, algorithm: str) -> None
 
 
 def _run(
-    task: Any, settings: EngineSettings, progress: Callable[[int, int, float], None] | None
+    task: Any,
+    settings: EngineSettings,
+    tolerance: float,
+    progress: Callable[[int, int, float], None] | None,
 ) -> tuple[Float[np.ndarray, " epochs"], Float[np.ndarray, " epochs"]]:
     """Run epoch by epoch, as the state of the task carries over; return losses and times."""
     epochs = settings.epochs
-    losses, wall_s = np.empty(epochs), np.empty(epochs)
+    losses: list[float] = []
+    wall_s: list[float] = []
     started = time.perf_counter()
-    for epoch in range(epochs):
+    while len(losses) < epochs and not _has_converged(losses, tolerance):
         try:
             task.run(n_epochs=1, reset_timer_globals=False)
         except RuntimeError as error:
             raise StudyError(
-                f"{settings.algorithm} stopped in epoch {epoch + 1} of {epochs} ({error}); "
+                f"{settings.algorithm} stopped in epoch {len(losses) + 1} of {epochs} ({error}); "
                 "use more patterns per batch or check the scale of the probe"
             ) from error
-        losses[epoch] = task.reconstructor.loss_tracker.table["loss"].iloc[-1]
-        wall_s[epoch] = time.perf_counter() - started
+        losses.append(float(task.reconstructor.loss_tracker.table["loss"].iloc[-1]))
+        wall_s.append(time.perf_counter() - started)
         if progress:
-            progress(epoch + 1, epochs, float(losses[epoch]))
-    return losses, wall_s
+            progress(len(losses), epochs, losses[-1])
+    return np.array(losses), np.array(wall_s)
+
+
+def _has_converged(losses: list[float], tolerance: float) -> bool:
+    """Return whether the least loss of the last epochs is hardly below that before them."""
+    if not tolerance or len(losses) <= WINDOW:
+        return False
+    before = min(losses[:-WINDOW])
+    return before - min(losses) < WINDOW * tolerance * before
 
 
 @contextmanager

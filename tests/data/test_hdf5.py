@@ -4,12 +4,15 @@ import contextlib
 import os
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
 from study_lib.data import hdf5 as hdf5_files
+from study_lib.data.contract import load_dataset
 from study_lib.data.formats.cxi import DETECTOR, SOURCE, TRANSLATION, write_cxi
 from study_lib.data.hdf5 import is_hdf5, new_hdf5, open_hdf5
 from study_lib.errors import InputError
@@ -102,8 +105,8 @@ def infinite_distance(file):
 HARMS = {
     external_link: r"data: a link to another file, 'secret.h5', is not followed; copy the data",
     linked_group: r"detector_1: a link to another file, 'secret.h5', is not followed",
-    external_values: r"data: its values lie in other files; copy them into this file",
-    virtual: r"data: its values lie in other files; copy them into this file",
+    external_values: r"data: its values lie in other files that are no HDF5; copy them",
+    virtual: r"lie in other files; one of them, 'secret.h5', is not followed; .*--allow-links",
     circle: r"data: links lead in a circle",
     giant: r"data: with it the file takes 372529.0 GiB, this process may use [\d.]+ GiB; cut",
     hollow: r"data: declares 20 MiB and stores 0 bytes; values must be there",
@@ -227,3 +230,91 @@ def test_the_number_of_axes_is_checked_before_reading(tmp_path, shape):
         assert file.shape("image") == shape
         with pytest.raises(InputError, match=r"found shape .*; expected 2 or more axes, none"):
             file.array("image", ranks=hdf5_files.IMAGE_RANKS)
+
+
+# --- Filters, permissions, links that are allowed
+
+
+@pytest.mark.parametrize("packing", ["Bitshuffle", "LZ4", "Zstd", "Blosc"])
+def test_what_detectors_pack_by_is_unpacked(packing, study, scan, acquisition):
+    with h5py.File(scan, "a") as file:
+        options = getattr(hdf5plugin, packing)()
+        replaced(file, DATA, data=acquisition.counts(), chunks=(1, 16, 16), compression=options)
+
+    code, _, error = study("import", "scan.cxi", "base.npz")
+
+    assert code == 0, error
+    found = load_dataset(Path("base.npz"))[0]["diffraction"]
+    np.testing.assert_array_equal(found, acquisition.amplitudes)
+
+
+def test_an_unknown_filter_is_named_with_what_to_do_and_not_called_damage(study, scan):
+    """The number is written into the file in the place of one that is known."""
+    with h5py.File(scan, "a") as file:
+        values = np.arange(1280, dtype=np.float32).reshape(5, 16, 16)
+        replaced(file, DATA, data=values, compression=hdf5plugin.Zstd())
+    known, unknown = (number.to_bytes(2, "little") for number in (32015, 32099))
+    content = scan.read_bytes()
+    assert known in content
+    scan.write_bytes(content.replace(known, unknown))
+
+    code, _, error = study("import", "scan.cxi", "base.npz")
+
+    assert code == 2
+    assert "packed by filter 32099" in error
+    assert "which is not installed here; the file is not damaged" in error
+    assert "h5repack" in error
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setattr(hdf5_files.h5py, "File", Mock(side_effect=PermissionError(13, "no")))
+
+    with (
+        pytest.raises(InputError, match="this user may not read it; ask its owner"),
+        open_hdf5(path),
+    ):
+        pytest.fail("it was opened")
+
+
+def test_a_disk_that_fails_is_not_called_damage(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setattr(hdf5_files.h5py, "File", Mock(side_effect=OSError(5, "I/O error")))
+
+    with pytest.raises(InputError, match=r"cannot be read .*try again"), open_hdf5(path):
+        pytest.fail("it was opened")
+
+
+def test_allowed_links_lead_from_file_to_file_and_not_in_a_circle(tmp_path):
+    for name, other in (("a.h5", "b.h5"), ("b.h5", "a.h5")):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["values"] = np.arange(3.0)
+            file["next"] = h5py.ExternalLink(other, "/values")
+            file["circle"] = h5py.ExternalLink(other, "/circle")
+
+    with open_hdf5(tmp_path / "a.h5", tmp_path) as file:
+        np.testing.assert_array_equal(file.array("next"), np.arange(3.0))
+        with pytest.raises(InputError, match="links lead in a circle"):
+            file.array("circle")
+
+
+def test_a_virtual_data_set_may_not_reach_by_its_source_what_a_link_may_not(tmp_path):
+    """The source is a link of the allowed file to one outside: HDF5 itself would follow it."""
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["values"] = np.arange(3.0)
+    with h5py.File(allowed / "middle.h5", "w") as file:
+        file["values"] = h5py.ExternalLink("../secret.h5", "/values")
+    layout = h5py.VirtualLayout((3,), "f8")
+    layout[:] = h5py.VirtualSource("middle.h5", "values", (3,))
+    with h5py.File(allowed / "a.h5", "w") as file:
+        file.create_virtual_dataset("virtual", layout)
+
+    with (
+        open_hdf5(allowed / "a.h5", allowed) as file,
+        pytest.raises(InputError, match=r"secret.h5, outside"),
+    ):
+        file.array("virtual")

@@ -12,11 +12,11 @@ from cdtools.tools.interactions import ptycho_2D_round, translations_to_pixel
 from cdtools.tools.propagators import far_field
 
 
-def main(folder):
-    """Read the CXI file we wrote; predict its patterns; write it again."""
-    dataset = Ptycho2DDataset.from_cxi(folder / "scan.cxi")
-    with h5py.File(folder / "scan.cxi") as file:
-        probe = torch.as_tensor(file["entry_1/image_1/data"][0, 0])
+def predicted_from(path):
+    """Return the data set in a CXI file, where its patches are, and the patterns it predicts."""
+    dataset = Ptycho2DDataset.from_cxi(path)
+    with h5py.File(path) as file:
+        modes = torch.as_tensor(file["entry_1/image_1/data"][0])
         object_ = torch.as_tensor(file["entry_1/image_2/data"][0])
     geometry = dataset.detector_geometry
     basis = exit_wave_geometry(
@@ -26,8 +26,16 @@ def main(folder):
         float(geometry["distance"]),
     )
     vectors = translations_to_pixel(basis, dataset.translations.double())
-    middle = (torch.tensor(object_.shape) - torch.tensor(probe.shape)) / 2
-    predicted = far_field(ptycho_2D_round(probe, object_, vectors + middle)).abs() ** 2
+    middle = (torch.tensor(object_.shape) - torch.tensor(modes.shape[1:])) / 2
+    waves = ptycho_2D_round(modes, object_, vectors + middle, multiple_modes=True)
+    return dataset, vectors, (far_field(waves).abs() ** 2).sum(dim=-3)
+
+
+def main(folder):
+    """Read the CXI files we wrote; predict their patterns; write one again."""
+    dataset, vectors, predicted = predicted_from(folder / "scan.cxi")
+    of_modes, _, predicted_of_modes = predicted_from(folder / "modes.cxi")
+    geometry = dataset.detector_geometry
     np.savez(
         folder / "cdtools.npz",
         patterns=dataset.patterns,
@@ -38,6 +46,8 @@ def main(folder):
         corner_m=geometry["corner"],
         vectors_px=vectors,
         predicted=predicted,
+        modes_predicted=predicted_of_modes,
+        modes_patterns=of_modes.patterns,
     )
     dataset.to_cxi(folder / "from_cdtools.cxi")
 

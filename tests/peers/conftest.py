@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from study_lib.data.formats import registry as formats
+from study_lib.physics.forward import patterns_expected
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {
@@ -16,6 +18,7 @@ WRITTEN = {
     "slac": "slac.npz",
     "ptychopinn": "ptychopinn.npz",
 }
+OF_MODES = {"ptychodus": "modes.h5", "cxi": "modes.cxi", "ptychi": "modes_dp.hdf5"}
 
 
 @pytest.fixture
@@ -25,7 +28,20 @@ def whole(acquisition):
 
 
 @pytest.fixture
-def read_by(tmp_path, whole):
+def of_modes(whole):
+    """The same with two orthogonal modes, and counts of both."""
+    first = whole.probe.astype(np.complex128)
+    second = first.T - (first.conj() * first.T).sum() / (np.abs(first) ** 2).sum() * first
+    modes = np.stack([first, 0.5 * second]).astype(np.complex64)
+    arrays = modes, whole.object_, whole.positions_px
+    counts = np.round(patterns_expected(*map(torch.from_numpy, arrays)).numpy())
+    return replace(
+        whole, probe=modes, amplitudes=np.sqrt(counts * ~whole.bad_pixels).astype(np.float32)
+    )
+
+
+@pytest.fixture
+def read_by(tmp_path, whole, of_modes):
     """Return a function that has a peer read our files; the folder is ``tmp_path``."""
 
     def run(peer: str) -> dict[str, np.ndarray]:
@@ -33,6 +49,8 @@ def read_by(tmp_path, whole):
         assert python.is_file(), f"{python.parent.parent.name} is not installed; run `make peers`"
         for name, file in WRITTEN.items():
             formats.writer_for(name, tmp_path / file, ROOT)(tmp_path / file, whole)
+        for name, file in OF_MODES.items():
+            formats.writer_for(name, tmp_path / file, ROOT)(tmp_path / file, of_modes)
         script = Path(__file__).with_name(f"{peer}_reads.py")
         result = subprocess.run(
             [python, "-I", script, tmp_path],

@@ -37,15 +37,16 @@ def contents_of(product, prefix):
 def patterns_predicted(product):
     """Return the patterns that follow from where Ptychodus itself sees the patches."""
     geometry = product.object_.get_geometry()
-    object_, probe = product.object_.get_array()[0], product.probes.get_array()[0, 0]
+    object_, modes = product.object_.get_array()[0], product.probes.get_array()[0]
     patches = BarycentricArrayInterpolator(object_)
     predicted = []
     for position in product.probe_positions:
         place = geometry.map_coordinates_probe_to_object(position)
         x_px, y_px = round(2 * place.x_px) / 2, round(2 * place.y_px) / 2
-        wave = probe * patches.get_patch(x_px, y_px, *probe.shape[::-1])
-        far = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wave), norm="ortho"))
-        predicted.append(np.abs(far) ** 2)
+        waves = modes * patches.get_patch(x_px, y_px, *modes.shape[:0:-1])
+        axes = (-2, -1)
+        inner = np.fft.fft2(np.fft.ifftshift(waves, axes=axes), norm="ortho")
+        predicted.append((np.abs(np.fft.fftshift(inner, axes=axes)) ** 2).sum(axis=0))
     return np.array(predicted)
 
 
@@ -68,6 +69,8 @@ def main(folder):
     except KeyError as error:
         refusal = str(error)
     metadata = cxi.get_metadata()
+    of_modes = load_product(folder / "modes.h5")
+    cxi_of_modes = CXIProductFileIO().read(folder / "modes.cxi")
     np.savez(
         folder / "ptychodus.npz",
         **contents_of(product, "product"),
@@ -83,6 +86,11 @@ def main(folder):
         cxi_pixel_m=metadata.detector_pixel_geometry.width_m,
         slac_patterns=patterns_in(slac),
         refusal=refusal,
+        modes_probe=of_modes.probes.get_array(),
+        modes_predicted=patterns_predicted(of_modes),
+        modes_patterns=load_diffraction_data(folder / "modes_diffraction.h5").get_patterns(),
+        cxi_modes_probe=cxi_of_modes.probes.get_array(),
+        cxi_modes_predicted=patterns_predicted(cxi_of_modes),
     )
     save_product(folder / "theirs.h5", product)
     save_diffraction_data(folder / "theirs_diffraction.h5", measured)

@@ -6,7 +6,7 @@ import torch
 
 from study_lib.data.formats.acquisition import ReadChoices, centred_positions
 from study_lib.data.formats.cxi import read_cxi
-from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.forward import exit_waves, expected_counts, patterns_expected
 
 pytestmark = pytest.mark.peer
 
@@ -24,6 +24,15 @@ def test_cdtools_reads_our_file_and_predicts_its_patterns(read_by, whole):
     arrays = whole.probe, whole.object_, whole.positions_px
     ours = expected_counts(exit_waves(*map(torch.from_numpy, arrays))).numpy()
     np.testing.assert_allclose(found["predicted"], ours, rtol=1e-3, atol=1e-2)
+
+
+def test_cdtools_reads_several_modes_and_predicts_their_patterns(read_by, of_modes):
+    found = read_by("cdtools")
+
+    np.testing.assert_array_equal(found["modes_patterns"], of_modes.counts())
+    arrays = of_modes.probe, of_modes.object_, of_modes.positions_px
+    ours = patterns_expected(*map(torch.from_numpy, arrays)).numpy()
+    np.testing.assert_allclose(found["modes_predicted"], ours, rtol=1e-3, atol=1e-2)
 
 
 def test_we_read_what_cdtools_writes(read_by, whole, tmp_path):

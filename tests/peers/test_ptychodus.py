@@ -6,7 +6,7 @@ import torch
 
 from study_lib.data.formats.acquisition import ReadChoices, centred_positions
 from study_lib.data.formats.registry import read_file
-from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.forward import exit_waves, expected_counts, patterns_expected
 
 pytestmark = pytest.mark.peer
 
@@ -43,6 +43,17 @@ def test_ptychodus_reads_our_files(read_by, whole):
         np.testing.assert_array_equal(found[name], whole.bad_pixels)
     np.testing.assert_array_equal(found["patterns_indexes"], whole.scan_index)
     assert found["cxi_pixel_m"] == 75e-6
+
+
+def test_ptychodus_reads_several_modes_and_predicts_their_patterns(read_by, of_modes):
+    found = read_by("ptychodus")
+
+    arrays = of_modes.probe, of_modes.object_, of_modes.positions_px
+    ours = patterns_expected(*map(torch.from_numpy, arrays)).numpy()
+    np.testing.assert_array_equal(found["modes_patterns"], of_modes.counts())
+    for name in ("modes", "cxi_modes"):
+        np.testing.assert_array_equal(found[f"{name}_probe"][0], of_modes.probe)
+        np.testing.assert_allclose(found[f"{name}_predicted"], ours, rtol=1e-4, atol=1e-2)
 
 
 def test_ptychodus_reads_slac_files_and_refuses_the_keys_of_ptychopinn(read_by, whole):

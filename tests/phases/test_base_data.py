@@ -9,18 +9,14 @@ import pytest
 import torch
 
 from study_lib.data.datasets import read_dataset, write_dataset
-from study_lib.data.formats.acquisition import ReadChoices
+from study_lib.data.formats.acquisition import Acquisition, ReadChoices
 from study_lib.data.formats.tike import read_tike
 from study_lib.errors import InputError
-from study_lib.phases import base_data as base_reconstruction
-from study_lib.phases.base_data import (
-    checked,
-    fixed_gauge,
-    r_factor,
-    reconstructed,
-    starting_probe,
-    with_scaled_probe,
-)
+from study_lib.phases import blind
+from study_lib.phases.base_data import fixed_gauge, with_scaled_probe
+from study_lib.phases.blind import reconstructed, starting_probe
+from study_lib.phases.import_check import checked
+from study_lib.phases.import_fit import r_factor
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +115,7 @@ def test_positions_in_a_wrong_unit_are_refused(acquisition, factor, size):
 
 
 def test_an_object_beyond_memory_is_refused(acquisition, monkeypatch):
-    monkeypatch.setattr(base_reconstruction, "memory_bytes", lambda: 2**10)
+    monkeypatch.setattr(blind, "memory_bytes", lambda: 2**10)
 
     with pytest.raises(InputError, match=r"positions: .*this process may use .* or use a larger"):
         reconstructed(acquisition, algorithm="solver", epochs=1, seed=0)
@@ -143,6 +139,29 @@ def test_without_a_probe_the_mean_pattern_gives_the_start(acquisition):
     mean = acquisition.counts().mean(axis=0)
     np.testing.assert_allclose(far_field / far_field.sum(), mean / mean.sum(), atol=1e-6)
     assert far_field.sum() == pytest.approx(np.median(acquisition.counts().sum(axis=(1, 2))))
+
+
+def test_the_noise_of_a_background_is_no_light_to_start_from(rng):
+    """Its root, of one phase all over the detector, would be a spike in the middle of the probe."""
+    y, x = np.mgrid[:32, :32] - 16
+    light = 2e3 * np.exp(-(y**2 + 1.5 * x**2) / 12)
+    dark = np.full((32, 32), 100, np.float32)
+    starts = [
+        starting_probe(
+            Acquisition(
+                positions_px=np.zeros((60, 2)),
+                amplitudes=np.sqrt(rng.poisson(light + background, (60, 32, 32))).astype("f4"),
+                background=background if background.any() else None,
+            )
+        )
+        for background in (0 * dark, dark)
+    ]
+
+    powers = [(np.abs(start) ** 2).sum() for start in starts]
+    assert powers[1] == pytest.approx(powers[0], rel=0.01)
+    alike = np.abs((starts[0].conj() * starts[1]).sum()) / np.sqrt(powers[0] * powers[1])
+    assert alike > 0.995
+    assert np.abs(starts[1]).max() == pytest.approx(np.abs(starts[0]).max(), rel=0.05)
 
 
 def test_normalized_amplitudes_are_not_reconstructed(acquisition):

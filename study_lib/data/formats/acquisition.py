@@ -1,21 +1,19 @@
 """One scan: what a file says about it, and what the study makes of it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
-from study_lib.data.hdf5 import Hdf5Reader
+from study_lib.data.formats.geometry import NO_LENGTHS, UNKNOWN, Geometry, GivenLengths
 from study_lib.errors import InputError
 
 # --- In the study's conventions, whatever file it came from or goes to
 
-PLANCK_TIMES_LIGHT_EV_M = 1.239841984332003e-6
 PIXEL_TOLERANCE = 1e-3
-SQUARE_TOLERANCE = 1e-6
 WORDS = {"amplitudes": "patterns", "probe": "probe", "object_": "object"}
 FLAGS = {
     "photon_energy_ev": "--energy-ev",
@@ -23,43 +21,6 @@ FLAGS = {
     "detector_pixel_m": "--detector-pixel-um",
     "object_pixel_m": "--object-pixel-nm (or energy, distance and detector pixel)",
 }
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Lengths in metres and energy, as far as they are known.
-
-    References
-    ----------
-    The pixel of the object is ``wavelength * distance / (N * detector pixel)`` in the far field:
-    Rodenburg and Maiden, Ptychography, Springer Handbook of Microscopy (2019),
-    doi:10.1007/978-3-030-00069-1_17
-    """
-
-    photon_energy_ev: float | None = None
-    detector_distance_m: float | None = None
-    detector_pixel_m: float | None = None
-    object_pixel_m: float | None = None
-
-    @property
-    def wavelength_m(self) -> float | None:
-        """Wavelength, if the energy is known."""
-        return PLANCK_TIMES_LIGHT_EV_M / self.photon_energy_ev if self.photon_energy_ev else None
-
-    def pixel_of_object_m(self, side_px: int) -> float | None:
-        """Return the pixel of the object: as stated, or from the lengths for N = ``side_px``."""
-        if self.object_pixel_m:
-            return self.object_pixel_m
-        if self.wavelength_m and self.detector_distance_m and self.detector_pixel_m:
-            return self.wavelength_m * self.detector_distance_m / (side_px * self.detector_pixel_m)
-        return None
-
-    def known(self) -> dict[str, float]:
-        """Return what is known, for JSON."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
-
-
-UNKNOWN = Geometry()
 
 
 @dataclass(frozen=True)
@@ -131,9 +92,8 @@ class Acquisition:
                 "to write; use the format ptychopinn, which takes amplitudes"
             )
         squares = amplitudes.astype(np.float64) ** 2
-        whole = np.round(squares)
-        are_roots = np.allclose(squares, whole, rtol=1e-6, atol=1e-3)
-        result: np.ndarray = (whole if are_roots else squares).astype(np.float32)
+        are_roots = squares_whole_share(amplitudes) == 1
+        result: np.ndarray = (np.rint(squares) if are_roots else squares).astype(np.float32)
         return result
 
     def require(self, *names: str) -> list[Any]:
@@ -151,6 +111,18 @@ class Acquisition:
                 f"the data have no {' and no '.join(missing)}, which this format needs"
             )
         return values
+
+    def strongest_mode(self) -> Complex[np.ndarray, "n n"]:
+        """Return the probe where one mode is all that a format has a place for.
+
+        Raises
+        ------
+        InputError
+            If there is no probe.
+        """
+        (probe,) = self.require("probe")
+        strongest: np.ndarray = probe if probe.ndim == 2 else probe[0]
+        return strongest
 
     def side_px(self) -> int:
         """Return the side N of a pattern.
@@ -178,7 +150,7 @@ class Acquisition:
             If one is not known, as lengths are never invented, or they contradict each other.
         """
         known = self.geometry.known()
-        computed_m = replace(self.geometry, object_pixel_m=None).pixel_of_object_m(self.side_px())
+        computed_m = self.geometry.computed_pixel_m(self.side_px())
         if computed_m:
             pixel_m = known.setdefault("object_pixel_m", computed_m)
             if abs(pixel_m / computed_m - 1) > PIXEL_TOLERANCE:
@@ -240,24 +212,67 @@ def _geometric_origin(side_px: int, object_shape: tuple[int, int]) -> Float[np.n
 # --- What a file says before any of it is checked, and what the user says about it
 
 Domain = Literal["amplitude", "counts"]
+PositionUnit = Literal["m", "um", "nm", "px"]
 
 WHOLE_SHARE = 0.999
+TELLING = 0.25  # from a whole number: where rounding is more, a value cannot tell what it was
 
 
 @dataclass(frozen=True)
 class ReadChoices:
-    """What the user says about a file.
+    """What the user says about a file; the user has the last word.
 
-    ``domain`` and ``axes`` say what the file does not; ``zero_frequency`` and the flips say where
-    it departs from its format; ``drop_bad_frames`` leaves out what cannot be used.
+    Parameters
+    ----------
+    domain
+        What the patterns are; ``normalized`` are amplitudes without a photon scale.
+    axes
+        Scan first or last, where the shape leaves it open.
+    zero_frequency, flip_y, flip_x, swap_xy
+        Where the file departs from its format; axes are exchanged before signs are turned.
+    drop_bad_frames
+        Leave out what cannot be used.
+    keep_all
+        Mask and leave out nothing that only looks like a fault of the detector.
+    lengths
+        Lengths and energy, before those of the file.
+    position_unit
+        Of the positions in the file, or in ``positions``.
+    positions, mask, dark
+        Arrays in other files: ``FILE``, or ``FILE:NAME`` for one of several in it. True or not zero
+        in a mask is a bad pixel; of dark frames the mean is the background.
+    saturation
+        Counts of so many or more are no valid counts.
+    crop, bin_, pad
+        Side in pixels, detector pixels to sum along each axis, and side in pixels, in this order.
+    ignore
+        ``object``, ``probe``: what of the file is left out.
+    entry
+        One of several scans in a file, or ``all`` of them.
+    links_below
+        The folder in which files that an HDF5 file links to may lie.
     """
 
-    domain: Domain | None = None
+    domain: Literal["amplitude", "counts", "normalized"] | None = None
     axes: Literal["nhw", "hwn"] | None = None
     zero_frequency: Literal["centre", "corner"] | None = None
     flip_y: bool = False
     flip_x: bool = False
+    swap_xy: bool = False
     drop_bad_frames: bool = False
+    keep_all: bool = False
+    lengths: GivenLengths = NO_LENGTHS
+    position_unit: PositionUnit | None = None
+    positions: str | None = None
+    mask: str | None = None
+    dark: str | None = None
+    saturation: float | None = None
+    crop: int | None = None
+    bin_: int | None = None
+    pad: int | None = None
+    ignore: frozenset[str] = frozenset()
+    entry: str | None = None
+    links_below: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -277,13 +292,18 @@ class RawScan:
     is_normalized
         True for amplitudes without a photon scale.
     probe : (..., n, n)
-        Modes on any axes before the last two.
+        Incoherent modes on the axis before the last two; those before it are OPR modes, of which
+        the first is the mean probe.
     object_ : (..., oy, ox)
         Axes before the last two have length one.
     bad_pixels : (h, w) or (scan, h, w)
         True where the detector has no valid count, in all patterns or in each.
     background : (h, w)
         Counts that do not come from the object, in the order of pixels of the patterns.
+    dark : (h, w) or (frames, h, w)
+        Frames without light; their mean becomes the background.
+    position_unit
+        Unit in which the file has its positions, for messages; ``positions_px`` are in pixels.
     """
 
     positions_px: np.ndarray
@@ -295,11 +315,25 @@ class RawScan:
     object_: np.ndarray | None = None
     bad_pixels: np.ndarray | None = None
     background: np.ndarray | None = None
+    dark: np.ndarray | None = None
     scan_index: np.ndarray | None = None
+    position_unit: PositionUnit = "px"
     geometry: Geometry = UNKNOWN
     steps: tuple[dict[str, Any], ...] = ()
     remarks: tuple[str, ...] = ()
     metadata: dict[str, Any] | None = None
+
+    def frames(self) -> np.ndarray:
+        """Return the patterns where there have to be some.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        if self.patterns is None:
+            raise InputError("the data have no patterns, which this needs")
+        return self.patterns
 
     def after(self, step: dict[str, Any], *remarks: str, **changes: Any) -> "RawScan":
         """Return the scan with some arrays changed by a step, which is recorded."""
@@ -353,29 +387,13 @@ def check_shapes(
         )
 
 
-def require_domain(path: Path, found: Domain, choices: ReadChoices) -> None:
-    """Refuse a ``--domain`` that contradicts what a format or a file states.
-
-    Raises
-    ------
-    InputError
-        If they differ.
-    """
-    if choices.domain and choices.domain != found:
-        raise InputError(
-            f"{path}: the file holds {found} by its format or its own statement, not "
-            f"{choices.domain}; leave out --domain, or correct the file"
-        )
-
-
 def looks_like(values: np.ndarray) -> str:
     """Return in words what the values of patterns look like; counts are whole numbers."""
     whole = whole_share(values)
     peak = float(values.max()) if values.size else 0.0
     if whole >= WHOLE_SHARE and peak > 1:
         return f"whole numbers up to {peak:g}, which looks like counts"
-    squares = whole_share(np.square(values.astype(np.float64)))
-    if squares >= WHOLE_SHARE and peak > 1:
+    if squares_whole_share(values) >= WHOLE_SHARE and peak > 1:
         return f"square roots of whole numbers up to {peak:g}, which looks like amplitude"
     return f"{values.dtype} values up to {peak:g}, {whole:.0%} of them whole"
 
@@ -386,6 +404,22 @@ def whole_share(values: np.ndarray) -> float:
         return 1.0
     lit = values[np.isfinite(values) & (values != 0)]
     return float(np.isclose(lit, np.round(lit), rtol=0, atol=1e-3).mean()) if lit.size else 1.0
+
+
+def squares_whole_share(values: np.ndarray) -> float:
+    """Return the share of values whose squares are whole numbers, but for rounding of the roots.
+
+    The root of a count is off by half a unit in its last place, and its square by twice that: by a
+    share of the count, and not by a number. Values so bright that this hides a whole number have no
+    say; 1 if no other is there.
+    """
+    lit = values[np.isfinite(values) & (values != 0)].astype(np.float64)
+    precision = np.finfo(values.dtype if values.dtype == np.float16 else np.float32).eps
+    squares = lit**2
+    tolerance = 4 * float(precision) * squares
+    telling = tolerance < TELLING
+    off = np.abs(squares - np.rint(squares))[telling]
+    return float((off <= tolerance[telling]).mean()) if off.size else 1.0
 
 
 def pair_by_index(
@@ -420,100 +454,3 @@ def pair_by_index(
         positions_without_pattern=len(position_names) - len(right),
     )
     return left, right, (record,)
-
-
-# --- Lengths and energies: plausible, or refused with the key that says so
-
-
-class Span(NamedTuple):
-    """The values a quantity can have in any experiment of this kind."""
-
-    low: float
-    high: float
-    unit: str
-
-
-LENGTH = Span(1e-13, 1e5, "m")
-SPANS = {
-    "photon_energy_ev": Span(10.0, 1e6, "eV"),
-    "detector_distance_m": LENGTH,
-    "detector_pixel_m": LENGTH,
-    "object_pixel_m": LENGTH,
-}
-POSITIVE = "a length is positive and in metres; correct it or leave it out"
-IN_EV = "the energy is in eV; correct it or leave it out"
-
-
-def plausible_quantity(
-    path: Path,
-    key: str,
-    value: float | None,
-    quantity: str,
-    *,
-    factor: float = 1.0,
-    remedy: str = POSITIVE,
-) -> float | None:
-    """Return a length in metres or an energy in eV; None where the file does not state it.
-
-    Parameters
-    ----------
-    path, key
-        Where it was found, for messages.
-    value
-        The number in the file.
-    quantity
-        A field of :class:`Geometry`.
-    factor
-        From the unit of the file to that of the field.
-    remedy
-        What to do about a value that cannot be.
-
-    Raises
-    ------
-    InputError
-        If it is not finite, not positive, or far from anything that can be measured.
-    """
-    if value is None:
-        return None
-    span, converted = SPANS[quantity], value * factor
-    if span.low <= converted <= span.high:
-        return converted
-    stated = f"{value:g}" + (f", which is {converted:g} {span.unit}" if factor != 1 else "")
-    raise InputError(
-        f"{path}: {key}: found {stated}; allowed are {span.low:g} to {span.high:g} {span.unit}; "
-        f"{remedy}"
-    )
-
-
-def quantity_in(file: Hdf5Reader, name: str, quantity: str, **unit: Any) -> float | None:
-    """Return a number of a file as :func:`plausible_quantity`, whose factor and remedy `unit` is.
-
-    Raises
-    ------
-    InputError
-        If it is not finite, not positive, or far from anything that can be measured.
-    """
-    return plausible_quantity(file.path, name, file.number(name), quantity, **unit)
-
-
-def square_side(
-    file: Hdf5Reader, name: str, sides: Iterable[float | None], remedy: str
-) -> float | None:
-    """Return the length that both sides of a pixel have; None where the file states neither.
-
-    Raises
-    ------
-    InputError
-        If pixels are not square or not positive.
-    """
-    known = [side for side in sides if side is not None]
-    if not known:
-        return None
-    difference_max = SQUARE_TOLERANCE * max(known)
-    if not np.isfinite(known).all() or min(known) <= 0 or max(known) - min(known) > difference_max:
-        raise file.refusal(
-            name,
-            f"found pixels of {' x '.join(f'{side:g}' for side in known)} m",
-            f"the study needs square pixels of a positive size; {remedy}",
-        )
-    return float(known[0])

@@ -22,7 +22,12 @@ from study_lib.data.formats.acquisition import (
     transformation,
     whole_share,
 )
+from study_lib.data.formats.detector_faults import with_faults_masked, with_invalid_masked
+from study_lib.data.formats.frames import in_wanted_frames
+from study_lib.data.formats.masks import with_masks_and_dark
+from study_lib.data.formats.positions import check_extent
 from study_lib.errors import InputError
+from study_lib.physics.probe import mode_shares, orthogonal_modes
 
 # --- Frames that cannot be used: refused with their indices, or dropped if asked for
 
@@ -63,6 +68,9 @@ def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
         f"{len(bad)} frames were dropped: {_named(bad)}",
         positions_px=raw.positions_px[keep],
         patterns=None if patterns is None else patterns[keep],
+        bad_pixels=raw.bad_pixels
+        if raw.bad_pixels is None or raw.bad_pixels.ndim == 2
+        else raw.bad_pixels[keep],
         scan_index=names[keep],
     )
 
@@ -70,12 +78,12 @@ def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
 def _pattern_faults(
     patterns: np.ndarray, bad_pixels: np.ndarray | None
 ) -> dict[str, Bool[np.ndarray, " scan"]]:
-    counted = np.ones(patterns.shape[1:], bool)
+    counted = np.ones(patterns.shape, bool)
     if bad_pixels is not None:
         counted &= ~bad_pixels.astype(bool)
     faults = np.zeros((3, len(patterns)), bool)
     for index, pattern in enumerate(patterns):
-        values = pattern[counted]
+        values = pattern[counted[index]]
         if patterns.dtype.kind == "f" and not np.isfinite(values).all():
             faults[0, index] = True
         elif (values < 0).any():
@@ -97,8 +105,9 @@ def _named(indices: np.ndarray) -> str:
 
 # --- From what a file says to an acquisition
 
-MODE_SHARE_MAX = 0.05
 CENTRAL_SHARE_MIN = 0.25
+ORTHOGONAL = 1e-5  # of the product of two norms: what single precision leaves
+MODE_SHARE_MIN = 1e-7  # of the power: below, a mode is the rounding of the others
 
 
 def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisition:
@@ -118,25 +127,41 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     InputError
         If something does not fit together or cannot be used.
     """
+    raw = _in_said_domain(_without_ignored(path, raw, choices), choices)
     _check_shapes(path, raw)
-    raw = usable_frames(path, _flipped(path, raw, choices), choices)
-    raw = _square(path, _centred(raw, choices))
+    raw = with_masks_and_dark(path, _flipped(path, raw, choices), choices)
+    raw = usable_frames(path, with_invalid_masked(raw), choices)
+    check_extent(path, raw, choices)
+    raw = _incoherent_modes(path, raw)
+    raw = with_faults_masked(path, _centred(raw, choices), choices)
+    raw = in_wanted_frames(path, raw, choices)
     type_changes = _type_changes(raw)
-    raw = _amplitudes(_strongest_mode(path, raw))
+    raw = _amplitudes(path, raw)
     bad = raw.bad_pixels
     return Acquisition(
         positions_px=raw.positions_px.astype(np.float64),
         amplitudes=raw.patterns,
-        probe=raw.probe,
+        probe=None if raw.probe is None else raw.probe.astype(np.complex64),
         object_=_single_slice(path, raw.object_),
         bad_pixels=None if bad is None or not bad.any() else bad.astype(bool),
+        background=None if raw.background is None else raw.background.astype(np.float32),
         scan_index=None if raw.scan_index is None else raw.scan_index.astype(np.int64),
         is_normalized=raw.is_normalized,
         geometry=raw.geometry,
         transformations=(*raw.steps, *type_changes),
         remarks=raw.remarks,
-        metadata={"source": path.name, **(raw.metadata or {})},
+        metadata={"source": path.name, **_said(path, choices), **(raw.metadata or {})},
     )
+
+
+def _said(path: Path, choices: ReadChoices) -> dict[str, Any]:
+    """Return what the user said of lengths and units, for the record."""
+    said: dict[str, Any] = dict(choices.lengths.converted(path))
+    if choices.lengths.electrons:
+        said["electrons"] = True
+    if choices.position_unit:
+        said["position_unit"] = choices.position_unit
+    return {"said_by_user": said} if said else {}
 
 
 def _type_changes(raw: RawScan) -> list[dict[str, Any]]:
@@ -156,15 +181,18 @@ def _type_changes(raw: RawScan) -> list[dict[str, Any]]:
 
 def _flipped(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
     signs = np.where([choices.flip_y, choices.flip_x], -1.0, 1.0)
-    if (signs > 0).all():
+    if not (choices.swap_xy or (signs < 0).any()):
         return raw
     if raw.object_ is not None:
         raise InputError(
-            f"{path}: the object in this file fixes the signs of the positions; "
-            "leave out --flip-y and --flip-x"
+            f"{path}: the object in this file fixes the axes of the positions; leave out "
+            "--swap-xy, --flip-y and --flip-x, or take --ignore object,probe"
         )
-    record = transformation("flip signs of positions", y=choices.flip_y, x=choices.flip_x)
-    return raw.after(record, positions_px=raw.positions_px * signs)
+    positions = raw.positions_px[:, ::-1] if choices.swap_xy else raw.positions_px
+    record = transformation(
+        "turn positions", swap_xy=choices.swap_xy, flip_y=choices.flip_y, flip_x=choices.flip_x
+    )
+    return raw.after(record, positions_px=positions * signs)
 
 
 def _check_shapes(path: Path, raw: RawScan) -> None:
@@ -181,27 +209,38 @@ def _check_shapes(path: Path, raw: RawScan) -> None:
         raise InputError(f"{path}: patterns: found {raw.patterns.dtype}; expected real numbers")
 
 
-def _square(path: Path, raw: RawScan) -> RawScan:
-    """Crop patterns that are not square about their zero frequency."""
-    if raw.patterns is None or raw.patterns.shape[1] == raw.patterns.shape[2]:
+def _without_ignored(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
+    """Leave out the object and the probe that the user does not want from this file."""
+    fields = {"object": raw.object_, "probe": raw.probe}
+    left_out = sorted(name for name in choices.ignore if fields[name] is not None)
+    if not left_out:
         return raw
-    frame = raw.patterns.shape[1:]
-    if raw.probe is not None:
+    if raw.patterns is None:
         raise InputError(
-            f"{path}: patterns are {frame[0]} x {frame[1]} and there is a probe of that shape; "
-            "the study needs squares, and a probe cannot be cropped with its pattern"
+            f"{path}: without patterns nothing can be reconstructed anew; leave out --ignore"
         )
-    side = min(frame)
-    starts = [length // 2 - side // 2 for length in frame]
-    window = np.s_[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
+    names = {"object": "object_", "probe": "probe"}
+    record = transformation("ignore", arrays=left_out)
+    return raw.after(record, **{names[name]: None for name in left_out})
+
+
+def _in_said_domain(raw: RawScan, choices: ReadChoices) -> RawScan:
+    """Return the scan in the domain that the user says, who has the last word over the file."""
+    said = choices.domain
+    found = "normalized" if raw.is_normalized else raw.domain
+    if raw.patterns is None or said in (None, found):
+        return raw
+    record = transformation("take the domain from the user", found=found, said=said)
     return raw.after(
-        transformation("crop to a square", from_px=list(frame), to_px=side),
-        patterns=raw.patterns[:, window[0], window[1]],
-        bad_pixels=None if raw.bad_pixels is None else raw.bad_pixels[window],
+        record,
+        f"the file holds {found} by its format or its own statement; --domain {said} was taken",
+        domain="counts" if said == "counts" else "amplitude",
+        is_normalized=said == "normalized",
     )
 
 
-def _strongest_mode(path: Path, raw: RawScan) -> RawScan:
+def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
+    """Return the scan with the incoherent modes of its mean probe."""
     probe = raw.probe
     if probe is None:
         return raw
@@ -209,28 +248,37 @@ def _strongest_mode(path: Path, raw: RawScan) -> RawScan:
         probe = probe[:, :, 0]
     if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or not probe.size:
         raise InputError(
-            f"{path}: probe: found shape {probe.shape}; expected (n, n), with axes for modes "
-            "before it; crop or pad it to a square"
+            f"{path}: probe: found shape {probe.shape}; expected a square (n, n), with axes for "
+            "modes before it; leave it out with --ignore object,probe, or crop it with its patterns"
         )
     _require_complex(path, "probe", probe)
-    modes = probe.reshape(-1, *probe.shape[-2:])
-    powers = (np.abs(modes.astype(np.complex128)) ** 2).sum(axis=(1, 2))
-    if not powers.any():
+    varying = int(np.prod(probe.shape[:-3]))
+    modes = probe[(0,) * max(0, probe.ndim - 3)].reshape(-1, *probe.shape[-2:])
+    if not modes.any():
         raise InputError(f"{path}: probe: all zero; give a probe with some power")
-    best = int(np.argmax(powers))
-    chosen: np.ndarray = modes[best].astype(np.complex64)
-    if len(modes) == 1:
-        return replace(raw, probe=chosen)
-    dropped = float(1 - powers[best] / powers.sum())
-    record = transformation(
-        "take the strongest probe mode", mode=best, of=len(modes), share_dropped=dropped
-    )
-    remark = (
-        f"the probe has {len(modes)} modes; mode {best} was taken, and {dropped:.1%} of the power "
-        "is in those left out: the model will not explain it"
-    )
-    remarks = [remark] if dropped > MODE_SHARE_MAX else []
-    return raw.after(record, *remarks, probe=chosen)
+    if varying > 1:
+        raw = raw.after(
+            transformation("take the mean probe", opr_modes=varying),
+            f"the probe varies from pattern to pattern by {varying} OPR modes; their first, the "
+            "mean probe, was taken",
+        )
+    if not _are_orthogonal(modes):
+        given = len(modes)
+        modes = orthogonal_modes(modes)
+        modes = modes[mode_shares(modes) > MODE_SHARE_MIN]
+        raw = raw.after(transformation("make probe modes orthogonal", modes=given, kept=len(modes)))
+    return replace(raw, probe=modes[0] if len(modes) == 1 else modes)
+
+
+def _are_orthogonal(modes: Complex[np.ndarray, "modes n n"]) -> bool:
+    """Return whether modes are orthogonal and strongest first, but for single precision."""
+    flat = modes.reshape(len(modes), -1).astype(np.complex128)
+    products = np.abs(flat @ flat.conj().T)
+    powers = products.diagonal()
+    limits = ORTHOGONAL * np.sqrt(np.outer(powers, powers))
+    in_order = bool((powers[1:] <= powers[:-1] * (1 + ORTHOGONAL)).all())
+    apart = bool((products - np.diag(powers) <= limits).all())
+    return in_order and apart and bool(powers[-1] > MODE_SHARE_MIN * powers.sum())
 
 
 def _require_complex(path: Path, name: str, image: np.ndarray) -> None:
@@ -259,20 +307,23 @@ def _centred(raw: RawScan, choices: ReadChoices) -> RawScan:
     return raw.after(
         transformation("move the zero frequency from the corner to the centre"),
         patterns=np.fft.fftshift(raw.patterns, axes=(-2, -1)),
-        bad_pixels=None if bad is None else np.fft.fftshift(bad),
+        bad_pixels=None if bad is None else np.fft.fftshift(bad, axes=(-2, -1)),
+        background=None if raw.background is None else np.fft.fftshift(raw.background),
     )
 
 
-def _amplitudes(raw: RawScan) -> RawScan:
+def _amplitudes(path: Path, raw: RawScan) -> RawScan:
     """Return the scan with sqrt(counts) for patterns, and bad pixels at zero."""
     if raw.patterns is None:
         return raw
     steps, remarks = list(raw.steps), list(raw.remarks)
     # Whole numbers of 16 bits would overflow in every sum and square: NORMALIZE-DATA-UINT16-001.
-    values = raw.patterns.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = raw.patterns.astype(np.float32)
     if raw.bad_pixels is not None and raw.bad_pixels.any():
-        values[:, raw.bad_pixels.astype(bool)] = 0
+        values[..., raw.bad_pixels.astype(bool)] = 0
         steps.append(transformation("set bad pixels to zero", pixels=int(raw.bad_pixels.sum())))
+    _check_power(path, values, raw.domain)
     whole = whole_share(values)
     if raw.domain == "counts" and whole < WHOLE_SHARE:
         remarks.append(f"taken as counts, but {1 - whole:.0%} of the values are not whole numbers")
@@ -287,6 +338,17 @@ def _amplitudes(raw: RawScan) -> RawScan:
         values = np.sqrt(values)
         steps.append(transformation("take the square root of counts"))
     return replace(raw, patterns=values, steps=tuple(steps), remarks=tuple(remarks))
+
+
+def _check_power(path: Path, values: np.ndarray, domain: Domain | None) -> None:
+    """Refuse patterns whose power is zero, or more than single precision holds."""
+    with np.errstate(over="ignore"):
+        power = values.sum(dtype=np.float64) if domain == "counts" else np.square(values).sum()
+    if not np.isfinite(power) or not power:
+        raise InputError(
+            f"{path}: patterns: their power is {power:g}; it has to be more than zero and finite "
+            f"in single precision; correct their scale, or --domain"
+        )
 
 
 def _central_share(values: np.ndarray, domain: Domain | None) -> float:

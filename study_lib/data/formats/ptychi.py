@@ -6,27 +6,32 @@
 (scan,) from the middle of the object. pty-chi maps position zero to the patch that starts at
 ``round(length / 2) - 1/2 - (n - 1) / 2``, and its Fourier transform is not unitary: its probe is
 ours over n. Whether a probe on file has that scale is not stated: it is compared with the counts.
-``bad_pixels`` (n, n) and ``scan_index`` (scan,) in ``NAME_para.hdf5`` are an addition of our own,
-which other readers pass over.
+``bad_pixels``, (n, n) or of each pattern (scan, n, n), and ``scan_index`` (scan,) in
+``NAME_para.hdf5`` are an addition of our own, which other readers pass over. As it is measured, a
+pair has no object and no probe yet: the pixel of the object then comes from the user.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from study_lib.data.formats.acquisition import (
     Acquisition,
-    Geometry,
     RawScan,
     ReadChoices,
     check_shapes,
-    plausible_quantity,
-    require_domain,
-    square_side,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.geometry import (
+    Geometry,
+    plausible_quantity,
+    resolved_geometry,
+    square_side,
+)
+from study_lib.data.formats.positions import positions_in_px
 from study_lib.data.hdf5 import IMAGE_RANKS, Hdf5Reader, new_hdf5, open_hdf5
 from study_lib.errors import InputError
 
@@ -49,32 +54,39 @@ def read_ptychi(path: Path, choices: ReadChoices) -> Acquisition:
         If one of the files is missing, damaged, or not laid out as above.
     """
     patterns_path, parameters_path = pair_of(path)
-    require_domain(path, "counts", choices)
-    with open_hdf5(patterns_path) as file, open_hdf5(parameters_path) as parameters:
+    links = choices.links_below
+    with open_hdf5(patterns_path, links) as file, open_hdf5(parameters_path, links) as parameters:
         _check_headers(parameters, file)
-        object_, probe, positions_m, pixel_m = product_in(parameters)
+        product = product_in(parameters)
         bad = parameters.optional_array("bad_pixels", "biu")
         names = parameters.optional_array("scan_index", "iu")
         patterns = file.array("dp")
-    shape = (object_.shape[-2], object_.shape[-1])
-    side = probe.shape[-1]
-    origin_px = _origin_px(side, shape)
+    side = min(patterns.shape[-2:])
+    geometry, remarks = resolved_geometry(path, product.geometry, choices.lengths, side)
+    pixel_m = geometry.pixel_of_object_m(side)
+    positions, steps = positions_in_px(path, product.positions, "m", choices, pixel_m)
+    if product.object_ is not None:
+        shape = (product.object_.shape[-2], product.object_.shape[-1])
+        origin_px = _origin_px(side, shape)
+        positions = positions + origin_px
+        y, x = origin_px.tolist()
+        steps += (transformation("shift origin of positions", y=y, x=x),)
+    probe = product.probe
+    if probe is not None:
+        probe = probe.astype(np.complex128) * side
+        steps += (transformation("scale probe to a unitary Fourier transform", factor=side),)
     raw = RawScan(
         patterns=patterns,
         domain="counts",
-        positions_px=positions_m / pixel_m + origin_px,
-        probe=probe.astype(np.complex128) * side,
-        object_=object_,
+        positions_px=positions,
+        probe=probe,
+        object_=product.object_,
         bad_pixels=None if bad is None else bad.astype(bool),
         scan_index=names,
-        geometry=Geometry(object_pixel_m=pixel_m),
-        steps=(
-            transformation("positions from metres to pixels", object_pixel_m=pixel_m),
-            transformation(
-                "shift origin of positions", y=origin_px[0].item(), x=origin_px[1].item()
-            ),
-            transformation("scale probe to a unitary Fourier transform", factor=side),
-        ),
+        position_unit="m",
+        geometry=geometry,
+        steps=steps,
+        remarks=remarks,
     )
     return acquisition_of(path, raw, choices)
 
@@ -97,11 +109,12 @@ def write_ptychi(path: Path, acquisition: Acquisition) -> None:
     patterns_path, parameters_path = pair_of(path)
     probe, object_, counts = *acquisition.require("probe", "object_"), acquisition.counts()
     (pixel_m,) = acquisition.require_geometry("object_pixel_m")
-    side = probe.shape[0]
+    side = probe.shape[-1]
     metres = (acquisition.positions_px - _origin_px(side, object_.shape)) * pixel_m
     with new_hdf5(parameters_path) as file:
         file["probe_position_y_m"], file["probe_position_x_m"] = metres.T
-        file["probe"] = (probe / side).astype(np.complex64)[None, None]
+        modes = probe.reshape(-1, side, side)
+        file["probe"] = (modes / side).astype(np.complex64)[None]
         file["object"] = object_[None]
         file["scan_index"] = acquisition.names.astype(np.int64)
         if acquisition.bad_pixels is not None:
@@ -134,35 +147,47 @@ def pair_of(path: Path) -> tuple[Path, Path]:
     )
 
 
-def product_in(file: Hdf5Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Return object, probe, positions (scan, 2) in metres, and the pixel of the object in metres.
+class Product(NamedTuple):
+    """What a product holds: object and probe with their axes of modes, if it has them.
+
+    ``positions`` (scan, 2) are (y, x) as they are on file; of ``geometry`` the pixel of the object.
+    """
+
+    object_: np.ndarray | None
+    probe: np.ndarray | None
+    positions: np.ndarray
+    geometry: Geometry
+
+
+def product_in(file: Hdf5Reader) -> Product:
+    """Return object, probe, positions and the pixel of the object, as far as they are there.
 
     Raises
     ------
     InputError
-        If one is missing or damaged, or pixels are not square or not positive.
+        If one is damaged, or pixels are not square or not positive.
     """
-    object_, probe = file.array("object", "cf"), file.array("probe", "cf")
     metres = [file.array(f"probe_position_{axis}_m") for axis in "yx"]
-    pixel_m = pixel_of(file, "object")
-    if pixel_m is None:
-        raise file.refusal(
-            "object",
-            "found no pixel_height_m",
-            "add the pixel size in metres as attributes pixel_height_m and pixel_width_m",
-        )
-    return object_, probe, np.stack(metres, axis=1).astype(np.float64), pixel_m
+    object_ = file.optional_array("object", "cf")
+    pixel_m = None if object_ is None else pixel_of(file, "object")
+    return Product(
+        object_,
+        file.optional_array("probe", "cf"),
+        np.stack(metres, axis=1).astype(np.float64),
+        Geometry(object_pixel_m=pixel_m),
+    )
 
 
 def pixel_of(file: Hdf5Reader, name: str) -> float | None:
-    """Return the pixel size in the attributes of a data set, in metres; None if there is none.
+    """Return the pixel size in the attributes of a data set, in metres; None if it is not known.
 
     Raises
     ------
     InputError
         If pixels are not square or not positive.
     """
-    sides = [file.attribute(name, key) for key in ("pixel_height_m", "pixel_width_m")]
+    # Zero is how some programs write what they do not know.
+    sides = [file.attribute(name, key) or None for key in ("pixel_height_m", "pixel_width_m")]
     pixel_m = square_side(file, name, sides, "resample it")
     return plausible_quantity(file.path, f"{name}: pixel_height_m", pixel_m, "object_pixel_m")
 
@@ -180,16 +205,16 @@ def _check_headers(parameters: Hdf5Reader, patterns: Hdf5Reader) -> None:
     )
 
 
-def product_shapes(file: Hdf5Reader) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Return the shapes of probe and positions after checking all headers; no array is read.
+def product_shapes(file: Hdf5Reader) -> tuple[tuple[int, ...] | None, tuple[int, int]]:
+    """Return the shapes of probe, if any, and positions after checking all headers; none is read.
 
     Raises
     ------
     InputError
         If an array cannot be used, or positions are not one y and one x each.
     """
-    file.shape("object", "cf", IMAGE_RANKS)
-    probe = file.shape("probe", "cf", IMAGE_RANKS)
+    file.optional_shape("object", "cf", IMAGE_RANKS)
+    probe = file.optional_shape("probe", "cf", IMAGE_RANKS)
     rows, columns = (file.shape(f"probe_position_{axis}_m") for axis in "yx")
     if len(rows) != 1 or rows != columns:
         raise file.refusal(

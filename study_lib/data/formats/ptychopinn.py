@@ -17,15 +17,15 @@ from study_lib.data.datasets import geometry_from
 from study_lib.data.formats.acquisition import (
     Acquisition,
     Domain,
-    Geometry,
     RawScan,
     ReadChoices,
     looks_like,
-    plausible_quantity,
-    require_domain,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.geometry import Geometry, plausible_quantity, resolved_geometry
+from study_lib.data.formats.masks import of_all_frames
+from study_lib.data.formats.positions import positions_in_px
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, write_npz
 
@@ -40,7 +40,7 @@ LENGTHS = {
 }
 METRES_BELOW = 1e-3
 KEYS = {*PATTERNS, *PAIR, "probeGuess", "objectGuess", "xcoords", "ycoords", "scan_index"}
-KEYS |= {"bad_pixels", *(key for keys in LENGTHS.values() for key in keys)}
+KEYS |= {"bad_pixels", "background", *(key for keys in LENGTHS.values() for key in keys)}
 KEYS |= {"xcoords_start", "ycoords_start"}
 
 
@@ -52,35 +52,48 @@ def read_ptychopinn(path: Path, choices: ReadChoices) -> Acquisition:
     InputError
         If the file is missing, damaged, or leaves open what its values or axes are.
     """
-    arrays, metadata, remarks = _contents(path)
+    arrays, metadata, said = _contents(path)
     steps: list[dict[str, Any]] = []
-    positions = _positions(path, arrays)
+    remarks = list(said)
+    on_file = _positions(path, arrays, choices)
     key = next((key for key in PATTERNS if key in arrays), None)
     patterns, domain, is_normalized = None, None, False
     if key is not None:
-        patterns = _axes(path, key, arrays, len(positions), choices, steps)
-        domain, is_normalized, said = _domain(path, patterns, arrays, metadata, choices)
-        remarks += said
+        patterns = _axes(path, key, arrays, len(on_file), choices, steps)
+        domain, is_normalized, more = _domain(path, patterns, arrays, metadata, choices)
+        remarks += more
         if key != "diffraction":
             steps.append(transformation("rename", **{key: "diffraction"}))
     else:
         remarks.append("the file has no patterns: base data without a measurement")
     names = arrays.get("scan_index")
-    if names is not None and (names.shape != positions.shape[:1] or names.dtype.kind not in "iu"):
+    if names is not None and (names.shape != on_file.shape[:1] or names.dtype.kind not in "iu"):
         names = None
+    probe = arrays.get("probeGuess")
+    side = None
+    if patterns is not None:
+        side = min(patterns.shape[1:])
+    elif probe is not None and probe.ndim >= 2:
+        side = probe.shape[-1]
+    stated = _geometry(path, arrays, metadata)
+    geometry, more_remarks = resolved_geometry(path, stated, choices.lengths, side)
+    pixel_m = geometry.pixel_of_object_m(side) if side else geometry.object_pixel_m
+    positions, records = positions_in_px(path, on_file, "px", choices, pixel_m)
+    background = arrays.get("background")
     raw = RawScan(
         positions_px=positions,
         patterns=patterns,
         domain=domain,
         is_normalized=is_normalized,
-        probe=arrays.get("probeGuess"),
+        probe=probe,
         object_=arrays.get("objectGuess"),
         bad_pixels=_mask(arrays.get("bad_pixels"), patterns),
+        background=None if patterns is None else background,
         # Ptychodus gives every frame the number 0: that is no index.
         scan_index=names if names is not None and len(np.unique(names)) == len(names) else None,
-        geometry=_geometry(path, arrays, metadata),
-        steps=tuple(steps),
-        remarks=tuple(remarks),
+        geometry=geometry,
+        steps=(*steps, *records),
+        remarks=(*remarks, *more_remarks),
         metadata={"source_metadata": metadata} if metadata else {},
     )
     return acquisition_of(path, raw, choices)
@@ -120,10 +133,11 @@ def write_slac(path: Path, acquisition: Acquisition) -> None:
     InputError
         If patterns, probe, object, energy, distance or detector pixel are missing.
     """
-    probe, object_ = acquisition.require("probe", "object_")
-    energy_ev, distance_m, pixel_m = acquisition.require_geometry(
+    probe, object_ = acquisition.strongest_mode(), *acquisition.require("object_")
+    _, distance_m, pixel_m = acquisition.require_geometry(
         "photon_energy_ev", "detector_distance_m", "detector_pixel_m"
     )
+    energy_ev = np.float64(acquisition.geometry.photons_of_wavelength_ev)
     bad = acquisition.bad_pixels
     with atomic_path(path) as temporary:
         np.savez(
@@ -149,11 +163,13 @@ def _write(
     optional = {
         "objectGuess": acquisition.object_,
         "bad_pixels": acquisition.bad_pixels,
+        "background": acquisition.background,
         "scan_index": acquisition.names,
     }
     found = {key: value for key, value in optional.items() if value is not None}
-    (probe,) = acquisition.require("probe")
-    content = arrays | {"probeGuess": probe} | found | _coordinates(acquisition)
+    content = (
+        arrays | {"probeGuess": acquisition.strongest_mode()} | found | _coordinates(acquisition)
+    )
     photons = {"photon_scale": "none"} if acquisition.is_normalized else {}
     geometry = {"geometry": acquisition.geometry.known()}
     write_npz(path, content, {"domain": domain, **photons, **geometry})
@@ -177,7 +193,7 @@ def _contents(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[s
     return arrays, metadata, []
 
 
-def _positions(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _positions(path: Path, arrays: dict[str, np.ndarray], choices: ReadChoices) -> np.ndarray:
     found = []
     for key in ("ycoords", "xcoords"):
         values = arrays.get(key, arrays.get(f"{key}_start"))
@@ -196,10 +212,11 @@ def _positions(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
         )
     positions = np.stack(found, axis=1)
     finite = positions[np.isfinite(positions)]
-    if finite.size and 0 < np.abs(finite).max() < METRES_BELOW:
+    is_unsaid = choices.position_unit is None
+    if is_unsaid and finite.size and 0 < np.abs(finite).max() < METRES_BELOW:
         raise InputError(
             f"{path}: xcoords, ycoords: found values up to {np.abs(finite).max():g}, which look "
-            "like metres; expected object pixels; divide them by the pixel of the object"
+            "like metres; expected object pixels; say --position-unit m, with --object-pixel-nm"
         )
     return positions
 
@@ -272,32 +289,39 @@ def _domain(
     elif metadata.get("domain") in ("amplitude", "counts"):
         stated = metadata["domain"]
     if stated is not None:
-        require_domain(path, stated, choices)
         return stated, is_normalized, []
+    if choices.domain == "normalized":
+        return "amplitude", True, []
     finite = patterns[np.isfinite(patterns)] if patterns.dtype.kind == "f" else patterns
     seen = looks_like(finite)
     if choices.domain is None:
         raise InputError(
             f"{path}: nothing in the file says whether the patterns are amplitude or counts; they "
-            f"are {seen}; say --domain counts or --domain amplitude"
+            f"are {seen}; say --domain counts, --domain amplitude (roots of counts), or --domain "
+            "normalized (amplitudes without a photon scale)"
         )
     if choices.domain == "amplitude" and "whole numbers" not in seen:
-        remark = f"amplitudes are {seen}, no roots of counts: taken as normalized, without photons"
-        return "amplitude", True, [remark]
+        remark = (
+            f"amplitudes are {seen}, and their squares are no whole numbers: taken as counts all "
+            "the same; if they have no photon scale, say --domain normalized"
+        )
+        return "amplitude", False, [remark]
     return choices.domain, False, []
 
 
 def _mask(mask: np.ndarray | None, patterns: np.ndarray | None) -> np.ndarray | None:
-    """Return one mask for all frames."""
+    """Return the mask of all frames, or those of each; (n, n, scan) turns with the patterns."""
     if mask is None or patterns is None:
         return None
     flags = mask.astype(bool)
-    return np.any(flags, axis=0) if flags.ndim == 3 else flags
+    if flags.ndim == 3 and flags.shape != patterns.shape:
+        flags = np.moveaxis(flags, 2, 0)
+    return of_all_frames(flags)
 
 
 def _geometry(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> Geometry:
     """Return what the metadata state and, where they do not, the keys of Ptychodus."""
-    known: dict[str, float | None] = {**geometry_from(path, metadata).known()}
+    known: dict[str, Any] = {**geometry_from(path, metadata).known()}
     for name, keys in LENGTHS.items():
         for key in keys:
             if key in arrays and arrays[key].size == 1 and arrays[key].dtype.kind in "fiu":

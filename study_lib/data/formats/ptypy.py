@@ -1,9 +1,18 @@
-"""Prepared data of ptypy (``.ptyd``), read only.
+"""What ptypy and PtyLab reconstruct from, read only.
 
-``meta`` has energy (keV), distance (m), detector pixel (m, one or two numbers) and shape;
-``chunks/<k>`` has ``data`` (frames, n, n) counts with the zero frequency in the centre,
-``indices``, ``positions`` (frames, 2) as (y, x) in metres, and ``weights``, which are zero for bad
-pixels and may be empty or missing: then ``meta/weight2d`` stands for every frame.
+Of prepared data of ptypy (``.ptyd``) ``meta`` has energy (keV), distance (m), detector pixel (m,
+one or two numbers) and shape; ``chunks/<k>`` has ``data`` (frames, n, n) counts with the zero
+frequency in the centre, ``indices``, ``positions`` (frames, 2) as (y, x) in metres, and
+``weights``, which are zero for bad pixels and may be empty or missing: then ``meta/weight2d``
+stands for every frame.
+
+An input file of PtyLab (``.hdf5``) has ``ptychogram`` (frames, n, n), counts with the zero
+frequency in the centre, ``encoder`` (frames, 2), positions (y, x) in metres that grow with rows
+and columns, ``wavelength``, ``zo`` (object to detector) and ``dxd`` (detector pixel) in metres.
+
+References
+----------
+PtyLab: Loetgering et al., Opt. Express 31, 13763 (2023), doi:10.1364/OE.485370
 """
 
 from pathlib import Path
@@ -12,16 +21,20 @@ import numpy as np
 
 from study_lib.data.formats.acquisition import (
     Acquisition,
-    Geometry,
     RawScan,
     ReadChoices,
-    plausible_quantity,
-    quantity_in,
-    require_domain,
-    square_side,
-    transformation,
+    check_shapes,
 )
 from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.geometry import (
+    Geometry,
+    plausible_quantity,
+    quantity_in,
+    resolved_geometry,
+    square_side,
+)
+from study_lib.data.formats.masks import of_all_frames
+from study_lib.data.formats.positions import positions_in_px
 from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
 from study_lib.errors import InputError
 
@@ -34,8 +47,7 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
     InputError
         If the file is missing, damaged, or not laid out as above.
     """
-    require_domain(path, "counts", choices)
-    with open_hdf5(path) as file:
+    with open_hdf5(path, choices.links_below) as file:
         chunks = sorted(file.names("chunks"), key=lambda name: (len(name), name))
         if not chunks:
             raise file.missing("chunks")
@@ -45,25 +57,30 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
         parts = [_chunk(file, f"chunks/{name}") for name in chunks]
         data, indices, positions_m, weights = zip(*parts, strict=True)
         shared = file.optional_array("meta/weight2d", "fiub")
-        geometry = _geometry(file)
+        if shared is not None and shared.size and shared.shape != data[0].shape[1:]:
+            found = f"found shape {shared.shape}, frames of {data[0].shape[1:]}"
+            raise file.refusal("meta/weight2d", found, "prepare the data again")
+        stated = _geometry(file)
     patterns, names = np.concatenate(data), np.concatenate(indices).astype(np.int64)
     if len(np.unique(names)) != len(names):
         raise InputError(f"{path}: chunks: an index occurs twice; prepare the data again")
-    pixel_m = geometry.pixel_of_object_m(min(patterns.shape[1:]))
-    if pixel_m is None:
-        raise InputError(
-            f"{path}: meta: energy, distance and psize are not all there, so metres cannot become "
-            "pixels; prepare the data with them"
-        )
+    side = min(patterns.shape[1:])
+    geometry, remarks = resolved_geometry(path, stated, choices.lengths, side)
     order = np.argsort(names, kind="stable")
+    positions, steps = positions_in_px(
+        path, np.concatenate(positions_m)[order], "m", choices, geometry.pixel_of_object_m(side)
+    )
+    bad = _bad_pixels(list(weights), shared, [len(part) for part in data])
     raw = RawScan(
-        positions_px=np.concatenate(positions_m)[order] / pixel_m,
+        positions_px=positions,
         patterns=patterns[order],
         domain="counts",
-        bad_pixels=_bad_pixels([part for part in weights if part is not None], shared),
+        bad_pixels=bad[order] if bad is not None and bad.ndim == 3 else bad,
         scan_index=names[order],
+        position_unit="m",
         geometry=geometry,
-        steps=(transformation("positions from metres to pixels", object_pixel_m=pixel_m),),
+        steps=steps,
+        remarks=remarks,
     )
     return acquisition_of(path, raw, choices)
 
@@ -92,15 +109,33 @@ def _chunk(
     weights = file.optional_array(f"{group}/weights", "fiub")
     if weights is None or not weights.size or weights.shape[-2:] != data.shape[1:]:
         return data, indices, positions, None
-    return data, indices, positions, weights.reshape(-1, *data.shape[1:])
+    weights = weights.reshape(-1, *data.shape[1:])
+    if len(weights) not in (1, len(data)):
+        raise file.refusal(
+            f"{group}/weights",
+            f"found those of {len(weights)} frames, and {len(data)} frames",
+            "prepare the data again",
+        )
+    return data, indices, positions, weights
 
 
-def _bad_pixels(weights: list[np.ndarray], shared: np.ndarray | None) -> np.ndarray | None:
-    """Return the pixels that some frame gives no weight: the study has one mask for all of them."""
-    if weights:
-        bad: np.ndarray = np.any([(part <= 0).any(axis=0) for part in weights], axis=0)
-        return bad
-    return None if shared is None else shared <= 0
+def _bad_pixels(
+    weights: list[np.ndarray | None], shared: np.ndarray | None, lengths: list[int]
+) -> np.ndarray | None:
+    """Return the pixels without weight: (n, n) if they are so in all frames, else of each frame.
+
+    A chunk without weights of its own has those that stand for every frame, or only good pixels.
+    """
+    given = next((part for part in weights if part is not None), shared)
+    if given is None or not given.size:
+        return None
+    frame = given.shape[-2:]
+    common = np.zeros(frame, bool) if shared is None or not shared.size else shared <= 0
+    masks = [
+        np.broadcast_to(common if part is None else part <= 0, (length, *frame))
+        for part, length in zip(weights, lengths, strict=True)
+    ]
+    return of_all_frames(np.concatenate(masks))
 
 
 def _geometry(file: Hdf5Reader) -> Geometry:
@@ -115,3 +150,38 @@ def _geometry(file: Hdf5Reader) -> Geometry:
         detector_distance_m=distance_m,
         detector_pixel_m=plausible_quantity(file.path, "meta/psize", pixel_m, "detector_pixel_m"),
     )
+
+
+# --- PtyLab
+
+
+def read_ptylab(path: Path, choices: ReadChoices) -> Acquisition:
+    """Return the acquisition in an input file of PtyLab: patterns and positions.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or not laid out as above.
+    """
+    with open_hdf5(path, choices.links_below) as file:
+        shape, positions = file.shape("ptychogram", ranks=[3]), file.shape("encoder", ranks=[2])
+        check_shapes(path, positions=positions, patterns=shape)
+        side = min(shape[1:])
+        stated = Geometry(
+            detector_distance_m=quantity_in(file, "zo", "detector_distance_m"),
+            detector_pixel_m=quantity_in(file, "dxd", "detector_pixel_m"),
+        )
+        wavelength_m = quantity_in(file, "wavelength", "wavelength_m")
+        geometry, remarks = resolved_geometry(path, stated, choices.lengths, side, wavelength_m)
+        encoder, patterns = file.array("encoder"), file.array("ptychogram")
+    placed, steps = positions_in_px(path, encoder, "m", choices, geometry.pixel_of_object_m(side))
+    raw = RawScan(
+        positions_px=placed,
+        patterns=patterns,
+        domain="counts",
+        position_unit="m",
+        geometry=geometry,
+        steps=steps,
+        remarks=remarks,
+    )
+    return acquisition_of(path, raw, choices)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from study_lib.data.archive import open_npz
 from study_lib.data.formats.acquisition import Acquisition, ReadChoices
+from study_lib.data.formats.beside import TIFF
 from study_lib.data.formats.cxi import read_cxi, write_cxi
+from study_lib.data.formats.nexus import nexus_entries, read_nexus, read_stack
 from study_lib.data.formats.ptychi import pair_of, read_ptychi, write_ptychi
 from study_lib.data.formats.ptychodus import patterns_path, read_ptychodus, write_ptychodus
 from study_lib.data.formats.ptychopinn import (
@@ -15,7 +17,7 @@ from study_lib.data.formats.ptychopinn import (
     write_ptychopinn_counts,
     write_slac,
 )
-from study_lib.data.formats.ptypy import read_ptyd
+from study_lib.data.formats.ptypy import read_ptyd, read_ptylab
 from study_lib.data.formats.tike import read_tike, write_tike
 from study_lib.data.hdf5 import is_hdf5, open_hdf5
 from study_lib.errors import InputError
@@ -35,46 +37,76 @@ class Format:
     no_place_for: tuple[str, ...] = ()
 
 
+MODES = "probe modes but the strongest"
+BACKGROUND = "background"
+EACH_MASK = "bad pixels of single patterns"
 LENGTHS = ("energy", "distance", "detector pixel", "object pixel")
 FORMATS: Mapping[str, Format] = {
-    "ptychopinn": Format(read_ptychopinn, write_ptychopinn, (".npz",)),
-    "ptychopinn-counts": Format(read_ptychopinn, write_ptychopinn_counts, (".npz",)),
-    "slac": Format(read_ptychopinn, write_slac, (".npz",)),
+    "ptychopinn": Format(read_ptychopinn, write_ptychopinn, (".npz",), no_place_for=(MODES,)),
+    "ptychopinn-counts": Format(
+        read_ptychopinn, write_ptychopinn_counts, (".npz",), no_place_for=(MODES,)
+    ),
+    "slac": Format(read_ptychopinn, write_slac, (".npz",), no_place_for=(MODES, BACKGROUND)),
     "tike": Format(
         read_tike,
         write_tike,
         (".npz", ".bz2"),
-        no_place_for=("object", "bad pixels", "indices", *LENGTHS),
+        no_place_for=("object", "bad pixels", "indices", BACKGROUND, *LENGTHS),
     ),
     "ptychi": Format(
         read_ptychi,
         write_ptychi,
         (".hdf5", ".h5"),
         pair_of,
-        no_place_for=("energy", "distance", "detector pixel"),
+        no_place_for=("energy", "distance", "detector pixel", BACKGROUND),
     ),
     "ptychodus": Format(
-        read_ptychodus, write_ptychodus, (".h5", ".hdf5"), lambda path: (path, patterns_path(path))
+        read_ptychodus,
+        write_ptychodus,
+        (".h5", ".hdf5"),
+        lambda path: (path, patterns_path(path)),
+        no_place_for=(EACH_MASK, BACKGROUND),
     ),
     "cxi": Format(read_cxi, write_cxi, (".cxi", ".h5")),
     "ptyd": Format(read_ptyd, None, (".ptyd",)),
+    "nxmx": Format(read_nexus, None, (".h5", ".nxs")),
+    "ptylab": Format(read_ptylab, None, (".hdf5", ".h5")),
+    "stack": Format(read_stack, None, (".tif", ".tiff", ".npy")),
 }
+WITH_POSITIONS_BESIDE = ("nxmx", "stack")
+WITH_ENTRIES = ("cxi", "nxmx")
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.writer)
 
 
-def recognised(path: Path) -> str:
+def recognised(path: Path, links_below: Path | None = None) -> str:
     """Return the name of a file's format, by what is in it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    links_below
+        The folder in which files that an HDF5 file links to may lie.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, or of no format known here.
+        If the file is missing, damaged, of no format known here, or of one that is known and not
+        read; then it says what to do.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of measured data")
     if path.suffix == ".bz2":
         return "tike"
-    found = _in_hdf5(path) if is_hdf5(path) else _in_npz(path)
+    if path.suffix == ".mat" or _begins_as_matlab(path):
+        raise InputError(
+            f"{path}: a MATLAB file, whose layout is that of its program: read it with "
+            "scipy.io.loadmat (or h5py, if it was saved as v7.3) and write diffraction, xcoords "
+            "and ycoords with numpy.savez, as the guide has it"
+        )
+    if path.suffix.lower() in (*TIFF, ".npy"):
+        return "stack"
+    found = _in_hdf5(path, links_below) if is_hdf5(path) else _in_npz(path)
     if found is None:
         raise InputError(
             f"{path}: no format is recognised by what is in it; say which with --format, one of "
@@ -104,8 +136,12 @@ def read_file(
     InputError
         If it cannot be read, or a choice does not apply to its format.
     """
-    name = name or recognised(path)
+    name = name or recognised(path, choices.links_below)
     entry = _entry(name)
+    if choices.positions and name not in WITH_POSITIONS_BESIDE:
+        raise InputError(f"{path}: --positions: format {name} has positions of its own")
+    if choices.entry and name not in WITH_ENTRIES:
+        raise InputError(f"{path}: --entry: a file of format {name} holds one scan")
     if choices.axes and entry.reader is not read_ptychopinn:
         raise InputError(f"{path}: --axes is for PtychoPINN files; format {name} fixes the axes")
     if patterns is None:
@@ -150,6 +186,9 @@ def not_representable(name: str, acquisition: Acquisition) -> list[str]:
     geometry, bad = acquisition.geometry, acquisition.bad_pixels
     there = {
         "object": acquisition.object_ is not None,
+        MODES: acquisition.probe is not None and acquisition.probe.ndim == 3,
+        BACKGROUND: acquisition.background is not None,
+        EACH_MASK: bad is not None and bad.ndim == 3,
         "bad pixels": bad is not None and bool(bad.any()),
         "indices": acquisition.scan_index is not None,
         "energy": geometry.photon_energy_ev is not None,
@@ -166,16 +205,30 @@ def _entry(name: str) -> Format:
     return FORMATS[name]
 
 
-def _in_hdf5(path: Path) -> str | None:
-    with open_hdf5(path) as file:
+def _begins_as_matlab(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6) == b"MATLAB"
+
+
+def _in_hdf5(path: Path, links_below: Path | None) -> str | None:
+    with open_hdf5(path, links_below) as file:
         names = set(file.names("/"))
-    if "entry_1" in names:
-        return "cxi"
-    if {"meta", "chunks"} <= names:
-        return "ptyd"
-    if "probe_position_indexes" in names:
-        return "ptychodus"
-    return "ptychi" if names & {"dp", "probe_position_x_m"} else None
+        if "content" in names and {"obj", "probe"} & set(file.names("/content")):
+            raise InputError(
+                f"{path}: a reconstruction of ptypy, without the patterns that it came from; give "
+                "the prepared data, .ptyd"
+            )
+        if any(name.startswith("entry_") for name in names):
+            return "cxi"
+        if {"meta", "chunks"} <= names:
+            return "ptyd"
+        if "probe_position_indexes" in names:
+            return "ptychodus"
+        if "ptychogram" in names:
+            return "ptylab"
+        if names & {"dp", "probe_position_x_m"}:
+            return "ptychi"
+        return "nxmx" if nexus_entries(file) else None
 
 
 def _in_npz(path: Path) -> str | None:

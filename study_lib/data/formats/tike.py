@@ -21,10 +21,11 @@ from study_lib.data.formats.acquisition import (
     Acquisition,
     RawScan,
     ReadChoices,
-    require_domain,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.geometry import UNKNOWN, resolved_geometry
+from study_lib.data.formats.positions import positions_in_px
 from study_lib.errors import InputError
 from study_lib.files import atomic_path
 from study_lib.system import memory_bytes
@@ -42,7 +43,6 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
     InputError
         If the file is missing, damaged, or not laid out as above.
     """
-    require_domain(path, "counts", choices)
     found = _arrays_in(path)
     missing = [key for key in RANKS if key not in found]
     if missing:
@@ -58,8 +58,12 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
     for key, array in (("data", data), ("scan", scan)):
         if array.shape != expected[key]:
             raise _refused(path, key, f"shape {array.shape}", f"{expected[key]}, as data has it")
+    geometry, remarks = resolved_geometry(path, UNKNOWN, choices.lengths, side)
+    positions, records = positions_in_px(
+        path, scan, "px", choices, geometry.pixel_of_object_m(side)
+    )
     raw = RawScan(
-        positions_px=scan.astype(np.float64),
+        positions_px=positions,
         patterns=data,
         domain="counts",
         zero_frequency="corner",
@@ -69,7 +73,10 @@ def read_tike(path: Path, choices: ReadChoices) -> Acquisition:
                 "rename", data="diffraction", scan="ycoords, xcoords", probe="probeGuess"
             ),
             transformation("remove axes of length 1"),
+            *records,
         ),
+        geometry=geometry,
+        remarks=remarks,
     )
     return acquisition_of(path, raw, choices)
 
@@ -87,7 +94,7 @@ def write_tike(path: Path, acquisition: Acquisition) -> None:
     (probe,) = acquisition.require("probe")
     arrays = {
         "data": np.fft.ifftshift(acquisition.counts(), axes=(-2, -1))[None],
-        "probe": probe[None, None, None, None],
+        "probe": probe.reshape(1, 1, 1, -1, *probe.shape[-2:]),
         "scan": acquisition.positions_px[None],
     }
     with atomic_path(path) as temporary:

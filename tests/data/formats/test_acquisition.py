@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from study_lib.data.datasets import read_dataset, write_dataset
-from study_lib.data.formats.acquisition import Geometry, centred_positions, positions_from_centred
+from study_lib.data.formats.acquisition import centred_positions, positions_from_centred
+from study_lib.data.formats.geometry import Geometry, energy_of_wavelength_ev
 from study_lib.errors import InputError
 
 
@@ -72,3 +73,26 @@ def test_data_that_break_the_contract_are_not_written(tmp_path, acquisition):
         write_dataset(tmp_path / "a.npz", outside, "test")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kiloelectronvolts", "picometres"),
+    [(80, 4.1757), (200, 2.5079), (300, 1.9687), (1000, 0.8719)],
+)
+def test_electrons_have_the_wavelengths_of_the_tables(kiloelectronvolts, picometres):
+    """Of Williams and Carter, Transmission Electron Microscopy (2009), table 1.2."""
+    geometry = Geometry(photon_energy_ev=kiloelectronvolts * 1e3, electrons=True)
+
+    assert geometry.wavelength_m * 1e12 == pytest.approx(picometres, rel=1e-3)
+    energy_ev = energy_of_wavelength_ev(geometry.wavelength_m, electrons=True)
+    assert energy_ev == pytest.approx(kiloelectronvolts * 1e3, rel=1e-9)
+
+
+def test_the_fresnel_number_tells_a_hologram_from_a_far_field():
+    """64 pixels of 1 um at 5 cm and 1 A, and a probe of 1 um at 2 m and 8 keV."""
+    hologram = Geometry(energy_of_wavelength_ev(1e-10), 5e-2)
+    diffraction = Geometry(8000.0, 2.0)
+
+    assert hologram.fresnel_number(64e-6) == pytest.approx(819, rel=1e-3)
+    assert diffraction.fresnel_number(1e-6) < 0.01
+    assert Geometry(8000.0).fresnel_number(1e-6) is None

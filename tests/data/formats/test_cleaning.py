@@ -25,16 +25,65 @@ def operations(found):
     return [step["operation"] for step in found.transformations]
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (3, 8, 8), (2, 3, 8, 8), (1, 1, 1, 3, 8, 8)])
-def test_the_strongest_mode_is_taken_from_any_axes(shape, rng):
-    probe = 0.001 * rng.normal(size=shape) + 0j
-    strong = rng.normal(size=(8, 8)) + 1j * rng.normal(size=(8, 8))
-    probe.reshape(-1, 8, 8)[-1] = strong
+def modes_of(rng, count):
+    """Orthogonal modes (count, 8, 8), each with a quarter of the power of the one before."""
+    waves = rng.normal(size=(64, count)) + 1j * rng.normal(size=(64, count))
+    basis, _ = np.linalg.qr(waves)
+    return (basis.T * 0.5 ** np.arange(count)[:, None]).reshape(count, 8, 8)
 
-    found = acquisition_of(FILE, RawScan(POSITIONS, probe=probe), ReadChoices())
 
-    np.testing.assert_array_equal(found.probe, strong.astype(np.complex64))
+@pytest.mark.parametrize("axes", [(), (1,), (1, 1), (1, 1, 1, 1)])
+def test_a_single_mode_is_a_plain_wave_under_any_axes(axes, rng):
+    (wave,) = modes_of(rng, 1)
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, probe=wave.reshape(*axes, 8, 8)), ReadChoices())
+
+    np.testing.assert_array_equal(found.probe, wave.astype(np.complex64))
     assert found.remarks == ()
+
+
+@pytest.mark.parametrize("axes", [(3,), (1, 3), (1, 1, 1, 3)])
+def test_orthogonal_modes_stay_to_the_last_bit(axes, rng):
+    modes = modes_of(rng, 3)
+
+    found = acquisition_of(
+        FILE, RawScan(POSITIONS, probe=modes.reshape(*axes, 8, 8)), ReadChoices()
+    )
+
+    np.testing.assert_array_equal(found.probe, modes.astype(np.complex64))
+
+
+def test_modes_in_any_basis_are_the_same_modes(rng):
+    """Mixed by a unitary matrix they light every pattern alike, and there is one way back."""
+    modes = modes_of(rng, 3)
+    mixing, _ = np.linalg.qr(rng.normal(size=(3, 3)) + 1j * rng.normal(size=(3, 3)))
+    mixed = np.tensordot(mixing, modes, 1)
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, probe=mixed), ReadChoices()).probe
+
+    overlaps = np.abs(np.einsum("iyx,jyx->ij", found.conj(), modes))
+    norms = np.linalg.norm(modes.reshape(3, -1), axis=1)
+    np.testing.assert_allclose(overlaps, np.diag(norms**2), atol=1e-6)
+    np.testing.assert_allclose((np.abs(found) ** 2).sum(0), (np.abs(modes) ** 2).sum(0), rtol=1e-4)
+
+
+def test_a_mode_that_repeats_another_is_none(rng):
+    (wave,) = modes_of(rng, 1)
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, probe=np.stack([wave, wave])), ReadChoices())
+
+    assert found.probe.shape == (8, 8)
+    np.testing.assert_allclose((np.abs(found.probe) ** 2).sum(), 2, rtol=1e-6)
+
+
+def test_of_modes_for_each_pattern_the_mean_probe_is_taken(rng):
+    """OPR modes after the first are normalised, and may have more power than the probe."""
+    opr = np.stack([modes_of(rng, 2), 50 * modes_of(rng, 2)])
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, probe=opr), ReadChoices())
+
+    np.testing.assert_array_equal(found.probe, opr[0].astype(np.complex64))
+    assert "by 2 OPR modes; their first, the mean probe" in " ".join(found.remarks)
 
 
 def test_a_trailing_axis_is_no_mode(rng):
@@ -47,9 +96,9 @@ def test_a_trailing_axis_is_no_mode(rng):
 
 FAULTS = {
     "NaN position": (lambda p, q: q.__setitem__((1, 0), np.nan), "positions that are no numbers"),
-    "NaN": (lambda p, q: p.__setitem__((1, 2, 3), np.nan), "NaN or infinite patterns"),
-    "infinite": (lambda p, q: p.__setitem__((1, 2, 3), np.inf), "NaN or infinite patterns"),
-    "negative": (lambda p, q: p.__setitem__((1, 2, 3), -1), "negative patterns"),
+    "NaN": (lambda p, q: p.__setitem__((1, slice(5)), np.nan), "NaN or infinite patterns"),
+    "infinite": (lambda p, q: p.__setitem__((1, slice(5)), np.inf), "NaN or infinite patterns"),
+    "negative": (lambda p, q: p.__setitem__((1, 2, 3), -1.5), "negative patterns"),
     "empty": (lambda p, q: p.__setitem__(1, 0), "empty patterns"),
 }
 
@@ -144,7 +193,7 @@ def test_a_probe_is_not_cropped_with_its_patterns(patterns):
     wide = np.pad(patterns, ((0, 0), (0, 0), (3, 3)))
     raw = RawScan(POSITIONS, patterns=wide, domain="counts", probe=np.ones((8, 14), complex))
 
-    with pytest.raises(InputError, match="8 x 14 and there is a probe of that shape"):
+    with pytest.raises(InputError, match=r"expected a square .n, n.*--ignore object,probe"):
         acquisition_of(FILE, raw, ReadChoices())
 
 
@@ -170,7 +219,7 @@ def test_signs_are_flipped_only_where_no_object_fixes_them():
     found = acquisition_of(FILE, raw, ReadChoices(flip_y=True))
 
     np.testing.assert_array_equal(found.positions_px, POSITIONS * [-1, 1])
-    with pytest.raises(InputError, match="leave out --flip-y"):
+    with pytest.raises(InputError, match="leave out --swap-xy, --flip-y"):
         acquisition_of(
             FILE, RawScan(POSITIONS, object_=np.ones((9, 9), complex)), ReadChoices(flip_y=True)
         )

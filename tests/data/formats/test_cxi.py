@@ -119,7 +119,6 @@ def test_a_pixel_with_signal_above_background_is_good(scan):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"energy": None}, "energy, distance and pixel size are not all there"),
         ({"distance": -1.5}, "distance: found -1.5; allowed are 1e-13 to 100000 m; a length is"),
         ({"distance": 0.0}, "distance: found 0; allowed are 1e-13 to 100000 m"),
         (
@@ -127,7 +126,10 @@ def test_a_pixel_with_signal_above_background_is_good(scan):
             r"energy: found 8000, which is 4.\d+e.22 eV; allowed are 10 to 1e.06 eV; CXI keeps "
             "energy in joule",
         ),
-        ({"distance": None}, "metres cannot become pixels; add source_1/energy"),
+        (
+            {"distance": None},
+            "the positions are lengths .m. and the pixel of the object is not known",
+        ),
         ({"y_pixel_size": 50e-6}, "found pixels of 5e-05 x 7.5e-05 m"),
         ({"x_pixel_size": -75e-6, "y_pixel_size": -75e-6}, "square pixels of a positive size"),
         ({"translation": np.zeros((5, 2))}, r"translation: found shape \(5, 2\); give \(scan, 3\)"),

@@ -15,9 +15,9 @@ from study_lib.data.formats import registry as formats
 from study_lib.data.formats.acquisition import ReadChoices
 from study_lib.errors import InputError
 from study_lib.files import read_json
-from study_lib.phases import base_data as base_check
+from study_lib.phases import import_check
 from study_lib.phases.base_data import with_scaled_probe
-from study_lib.physics.forward import exit_waves, expected_counts
+from study_lib.physics.forward import patterns_expected
 
 FILES = {
     "ptychopinn": "scan.npz",
@@ -45,7 +45,7 @@ def there_and_back(name, folder, acquisition, choices=None):
 def predicted(acquisition):
     """Return the expected counts of an acquisition with probe and object."""
     arrays = acquisition.probe, acquisition.object_, acquisition.positions_px
-    return expected_counts(exit_waves(*map(torch.from_numpy, arrays))).numpy()
+    return patterns_expected(*map(torch.from_numpy, arrays)).numpy()
 
 
 @every_format
@@ -81,10 +81,17 @@ def test_odd_sides_come_back_too(name, tmp_path, rng, acquisition):
         object_=acquisition.object_[:39, :35],
     )
 
-    found = there_and_back(name, tmp_path, odd)
+    found = there_and_back(name, tmp_path, odd, ReadChoices(ignore=frozenset({"object"})))
 
-    np.testing.assert_allclose(found.positions_px, odd.positions_px, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(found.probe, odd.probe, rtol=1e-6)
+    # Padded to 16 the pixels of the object are 15/16 as wide.
+    np.testing.assert_allclose(found.positions_px * 15 / 16, odd.positions_px, rtol=0, atol=1e-9)
+    far, odd_far = (
+        np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wave), norm="ortho"))
+        for wave in (found.probe, odd.probe)
+    )
+    np.testing.assert_allclose(far[1:, 1:], odd_far, atol=1e-5)
+    with pytest.raises(InputError, match="leave it out with --ignore object"):
+        there_and_back(name, tmp_path, odd)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +133,11 @@ def test_a_format_is_recognised_by_its_content(name, tmp_path, acquisition):
 
 
 @pytest.mark.parametrize("name", ["tike", "ptychi", "ptychodus", "cxi"])
-def test_a_domain_that_contradicts_the_format_is_refused(name, tmp_path, acquisition):
-    with pytest.raises(InputError, match=r"the file holds counts .* not amplitude"):
-        there_and_back(name, tmp_path, acquisition, ReadChoices(domain="amplitude"))
+def test_the_domain_that_the_user_says_goes_before_that_of_the_format(name, tmp_path, acquisition):
+    found = there_and_back(name, tmp_path, acquisition, ReadChoices(domain="amplitude"))
+
+    np.testing.assert_array_equal(found.amplitudes, acquisition.counts())
+    assert "the file holds counts by its format" in " ".join(found.remarks)
 
 
 @pytest.mark.parametrize("name", ["ptychopinn-counts", "slac", "tike", "ptychi", "cxi"])
@@ -192,7 +201,7 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(name, tmp_path, acquis
     for pair in ("between_algorithms", "between_halves"):
         assert len(report[pair]["correlation"]) == len(report[pair]["frequency"]) > 1
         about = f"ring correlation {pair.replace('_', ' ')}, threshold"
-        said = [line for line in printed.splitlines() if line.startswith(about)]
+        said = [line for line in printed.splitlines() if line.strip().startswith(about)]
         outcomes = [value for key, value in report[pair].items() if key.endswith("_outcome")]
         assert len(said) == {"between_algorithms": 1, "between_halves": 3}[pair]
         for line in said:
@@ -204,7 +213,7 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(name, tmp_path, acquis
 def test_a_check_that_fails_costs_no_reconstruction(tmp_path, monkeypatch, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
     study("export", "a.npz", "t.npz", "--format", "tike")
-    monkeypatch.setattr(base_check, "scored_pixels", Mock(side_effect=InputError("dark")))
+    monkeypatch.setattr(import_check, "scored_pixels", Mock(side_effect=InputError("dark")))
 
     flags = ["--check", "--epochs", "2"]
     code, _, error = study("import", "t.npz", "b.npz", *flags)
@@ -219,7 +228,7 @@ def test_flags_that_change_nothing_are_said_to(tmp_path, acquisition, study):
     code, _, error = study("import", "a.npz", "b.npz", "--epochs", "9")
 
     assert code == 0
-    assert "it has object and probe: --algorithm, --epochs and --seed change nothing" in error
+    assert "it has object and probe: --algorithm, --epochs, --seed, --modes and --refine" in error
 
 
 @pytest.mark.parametrize("change", [{"amplitudes": None}, {"is_normalized": True}])
@@ -248,10 +257,23 @@ def test_a_check_without_counts_is_refused_before_anything_is_written(
         (["import", "a.npz", "a.npz"], "give the base file another name"),
         (["import", "a.npz", "b.npz", "--format", "matlab"], "'matlab' is not one of"),
         (["import", "a.npz", "b.npz", "--domain", "photons"], "'photons' is not one of"),
-        (["import", "a.npz", "b.npz", "--domain", "counts"], "the file holds amplitude by its"),
+        (
+            ["import", "a.npz", "b.npz", "--ignore", "positions"],
+            "--ignore positions: choose object",
+        ),
+        (
+            ["import", "a.npz", "b.npz", "--positions", "p.csv"],
+            "ptychopinn has positions of its own",
+        ),
+        (
+            ["import", "a.npz", "b.npz", "--entry", "x"],
+            "a file of format ptychopinn holds one scan",
+        ),
+        (["import", "a.npz", "b.npz", "--allow-links", "x"], "--allow-links x: no such folder"),
         (["import", "text.npz", "b.npz"], "text.npz: damaged or not an NPZ file"),
         (["import", "a.npz", "b.npz", "--format", "cxi"], "a.npz: damaged or not an HDF5 file"),
-        (["import", "a.npz", "b.npz", "--flip-y"], "the object in this file fixes the signs"),
+        (["import", "a.npz", "b.npz", "--flip-y"], "the object in this file fixes the axes"),
+        (["import", "a.npz", "b.npz", "--swap-xy"], "the object in this file fixes the axes"),
         (["import", "a.npz", "b.npz", "--patterns", "c.h5"], "--patterns is for a Ptychodus"),
     ],
 )
@@ -384,3 +406,74 @@ def test_export_says_what_is_lost(tmp_path, acquisition, study):
         "distance, detector pixel; bad pixels are zeros there; keep a.npz\n"
     )
     assert cxi[2] == ""
+
+
+# --- Incoherent modes, backgrounds, masks of each pattern
+
+
+@pytest.fixture
+def partly_coherent(acquisition, rng):
+    """Two orthogonal modes, a background, and a mask of each pattern."""
+    first = acquisition.probe.astype(np.complex128)
+    second = first.T - (first.conj() * first.T).sum() / (np.abs(first) ** 2).sum() * first
+    bad = rng.random(acquisition.amplitudes.shape) < 0.05
+    return replace(
+        acquisition,
+        probe=np.stack([first, 0.4 * second]).astype(np.complex64),
+        background=rng.uniform(0, 2, (16, 16)).astype(np.float32),
+        bad_pixels=bad,
+        amplitudes=acquisition.amplitudes * ~bad,
+    )
+
+
+@pytest.mark.parametrize("name", ["tike", "ptychi", "ptychodus", "cxi"])
+def test_all_modes_come_back(name, tmp_path, partly_coherent):
+    found = there_and_back(name, tmp_path, partly_coherent)
+
+    np.testing.assert_allclose(found.probe, partly_coherent.probe, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ptychi", "cxi", "ptychopinn", "ptychopinn-counts", "slac"])
+def test_masks_of_each_pattern_come_back(name, tmp_path, partly_coherent):
+    found = there_and_back(name, tmp_path, partly_coherent)
+
+    np.testing.assert_array_equal(found.bad_pixels, partly_coherent.bad_pixels)
+    np.testing.assert_array_equal(found.amplitudes, partly_coherent.amplitudes)
+
+
+@pytest.mark.parametrize("name", ["cxi", "ptychopinn", "ptychopinn-counts"])
+def test_a_background_comes_back(name, tmp_path, partly_coherent):
+    found = there_and_back(name, tmp_path, partly_coherent)
+
+    np.testing.assert_array_equal(found.background, partly_coherent.background)
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("ptychopinn", ["probe modes but the strongest"]),
+        ("slac", ["probe modes but the strongest", "background"]),
+        ("ptychi", ["background"]),
+        ("ptychodus", ["bad pixels of single patterns", "background"]),
+        ("tike", ["bad pixels", "background"]),
+    ],
+)
+def test_what_a_format_has_no_place_for_is_named(name, lost, partly_coherent):
+    left_out = formats.not_representable(name, partly_coherent)
+
+    assert [what for what in left_out if what in lost] == lost
+
+
+def test_the_strongest_mode_is_kept_by_ptychopinn_and_the_command_says_so(
+    tmp_path, partly_coherent, study
+):
+    counts = np.round(predicted(partly_coherent)) * ~partly_coherent.bad_pixels
+    exact = replace(partly_coherent, background=None, amplitudes=np.sqrt(counts).astype(np.float32))
+    write_dataset(tmp_path / "a.npz", exact, "test")
+
+    code, _, error = study("export", "a.npz", "b.npz", "--format", "ptychopinn")
+
+    assert code == 0, error
+    assert "format ptychopinn has no place for probe modes but the strongest; keep a.npz" in error
+    found, _ = formats.read_file(tmp_path / "b.npz", ReadChoices())
+    np.testing.assert_array_equal(found.probe, exact.probe[0])

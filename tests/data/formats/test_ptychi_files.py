@@ -92,8 +92,8 @@ def test_pty_chi_predicts_the_patterns_from_the_files(tmp_path, acquisition, mor
 @pytest.mark.parametrize(
     ("name", "harm", "message"),
     [
-        ("para", lambda file: file["object"].attrs.clear(), "found no pixel_height_m; add"),
-        ("para", lambda file: file.__delitem__("probe"), "probe: found nothing"),
+        ("para", lambda file: file["object"].attrs.clear(), "is not known; give --object-pixel-nm"),
+        ("para", lambda file: file.__delitem__("object"), "is not known; give --object-pixel-nm"),
         ("dp", lambda file: file.__delitem__("dp"), "dp: found nothing"),
         (
             "para",

@@ -86,7 +86,7 @@ def test_every_dialect_gives_the_same_scan(tmp_path, acquisition, arrays, change
     [
         (
             {},
-            r"square roots of whole numbers up to .* looks like amplitude; say --domain counts or",
+            r"roots of whole numbers up to .* looks like amplitude; say --domain counts, --domain",
         ),
         ({"diff3d": np.full((5, 16, 16), 7, np.uint16)}, r"whole numbers up to 7, .* like counts"),
         ({"diff3d": np.full((5, 16, 16), 0.3)}, r"float64 values up to 0.3, 0% of them whole"),
@@ -167,13 +167,15 @@ def test_normalized_amplitudes_stay_so_out_and_in(tmp_path, acquisition):
     assert read(tmp_path / "a.npz").is_normalized
 
 
-def test_amplitudes_that_are_no_roots_are_taken_as_normalized_and_it_is_said(tmp_path, arrays):
+def test_the_domain_that_the_user_says_holds_whatever_the_values_look_like(tmp_path, arrays):
     path = saved(tmp_path / "a.npz", arrays, diff3d=arrays["diff3d"] / np.float32(300))
 
-    found = read(path, domain="amplitude")
+    said = read(path, domain="amplitude")
+    normalized = read(path, domain="normalized")
 
-    assert found.is_normalized
-    assert "no roots of counts: taken as normalized" in " ".join(found.remarks)
+    assert not said.is_normalized
+    assert "taken as counts all the same" in " ".join(said.remarks)
+    assert normalized.is_normalized
 
 
 @pytest.mark.parametrize(
@@ -196,12 +198,16 @@ def test_values_that_speak_against_the_domain_are_remarked(
 
 
 @pytest.mark.parametrize("stated", [COUNTS, LEGACY])
-def test_a_statement_wins_over_the_flag(tmp_path, arrays, stated):
+def test_the_flag_wins_over_a_statement_and_says_so(tmp_path, arrays, stated):
     path = saved(tmp_path / "a.npz", arrays, **stated)
     other = "amplitude" if stated is COUNTS else "counts"
 
-    with pytest.raises(InputError, match=r"own statement, not .*leave out --domain"):
-        read(path, domain=other)
+    found = read(path, domain=other)
+
+    assert not found.is_normalized
+    expected = arrays["diff3d"] if other == "amplitude" else np.sqrt(arrays["diff3d"])
+    np.testing.assert_allclose(found.amplitudes, expected, rtol=1e-6)
+    assert f"--domain {other} was taken" in " ".join(found.remarks)
 
 
 def test_pickled_metadata_stay_unread(tmp_path, arrays):

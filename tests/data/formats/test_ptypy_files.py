@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from study_lib.data.formats.acquisition import PLANCK_TIMES_LIGHT_EV_M, ReadChoices
+from study_lib.data.formats.acquisition import ReadChoices
+from study_lib.data.formats.geometry import PLANCK_TIMES_LIGHT_EV_M
 from study_lib.data.formats.ptypy import read_ptyd
 from study_lib.errors import InputError
 
@@ -91,10 +92,23 @@ def test_one_pixel_size_stands_for_both(scan):
     assert read(scan).geometry.detector_pixel_m == 172e-6
 
 
-def test_pixels_without_weight_are_bad(scan):
+def test_a_pixel_without_weight_is_bad_in_its_frame_alone(scan, counts):
     weights = np.ones((4, 16, 16))
     weights[2, 3, 5] = 0
     put(scan, "chunks/0/weights", weights)
+
+    found = read(scan)
+
+    assert np.argwhere(found.bad_pixels).tolist() == [[2, 3, 5]]
+    others = np.delete(np.arange(7), 2)
+    np.testing.assert_array_equal(found.counts()[others], counts[others])
+
+
+def test_a_pixel_that_no_frame_weighs_is_bad_in_all(scan):
+    weights = np.ones((16, 16))
+    weights[3, 5] = 0
+    for name, frames in (("0", 4), ("1", 3)):
+        put(scan, f"chunks/{name}/weights", np.broadcast_to(weights, (frames, 16, 16)))
 
     assert np.argwhere(read(scan).bad_pixels).tolist() == [[3, 5]]
 
@@ -121,7 +135,7 @@ def test_frames_without_position_are_dropped_only_if_asked(scan):
     ("name", "values", "message"),
     [
         ("chunks", None, "chunks: found nothing"),
-        ("meta/energy", None, "energy, distance and psize are not all there"),
+        ("meta/energy", None, "the pixel of the object is not known; give"),
         ("meta/energy", 1e-310, r"energy: found 1e-310, which is 1e-307 eV; .* energy in keV"),
         ("meta/energy", 6200.0, r"found 6200, which is 6.2e.06 eV; allowed are 10 to 1e.06 eV"),
         ("meta/distance", -7.0, "meta/distance: found -7; allowed are 1e-13 to 100000 m"),

@@ -1,0 +1,255 @@
+"""What a summary says of measured counts: noise, reference, draws, and simulated ranks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study_lib.design.models import StudyDesign
+from study_lib.design.presets import parse_design
+from study_lib.errors import InputError
+from study_lib.files import read_json
+from study_lib.phases.conditions import (
+    PHASES,
+    REFERENCE,
+    Condition,
+    PlacesBelow,
+    conditions_of,
+    read_aligned,
+    read_scores,
+    runs_within,
+)
+from study_lib.phases.reference import RECORD
+from study_lib.physics.photons import share_no_photons
+from study_lib.scores.across_runs import rank_differences, rank_sentences
+from study_lib.scores.alignment import align
+from study_lib.scores.frc import (
+    OUTCOME,
+    SEVENTH,
+    frc_crossing,
+    half_bit_threshold,
+    ring_correlation,
+)
+from study_lib.scores.scoring import describe_registration
+from study_lib.scores.study_table import grouped
+
+DRAWS_TABLE = "draws.csv"
+RANKS = "rank_differences"  # beside the summary, as CSV and JSON
+
+# --- What was measured, and what it is worth
+
+
+def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
+    """Return what a run's references and its test of the noise say; nothing of a simulated run."""
+    if not design.is_measured:
+        return []
+    records = {}
+    for one in runs_within(design):
+        place = PlacesBelow(run_folder / one.folder).root("dataset") / REFERENCE / RECORD
+        if place.is_file():
+            records[one.design.replicate] = read_json(place)
+    if not records:
+        return []
+    first = next(iter(records.values()))
+    photons = first["photons_per_pattern"]
+    between = [record["between_algorithms"] for record in records.values()]
+    names = ", ".join(f"{record['first']} (draw {draw})" for draw, record in records.items())
+    low, high = (f([one["phase_ssim"] for one in between]) for f in (min, max))
+    reach = ", ".join(
+        f"{_where_below(record['between_algorithms'])} (draw {draw})"
+        for draw, record in records.items()
+    )
+    return [
+        f"Counts are those measured, {photons['measured']:.4g} photons in each of "
+        f"{first['patterns']} patterns: half are the arms', a quarter makes the reference, a "
+        f"quarter judges. {first['noise']['sentence']}",
+        f"The reference is made by {names}, the algorithm that explains the judge's counts better. "
+        f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}, "
+        f"and their ring correlation is, of {design.metrics.frc_threshold:g}, {reach}. The "
+        "reference is no truth.",
+    ]
+
+
+def _where_below(scores: Mapping[str, Any]) -> str:
+    """Return where a ring correlation falls below the design's threshold, in words."""
+    frequency = scores["frc_crossing"]
+    if frequency is None:
+        return str(scores[f"frc_crossing{OUTCOME}"])
+    return f"below at {frequency:.2f} of Nyquist"
+
+
+def warnings_on_measured(run_folder: Path) -> list[str]:
+    """Return a line if the noise of a run's measured counts is not that of photons."""
+    path = PlacesBelow(run_folder).root("dataset") / REFERENCE / RECORD
+    if not path.is_file():
+        return []
+    noise = read_json(path)["noise"]
+    return [noise["sentence"]] if noise["is_poisson"] is False else []
+
+
+# --- Objects of draws that share no photon
+
+
+def agreement_of_draws(run_folder: Path, design: StudyDesign) -> list[dict[str, Any]]:
+    """Return how far the objects of one arm agree that were made of disjoint photons.
+
+    Draws 0 and 1 share no photon of their arms, nor do 2 and 3. What they have in common beside the
+    specimen is the scan, the algorithm, and that the probe of each is of a reference from photons
+    that are among those of the other's arms.
+
+    Returns
+    -------
+    list of dict
+        A row for each pair of draws, condition and arm: the ring correlation's crossings, as
+        fractions of Nyquist, with their outcomes. Empty with a single draw, or of simulated counts.
+
+    References
+    ----------
+    1/7 between halves: Rosenthal and Henderson, J. Mol. Biol. 333, 721 (2003),
+    doi:10.1016/j.jmb.2003.07.013
+    """
+    if not design.is_measured:
+        return []
+    runs = [one for one in runs_within(design) if not one.field]
+    pairs = [
+        (one, two)
+        for place, one in enumerate(runs)
+        for two in runs[place + 1 :]
+        if share_no_photons(one.design.replicate, two.design.replicate)
+    ]
+    rows = []
+    for pair in pairs:
+        both = [
+            conditions_of(one.design, PlacesBelow(run_folder / one.folder), each_split=True)
+            for one in pair
+        ]
+        for one, two in zip(*both, strict=True):
+            rows += _agreement_of(one, two)
+    return rows
+
+
+def _agreement_of(one: Condition, two: Condition) -> list[dict[str, Any]]:
+    try:
+        found = [_compared(each) for each in (one, two)]
+    except InputError:  # it was not compared: an arm of it is missing, and is listed as that
+        return []
+    (arrays, origin, rows), (others, other_origin, other_rows) = found
+    first, second, mask = _common(arrays["mask"], origin, others["mask"], other_origin)
+    limits = one.design.metrics
+    if not mask.any():
+        return []
+    lines = []
+    for arm in rows.keys() & other_rows.keys():
+        aligned = align(
+            others[arm][second],
+            arrays[arm][first],
+            mask,
+            registration_limit_px=limits.registration_limit_px,
+        )
+        rings = ring_correlation(aligned.object_, arrays[arm][first], mask)
+        line: dict[str, Any] = {
+            "split": one.split,
+            "dose": one.dose,
+            "view": one.view.name,
+            "arm": arm,
+            "label": rows[arm]["label"],
+            "draws": f"{one.design.replicate} and {two.design.replicate}",
+            "photons_shared": 0,
+            "registration": describe_registration(aligned.registration),
+        }
+        for name, threshold in (
+            ("frc_crossing", limits.frc_threshold),
+            ("frc_seventh_crossing", SEVENTH),
+            ("frc_half_bit_crossing", half_bit_threshold(rings)),
+        ):
+            crossing = frc_crossing(rings, threshold)
+            line |= {name: crossing.frequency, f"{name}{OUTCOME}": crossing.outcome}
+        lines.append(line)
+    return sorted(lines, key=lambda line: str(line["arm"]))
+
+
+def _compared(
+    condition: Condition,
+) -> tuple[dict[str, np.ndarray], Sequence[int], dict[str, dict[str, Any]]]:
+    folder = condition.folder("compare")
+    arrays, metadata = read_aligned(folder)
+    return arrays, metadata["origin_px"], {row["arm"]: row for row in read_scores(folder)}
+
+
+def _common(
+    mask: np.ndarray, origin: Sequence[int], other: np.ndarray, other_origin: Sequence[int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice], np.ndarray]:
+    """Return the parts of two crops of one frame that they share, and where both are scored."""
+    start = np.maximum(origin, other_origin)
+    stop = np.minimum(np.add(origin, mask.shape), np.add(other_origin, other.shape))
+    first, second = (
+        tuple(slice(a, b) for a, b in zip(start - place, stop - place, strict=True))
+        for place in (np.array(origin), np.array(other_origin))
+    )
+    return (first[0], first[1]), (second[0], second[1]), mask[first] & other[second]
+
+
+def sentences_on_draws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return to what frequency objects of disjoint photons agree, by arm, in the test split."""
+    part = [row for row in rows if row["split"] == "test"]
+    if not part:
+        return []
+    said = []
+    for (label,), some in grouped(part, ("label",)).items():
+        numbers = [row["frc_seventh_crossing"] for row in some]
+        known = [one for one in numbers if one is not None]
+        if known:
+            span = f"{min(known):.2f} to {max(known):.2f}" if len(known) > 1 else f"{known[0]:.2f}"
+            rest = len(numbers) - len(known)
+            said.append(f"{label} {span}{f' ({rest} without a crossing)' if rest else ''}")
+    draws = " and ".join(dict.fromkeys(str(row["draws"]) for row in part))
+    if not said:
+        return [f"Objects of draws {draws}, which share no photon, have no crossing of 1/7."]
+    return [
+        f"Objects of draws {draws}, which share no photon, agree with one another, without any "
+        f"reference, up to these fractions of Nyquist (ring correlation 1/7, over the conditions "
+        f"of the test split): {', '.join(said)}. `{DRAWS_TABLE}` has each. An arm that leaves out "
+        "what photons do not determine agrees with itself further than it is right."
+    ]
+
+
+# --- Against simulated counts of the same base data
+
+
+def simulated_beside(run_folder: Path, design: StudyDesign) -> Path | None:
+    """Return the newest finished run with simulated counts of the same base data and preset."""
+    if not design.is_measured or design.base is None:
+        return None
+    found = []
+    for path in run_folder.resolve().parent.glob("*/design.json"):
+        summary = path.parent / PHASES["summary"] / "summary.json"
+        if not summary.is_file():
+            continue
+        other = parse_design(read_json(path), str(path))
+        same = other.base is not None and other.base.sha256 == design.base.sha256
+        if same and not other.is_measured and other.preset == design.preset:
+            found.append(path.parent)
+    return max(found, key=lambda folder: (folder / "design.json").stat().st_mtime, default=None)
+
+
+def ranks_against(
+    table: Sequence[Mapping[str, Any]], simulated_run: Path
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return where the ranks of a study table differ from a simulated run's, as rows and sentences.
+
+    Raises
+    ------
+    InputError
+        If the other run has no summary, or is one of measured counts.
+    """
+    design_path = simulated_run / "design.json"
+    other = parse_design(read_json(design_path), str(design_path))
+    if other.is_measured:
+        raise InputError(
+            f"{simulated_run}: its counts are measured too; give a run that was made with "
+            "--simulated"
+        )
+    summary = read_json(simulated_run / PHASES["summary"] / "summary.json")
+    rows = rank_differences(table, summary["study_table"])
+    return rows, rank_sentences(rows, simulated_run.name)

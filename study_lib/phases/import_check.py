@@ -1,0 +1,105 @@
+"""How far to believe an object without a truth: other algorithms, and halves of the data."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex
+
+from study_lib.data.formats.acquisition import Acquisition
+from study_lib.phases.blind import ALGORITHMS, Algorithm, Progress, measurement_of, solve_blind
+from study_lib.phases.import_fit import r_factor
+from study_lib.physics.measurement import Measurement, at_positions
+from study_lib.scores.alignment import align
+from study_lib.scores.frc import (
+    OUTCOME,
+    SEVENTH,
+    frc_crossing,
+    half_bit_threshold,
+    one_bit_threshold,
+    ring_correlation,
+)
+from study_lib.scores.scoring import scored_pixels
+
+SHIFT_LIMIT_PX = 3.0
+ILLUMINATION_THRESHOLD = 0.1
+
+
+def checked(
+    acquisition: Acquisition,
+    *,
+    algorithm: Algorithm,
+    epochs: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return whether another algorithm, and each half of the patterns, give the same object.
+
+    Of measured data no truth is known. Two algorithms that agree share no fault of their own, but
+    both see the same noise; two halves of the patterns do not: how far their objects agree is the
+    resolution that the data support. All start alike, as :func:`reconstructed` does.
+
+    Parameters
+    ----------
+    acquisition
+        A measurement with counts.
+    algorithm, epochs, seed
+        As in :func:`reconstructed`; the halves are taken in turn, even and odd, by ``algorithm``.
+    progress
+        Called after each epoch with (which, epochs done, epochs, loss).
+
+    Returns
+    -------
+    dict
+        For each algorithm its R-factor and processor seconds; the ring correlation between them and
+        between the halves, as fractions of Nyquist, and where it first falls below 1/2, 1/7, half a
+        bit and one bit, with the outcome in words where that is no resolution.
+
+    References
+    ----------
+    Halves and 1/7: Rosenthal and Henderson, J. Mol. Biol. 333, 721 (2003),
+    doi:10.1016/j.jmb.2003.07.013
+    """
+    measurement, _ = measurement_of(acquisition)
+    objects: dict[str, Complex[np.ndarray, "oy ox"]] = {}
+    report: dict[str, Any] = {"algorithms": {}}
+    positions = measurement.positions_px
+    for each in ALGORITHMS:
+        found = solve_blind(measurement, each, epochs, seed, progress, each)
+        objects[each] = found.object_
+        report["algorithms"][each] = {
+            "r_factor": r_factor(acquisition, found.probe, found.object_, positions),
+            "cpu_s": found.cpu_s,
+        }
+    for first, parity in enumerate(("even", "odd")):
+        half = at_positions(measurement, np.arange(first, len(positions), 2))
+        half_name = f"{algorithm}, {parity} patterns"
+        objects[parity] = solve_blind(half, algorithm, epochs, seed, progress, half_name).object_
+    for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
+        report[name] = _agreement(objects[pair[0]], objects[pair[1]], measurement)
+    return report
+
+
+def _agreement(
+    first: Complex[np.ndarray, "oy ox"],
+    second: Complex[np.ndarray, "oy ox"],
+    measurement: Measurement,
+) -> dict[str, Any]:
+    """Return shift, ring correlation and its crossings of two objects of one frame."""
+    crop, mask = scored_pixels(measurement, ILLUMINATION_THRESHOLD)
+    aligned = align(first[crop], second[crop], mask, registration_limit_px=SHIFT_LIMIT_PX)
+    rings = ring_correlation(aligned.object_, second[crop], mask)
+    crossings = {
+        "half": frc_crossing(rings, 0.5),
+        "seventh": frc_crossing(rings, SEVENTH),
+        "half_bit": frc_crossing(rings, half_bit_threshold(rings)),
+        "one_bit": frc_crossing(rings, one_bit_threshold(rings)),
+    }
+    return {
+        "shift_px": list(aligned.registration.shift_px),
+        "frequency": rings.frequency.tolist(),
+        "correlation": rings.correlation.tolist(),
+    } | {
+        f"crossing_{name}{end}": value
+        for name, crossing in crossings.items()
+        for end, value in (("", crossing.frequency), (OUTCOME, crossing.outcome))
+    }

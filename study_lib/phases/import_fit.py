@@ -1,0 +1,108 @@
+"""How well probe and object explain measured patterns: the scan, each frame, each pixel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from study_lib.data.formats.acquisition import Acquisition
+from study_lib.physics.likelihood import expected_in_parts
+
+CHUNK = 64
+NOISE_SEED = 0  # of the noise that is drawn to be compared with; no result depends on it
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How far a model is from the patterns of a scan.
+
+    Parameters
+    ----------
+    r_factor
+        ``sum |sqrt(counts) - sqrt(model)| / sum sqrt(counts)`` over the good values of the scan.
+    r_noise
+        The same of one draw of Poisson counts from the model: what photon noise alone leaves. None
+        for amplitudes without a photon scale.
+    r_of_frames : (scan,)
+        The same of each pattern; NaN where it has no light.
+    misfit : (n, n)
+        Mean over the scan of ``sqrt(counts) - sqrt(model)``; zero where nothing is valid.
+    """
+
+    r_factor: float
+    r_noise: float | None
+    r_of_frames: Float[np.ndarray, " scan"]
+    misfit: Float[np.ndarray, "n n"]
+
+
+def fit_of(
+    acquisition: Acquisition,
+    probe: Complex[np.ndarray, "*modes n n"],
+    object_: Complex[np.ndarray, "oy ox"],
+    positions_px: Float[np.ndarray, "scan 2"],
+) -> Fit:
+    """Return how well a probe and an object explain the patterns of an acquisition.
+
+    Parameters
+    ----------
+    acquisition
+        The measurement; its bad pixels are left out, its background is part of the model.
+    probe : (n, n) or (modes, n, n)
+        Illumination in sqrt(photons) per pixel.
+    object_ : (oy, ox)
+        Complex transmission.
+    positions_px : (scan, 2)
+        (row, column) of the patch centres in pixels of this object.
+
+    References
+    ----------
+    R-factor: Miao et al., Nature 400, 342 (1999), doi:10.1038/22498
+    """
+    (amplitudes,) = acquisition.require("amplitudes")
+    draws = np.random.default_rng(NOISE_SEED)
+    off, light = np.zeros((2, len(amplitudes)))
+    noise = noise_light = 0.0
+    misfit = np.zeros(amplitudes.shape[1:])
+    used = np.zeros(amplitudes.shape[1:])
+    for part, expected in expected_in_parts(
+        object_, probe, positions_px, CHUNK, background=acquisition.background
+    ):
+        rates = expected.double().numpy()
+        good = good_values(acquisition, part)
+        measured = amplitudes[part].astype(np.float64) * good
+        difference = measured - np.sqrt(rates) * good
+        off[part] = np.abs(difference).sum(axis=(1, 2))
+        light[part] = measured.sum(axis=(1, 2))
+        misfit += difference.sum(axis=0)
+        used += np.broadcast_to(good, difference.shape).sum(axis=0)
+        if not acquisition.is_normalized:
+            drawn = np.sqrt(draws.poisson(np.minimum(rates, 1e15))) * good
+            noise += float(np.abs(drawn - np.sqrt(rates) * good).sum())
+            noise_light += float(drawn.sum())
+    with np.errstate(invalid="ignore"):
+        frames = np.where(light > 0, off / light, np.nan)
+    return Fit(
+        r_factor=float(off.sum() / light.sum()),
+        r_noise=noise / noise_light if noise_light else None,
+        r_of_frames=frames,
+        misfit=misfit / np.maximum(used, 1),
+    )
+
+
+def good_values(acquisition: Acquisition, part: slice) -> Float[np.ndarray, "#part n n"]:
+    """Return 1 for every value of some patterns that counts and 0 for the others."""
+    (amplitudes,) = acquisition.require("amplitudes")
+    bad = acquisition.bad_pixels
+    if bad is None:
+        return np.ones((1, *amplitudes.shape[1:]))
+    return (~(bad[None] if bad.ndim == 2 else bad[part])).astype(np.float64)
+
+
+def r_factor(
+    acquisition: Acquisition,
+    probe: Complex[np.ndarray, "*modes n n"],
+    object_: Complex[np.ndarray, "oy ox"],
+    positions_px: Float[np.ndarray, "scan 2"],
+) -> float:
+    """Return ``sum |sqrt(counts) - sqrt(model)| / sum sqrt(counts)``, as :func:`fit_of` has it."""
+    return fit_of(acquisition, probe, object_, positions_px).r_factor

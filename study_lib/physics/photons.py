@@ -1,0 +1,349 @@
+"""The photons of a measurement: whether they are whole and Poisson, and who gets which of them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy.spatial import cKDTree
+
+from study_lib.physics.measurement import counts_of, split_counts
+from study_lib.seeding import generator
+
+PATTERNS_AT_A_TIME = 64  # of one random stream: memory stays bounded
+
+# --- Each photon goes once, by seed, to one of three: arms, reference or judge
+#
+# Four quarters, drawn once for two draws (replicates): the arms of the one get the quarters that
+# the other gives to its reference and its judge. So two such draws share no photon at all.
+
+SHARES = {"arms": 0.5, "reference": 0.25, "judge": 0.25}
+
+
+def divided(
+    counts: Float[np.ndarray, "scan n n"], *, draw: int, seed: int
+) -> dict[str, Float[np.ndarray, "scan n n"]]:
+    """Return the counts that each of ``SHARES`` gets: half, a quarter and a quarter of the photons.
+
+    Their sum is the counts, exactly. Each photon falls by chance, so that parts of Poisson counts
+    are Poisson counts, independent of one another.
+
+    Parameters
+    ----------
+    counts : (scan, n, n)
+        Whole photons.
+    draw
+        Number of the replicate. Draws 0 and 1 have no photon of their arms in common, nor have 2
+        and 3, and so on.
+    seed
+        One for all draws.
+
+    References
+    ----------
+    Splitting of a Poisson process: Kingman, Poisson Processes (1993), section 5.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from study_lib.physics.photons import divided
+    >>> counts = np.full((3, 8, 8), 100.0, np.float32)
+    >>> first, second = (divided(counts, draw=draw, seed=1) for draw in (0, 1))
+    >>> bool((sum(first.values()) == counts).all())
+    True
+    >>> bool((first["arms"] + second["arms"] == counts).all())
+    True
+    """
+    pair, is_second = divmod(draw, 2)
+    parts = {name: np.empty_like(counts) for name in SHARES}
+    for chunk, start in enumerate(range(0, len(counts), PATTERNS_AT_A_TIME)):
+        some = slice(start, start + PATTERNS_AT_A_TIME)
+        halves = split_counts(counts[some], 0.5, generator(seed, "photons", "halves", pair, chunk))
+        arms, others = halves[::-1] if is_second else halves
+        parts["arms"][some] = arms
+        quarters = generator(seed, "photons", "quarters", pair, is_second, chunk)
+        parts["reference"][some], parts["judge"][some] = split_counts(others, 0.5, quarters)
+    return parts
+
+
+def share_no_photons(draw: int, other: int) -> bool:
+    """Return whether the arms of two draws of :func:`divided` have no photon in common.
+
+    >>> from study_lib.physics.photons import share_no_photons
+    >>> share_no_photons(0, 1), share_no_photons(1, 2)
+    (True, False)
+    """
+    return draw != other and draw // 2 == other // 2
+
+
+# --- Doses: nested thinnings of what the arms got
+
+
+def thinned(
+    counts: Shaped[np.ndarray, "scan n n"], share: float, *, seed: int, draw: int
+) -> Float[np.ndarray, "scan n n"]:
+    """Return the photons that are left at a share of them; those of a smaller share are among them.
+
+    Each photon has a hidden number, uniform between 0 and 1, and is kept if that is below the
+    share. The numbers are never drawn one by one: a node of a binary tree knows how many of the
+    photons of a pixel have theirs in its half, and only halves that the share cuts are looked into.
+    So the photons at one share do not depend on which other shares there are.
+
+    Parameters
+    ----------
+    counts : (scan, n, n)
+        Whole photons.
+    share
+        Above 0, at most 1.
+    seed, draw
+        Name the hidden numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is no such share.
+
+    References
+    ----------
+    As for :func:`divided`; the tree is that of Devroye, Non-Uniform Random Variate Generation
+    (1986), chapter V.4: order statistics by recursive binomial splitting.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from study_lib.physics.photons import thinned
+    >>> counts = np.full((3, 8, 8), 100)
+    >>> some, fewer = (thinned(counts, share, seed=1, draw=0) for share in (0.5, 0.1))
+    >>> bool((fewer <= some).all())
+    True
+    >>> round(float(some.mean()), -1), round(float(fewer.mean()), -1)
+    (50.0, 10.0)
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share {share} of the photons: above 0, at most 1")
+    kept = np.zeros(counts.shape, np.float32)
+    for chunk, start in enumerate(range(0, len(counts), PATTERNS_AT_A_TIME)):
+        some = slice(start, start + PATTERNS_AT_A_TIME)
+        flat = counts[some].astype(np.int64).ravel()
+        kept[some] = _below(flat, share, seed, draw, chunk).reshape(counts[some].shape)
+    return kept
+
+
+def _below(
+    counts: Shaped[np.ndarray, " pixel"], share: float, seed: int, draw: int, chunk: int
+) -> Shaped[np.ndarray, " pixel"]:
+    """Return of each pixel's photons how many have a hidden number below the share."""
+    found = np.zeros_like(counts)
+    places = np.flatnonzero(counts)
+    rest = counts[places]
+    low, high, node = 0.0, 1.0, 1
+    while places.size and low < share:
+        if share >= high:
+            found[places] += rest
+            break
+        lower = generator(seed, "dose", draw, chunk, node).binomial(rest, 0.5)
+        middle = (low + high) / 2
+        if share >= middle:
+            found[places] += lower
+            rest, low, node = rest - lower, middle, 2 * node + 1
+        else:
+            rest, high, node = lower, middle, 2 * node
+        is_left = rest > 0
+        places, rest = places[is_left], rest[is_left]
+    return found
+
+
+# --- Are they Poisson? Asked before anything is made of them
+
+WHOLE_SHARE_MIN = 0.99
+WHOLE_TOLERANCE = 1e-3
+ROUNDING = 1.5e-7  # of a count, whose root has single precision
+DISPERSION_MIN, DISPERSION_MAX = 0.9, 1.1
+REPEATED_PX = 0.05  # frames of one place, as far as the object is concerned
+FAINT_COUNTS = 0.1  # mean of a pixel below which frames differ by noise alone
+PHOTONS_MIN = 1000  # whose dispersion is known to some percent
+PAIRS_MAX = 256
+
+
+@dataclass(frozen=True)
+class NoiseTest:
+    """How far counts are from Poisson numbers.
+
+    A dispersion is ``sum (a - b)^2 / sum (a + b)`` over the pixels of pairs of frames: 1 for
+    Poisson counts of one rate, whatever that is. ``repeated`` are frames of one place;
+    ``faint`` are pixels of neighbouring frames with so few photons that a change of the object
+    cannot matter; ``neighbouring`` are all pixels of neighbouring frames, where what changes of the
+    object adds to the noise: it bounds the dispersion from above. None where there is nothing to
+    compare.
+    """
+
+    whole_share: float
+    pairs: int
+    dispersion_repeated: float | None
+    dispersion_faint: float | None
+    dispersion_neighbouring: float | None
+
+    @property
+    def dispersion(self) -> float | None:
+        """The dispersion that noise alone decides: of repeated frames, or of faint pixels.
+
+        Else that of neighbouring frames, if it is no more than that of photons: then no change of
+        the object is in it.
+        """
+        if self.dispersion_repeated is not None:
+            return self.dispersion_repeated
+        if self.dispersion_faint is not None:
+            return self.dispersion_faint
+        bound = self.dispersion_neighbouring
+        return bound if bound is not None and bound <= DISPERSION_MAX else None
+
+    @property
+    def is_poisson(self) -> bool | None:
+        """Whether the noise is that of photons; None if these data cannot say."""
+        if self.dispersion is None:
+            return None
+        return DISPERSION_MIN <= self.dispersion <= DISPERSION_MAX
+
+    @property
+    def sentence(self) -> str:
+        """What the test found, for people."""
+        of = "neighbouring frames"
+        if self.dispersion_repeated is not None:
+            of = "repeated frames"
+        elif self.dispersion_faint is not None:
+            of = "faint pixels"
+        whole = f"{100 * self.whole_share:.4g} % of the counts are whole numbers"
+        if self.dispersion is None:
+            return (
+                f"{whole}. Whether the noise is Poisson cannot be told: no place was measured "
+                f"twice, and hardly a pixel has a mean below {FAINT_COUNTS:g} counts."
+            )
+        found = (
+            f"{whole}, and the variance of {of} is {self.dispersion:.3f} times their mean "
+            f"(index of dispersion, {self.pairs} pairs of frames)"
+        )
+        if self.is_poisson:
+            return f"{found}: the noise is Poisson."
+        return (
+            f"{found}, outside {DISPERSION_MIN:g} to {DISPERSION_MAX:g}: the noise is NOT Poisson. "
+            "Thinned counts have less of that fault the lower the dose; likelihoods, the photon "
+            "limit and the spread over draws are those of Poisson counts, and are off by it."
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain data, with what it says."""
+        said = {"dispersion": self.dispersion, "is_poisson": self.is_poisson}
+        return asdict(self) | said | {"sentence": self.sentence}
+
+
+def whole_share(amplitudes: Float[np.ndarray, "scan n n"]) -> float:
+    """Return which share of the counts that are not zero are whole numbers.
+
+    Parameters
+    ----------
+    amplitudes : (scan, n, n)
+        Roots of the counts. In single precision a root is known to 6e-8 of itself, and its square
+        is taken to be whole within twice that.
+    """
+    whole = lit = 0
+    for start in range(0, len(amplitudes), PATTERNS_AT_A_TIME):
+        counts = amplitudes[start : start + PATTERNS_AT_A_TIME].astype(np.float64) ** 2
+        counts = counts[counts > 0]
+        off = np.abs(counts - np.round(counts))
+        whole += int((off <= WHOLE_TOLERANCE + ROUNDING * counts).sum())
+        lit += counts.size
+    return whole / lit if lit else 1.0
+
+
+def noise_test(
+    amplitudes: Float[np.ndarray, "scan n n"],
+    positions_px: Float[np.ndarray, "scan 2"],
+    bad_pixels: Bool[np.ndarray, "..."] | None = None,
+) -> NoiseTest:
+    """Return how far counts are from Poisson numbers.
+
+    Parameters
+    ----------
+    amplitudes : (scan, n, n)
+        Roots of the counts.
+    positions_px : (scan, 2)
+        Where each was measured, in object pixels.
+    bad_pixels : (n, n) or (scan, n, n), optional
+        True where a count is not valid.
+
+    References
+    ----------
+    The index of dispersion: Cox and Lewis, The Statistical Analysis of Series of Events (1966),
+    section 6.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import study_lib as study
+    >>> from study_lib.physics.photons import noise_test
+    >>> random = study.generator(1, "noise")
+    >>> places = np.zeros((40, 2))
+    >>> photons = random.poisson(3.0, (40, 16, 16))
+    >>> noise_test(np.sqrt(photons), places).is_poisson
+    True
+
+    A detector that counts four for each photon:
+
+    >>> round(noise_test(np.sqrt(4 * photons), places).dispersion)
+    4
+    """
+    pairs, is_repeated = _closest_pairs(positions_px)
+    first, second = (counts_of(amplitudes[pairs[:, side]]).astype(np.float64) for side in (0, 1))
+    good = np.ones(first.shape, bool)
+    if bad_pixels is not None:
+        bad = np.broadcast_to(bad_pixels, amplitudes.shape)
+        good = ~(bad[pairs[:, 0]] | bad[pairs[:, 1]])
+    squared, total = (first - second) ** 2 * good, (first + second) * good
+    valid = np.maximum(good.sum(axis=0), 1)
+    is_faint = total.sum(axis=0) / (2 * valid) < FAINT_COUNTS
+    places = np.ones(is_faint.shape, bool)
+    every = np.ones(len(pairs), bool)
+    return NoiseTest(
+        whole_share(amplitudes),
+        int(is_repeated.sum() or len(pairs)),
+        _dispersion(squared, total, is_repeated, places),
+        _dispersion(squared, total, every, is_faint),
+        _dispersion(squared, total, every, places),
+    )
+
+
+def _dispersion(
+    squared: np.ndarray, total: np.ndarray, frames: np.ndarray, pixels: np.ndarray
+) -> float | None:
+    photons = float(total[frames][:, pixels].sum())
+    if photons < PHOTONS_MIN:
+        return None
+    return float(squared[frames][:, pixels].sum()) / photons
+
+
+def _closest_pairs(
+    positions_px: Float[np.ndarray, "scan 2"],
+) -> tuple[Shaped[np.ndarray, "pairs 2"], Bool[np.ndarray, " pairs"]]:
+    """Return pairs of neighbouring frames, each frame in one pair at most, the closest first.
+
+    At most ``PAIRS_MAX``, and whether each is of one place.
+    """
+    if len(positions_px) < 2:
+        return np.empty((0, 2), np.int64), np.empty(0, bool)
+    distances, neighbours = map(np.asarray, cKDTree(positions_px).query(positions_px, k=2))
+    # Of frames at one place the tree may name the frame itself second.
+    own = np.arange(len(positions_px))
+    other = np.where(neighbours[:, 1] == own, neighbours[:, 0], neighbours[:, 1])
+    taken: set[int] = set()
+    pairs: list[Sequence[int]] = []
+    apart: list[float] = []
+    for index in np.argsort(distances[:, 1], kind="stable").tolist():
+        pair = (index, int(other[index]))
+        if pair[0] == pair[1] or taken & set(pair):
+            continue
+        taken.update(pair)
+        pairs.append(pair)
+        apart.append(float(distances[index, 1]))
+        if len(pairs) == PAIRS_MAX:
+            break
+    return np.array(pairs, np.int64).reshape(-1, 2), np.array(apart) <= REPEATED_PX

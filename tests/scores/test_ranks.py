@@ -1,0 +1,53 @@
+"""Where measured and simulated counts order the arms otherwise."""
+
+import pytest
+from made_runs import row_of
+
+from study_lib.scores.across_runs import rank_differences, rank_sentences
+
+PLACE = {"split": "test", "dose": 1e4, "view": "dense"}
+
+
+def rows_of(scores: dict[str, tuple[float, float]], **columns) -> list[dict]:
+    return [
+        row_of(arm, phase_ssim=ssim, phase_psnr_db=psnr, **columns)
+        for arm, (ssim, psnr) in scores.items()
+    ]
+
+
+# The first trial of a measured star: simulation flatters the solver.
+MEASURED = rows_of({"lsqml": (0.712, 24.4), "solver": (0.647, 23.7), "thinning-net": (0.877, 28.3)})
+SIMULATED = rows_of({"lsqml": (0.71, 24.0), "solver": (0.73, 25.5), "thinning-net": (0.9, 30.0)})
+
+
+def test_an_arm_that_overtakes_another_with_measured_counts_is_named():
+    rows = rank_differences(MEASURED, SIMULATED)
+    ranks = {
+        row["arm"]: (row["phase_psnr_db_rank_measured"], row["phase_psnr_db_rank_simulated"])
+        for row in rows
+    }
+    assert ranks == {"lsqml": (2, 3), "solver": (3, 2), "thinning-net": (1, 1)}
+    by_arm = {row["arm"]: row["phase_psnr_db_difference"] for row in rows}
+    assert by_arm["solver"] == pytest.approx(-1.8)
+    sentences = "\n".join(rank_sentences(rows, "a-run"))
+    assert "order the arms otherwise by phase PSNR in 1 of 1 conditions" in sentences
+    assert "lsqml is ahead of solver" in sentences
+    assert "solver -1.8 dB" in sentences
+
+
+def test_equal_orders_are_said_to_be_equal():
+    sentences = rank_sentences(rank_differences(MEASURED, MEASURED), "a-run")
+    assert "in 0 of 1 conditions." in sentences[0]
+
+
+def test_rows_that_are_no_scores_have_no_rank_and_other_conditions_no_partner():
+    refused = rows_of({"solver-denoised": (0.99, 40.0)}, fallback="solver")
+    elsewhere = rows_of({"lsqml": (0.9, 30.0), "solver": (0.8, 20.0)}, dose=1e5)
+    rows = rank_differences(MEASURED + refused + elsewhere, SIMULATED + refused)
+    assert {row["arm"] for row in rows} == {"lsqml", "solver", "thinning-net"}
+    assert {row["dose"] for row in rows} == {1e4}
+
+
+def test_nothing_to_compare_is_said():
+    (sentence,) = rank_sentences(rank_differences(MEASURED, []), "a-run")
+    assert "no condition has two arms with a score in both" in sentence
