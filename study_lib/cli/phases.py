@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study_lib.arm_names import THINNING_NET_LABEL
-from study_lib.cli.runs import (
+from study_lib.cli.designs import (
     AcceptDoubtful,
     BaseNpz,
     Doses,
