@@ -22,6 +22,7 @@ from study_lib.figures.common import (
     phase_limits,
 )
 from study_lib.scores.frc import CROSSES, FourierRingCorrelation, frc_crossing
+from study_lib.scores.metrics import said_of
 from study_lib.scores.study_table import (
     Row,
     best_places,
@@ -30,7 +31,6 @@ from study_lib.scores.study_table import (
     unit_of,
     views_in_order,
 )
-from study_lib.scores.words import said_of
 
 # --- One condition: every arm beside the truth, with its errors on one scale
 

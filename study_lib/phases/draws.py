@@ -22,6 +22,7 @@ from study_lib.phases.conditions import (
 )
 from study_lib.phases.reference import RECORD
 from study_lib.physics.photons import share_no_photons
+from study_lib.scores.across_runs import rank_differences, rank_sentences
 from study_lib.scores.alignment import align
 from study_lib.scores.frc import (
     OUTCOME,
@@ -30,7 +31,6 @@ from study_lib.scores.frc import (
     half_bit_threshold,
     ring_correlation,
 )
-from study_lib.scores.ranks import rank_differences, rank_sentences
 from study_lib.scores.scoring import describe_registration
 from study_lib.scores.study_table import grouped
 
@@ -56,20 +56,27 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
     between = [record["between_algorithms"] for record in records.values()]
     names = ", ".join(f"{record['first']} (draw {draw})" for draw, record in records.items())
     low, high = (f([one["phase_ssim"] for one in between]) for f in (min, max))
-    reach = [one["frc_crossing"] for one in between]
-    agree = "its correlation does not fall below the threshold of the design up to Nyquist"
-    if all(one is not None for one in reach):
-        agree = f"it falls below the threshold of the design at {min(reach):.2f} of Nyquist"
-    elif any(one is not None for one in reach):
-        agree = "how far they agree differs from draw to draw"
+    reach = ", ".join(
+        f"{_where_below(record['between_algorithms'])} (draw {draw})"
+        for draw, record in records.items()
+    )
     return [
         f"Counts are those measured, {photons['measured']:.4g} photons in each of "
         f"{first['patterns']} patterns: half are the arms', a quarter makes the reference, a "
         f"quarter judges. {first['noise']['sentence']}",
         f"The reference is made by {names}, the algorithm that explains the judge's counts better. "
-        f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}; "
-        f"of their ring correlation, {agree}. The reference is no truth.",
+        f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}, "
+        f"and their ring correlation is, of {design.metrics.frc_threshold:g}, {reach}. The "
+        "reference is no truth.",
     ]
+
+
+def _where_below(scores: Mapping[str, Any]) -> str:
+    """Return where a ring correlation falls below the design's threshold, in words."""
+    frequency = scores["frc_crossing"]
+    if frequency is None:
+        return str(scores[f"frc_crossing{OUTCOME}"])
+    return f"below at {frequency:.2f} of Nyquist"
 
 
 def warnings_on_measured(run_folder: Path) -> list[str]:

@@ -185,8 +185,8 @@ def judged(facts: ImportFacts) -> Verdict:
     --------
     >>> from study_lib.phases.import_verdict import ImportFacts, judged
     >>> scan = ImportFacts(
-    ...     patterns=100, positions_apart_px=6, overlap=0.7, overlap_linear=0.75, neighbours=12,
-    ...     field_px=64, probe_diameter_px=25, probe_share_at_edge=0.001, masked_share=0,
+    ...     patterns=100, positions_apart_px=6.0, overlap=0.7, overlap_linear=0.75, neighbours=12.0,
+    ...     field_px=64, probe_diameter_px=25.0, probe_share_at_edge=0.001, masked_share=0.0,
     ...     r_start=0.4, r_end=0.05, r_noise=0.05, stop="converged", epochs=120,
     ... )
     >>> print(judged(scan))

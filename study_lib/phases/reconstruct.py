@@ -14,8 +14,7 @@ from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs, read_json, write_json, write_npz
 from study_lib.phases.conditions import RECONSTRUCTED, Condition
-from study_lib.phases.records import Work, performed, provenance, work_of
-from study_lib.phases.same_patterns import Computed, computed_before
+from study_lib.phases.records import Computed, Work, computed_before, performed, provenance, work_of
 from study_lib.physics.measurement import Measurement, split_photons
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import DEVICE, IterativeResult, run_algorithm

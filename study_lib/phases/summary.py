@@ -77,12 +77,12 @@ from study_lib.scores.study_table import (
     Row,
     dose_per,
     grouped,
+    held_against_in,
     phase_deltas,
     study_table,
     unit_of,
     views_in_order,
 )
-from study_lib.scores.words import held_against_in
 
 SPLITS_IN_ORDER = ("test", "train")  # first what was not learned from
 

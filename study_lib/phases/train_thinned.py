@@ -22,8 +22,7 @@ from study_lib.networks.thinned.training import DEVICE, ThinnedRecord
 from study_lib.networks.thinned.training import train_thinned as train_networks
 from study_lib.phases.conditions import Condition
 from study_lib.phases.reconstruct import TAKEN
-from study_lib.phases.records import Work, performed, work_of
-from study_lib.phases.same_patterns import Computed, computed_before
+from study_lib.phases.records import Computed, Work, computed_before, performed, work_of
 
 CHOICE = "thinned.json"
 HISTORY = "history.csv"

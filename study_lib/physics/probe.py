@@ -25,6 +25,8 @@ Out of focus it is wider:
 True
 """
 
+from itertools import islice
+
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
@@ -171,6 +173,8 @@ def orthogonal_modes(probe: Complex[np.ndarray, "*modes n n"]) -> Complex[np.nda
 
 
 MIXED = 0.2  # of the other polynomials in a new mode
+MORE_POLYNOMIALS = 2  # than there are new modes
+TINY = 1e-6
 WEAK_SHARE = 0.02  # of the power, that each new mode starts with
 
 
@@ -220,39 +224,45 @@ def with_more_modes(
     """
     known = modes_of(probe)
     new = modes - len(known)
+    if new == 0:
+        return probe
     if new < 0 or not 0 < share * new < 1:
-        if new == 0:
-            return probe
         raise InputError(
             f"{modes} modes with a share of {share:g} for each new one, of a probe that has "
             f"{len(known)}; ask for more modes, and for shares that leave light for those known"
         )
-    basis = [mode.astype(np.complex128) / np.linalg.norm(mode) for mode in known if mode.any()]
-    power = power_of(known[0])
-    y, x = _frequencies_around_mean(power)
-    width = np.sqrt(np.average(y**2 + x**2, weights=power) / 2)
-    y, x = y / width, x / width
     random = np.random.default_rng(seed)
-    orders = sorted(
-        ((row, total - row) for total in range(1, modes + 1) for row in range(total + 1)), key=sum
-    )
-    candidates = [known[0] * y**row * x**column for row, column in orders[: new + 2]]
-    candidates = [one / np.linalg.norm(one) for one in candidates]
-    while len(basis) < modes:
-        first = len(basis) - len(known)
-        factors = MIXED * random.standard_normal((2, len(candidates)))
-        mixture = factors[0] + 1j * factors[1]
-        mixture[first] += 1
-        mode = np.tensordot(mixture, candidates, axes=1)
-        for _ in range(2):  # the second removes what rounding has left
-            for before in basis:
-                mode = mode - np.vdot(before, mode) * before
-        basis.append(mode / np.linalg.norm(mode))
-    total_power = power_of(probe).sum(dtype=np.float64)
-    weak = np.sqrt(total_power * share) * np.array(basis[len(known) :])
-    kept = known * np.sqrt(1 - share * new)
-    started: np.ndarray = np.concatenate([kept, weak]).astype(probe.dtype)
+    before = [mode for mode in known.astype(np.complex128) if mode.any()]
+    weak: list[np.ndarray] = []
+    polynomials = _times_polynomials(known[0], new + MORE_POLYNOMIALS)
+    for index in range(new):
+        shares = MIXED * random.standard_normal((2, len(polynomials)))
+        mixture = shares[0] + 1j * shares[1]
+        mixture[index] += 1
+        noise = random.standard_normal((2, *known[0].shape))
+        mode = np.tensordot(mixture, polynomials, axes=1) + TINY * (noise[0] + 1j * noise[1])
+        for other in (before + weak) * 2:  # the second time removes what rounding has left
+            mode -= np.vdot(other, mode) / np.vdot(other, other) * other
+        weak.append(mode / np.linalg.norm(mode))
+    size = np.sqrt(share * power_of(probe).sum(dtype=np.float64))
+    parts = [known * np.sqrt(1 - share * new), size * np.array(weak)]
+    started: np.ndarray = np.concatenate(parts).astype(probe.dtype)
     return started
+
+
+def _times_polynomials(
+    mode: Complex[np.ndarray, "n n"], count: int
+) -> Complex[np.ndarray, "count n n"]:
+    """Return a mode times the lowest powers of the place, from its centre on, of unit power."""
+    power = power_of(mode)
+    y, x = _frequencies_around_mean(power)  # of places here: the grid is the same
+    width = max(float(np.sqrt(np.average(y**2 + x**2, weights=power) / 2)), TINY)
+    y, x = y / width, x / width
+    orders = ((row, total - row) for total in range(1, count + 1) for row in range(total + 1))
+    images = np.array([mode * y**row * x**column for row, column in islice(orders, count)])
+    sizes = np.linalg.norm(images, axis=(1, 2), keepdims=True)
+    unit: np.ndarray = images / np.maximum(sizes, TINY * np.linalg.norm(mode))
+    return unit
 
 
 # --- A probe that differs from another by errors of its lens

@@ -30,6 +30,7 @@ from study_lib.runs.plan import PlannedJob
 from study_lib.runs.reuse import counted_runs
 from study_lib.runs.run import DESIGN_FILE, open_run
 from study_lib.scores.findings import findings
+from study_lib.scores.metrics import said_of
 from study_lib.scores.shown_tables import (
     COLUMNS,
     MISMATCH_NOTE,
@@ -40,8 +41,7 @@ from study_lib.scores.shown_tables import (
     origin_text,
     shown_table,
 )
-from study_lib.scores.study_table import CONDITION, same_patterns
-from study_lib.scores.words import held_against_in, said_of
+from study_lib.scores.study_table import CONDITION, held_against_in, same_patterns
 
 # --- An executed notebook as a page: nothing in it could run
 

@@ -56,23 +56,23 @@ def job_costs(
         Pixels of the object.
     """
     by_name = {job.name: job for job in jobs}
+    trained = {job.parameters["run_folder"] for job in jobs if job.notebook == "03_train_thinned"}
+    untrained = design.model_copy(update={"thinned": None})  # replicates without networks
 
-    def is_taken(job: PlannedJob) -> bool:
-        """Return whether another view has the same patterns, and this job what became of them."""
-        view = str(job.parameters.get("view"))
-        others = (by_name[name] for name in job.after if name in by_name)
-        return any(
-            other.notebook == job.notebook
-            and all(
-                sizes[other.parameters["view"], one][0] == sizes[view, one][0] for one in SPLITS
-            )
-            for other in others
-        )
+    def cost_s(job: PlannedJob) -> float:
+        others = (by_name[name] for name in job.after_same_notebook if name in by_name)
+        if any(_hold_the_same(sizes, job, other) for other in others):
+            return NOTEBOOK_S
+        own = design if job.parameters["run_folder"] in trained else untrained
+        return NOTEBOOK_S + _work_s(own, sizes, job, object_px)
 
-    return {
-        job.name: NOTEBOOK_S + (0.0 if is_taken(job) else _work_s(design, sizes, job, object_px))
-        for job in jobs
-    }
+    return {job.name: cost_s(job) for job in jobs}
+
+
+def _hold_the_same(sizes: Sizes, job: PlannedJob, other: PlannedJob) -> bool:
+    """Return whether the views of two jobs keep as many patterns: then one takes from the other."""
+    one, two = (str(each.parameters["view"]) for each in (job, other))
+    return all(sizes[one, split][0] == sizes[two, split][0] for split in SPLITS)
 
 
 def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int) -> float:

@@ -7,9 +7,15 @@ from statistics import median
 
 from study_lib.arm_names import label_of, plain_label
 from study_lib.scores.featureless import FEATURELESS
-from study_lib.scores.metrics import METRICS
-from study_lib.scores.study_table import Row, grouped, is_score, unit_of
-from study_lib.scores.words import held_against_in, is_measured, said_of
+from study_lib.scores.metrics import METRICS, said_of
+from study_lib.scores.study_table import (
+    Row,
+    grouped,
+    held_against_in,
+    is_measured,
+    is_score,
+    unit_of,
+)
 
 BEST_OF = {
     "phase_ms_ssim": "phase MS-SSIM",

@@ -27,7 +27,6 @@ from study_lib.scores.frc import (
     ring_correlation,
     spectral_snr,
 )
-from study_lib.scores.words import TRUTH, said_of
 
 SSIM_SIGMA_PX = 1.5
 SSIM_RADIUS_PX = 5
@@ -360,6 +359,34 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "training_cpu_s": Metric("lower", "processor seconds of training before"),
     }
 )
+
+
+TRUTH, REFERENCE = "truth", "reference"
+# The longer first: "the true phase" is not "the reference's" and a rest.
+FOR_A_REFERENCE = (
+    ("the true phase's", "the reference phase's"),
+    ("the true phase", "the phase of the reference"),
+    ("The true phase", "The phase of the reference"),
+    ("true phase", "phase of the reference"),
+    ("the true object", "the reference"),
+    (TRUTH, REFERENCE),
+)
+
+
+def said_of(held_against: str, text: str) -> str:
+    """Return a text on the truth as it is said of what objects are held against.
+
+    That is the truth, or of measured counts a reference.
+
+    >>> from study_lib.scores.metrics import said_of
+    >>> said_of("reference", "FRC with the truth")
+    'FRC with the reference'
+    """
+    if held_against == TRUTH:
+        return text
+    for words, others in FOR_A_REFERENCE:
+        text = text.replace(words, others)
+    return text
 
 
 # Of which of the two kinds of counts alone a comparison has these.

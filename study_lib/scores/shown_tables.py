@@ -8,9 +8,15 @@ from typing import Any
 from study_lib.arm_names import PINN_LABEL, THINNING_NET_LABEL, label_of, plain_label
 from study_lib.design.experiment import mismatch_text
 from study_lib.scores.frc import OUTCOME
-from study_lib.scores.metrics import METRICS, OF_MEASURED, OF_SIMULATED
-from study_lib.scores.study_table import Row, best_places, dose_per, unit_of
-from study_lib.scores.words import held_against_in, is_measured, said_of
+from study_lib.scores.metrics import METRICS, OF_MEASURED, OF_SIMULATED, said_of
+from study_lib.scores.study_table import (
+    Row,
+    best_places,
+    dose_per,
+    held_against_in,
+    is_measured,
+    unit_of,
+)
 
 COLUMNS = {
     "dose": "photons",

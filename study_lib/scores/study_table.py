@@ -11,14 +11,13 @@ from scipy.special import stdtrit
 from study_lib.arm_names import IS, key_of, plain_label
 from study_lib.design.axes import MEASURED, UNITS
 from study_lib.scores.frc import CROSSES, OUTCOME
-from study_lib.scores.metrics import METRICS
-from study_lib.scores.words import is_measured
+from study_lib.scores.metrics import METRICS, REFERENCE, TRUTH
 
 # --- Means over the replicates, with their spread
 
 CONFIDENCE = 0.95
 CONDITION = ("split", "dose", "view")
-REFERENCE = key_of("LSQML")
+REFERENCE_ARM = key_of("LSQML")
 SPREADS = ("std", "low", "high")
 # Columns that say how the replicates of a row were made; rows of finished runs may lack them.
 TEXTS = (
@@ -88,6 +87,21 @@ def dose_per(rows: Sequence[Row]) -> str:
 def unit_of(rows: Sequence[Row]) -> str:
     """Return the unit of the doses of some rows, such as ``photons per pattern``."""
     return UNITS[dose_per(rows)]
+
+
+def is_measured(rows: Sequence[Row]) -> bool:
+    """Return whether rows of comparisons are of measured counts."""
+    return any(row.get("source") == MEASURED for row in rows)
+
+
+def held_against_in(rows: Sequence[Row]) -> str:
+    """Return what the objects of some rows are held against.
+
+    >>> from study_lib.scores.study_table import held_against_in
+    >>> held_against_in([{"source": "measured"}]), held_against_in([{}])
+    ('reference', 'truth')
+    """
+    return REFERENCE if is_measured(rows) else TRUTH
 
 
 def _in_some(part: Sequence[Row], name: str, usual: str) -> str:
@@ -187,7 +201,7 @@ def phase_deltas(rows: Sequence[Row]) -> list[dict[str, Any]]:
     reference. ``fallback`` and ``same_patterns_as`` are as in :func:`study_table`.
     """
     arms = sorted({row["arm"] for row in rows})
-    reference = REFERENCE if REFERENCE in arms else arms[0]
+    reference = REFERENCE_ARM if REFERENCE_ARM in arms else arms[0]
     same = same_patterns(rows)
     table = []
     for condition, part in grouped(rows, CONDITION).items():

@@ -3,7 +3,7 @@
 import pytest
 from made_runs import row_of
 
-from study_lib.scores.ranks import rank_differences, rank_sentences
+from study_lib.scores.across_runs import rank_differences, rank_sentences
 
 PLACE = {"split": "test", "dose": 1e4, "view": "dense"}
 

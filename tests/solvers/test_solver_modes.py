@@ -440,3 +440,19 @@ def test_the_seed_decides_on_the_mixture(probe):
 def test_modes_that_cannot_be_added_are_refused(asked, share, light):
     with pytest.raises(InputError, match=f"{asked} modes with a share of"):
         with_more_modes(light.numpy(), asked, seed=0, share=share)
+
+
+@pytest.mark.parametrize("kind", ["one pixel", "a dark second mode", "a plane wave"])
+def test_modes_are_added_beside_any_probe(kind):
+    probe = np.zeros((2, SIDE, SIDE), np.complex64)
+    probe[0] = kind == "a plane wave"
+    probe[0, 5, 7] = 3
+    known = probe if "second" in kind else probe[0]
+
+    start = with_more_modes(known, 4, seed=0)
+
+    assert np.isfinite(start).all()
+    assert mode_shares(start)[-2:] == pytest.approx([0.02, 0.02])
+    flat = start.reshape(4, -1).astype(complex)
+    gram = flat.conj() @ flat.T
+    np.testing.assert_allclose(gram - np.diag(np.diag(gram)), 0, atol=1e-4)
