@@ -23,8 +23,7 @@ from study_lib.data.formats.acquisition import (
     whole_share,
 )
 from study_lib.data.formats.detector_faults import with_faults_masked, with_invalid_masked
-from study_lib.data.formats.frames import in_wanted_frames
-from study_lib.data.formats.masks import with_masks_and_dark
+from study_lib.data.formats.frames import in_wanted_frames, with_masks_and_dark
 from study_lib.data.formats.positions import check_extent
 from study_lib.errors import InputError
 from study_lib.physics.probe import mode_shares, orthogonal_modes

@@ -30,11 +30,12 @@ from study_lib.data.formats.acquisition import (
     ReadChoices,
     centred_positions,
     check_shapes,
+    chosen_entries,
+    merged,
     positions_from_centred,
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.entries import chosen_entries, merged
 from study_lib.data.formats.geometry import (
     Geometry,
     Resolved,

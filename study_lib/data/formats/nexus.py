@@ -17,10 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from study_lib.data.formats.acquisition import Acquisition, RawScan, ReadChoices, check_shapes
+from study_lib.data.formats.acquisition import (
+    Acquisition,
+    RawScan,
+    ReadChoices,
+    check_shapes,
+    chosen_entries,
+    merged,
+)
 from study_lib.data.formats.beside import array_in, table_of_positions
 from study_lib.data.formats.cleaning import acquisition_of
-from study_lib.data.formats.entries import chosen_entries, merged
 from study_lib.data.formats.geometry import (
     UNKNOWN,
     Geometry,

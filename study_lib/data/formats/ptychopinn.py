@@ -23,8 +23,8 @@ from study_lib.data.formats.acquisition import (
     transformation,
 )
 from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.frames import of_all_frames
 from study_lib.data.formats.geometry import Geometry, plausible_quantity, resolved_geometry
-from study_lib.data.formats.masks import of_all_frames
 from study_lib.data.formats.positions import positions_in_px
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, write_npz

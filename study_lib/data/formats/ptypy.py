@@ -26,6 +26,7 @@ from study_lib.data.formats.acquisition import (
     check_shapes,
 )
 from study_lib.data.formats.cleaning import acquisition_of
+from study_lib.data.formats.frames import of_all_frames
 from study_lib.data.formats.geometry import (
     Geometry,
     plausible_quantity,
@@ -33,7 +34,6 @@ from study_lib.data.formats.geometry import (
     resolved_geometry,
     square_side,
 )
-from study_lib.data.formats.masks import of_all_frames
 from study_lib.data.formats.positions import positions_in_px
 from study_lib.data.hdf5 import Hdf5Reader, open_hdf5
 from study_lib.errors import InputError
