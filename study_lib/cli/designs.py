@@ -94,8 +94,10 @@ def changes_of(
     InputError
         If two options say which doses and overlaps, or one of them cannot be read.
     """
+    from study_lib.design.axes import conditions_of_options
+
     changes = list(settings or ())
-    values = _conditions_of(doses, overlaps, points, sobol)
+    values = conditions_of_options(doses, overlaps, points, sobol)
     if "points" in values:
         said = [one for one in changes if one.partition("=")[0] in values]
         if said:
@@ -110,33 +112,6 @@ def changes_of(
     if simulated:
         changes.append("source=simulated")
     return changes, values
-
-
-def _conditions_of(
-    doses: str | None, overlaps: str | None, points: Path | None, sobol: int | None
-) -> dict[str, Any]:
-    """Return the doses, views and points of a design that options of a call name."""
-    from study_lib.design import axes
-
-    if points is not None:
-        if (doses, overlaps, sobol) != (None, None, None):
-            raise InputError(
-                "--points has the doses and overlaps; leave out --doses, --overlaps and --sobol"
-            )
-        return axes.settings_of_points(axes.points_of_table(points))
-    if sobol is not None:
-        if doses is None or overlaps is None:
-            raise InputError(
-                f"--sobol {sobol}: give the ranges too, like --doses 1e3..1e6 --overlaps 0.2..0.8"
-            )
-        return axes.settings_of_points(axes.drawn_points(sobol, doses, overlaps))
-    values: dict[str, Any] = {}
-    if doses is not None:
-        values["doses"] = list(axes.numbers_of(doses, name="--doses", by_ratio=True))
-    if overlaps is not None:
-        found = axes.numbers_of(overlaps, name="--overlaps", by_ratio=False)
-        values["views"] = axes.views_of_overlaps(found)
-    return values
 
 
 def feasible(

@@ -396,3 +396,34 @@ def _ends(text: str, name: str) -> tuple[float, float]:
     if not 0 < low < high < np.inf:
         raise InputError(f"{name} {text}: --sobol draws from a range; write it like 1e3..1e6")
     return low, high
+
+
+def conditions_of_options(
+    doses: str | None, overlaps: str | None, points: Path | None, sobol: int | None
+) -> dict[str, Any]:
+    """Return the doses, views and points of a design that options of a call name.
+
+    Raises
+    ------
+    InputError
+        If two options say which, or one of them cannot be read.
+    """
+    if points is not None:
+        if (doses, overlaps, sobol) != (None, None, None):
+            raise InputError(
+                "--points has the doses and overlaps; leave out --doses, --overlaps and --sobol"
+            )
+        return settings_of_points(points_of_table(points))
+    if sobol is not None:
+        if doses is None or overlaps is None:
+            raise InputError(
+                f"--sobol {sobol}: give the ranges too, like --doses 1e3..1e6 --overlaps 0.2..0.8"
+            )
+        return settings_of_points(drawn_points(sobol, doses, overlaps))
+    values: dict[str, Any] = {}
+    if doses is not None:
+        values["doses"] = list(numbers_of(doses, name="--doses", by_ratio=True))
+    if overlaps is not None:
+        found = numbers_of(overlaps, name="--overlaps", by_ratio=False)
+        values["views"] = views_of_overlaps(found)
+    return values
