@@ -126,16 +126,18 @@ def correlation(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_two_modes_of_four_fifths_and_one_fifth_of_the_light(specimen, places):
+    """Two modes more than there are help to find the two; what is left over ends weak."""
     first, second = (intensities(specimen, places, light) for light in (wave, second_wave))
     amplitudes = counted(0.8 * first / first.sum() + 0.2 * second / second.sum())
 
-    one, three = (blind(amplitudes, places, modes) for modes in (1, 3))
+    one, more = (blind(amplitudes, places, modes) for modes in (1, 4))
 
-    assert correlation(three.object_, specimen) >= 0.97
-    lost = 1 - correlation(three.object_, specimen)
+    assert correlation(more.object_, specimen) >= 0.97
+    lost = 1 - correlation(more.object_, specimen)
     assert lost < 0.75 * (1 - correlation(one.object_, specimen))
-    assert r_factor(three, amplitudes) < 0.8 * r_factor(one, amplitudes)
-    assert mode_shares(three.probe)[1] > 0.1
+    assert r_factor(more, amplitudes) < 0.85 * r_factor(one, amplitudes)
+    assert mode_shares(more.probe)[1] > 0.1
+    assert mode_shares(more.probe)[2:].sum() < 0.03
 
 
 def test_a_fly_scan_that_sweeps_six_pixels_in_every_exposure(specimen, places):
