@@ -15,7 +15,7 @@ from study_lib.errors import InputError
 from study_lib.phases.base_data import fixed_gauge
 from study_lib.phases.import_fit import r_factor
 from study_lib.phases.import_verdict import require_overlap
-from study_lib.physics.measurement import Measurement
+from study_lib.physics.measurement import Measurement, require_one_mode
 from study_lib.physics.probe import modes_of, with_more_modes
 from study_lib.solvers.ptychi import EngineResult, run_ptychi
 from study_lib.solvers.solver import SolverResult, SolverSettings, solve_measurement
@@ -320,6 +320,7 @@ def solve_blind(
             cpu_s=time.process_time() - started,
             options={"algorithm": "solver", **solved.settings},
         )
+    require_one_mode(f"pty-chi's {algorithm}", measurement)
     found: EngineResult = run_ptychi(
         amplitudes=measurement.amplitudes,
         positions_px=measurement.positions_px,

@@ -25,6 +25,8 @@ class Fit:
         for amplitudes without a photon scale.
     r_of_frames : (scan,)
         The same of each pattern; NaN where it has no light.
+    noise_of_frames : (scan,)
+        What photon noise alone leaves of each; ones for amplitudes without a photon scale.
     misfit : (n, n)
         Mean over the scan of ``sqrt(counts) - sqrt(model)``; zero where nothing is valid.
     """
@@ -32,6 +34,7 @@ class Fit:
     r_factor: float
     r_noise: float | None
     r_of_frames: Float[np.ndarray, " scan"]
+    noise_of_frames: Float[np.ndarray, " scan"]
     misfit: Float[np.ndarray, "n n"]
 
 
@@ -60,8 +63,7 @@ def fit_of(
     """
     (amplitudes,) = acquisition.require("amplitudes")
     draws = np.random.default_rng(NOISE_SEED)
-    off, light = np.zeros((2, len(amplitudes)))
-    noise = noise_light = 0.0
+    off, light, noise, noise_light = np.zeros((4, len(amplitudes)))
     misfit = np.zeros(amplitudes.shape[1:])
     used = np.zeros(amplitudes.shape[1:])
     for part, expected in expected_in_parts(
@@ -77,14 +79,16 @@ def fit_of(
         used += np.broadcast_to(good, difference.shape).sum(axis=0)
         if not acquisition.is_normalized:
             drawn = np.sqrt(draws.poisson(np.minimum(rates, 1e15))) * good
-            noise += float(np.abs(drawn - np.sqrt(rates) * good).sum())
-            noise_light += float(drawn.sum())
-    with np.errstate(invalid="ignore"):
+            noise[part] = np.abs(drawn - np.sqrt(rates) * good).sum(axis=(1, 2))
+            noise_light[part] = drawn.sum(axis=(1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
         frames = np.where(light > 0, off / light, np.nan)
+        by_noise = np.where(noise_light > 0, noise / noise_light, 1.0)
     return Fit(
         r_factor=float(off.sum() / light.sum()),
-        r_noise=noise / noise_light if noise_light else None,
+        r_noise=float(noise.sum() / noise_light.sum()) if noise_light.any() else None,
         r_of_frames=frames,
+        noise_of_frames=by_noise,
         misfit=misfit / np.maximum(used, 1),
     )
 

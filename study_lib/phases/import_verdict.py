@@ -143,8 +143,8 @@ def scan_facts(positions_px: Float[np.ndarray, "scan 2"], diameter_px: float) ->
 
 
 def far_frames(fit: Fit) -> np.ndarray:
-    """Return the frames that the model explains far worse than the others."""
-    found = fit.r_of_frames
+    """Return the frames that the model explains far worse than the others, noise considered."""
+    found = fit.r_of_frames / fit.noise_of_frames
     median = np.nanmedian(found)
     spread = np.nanmedian(np.abs(found - median))
     limit = max(FAR_FRAME * median, median + FAR_FRAME_SPREADS * spread)

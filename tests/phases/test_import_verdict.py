@@ -68,6 +68,62 @@ def test_a_good_scan_converges_to_its_noise_by_default_and_is_called_good(scan, 
     )
 
 
+def hot(counts):
+    counts[:, 3, 26] = 30_000
+    return "1 pixel has the same count in every frame: (3, 26)"
+
+
+def cosmic(counts):
+    counts[11, 2:5, 4:7] = 2_000_000
+    return "frame 11: values over 20 times what the same pixels reach in other frames"
+
+
+def bright(counts):
+    counts[50] *= 40
+    return "frame 50: "
+
+
+def saturated(counts):
+    np.minimum(counts, 4000, out=counts)
+    return "of all values lie on a plateau at 4000, the largest"
+
+
+def gap(counts):
+    counts[:, :, 20:22] = np.iinfo(np.uint32).max
+    return "64 pixels have the largest number of its type in every frame: (0, 20), (0, 21)"
+
+
+@pytest.mark.parametrize("harm", [hot, cosmic, bright, saturated, gap])
+def test_a_fault_of_the_detector_is_named_and_costs_nothing(harm, scan, study, tmp_path):
+    counts = scan.counts.copy()
+    said = harm(counts)
+    scan.write_cxi(tmp_path / "scan.cxi", counts=counts, images=False)
+
+    code, printed, error = study("import", "scan.cxi", "base.npz")
+
+    _, end, noise = r_factors(printed)
+    assert code == 0, printed
+    assert said in error
+    assert "verdict: good" in printed
+    assert end < 1.15 * noise
+
+
+def test_dark_frames_are_checked_by_the_solver_alone(study, tmp_path, rng):
+    scan = Scan(background=5.0)
+    dark = rng.poisson(5.0, (50, SIDE, SIDE))
+    scan.write_cxi(tmp_path / "scan.cxi", images=False, data_dark=dark)
+
+    code, printed, error = study("import", "scan.cxi", "base.npz", "--check")
+    refused, _, why = study("import", "scan.cxi", "b.npz", "--algorithm", "LSQML")
+
+    assert code == 0, error
+    assert "solver: R-factor" in printed
+    assert "LSQML: R-factor" not in printed
+    assert "ring correlation between halves" in printed
+    assert refused == 2
+    assert "no background" in why
+
+
 def test_too_few_epochs_are_said_to_be_too_few(scan, study, tmp_path):
     scan.write_cxi(tmp_path / "scan.cxi", images=False)
 
