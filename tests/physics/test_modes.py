@@ -12,7 +12,6 @@ from study_lib.errors import InputError
 from study_lib.figures.common import object_and_probe
 from study_lib.figures.reconstruction import probes
 from study_lib.networks.pinn.training import GroupTensors
-from study_lib.networks.thinned.inputs import BoxedScan
 from study_lib.phases.mismatch import true_light
 from study_lib.physics.forward import (
     exit_waves,
@@ -291,9 +290,8 @@ def test_what_a_method_does_not_model_is_named(measurement, kept, message):
     [
         lambda one: run_algorithm("LSQML", one, load_design("smoke").iterative, seed=0),
         GroupTensors.of,
-        lambda one: BoxedScan.of(one, box_of(one)),
     ],
-    ids=["pty-chi", "patch network", "thinning network"],
+    ids=["pty-chi", "patch network"],
 )
 def test_methods_of_one_mode_refuse_more_before_they_start(measurement, method):
     with pytest.raises(InputError, match=r"takes one coherent mode.*use the solver"):
