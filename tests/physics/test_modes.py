@@ -40,7 +40,6 @@ from study_lib.physics.probe import (
 )
 from study_lib.physics.simulation import TrueLight, count_photons, expected_patterns, simulate
 from study_lib.scores.scoring import light_of
-from study_lib.solvers.algorithms import run_algorithm
 from study_lib.solvers.checks import isolated_share
 
 SIDE = 16
@@ -288,10 +287,9 @@ def test_what_a_method_does_not_model_is_named(measurement, kept, message):
 @pytest.mark.parametrize(
     "method",
     [
-        lambda one: run_algorithm("LSQML", one, load_design("smoke").iterative, seed=0),
         GroupTensors.of,
     ],
-    ids=["pty-chi", "patch network"],
+    ids=["patch network"],
 )
 def test_methods_of_one_mode_refuse_more_before_they_start(measurement, method):
     with pytest.raises(InputError, match=r"takes one coherent mode.*use the solver"):
