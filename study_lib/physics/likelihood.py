@@ -146,7 +146,7 @@ def pattern_residuals(
 
 
 def masks_of(
-    bad_pixels: Bool[Tensor, "*each n n"] | None, part: slice | Int[Tensor, " some"]
+    bad_pixels: Bool[Tensor, "*each n n"] | None, part: slice | Int[Tensor, "*chosen"]
 ) -> Bool[Tensor, "*some n n"] | None:
     """Return the masks of some patterns; the one of all patterns is theirs too."""
     if bad_pixels is None or bad_pixels.ndim == 2:

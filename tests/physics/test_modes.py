@@ -11,7 +11,6 @@ from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.figures.common import object_and_probe
 from study_lib.figures.reconstruction import probes
-from study_lib.networks.pinn.training import GroupTensors
 from study_lib.phases.mismatch import true_light
 from study_lib.physics.forward import (
     exit_waves,
@@ -282,18 +281,6 @@ def test_the_light_and_the_box_of_a_measurement_are_those_of_all_modes(measureme
 def test_what_a_method_does_not_model_is_named(measurement, kept, message):
     with pytest.raises(InputError, match=f"^LSQML takes one coherent mode.*{message} use the solv"):
         require_one_mode("LSQML", replace(measurement, **kept))
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        GroupTensors.of,
-    ],
-    ids=["patch network"],
-)
-def test_methods_of_one_mode_refuse_more_before_they_start(measurement, method):
-    with pytest.raises(InputError, match=r"takes one coherent mode.*use the solver"):
-        method(measurement)
 
 
 def test_errors_of_the_lens_are_those_of_one_mode(modes):
