@@ -1,6 +1,7 @@
 """A small scene that trains within seconds, for the tests of everything about training."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -59,6 +60,41 @@ def measurement_of(*, gridsize: int = 1, photons: float = 1e5, step_px: float = 
         scan_index=every,
         object_shape=SHAPE,
     )
+
+
+def partly_coherent(
+    *, gridsize: int = 1, photons: float = 1e5, background: float = 0.0, masked: float = 0.0
+) -> Measurement:
+    """Return Poisson counts of two orthogonal modes, .7 and .3 of the light, by numpy's FFT.
+
+    With a background that differs from pixel to pixel, and masks of each pattern.
+    """
+    plain = measurement_of(gridsize=gridsize, photons=photons)
+    random = np.random.default_rng(23)
+    first = plain.probe.astype(np.complex128) / np.linalg.norm(plain.probe)
+    x = np.mgrid[:SIDE, :SIDE][1] - SIDE / 2
+    second = first * (x + 0.5j * x)
+    second -= first * np.vdot(first, second)
+    modes = np.stack([first * 0.7**0.5, second * (0.3**0.5 / np.linalg.norm(second))])
+    modes *= photons**0.5
+    waves = modes[:, None] * cut(true_object(), plain.positions_px)
+    detector = np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))
+    dark = background * random.uniform(0.5, 1.5, (SIDE, SIDE)).astype(np.float32)
+    counts = random.poisson((np.abs(detector) ** 2).sum(axis=0) + dark)
+    bad = random.random(counts.shape) < masked
+    return replace(
+        plain,
+        amplitudes=np.sqrt(np.where(bad, 0, counts)).astype(np.float32),
+        probe=modes.astype(np.complex64),
+        background=dark if background else None,
+        bad_pixels=bad if masked else None,
+    )
+
+
+def same_light(modes: np.ndarray) -> np.ndarray:
+    """Return two modes in another unitary mixture."""
+    unitary = np.array([[0.6, 0.8j], [0.8j, 0.6]], np.complex64)
+    return np.tensordot(unitary, modes, axes=1)
 
 
 def config_of(measurement: Measurement, **changes) -> TrainingConfig:

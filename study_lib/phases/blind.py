@@ -327,6 +327,7 @@ def solve_blind(
         probe=measurement.probe,
         object_shape=measurement.object_shape,
         bad_pixels=measurement.bad_pixels,
+        background=measurement.background,
         progress=each_epoch,
         algorithm=algorithm,
         epochs=epochs,

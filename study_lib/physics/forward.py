@@ -181,7 +181,8 @@ def expected_counts(waves: Complex[Tensor, "*batch n n"]) -> Float[Tensor, "*bat
 
 
 def counts_of_modes(
-    waves: Complex[Tensor, "*modes scan n n"], background: Float[Tensor, "n n"] | None = None
+    waves: Complex[Tensor, "*modes scan n n"],
+    background: Float[Tensor, "*each n n"] | None = None,
 ) -> Float[Tensor, "scan n n"]:
     """Return the expected counts of exit waves: intensities add over modes, the background too."""
     expected = summed_over_modes(power_spectrum(waves))

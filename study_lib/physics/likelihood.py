@@ -141,12 +141,12 @@ def pattern_residuals(
     )
     for part, expected in parts:
         counts = torch.from_numpy(measurement.amplitudes[part]).square()
-        found[part] = deviance_by_pattern(expected, counts, _masks_of(mask, part)).numpy()
+        found[part] = deviance_by_pattern(expected, counts, masks_of(mask, part)).numpy()
     return found
 
 
-def _masks_of(
-    bad_pixels: Bool[Tensor, "*each n n"] | None, part: slice
+def masks_of(
+    bad_pixels: Bool[Tensor, "*each n n"] | None, part: slice | Int[Tensor, "*chosen"]
 ) -> Bool[Tensor, "*some n n"] | None:
     """Return the masks of some patterns; the one of all patterns is theirs too."""
     if bad_pixels is None or bad_pixels.ndim == 2:
@@ -236,7 +236,7 @@ class FreshCounts:
     def _deviance(self, expected: list[Tensor]) -> float:
         total = 0.0
         for number, (rates, counts) in enumerate(zip(expected, self._counts, strict=True)):
-            masks = _masks_of(self._bad, slice(number * CHUNK, number * CHUNK + len(counts)))
+            masks = masks_of(self._bad, slice(number * CHUNK, number * CHUNK + len(counts)))
             good = counts.numel() if masks is None else int((~masks).expand_as(counts).sum())
             total += float(half_deviance(rates, counts, masks)) * good
         return total / len(self._positions_px)

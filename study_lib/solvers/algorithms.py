@@ -11,7 +11,7 @@ from jaxtyping import Complex, Float
 from study_lib.design.methods import IterativeDesign
 from study_lib.errors import StudyError
 from study_lib.physics.likelihood import pattern_residuals
-from study_lib.physics.measurement import Measurement, require_one_mode
+from study_lib.physics.measurement import Measurement
 from study_lib.solvers import ptychi as ptychi_engine
 from study_lib.solvers import solver
 from study_lib.solvers.solver import SolverResult, SolverSettings
@@ -84,7 +84,6 @@ def run_algorithm(
         cpu_s = time.process_time() - started
         wall_s, stop, options = found.wall_s.cumsum(), str(found.stop), found.settings
     else:
-        require_one_mode(f"pty-chi's {algorithm}", measurement)
         lsqml = algorithm == "LSQML"
         found = ptychi_engine.run_ptychi(
             algorithm=algorithm,
@@ -93,6 +92,7 @@ def run_algorithm(
             probe=measurement.probe,
             object_shape=measurement.object_shape,
             bad_pixels=measurement.bad_pixels,
+            background=measurement.background,
             epochs=design.epochs,
             batch_size=design.batch_size,
             noise_model=design.noise_model if lsqml else "gaussian",

@@ -11,8 +11,6 @@ from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.figures.common import object_and_probe
 from study_lib.figures.reconstruction import probes
-from study_lib.networks.pinn.training import GroupTensors
-from study_lib.networks.thinned.inputs import BoxedScan
 from study_lib.phases.mismatch import true_light
 from study_lib.physics.forward import (
     exit_waves,
@@ -41,7 +39,6 @@ from study_lib.physics.probe import (
 )
 from study_lib.physics.simulation import TrueLight, count_photons, expected_patterns, simulate
 from study_lib.scores.scoring import light_of
-from study_lib.solvers.algorithms import run_algorithm
 from study_lib.solvers.checks import isolated_share
 
 SIDE = 16
@@ -284,20 +281,6 @@ def test_the_light_and_the_box_of_a_measurement_are_those_of_all_modes(measureme
 def test_what_a_method_does_not_model_is_named(measurement, kept, message):
     with pytest.raises(InputError, match=f"^LSQML takes one coherent mode.*{message} use the solv"):
         require_one_mode("LSQML", replace(measurement, **kept))
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        lambda one: run_algorithm("LSQML", one, load_design("smoke").iterative, seed=0),
-        GroupTensors.of,
-        lambda one: BoxedScan.of(one, box_of(one)),
-    ],
-    ids=["pty-chi", "patch network", "thinning network"],
-)
-def test_methods_of_one_mode_refuse_more_before_they_start(measurement, method):
-    with pytest.raises(InputError, match=r"takes one coherent mode.*use the solver"):
-        method(measurement)
 
 
 def test_errors_of_the_lens_are_those_of_one_mode(modes):

@@ -23,7 +23,8 @@ PATTERNS_AT_A_TIME = 256
 class NetworkInput(nn.Module, ABC):
     """Turns the amplitudes of a group into ``fields`` images per pattern.
 
-    Its constants come from the training patterns and the probe, before the first step.
+    Its constants come from the training patterns and the probe, before the first step; of several
+    incoherent modes that is the strongest.
     """
 
     fields: int

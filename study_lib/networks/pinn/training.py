@@ -34,9 +34,9 @@ from study_lib.networks.pinn.bundle import EpochRecord, History, TrainedNetwork,
 from study_lib.networks.pinn.config import TrainingConfig
 from study_lib.networks.pinn.network import PatchNetwork
 from study_lib.networks.registry import build_network
-from study_lib.physics.forward import corners_of, expected_counts, probes_at
-from study_lib.physics.likelihood import MEASURES
-from study_lib.physics.measurement import Measurement, measurement_digest, require_one_mode
+from study_lib.physics.forward import corners_of, counts_of_modes, probe_power, probes_at
+from study_lib.physics.likelihood import MEASURES, masks_of
+from study_lib.physics.measurement import Measurement, measurement_digest
 from study_lib.seeding import torch_seed
 
 # --- How the learning rate falls
@@ -95,9 +95,9 @@ def merge_groups(
     return (total[indices] / weight[indices]).reshape(patches.shape)
 
 
-def merge_weights(probe: Complex[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+def merge_weights(probe: Complex[Tensor, "*modes n n"]) -> Float[Tensor, "n n"]:
     """Return the probe's intensity with a small floor: how well each patch pixel is known."""
-    power = probe.abs() ** 2
+    power = probe_power(probe)
     return power + MERGE_FLOOR * power.max()
 
 
@@ -110,49 +110,61 @@ DEVICE_SHARE = 0.5  # of a CUDA device's free memory that patterns may fill
 
 @dataclass(frozen=True)
 class Batch:
-    """Some groups on the device: square roots of counts, shifted probes, corners of patches."""
+    """Some groups on the device: square roots of counts, shifted probes, corners of patches.
+
+    ``probes`` have an axis of modes before the others where there are several; ``bad_pixels`` are
+    one mask (n, n), or those of each pattern.
+    """
 
     amplitudes: Float[Tensor, "batch c n n"]
-    probes: Complex[Tensor, "batch c n n"]
+    probes: Complex[Tensor, "*modes batch c n n"]
     corners_px: Int[Tensor, "batch c 2"]
+    bad_pixels: Bool[Tensor, "*each n n"] | None
 
 
 @dataclass(frozen=True)
 class GroupTensors:
     """A measurement indexed by pattern; ``groups`` (group, C) index patterns.
 
-    ``bad_pixels`` (n, n) is None where every pixel is good. Patterns that would fill the device
-    stay where they are and follow batch by batch.
+    The other fields are as in :class:`Measurement`. Patterns that would fill the device stay where
+    they are, with masks of each, and follow batch by batch.
     """
 
     amplitudes: Float[Tensor, "scan n n"]
     positions_px: Float[Tensor, "scan 2"]
     groups: Int[Tensor, "group c"]
-    probe: Complex[Tensor, "n n"]
+    probe: Complex[Tensor, "*modes n n"]
     weights: Float[Tensor, "n n"]
-    bad_pixels: Bool[Tensor, "n n"] | None
+    bad_pixels: Bool[Tensor, "*each n n"] | None
+    background: Float[Tensor, "n n"] | None
     device: torch.device
 
     @classmethod
     def of(cls, measurement: Measurement, device: torch.device = PROCESSOR) -> "GroupTensors":
         """Share the arrays of a measurement, or copy them to another device."""
-        require_one_mode("the patch network", measurement)
         amplitudes = torch.from_numpy(measurement.amplitudes)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if amplitudes.nbytes < DEVICE_SHARE * free:
                 amplitudes = amplitudes.to(device)
         probe = torch.from_numpy(measurement.probe).to(device)
-        bad_pixels = measurement.bad_pixels
+        bad_pixels, background = measurement.bad_pixels, measurement.background
+        place = device if bad_pixels is None or bad_pixels.ndim == 2 else amplitudes.device
         return cls(
             amplitudes=amplitudes,
             positions_px=torch.from_numpy(measurement.positions_px),
             groups=torch.from_numpy(measurement.groups),
             probe=probe,
             weights=merge_weights(probe),
-            bad_pixels=None if bad_pixels is None else torch.from_numpy(bad_pixels).to(device),
+            bad_pixels=None if bad_pixels is None else torch.from_numpy(bad_pixels).to(place),
+            background=None if background is None else torch.from_numpy(background).to(device),
             device=device,
         )
+
+    @property
+    def strongest_mode(self) -> Complex[Tensor, "n n"]:
+        """The first of the modes, which are given strongest first."""
+        return self.probe if self.probe.ndim == 2 else self.probe[0]
 
     def batch(self, rows: Int[Tensor, " batch"]) -> Batch:
         """Return the groups in ``rows``, which may lie on any device."""
@@ -163,10 +175,13 @@ class GroupTensors:
         positions_px = self.positions_px[groups].to(self.device)
         flat = positions_px.flatten(0, 1)
         side = self.probe.shape[-1]
+        there = groups.to(self.amplitudes.device)
+        bad_pixels = masks_of(self.bad_pixels, there)
         return Batch(
-            self.amplitudes[groups.to(self.amplitudes.device)].to(self.device),
-            probes_at(self.probe, flat).reshape(*groups.shape, side, side),
+            self.amplitudes[there].to(self.device),
+            probes_at(self.probe, flat).unflatten(-3, groups.shape),
             corners_of(flat, side).reshape(*groups.shape, 2),
+            None if bad_pixels is None else bad_pixels.to(self.device),
         )
 
     def corners_of_groups(self) -> Int[Tensor, "group c 2"]:
@@ -177,7 +192,15 @@ class GroupTensors:
         self, batch: Batch, patches: Complex[Tensor, "batch c n n"]
     ) -> Float[Tensor, "batch c n n"]:
         """Return the photons that patches predict for their groups."""
-        return expected_counts(batch.probes * merge_groups(patches, batch.corners_px, self.weights))
+        regions = merge_groups(patches, batch.corners_px, self.weights)
+        return self.counts_behind(batch.probes * regions)
+
+    def counts_behind(
+        self, waves: Complex[Tensor, "*modes batch c n n"]
+    ) -> Float[Tensor, "batch c n n"]:
+        """Return the photons of exit waves of all modes, and of the background."""
+        counts = counts_of_modes(waves.flatten(-4, -3), self.background)
+        return counts.reshape(waves.shape[-4:])
 
 
 def require_groups(
@@ -202,31 +225,39 @@ def uniform_object_loss(
     """
     measure = MEASURES[loss]
     patterns = torch.arange(len(data.amplitudes))[:, None]
-    plain = expected_counts(data.probe)
-    if data.bad_pixels is not None:
-        plain = plain.masked_fill(data.bad_pixels, 0)
-    amplitude = _best_amplitude(data, loss, plain, patterns, pause)
+    amplitude = _best_amplitude(data, loss, patterns, pause)
     total = 0.0
     for part in patterns.split(EVALUATION_BATCH):
         pause()
         batch = data.batch_of(part)
-        expected = expected_counts(batch.probes * amplitude)
-        total += float(measure(expected, batch.amplitudes**2, data.bad_pixels)) * len(part)
+        expected = data.counts_behind(batch.probes * amplitude)
+        total += float(measure(expected, batch.amplitudes**2, batch.bad_pixels)) * len(part)
     return total / len(patterns)
 
 
 def _best_amplitude(
-    data: GroupTensors, loss: str, plain: Tensor, patterns: Tensor, pause: Callable[[], None]
+    data: GroupTensors, loss: str, patterns: Tensor, pause: Callable[[], None]
 ) -> float:
-    """Return the amplitude that fits best: the likelihood's from sums of counts, or of roots."""
+    """Return the amplitude that fits best: the likelihood's from sums of counts, or of roots.
+
+    Beside a background it comes from sums of counts, less those of the background, for both.
+    """
+    light = counts_of_modes(data.probe.unsqueeze(-3))[0]
+    by_counts = loss == "poisson" or data.background is not None
     found = 0.0
     for part in patterns.split(EVALUATION_BATCH):
         pause()
         amplitudes = data.amplitudes[part[:, 0].to(data.amplitudes.device)].to(data.device)
-        terms = amplitudes**2 if loss == "poisson" else amplitudes * torch.sqrt(plain)
+        terms = amplitudes**2 if by_counts else amplitudes * torch.sqrt(light)
         found += float(terms.sum(dtype=torch.float64))
-    share = found / len(patterns) / float(plain.sum(dtype=torch.float64))
-    return float(share**0.5) if loss == "poisson" else share
+    good, dark = torch.ones_like(light), data.background
+    if data.bad_pixels is not None:  # in how many of the patterns
+        bad = data.bad_pixels if data.bad_pixels.ndim == 3 else data.bad_pixels[None]
+        good = good - bad.sum(dim=0).to(good) / len(bad)
+    from_dark = 0.0 if dark is None else float((dark * good).sum(dtype=torch.float64))
+    share = found / len(patterns) - from_dark
+    share = max(share, 0.0) / float((light * good).sum(dtype=torch.float64))
+    return float(share**0.5) if by_counts else share
 
 
 # --- The loop: what changes from step to step, and how it is kept and taken up
@@ -277,7 +308,7 @@ class TrainingRun:
         self.validation_groups, self.train_groups = shuffled[:held_out], shuffled[held_out:]
         seen = self.data.groups[self.train_groups].unique()
         own_place = self.data.amplitudes.device
-        self.network.fit_input(self.data.amplitudes[seen.to(own_place)], self.data.probe)
+        self.network.fit_input(self.data.amplitudes[seen.to(own_place)], self.data.strongest_mode)
         # As steps call it: translated, and its gradients shared.
         self.stepped: nn.Module = self.network
         if config.compile:
@@ -412,7 +443,7 @@ class TrainingRun:
         batch = self.data.batch(own if len(own) else rows[:1])  # nothing to do: with weight 0
         expected = self.data.expected(batch, self.stepped(batch.amplitudes))
         counts = batch.amplitudes**2
-        loss = share * MEASURES[self.config.loss](expected, counts, self.data.bad_pixels)
+        loss = share * MEASURES[self.config.loss](expected, counts, batch.bad_pixels)
         self.optimizer.zero_grad()
         # The gradients of the processes are averaged; their shares have to be summed.
         (loss * self.processes.count).backward()
@@ -451,7 +482,7 @@ class TrainingRun:
                 batch = self.data.batch(rows)
                 expected = self.data.expected(batch, self.network(batch.amplitudes))
                 for index, measure in enumerate(MEASURES.values()):
-                    loss = measure(expected, batch.amplitudes**2, self.data.bad_pixels)
+                    loss = measure(expected, batch.amplitudes**2, batch.bad_pixels)
                     totals[index] += loss * len(rows)
         means = self.processes.sum(totals) / len(self.validation_groups)
         return dict(zip(MEASURES, means.tolist(), strict=True))

@@ -11,19 +11,14 @@ from torch import Tensor
 from study_lib.physics.forward import (
     add_patches,
     corners_of,
-    expected_counts,
+    counts_of_modes,
     patches_at,
     probes_at,
+    summed_over_modes,
 )
 from study_lib.physics.fourier import fourier, inverse_fourier
-from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge
-from study_lib.physics.measurement import (
-    Box,
-    Measurement,
-    at_positions,
-    require_one_mode,
-    split_photons,
-)
+from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge, masks_of
+from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
@@ -49,23 +44,25 @@ CHUNK = 64
 class BoxedScan:
     """Where a measurement was taken, as tensors in a box of the object that holds its patches.
 
-    ``probe`` (n, n); ``positions_px`` (scan, 2) in the frame of the box; ``bad_pixels`` (n, n).
+    ``positions_px`` (scan, 2) are in the frame of the box; the rest is as in
+    :class:`Measurement`.
     """
 
-    probe: Complex[Tensor, "n n"]
+    probe: Complex[Tensor, "*modes n n"]
     positions_px: Float[Tensor, "scan 2"]
-    bad_pixels: Bool[Tensor, "n n"] | None
+    bad_pixels: Bool[Tensor, "*each n n"] | None
+    background: Float[Tensor, "n n"] | None
 
     @classmethod
     def of(cls, measurement: Measurement, box: Box) -> "BoxedScan":
         """Return the scan of a measurement."""
-        require_one_mode("the thinning network", measurement)
-        bad = measurement.bad_pixels
+        bad, background = measurement.bad_pixels, measurement.background
         first = np.array([box[0].start, box[1].start])
         return BoxedScan(
             torch.from_numpy(measurement.probe.astype(np.complex64)),
             torch.from_numpy(measurement.positions_px - first),
             None if bad is None else torch.from_numpy(bad),
+            None if background is None else torch.from_numpy(background.astype(np.float32)),
         )
 
 
@@ -88,12 +85,15 @@ class CountsInBox(BoxedScan):
             positions, counts = self.positions_px[part], self.counts[part].float()
             probes, corners = probes_at(self.probe, positions), corners_of(positions, side)
             spectra = fourier(probes * patches_at(object_, corners, side))
-            expected = spectra.real.square() + spectra.imag.square()
+            expected = summed_over_modes(spectra.real.square() + spectra.imag.square())
+            if self.background is not None:
+                expected = expected + self.background
             residual = 1 - (counts + OFFSET * counts.sign()) / (expected + OFFSET)
-            if self.bad_pixels is not None:
-                residual = residual.masked_fill(self.bad_pixels, 0)
+            bad = masks_of(self.bad_pixels, part)
+            if bad is not None:
+                residual = residual.masked_fill(bad, 0)
             waves = probes.conj() * inverse_fourier(spectra * residual)
-            total = total + add_patches(waves, corners, shape)
+            total = total + add_patches(summed_over_modes(waves), corners, shape)
         return -total / (self.light + DAMPING * self.light.max())
 
 
@@ -280,8 +280,9 @@ FEWEST_POSITIONS = 4  # that an input is made from, however sparse the scan
 class ThinnedSet:
     """One thinning: what the network is shown, and the counts that are held out of it.
 
-    ``counts`` (scan, n, n) are of the probe times ``probe_scale`` (scan,): the other photons of a
-    position that the input has, all photons of one that was left out. ``is_whole``: none was.
+    ``counts`` (scan, n, n) are of the probe times ``probe_scale`` (scan,), and of the background
+    times its square: the other photons of a position that the input has, all photons of one that
+    was left out. ``is_whole``: none was.
     """
 
     shown: ThinnedInput
@@ -299,17 +300,20 @@ class ThinnedSet:
         object_ : (y, x)
             In the box.
         boxed
-            Probe and positions.
+            Probe, positions, bad pixels and background.
         index
             Which patterns.
         """
         side = boxed.probe.shape[-1]
         positions = boxed.positions_px[index]
-        probes = probes_at(boxed.probe, positions) * self.probe_scale[index, None, None]
-        expected = expected_counts(probes * patches_at(object_, corners_of(positions, side), side))
+        scale = self.probe_scale[index, None, None]
+        background = None if boxed.background is None else boxed.background * scale**2
+        probes = probes_at(boxed.probe, positions) * scale
+        waves = probes * patches_at(object_, corners_of(positions, side), side)
+        expected = counts_of_modes(waves, background)
         counts = self.counts[index].to(expected.dtype)
-        bad = boxed.bad_pixels
-        pixels = side**2 if bad is None else int((~bad).sum())
+        bad = masks_of(boxed.bad_pixels, index)
+        pixels = side**2 if bad is None else (~bad).sum(dim=(-2, -1))
         return pixels * deviance_by_pattern(expected, counts, bad)
 
     def base_deviance_nats(
