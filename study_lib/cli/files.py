@@ -418,8 +418,6 @@ def _write_report(report: Mapping[str, Any], path: Path) -> None:
         ("between_algorithms", ("half",)),
         ("between_halves", ("seventh", "half_bit", "one_bit")),
     ):
-        if name not in report:
-            continue
         for crossing in crossings:
             at = report[name][f"crossing_{crossing}"]
             outcome = report[name][f"crossing_{crossing}_outcome"]

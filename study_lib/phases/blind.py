@@ -15,7 +15,7 @@ from study_lib.errors import InputError
 from study_lib.phases.base_data import fixed_gauge
 from study_lib.phases.import_fit import r_factor
 from study_lib.phases.import_verdict import require_overlap
-from study_lib.physics.measurement import Measurement, require_one_mode
+from study_lib.physics.measurement import Measurement
 from study_lib.physics.probe import modes_of, with_more_modes
 from study_lib.solvers.ptychi import EngineResult, run_ptychi
 from study_lib.solvers.solver import SolverResult, SolverSettings, solve_measurement
@@ -72,6 +72,7 @@ class Found:
     stop: str
     cpu_s: float
     options: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 NOISE_SIGMAS = 3
@@ -127,7 +128,7 @@ def reconstructed(
     acquisition
         A measurement with counts.
     algorithm
-        ``solver`` or ``LSQML``; only the solver finds more than object and probe.
+        ``solver`` or ``LSQML``; only the solver finds a background.
     epochs
         Passes over the patterns at most; it stops where it has converged.
     seed
@@ -143,10 +144,10 @@ def reconstructed(
         If there are no patterns, they carry no photon scale, the positions ask for an object that
         cannot be reconstructed, or the algorithm does not find what is unknown.
     """
-    if algorithm != "solver" and unknowns != OBJECT_AND_PROBE:
+    if algorithm != "solver" and unknowns.background:
         raise InputError(
-            f"algorithm {algorithm}: it finds one mode of the probe, no positions and no "
-            "background; leave the options out or take --algorithm solver"
+            f"algorithm {algorithm}: it finds no background; leave --refine-background out or take "
+            "--algorithm solver"
         )
     require_overlap(acquisition)
     measurement, origin = measurement_of(acquisition)
@@ -169,6 +170,7 @@ def reconstructed(
         probe_is_scaled=True,
         object_=object_,
         background=found.background,
+        remarks=(*acquisition.remarks, *found.remarks),
     )
     record = {
         "patterns": len(counts),
@@ -319,12 +321,12 @@ def solve_blind(
             stop=str(solved.stop),
             cpu_s=time.process_time() - started,
             options={"algorithm": "solver", **solved.settings},
+            remarks=solved.remarks,
         )
-    require_one_mode(f"pty-chi's {algorithm}", measurement)
     found: EngineResult = run_ptychi(
         amplitudes=measurement.amplitudes,
         positions_px=measurement.positions_px,
-        probe=measurement.probe,
+        probe=_with_modes(measurement.probe, unknowns.modes, seed),
         object_shape=measurement.object_shape,
         bad_pixels=measurement.bad_pixels,
         background=measurement.background,
@@ -335,19 +337,29 @@ def solve_blind(
         noise_model="gaussian",
         seed=seed,
         refine_probe=True,
+        refine_positions=unknowns.positions,
         tolerance=LSQML_TOLERANCE,
     )
     return Found(
         found.object_,
         found.probe,
-        measurement.positions_px,
+        found.positions_px,
         measurement.background,
         final_loss=float(found.losses[-1]),
         epochs=len(found.losses),
         stop=str(found.stop),
         cpu_s=time.process_time() - started,
         options=found.options,
+        remarks=found.remarks,
     )
+
+
+def _with_modes(
+    probe: Complex[np.ndarray, "*modes n n"], modes: int | Literal["auto"], seed: int
+) -> Complex[np.ndarray, "*more n n"]:
+    """Return a first probe with so many modes at least, further ones weak."""
+    wanted = max(len(modes_of(probe)), 1 if modes == "auto" else modes)
+    return with_more_modes(probe, wanted, seed)
 
 
 def _solved(
@@ -359,9 +371,7 @@ def _solved(
     held_out_share: float = 0.0,
 ) -> SolverResult:
     """Return what the solver finds, from further modes that are weak at first."""
-    known = len(modes_of(measurement.probe))
-    wanted = max(known, 1 if unknowns.modes == "auto" else unknowns.modes)
-    probe = with_more_modes(measurement.probe, wanted, seed)
+    probe = _with_modes(measurement.probe, unknowns.modes, seed)
     background = measurement.background
     if unknowns.background and background is None:
         background = np.full(probe.shape[-2:], FAINT_COUNTS, np.float32)

@@ -52,8 +52,7 @@ def checked(
     dict
         For each algorithm its R-factor and processor seconds; the ring correlation between them and
         between the halves, as fractions of Nyquist, and where it first falls below 1/2, 1/7, half a
-        bit and one bit, with the outcome in words where that is no resolution. Of a measurement
-        with a background, ``algorithm`` alone: pty-chi has none.
+        bit and one bit, with the outcome in words where that is no resolution.
 
     References
     ----------
@@ -64,9 +63,7 @@ def checked(
     objects: dict[str, Complex[np.ndarray, "oy ox"]] = {}
     report: dict[str, Any] = {"algorithms": {}}
     positions = measurement.positions_px
-    # pty-chi models no background: it would take it for light.
-    able = ALGORITHMS if measurement.background is None else (algorithm,)
-    for each in able:
+    for each in ALGORITHMS:
         found = solve_blind(measurement, each, epochs, seed, progress, each)
         objects[each] = found.object_
         report["algorithms"][each] = {
@@ -77,9 +74,8 @@ def checked(
         half = at_positions(measurement, np.arange(first, len(positions), 2))
         half_name = f"{algorithm}, {parity} patterns"
         objects[parity] = solve_blind(half, algorithm, epochs, seed, progress, half_name).object_
-    if len(able) > 1:
-        report["between_algorithms"] = _agreement(objects[able[0]], objects[able[1]], measurement)
-    report["between_halves"] = _agreement(objects["even"], objects["odd"], measurement)
+    for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
+        report[name] = _agreement(objects[pair[0]], objects[pair[1]], measurement)
     return report
 
 
