@@ -51,6 +51,11 @@ class IterativeDesign(Frozen):
     probe: Literal["known", "refine"] = Field(
         description="refine: unknown to every algorithm, which starts from the given one"
     )
+    positions: Literal["given", "refine"] = Field(
+        default="given",
+        exclude_if=lambda positions: positions == "given",
+        description="refine: found too, near the given ones, by every algorithm that can",
+    )
     epochs: Epochs = Field(description="of pty-chi's")
     batch_size: Patterns = Field(description="patterns per update of pty-chi's")
     noise_model: Literal["gaussian", "poisson"] = Field(description="of LSQML; others: gaussian")

@@ -258,6 +258,9 @@ def _results(
     known = design.probe_known
     if design.iterative.probe == "refine":
         known = f"the {known}, refined" if design.is_measured else "a first probe, refined"
+    places = "positions"
+    if design.iterative.positions == "refine":
+        places = "first positions, refined"
     return {
         "patterns": len(measurement.scan_index),
         "epochs": len(found.losses),
@@ -265,7 +268,7 @@ def _results(
         "final_loss": float(found.losses[-1]),
         "residual": float(found.residuals.mean()),
         "stop": found.stop,
-        "knows": f"{known}, positions; uniform start",
+        "knows": f"{known}, {places}; uniform start",
         "remarks": list(found.remarks),
         "reconstruction_wall_s": float(found.wall_s[-1]),
         "reconstruction_cpu_s": found.cpu_s,
@@ -280,7 +283,7 @@ def _write(work: Work, found: IterativeResult, measurement: Measurement, arm: st
         "losses": found.losses,
         "wall_s": found.wall_s,
         "residuals": found.residuals,
-        "positions_px": measurement.positions_px,
+        "positions_px": found.positions_px,
         "scan_index": measurement.scan_index,
     }
     metadata = {

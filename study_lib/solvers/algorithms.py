@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,15 @@ class IterativeResult:
     """What an algorithm found.
 
     ``object_`` (oy, ox) is in the frame of the object of the dataset, one where no pattern falls;
-    ``losses`` and ``wall_s`` (epochs,) are the algorithm's own loss and the time since its start
-    after each epoch; ``residuals`` (scan,) are half deviances per pixel, the same measure for all;
-    ``stop`` says what ended the run, ``remarks`` what makes the result doubtful.
+    ``positions_px`` (scan, 2) are the given ones unless refined; ``losses`` and ``wall_s``
+    (epochs,) are the algorithm's own loss and the time since its start after each epoch;
+    ``residuals`` (scan,) are half deviances per pixel, the same measure for all; ``stop`` says what
+    ended the run, ``remarks`` what makes the result doubtful.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
     probe: Complex[np.ndarray, "*modes n n"]
+    positions_px: Float[np.ndarray, "scan 2"]
     losses: Float[np.ndarray, " epochs"]
     wall_s: Float[np.ndarray, " epochs"]
     residuals: Float[np.ndarray, " scan"]
@@ -74,10 +76,14 @@ def run_algorithm(
         If pty-chi is absent, or the numbers do not stay finite.
     """
     found: SolverResult | ptychi_engine.EngineResult
-    refine_probe = design.probe == "refine"
+    refine_probe, refine_positions = design.probe == "refine", design.positions == "refine"
     if algorithm == SOLVER:
         settings = SolverSettings(
-            **design.solver.model_dump(), seed=seed, refine_probe=refine_probe, device=DEVICE
+            **design.solver.model_dump(),
+            seed=seed,
+            refine_probe=refine_probe,
+            refine_positions=refine_positions,
+            device=DEVICE,
         )
         started = time.process_time()
         found = solver.solve_measurement(measurement, settings, progress=progress)
@@ -99,16 +105,27 @@ def run_algorithm(
             momentum=design.momentum if lsqml else 0.0,
             seed=seed,
             refine_probe=refine_probe,
+            refine_positions=refine_positions,
             progress=progress,
         )
         cpu_s, wall_s = found.cpu_s, found.wall_s
         stop, options = "epochs used up", found.options
-    residuals = pattern_residuals(measurement, found.object_, found.probe)
+    placed = replace(measurement, positions_px=found.positions_px)
+    residuals = pattern_residuals(placed, found.object_, found.probe)
     remarks = (*found.remarks, *_doubts(residuals, measurement))
     if not (np.isfinite(found.object_).all() and np.isfinite(found.probe).all()):
         raise StudyError(f"{algorithm}: object or probe are not finite; nothing was written")
     return IterativeResult(
-        found.object_, found.probe, found.losses, wall_s, residuals, cpu_s, stop, remarks, options
+        found.object_,
+        found.probe,
+        found.positions_px,
+        found.losses,
+        wall_s,
+        residuals,
+        cpu_s,
+        stop,
+        remarks,
+        options,
     )
 
 
