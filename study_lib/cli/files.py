@@ -183,7 +183,7 @@ def import_(
 
     What is known of the scan and how well it is explained is printed, with a verdict: good,
     doubtful or wrong, and why. A picture lies beside the target, NAME.png. If the verdict is
-    wrong, the data set is NAME.doubtful.npz, and the exit code 1.
+    wrong, both are called NAME.doubtful, and the exit code is 1.
 
     --check tells what the patterns support: both algorithms, and each half of the patterns,
     reconstruct the object; R-factors and correlations by frequency go to a .check.json beside the
@@ -199,7 +199,7 @@ def import_(
     from study_lib.phases.blind import Unknowns
     from study_lib.phases.import_data import described, imported, preview_of, with_check
 
-    files = _files_of(source, target, check=check, overwrite=overwrite)
+    good, doubtful = _files_of(source, target, overwrite=overwrite)
     choices = ReadChoices(
         domain=domain,
         axes=axes,
@@ -257,21 +257,23 @@ def import_(
         found = imported(acquisition, choices, **how, unknowns=unknowns, progress=progress)
         if check:
             try:
-                found = with_check(found, acquisition, **how, progress=progress)
+                found = with_check(found, acquisition, **how, unknowns=unknowns, progress=progress)
             except StudyError as error:  # raised below, once the data set is there
                 failure = error
     _warn(source, found.acquisition.remarks[len(acquisition.remarks) :])
     wrong = found.verdict.level == "wrong"
-    written = files.doubtful if wrong else files.target
-    (files.target if wrong else files.doubtful).unlink(missing_ok=True)
-    notes = write_dataset(written, found.acquisition, name)
-    _warn(written, map(str, notes))
+    files = doubtful if wrong else good
+    notes = write_dataset(files.data, found.acquisition, name)
+    _warn(files.data, map(str, notes))
     save_figure(preview_of(found, title=f"{source.name}: {found.verdict.level}"), files.preview)
+    # What an earlier import left under these names is not about this one.
+    for path in (files.report, *(() if wrong else doubtful)):
+        path.unlink(missing_ok=True)
     probe, object_ = found.acquisition.require("probe", "object_")
-    modes = f" in {len(probe)} modes" if probe.ndim == 3 else ""
+    in_modes = f" in {len(probe)} modes" if probe.ndim == 3 else ""
     print(
-        f"{written}: from {name}: object {object_.shape[0]} x {object_.shape[1]}, probe "
-        f"{probe.shape[-1]} x {probe.shape[-1]}{modes}, {found.facts.patterns} positions"
+        f"{files.data}: from {name}: object {object_.shape[0]} x {object_.shape[1]}, probe "
+        f"{probe.shape[-1]} x {probe.shape[-1]}{in_modes}, {found.facts.patterns} positions"
         f"{'' if found.fit is not None else ', no patterns'}; picture {files.preview.name}"
     )
     for line in described(found):
@@ -379,31 +381,38 @@ def _modes_of(text: str) -> int | Literal["auto"]:
 
 
 class _Files(NamedTuple):
-    """What an import writes; only one of ``target`` and ``doubtful``."""
+    """What an import writes under one name."""
 
-    target: Path
-    doubtful: Path
+    data: Path
     preview: Path
     report: Path
 
+    @classmethod
+    def named(cls, data: Path) -> "_Files":
+        """Return the files of a data set: a picture and the report of a check beside it."""
+        return cls(data, data.with_suffix(".png"), data.with_suffix(".check.json"))
 
-def _files_of(source: Path, target: Path, *, check: bool, overwrite: bool) -> _Files:
-    """Return the paths to write, which must not be there unless they may be replaced."""
+
+def _files_of(source: Path, target: Path, *, overwrite: bool) -> tuple[_Files, _Files]:
+    """Return what a good import writes and what a wrong one does.
+
+    None of it may be the source, or be there unless it may be replaced.
+    """
     if target.suffix != ".npz" or target.resolve() == source.resolve():
         raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
     if not target.resolve().parent.is_dir():
         raise InputError(f"{target}: its folder does not exist; make it first")
-    files = _Files(
-        target,
-        target.with_suffix(".doubtful.npz"),
-        target.with_suffix(".png"),
-        target.with_suffix(".check.json"),
-    )
-    there = [path for path in files if path.exists() and (check or path != files.report)]
+    both = _Files.named(target), _Files.named(target.with_suffix(".doubtful.npz"))
+    paths = [path for files in both for path in files]
+    if source.resolve() in {path.resolve() for path in paths}:
+        raise InputError(
+            f"{target}: {source} is what an import of that name may write; give another name"
+        )
+    there = [path for path in paths if path.exists()]
     if there and not overwrite:
         names = ", ".join(map(str, there))
         raise InputError(f"{names}: already there; give another name, or replace with --overwrite")
-    return files
+    return both
 
 
 def _write_report(report: Mapping[str, Any], path: Path) -> None:

@@ -128,7 +128,7 @@ def reconstructed(
     acquisition
         A measurement with counts.
     algorithm
-        ``solver`` or ``LSQML``; only the solver finds a background.
+        ``solver`` or ``LSQML``; only the solver finds positions and a background.
     epochs
         Passes over the patterns at most; it stops where it has converged.
     seed
@@ -144,10 +144,10 @@ def reconstructed(
         If there are no patterns, they carry no photon scale, the positions ask for an object that
         cannot be reconstructed, or the algorithm does not find what is unknown.
     """
-    if algorithm != "solver" and unknowns.background:
+    if algorithm != "solver" and (unknowns.background or unknowns.positions):
         raise InputError(
-            f"algorithm {algorithm}: it finds no background; leave --refine-background out or take "
-            "--algorithm solver"
+            f"algorithm {algorithm}: it finds no background, and nothing keeps the positions that "
+            "it finds near the given ones; leave --refine-... out or take --algorithm solver"
         )
     require_overlap(acquisition)
     measurement, origin = measurement_of(acquisition)
@@ -337,7 +337,6 @@ def solve_blind(
         noise_model="gaussian",
         seed=seed,
         refine_probe=True,
-        refine_positions=unknowns.positions,
         tolerance=LSQML_TOLERANCE,
     )
     return Found(

@@ -1,12 +1,21 @@
 """How far to believe an object without a truth: other algorithms, and halves of the data."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Complex
 
 from study_lib.data.formats.acquisition import Acquisition
-from study_lib.phases.blind import ALGORITHMS, Algorithm, Progress, measurement_of, solve_blind
+from study_lib.phases.blind import (
+    ALGORITHMS,
+    OBJECT_AND_PROBE,
+    Algorithm,
+    Progress,
+    Unknowns,
+    measurement_of,
+    solve_blind,
+)
 from study_lib.phases.import_fit import r_factor
 from study_lib.physics.measurement import Measurement, at_positions
 from study_lib.scores.alignment import align
@@ -30,6 +39,7 @@ def checked(
     algorithm: Algorithm,
     epochs: int,
     seed: int,
+    unknowns: Unknowns = OBJECT_AND_PROBE,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Return whether another algorithm, and each half of the patterns, give the same object.
@@ -42,8 +52,9 @@ def checked(
     ----------
     acquisition
         A measurement with counts.
-    algorithm, epochs, seed
-        As in :func:`reconstructed`; the halves are taken in turn, even and odd, by ``algorithm``.
+    algorithm, epochs, seed, unknowns
+        As in :func:`study_lib.phases.blind.reconstructed`; the halves are taken in turn, even and
+        odd, by ``algorithm``. LSQML finds object, probe and its modes alone.
     progress
         Called after each epoch with (which, epochs done, epochs, loss).
 
@@ -64,16 +75,21 @@ def checked(
     report: dict[str, Any] = {"algorithms": {}}
     positions = measurement.positions_px
     for each in ALGORITHMS:
-        found = solve_blind(measurement, each, epochs, seed, progress, each)
+        able = unknowns if each == "solver" else Unknowns(unknowns.modes)
+        found = solve_blind(measurement, each, epochs, seed, progress, each, unknowns=able)
         objects[each] = found.object_
+        modelled = replace(acquisition, background=found.background)
         report["algorithms"][each] = {
-            "r_factor": r_factor(acquisition, found.probe, found.object_, positions),
+            "r_factor": r_factor(modelled, found.probe, found.object_, found.positions_px),
             "cpu_s": found.cpu_s,
         }
     for first, parity in enumerate(("even", "odd")):
         half = at_positions(measurement, np.arange(first, len(positions), 2))
         half_name = f"{algorithm}, {parity} patterns"
-        objects[parity] = solve_blind(half, algorithm, epochs, seed, progress, half_name).object_
+        able = unknowns if algorithm == "solver" else Unknowns(unknowns.modes)
+        objects[parity] = solve_blind(
+            half, algorithm, epochs, seed, progress, half_name, unknowns=able
+        ).object_
     for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
         report[name] = _agreement(objects[pair[0]], objects[pair[1]], measurement)
     return report

@@ -31,6 +31,7 @@ from study_lib.phases.import_verdict import (
     with_better_orientation,
 )
 from study_lib.physics.likelihood import expected_in_parts
+from study_lib.physics.probe import modes_of
 from study_lib.scores.frc import BELOW_FROM_FIRST, OUTCOME
 
 AS_GIVEN = "object and probe are those of the file"
@@ -116,6 +117,7 @@ def with_check(
     algorithm: Algorithm,
     epochs: int,
     seed: int,
+    unknowns: Unknowns = OBJECT_AND_PROBE,
     progress: Progress | None = None,
 ) -> Imported:
     """Return an import judged anew by what other reconstructions of its patterns say.
@@ -129,10 +131,19 @@ def with_check(
         The import.
     measured
         The same scan as it was read.
-    algorithm, epochs, seed, progress
-        As in :func:`study_lib.phases.blind.reconstructed`.
+    algorithm, epochs, seed, unknowns, progress
+        As in :func:`study_lib.phases.blind.reconstructed`; as many modes as the import has.
     """
-    report = checked(measured, algorithm=algorithm, epochs=epochs, seed=seed, progress=progress)
+    (probe,) = found.acquisition.require("probe")
+    unknowns = replace(unknowns, modes=len(modes_of(probe)))
+    report = checked(
+        measured,
+        algorithm=algorithm,
+        epochs=epochs,
+        seed=seed,
+        unknowns=unknowns,
+        progress=progress,
+    )
     halves = report["between_halves"][f"crossing_seventh{OUTCOME}"] != BELOW_FROM_FIRST
     best = min(each["r_factor"] for each in report["algorithms"].values())
     is_given = found.facts.stop == AS_GIVEN
@@ -157,12 +168,13 @@ def _uniform_r_factor(acquisition: Acquisition) -> float:
     probe, object_ = acquisition.require("probe", "object_")
     ones = np.ones(object_.shape, np.complex64)
     measured = model = 0.0
+    dark = 0.0 if acquisition.background is None else acquisition.background.astype(np.float64)
     (amplitudes,) = acquisition.require("amplitudes")
     for part, expected in expected_in_parts(ones, probe, acquisition.positions_px):
         good = good_values(acquisition, part)
         model += float((expected.double().numpy() * good).sum())
-        measured += float((amplitudes[part].astype(np.float64) ** 2 * good).sum())
-    modulus = np.float32(np.sqrt(measured / model)) if model else np.float32(1)
+        measured += float(((amplitudes[part].astype(np.float64) ** 2 - dark) * good).sum())
+    modulus = np.float32(np.sqrt(max(measured, 0.0) / model)) if model else np.float32(1)
     return r_factor(acquisition, probe, ones * modulus, acquisition.positions_px)
 
 

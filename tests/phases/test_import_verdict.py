@@ -237,7 +237,52 @@ def test_files_that_are_there_are_replaced_only_if_asked(scan, study, tmp_path):
     assert (code, again) == (2, 0)
     assert "base.png: already there; give another name, or replace with --overwrite" in error
     assert before == "a picture of mine"
-    assert not (tmp_path / "scan.png").exists()
+
+
+def test_a_wrong_import_leaves_a_good_one_of_its_name_alone(scan, study, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi")
+    replace_object(scan, scan.object_.conj()).write_cxi(tmp_path / "wrong.cxi")
+
+    good = study("import", "scan.cxi", "base.npz")
+    kept = {path.name: path.read_bytes() for path in tmp_path.glob("base.*")}
+    wrong = study("import", "wrong.cxi", "base.npz", "--overwrite")
+    names = sorted(path.name for path in tmp_path.glob("base.*"))
+    again = study("import", "scan.cxi", "base.npz", "--overwrite")
+
+    assert (good.code, wrong.code, again.code) == (0, 1, 0)
+    assert names == ["base.doubtful.npz", "base.doubtful.png", "base.npz", "base.png"]
+    assert sorted(kept) == sorted(path.name for path in tmp_path.glob("base.*"))
+    assert kept["base.npz"] == (tmp_path / "base.npz").read_bytes()
+
+
+def test_an_import_never_writes_over_its_source(scan, study, tmp_path):
+    replace_object(scan, scan.object_.conj()).write_cxi(tmp_path / "scan.cxi")
+    study("import", "scan.cxi", "base.npz")
+    before = (tmp_path / "base.doubtful.npz").read_bytes()
+
+    code, _, error = study(
+        "import", "base.doubtful.npz", "base.npz", "--ignore", "object,probe", "--overwrite"
+    )
+
+    assert code == 2
+    assert "base.doubtful.npz is what an import of that name may write" in error
+    assert (tmp_path / "base.doubtful.npz").read_bytes() == before
+
+
+def test_a_background_is_no_light_that_an_object_explains(study, tmp_path, rng):
+    """A wrong object beside dark frames is as wrong as without; the right one is good."""
+    scan = Scan(background=10.0)
+    dark = rng.poisson(10.0, (100, SIDE, SIDE))
+    scan.write_cxi(tmp_path / "right.cxi", data_dark=dark)
+    scan.object_ = scan.object_.conj()
+    scan.write_cxi(tmp_path / "wrong.cxi", data_dark=dark)
+
+    right = study("import", "right.cxi", "right.npz")
+    wrong = study("import", "wrong.cxi", "wrong.npz")
+
+    assert (right.code, wrong.code) == (0, 1)
+    assert "the complex conjugate" in wrong.out
+    assert r_factors(right.out)[0] == pytest.approx(r_factors(wrong.out)[0], rel=0.02)
 
 
 def test_patterns_that_share_no_light_are_refused_before_any_epoch(scan, study, tmp_path):

@@ -38,6 +38,7 @@ PLATEAU_COUNTS, PLATEAU_VALUES, PLATEAU_FACTOR, PLATEAU_FRAMES = 20.0, 10, 10.0,
 ROUGHNESS = 1e-5  # of a plateau: roots of one level differ in their last digit
 LOST_SHARE = 0.9  # of a frame that is masked: the rest says nothing
 FRAME_SHARE_MAX = 0.5  # of a frame that is no counts: beyond, the frame is of no use
+FLAGS_SCATTERED_MAX = 1e-3  # of all values, on pixels that have counts in other frames
 FLAGS = (-1.0, -2.0)  # of a gap and of a bad pixel, as detectors write them in whole numbers
 
 RING = np.ones((5, 5), bool)
@@ -122,13 +123,16 @@ def _kinds_of_invalid(
         kinds["the largest number of its type"] = lambda part: part == most
     else:
         kinds["no number"] = lambda part: ~np.isfinite(part)
-    negative = flags = 0
+    below = np.zeros(known.shape, np.int64)
+    flags = 0
     for part in _frames_at_a_time(patterns):
-        below = (patterns[part] < 0) & ~known
-        negative += int(below.sum())
-        flags += int(np.isin(patterns[part][below], FLAGS).sum())
-    # More than that, or other numbers, are what subtracting a dark leaves: not for us to mask.
-    if flags and flags == negative:
+        negative = (patterns[part] < 0) & ~known
+        below += negative.sum(axis=0)
+        flags += int(np.isin(patterns[part][negative], FLAGS).sum())
+    # Other numbers, or negative ones here and there, are what subtracting a dark leaves: to mask
+    # them would leave out what is low.
+    scattered = below[below < len(patterns)].sum() / patterns.size
+    if flags and flags == below.sum() and scattered < FLAGS_SCATTERED_MAX:
         kinds["the flag -1 or -2"] = lambda part: np.isin(part, FLAGS)
     return kinds
 
@@ -184,9 +188,15 @@ def faults_of_scan(
     facts = _Facts.of(counts)
     pixels = np.zeros(shape, bool)
     for kind, found in _bad_pixels(facts, counts.always_bad).items():
-        if found.mean() <= SHARE_MAX or kind == DEAD:
+        share = found.sum() / max(1, (facts.mean > 1).sum()) if kind == CONSTANT else found.mean()
+        if share <= (SHARE_MAX if kind in (HOT, FLICKERING) else FRAME_SHARE_MAX):
             pixels |= found
             remarks += _said_of_pixels(found, kind)
+        else:
+            remarks.append(
+                f"{share:.0%} of the lit detector has {kind}: more than a fault of pixels, and "
+                "nothing was masked"
+            )
     # What three frames reach is seen again and again; a spike is not.
     reached = np.maximum(facts.third_largest, SPIKE_COUNTS / SPIKE_FACTOR)
     spiky = facts.largest > SPIKE_FACTOR * reached

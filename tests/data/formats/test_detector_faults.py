@@ -94,6 +94,26 @@ def test_flags_of_gaps_are_no_counts_and_a_subtracted_dark_is_none_of_them(count
         acquisition_of(FILE, raw, ReadChoices())
 
 
+def test_read_noise_around_zero_is_no_flag(rates, rng):
+    """Whole numbers after a dark was subtracted: -1 and -2 are low counts, not gaps."""
+    noisy = np.rint(rng.poisson(1e4 * rates) + rng.normal(0, 0.45, rates.shape)).astype(np.int32)
+    assert set(np.unique(noisy[noisy < 0])) <= {-1, -2}
+
+    assert invalid_values(noisy).remarks == ()
+
+
+def test_a_module_that_is_stuck_is_masked_and_a_detector_that_is_stuck_is_named(counts):
+    module, whole = counts.copy(), counts.copy()
+    module[:, :, 28:] = 700
+    whole[:] = whole[0]
+
+    found, named = faults_of_scan(module), faults_of_scan(whole)
+
+    assert found.bad_pixels.any(axis=0).nonzero()[0].tolist() == [28, 29, 30, 31]
+    assert not named.bad_pixels.any()
+    assert "of the lit detector has the same count in every frame" in named.remarks[0]
+
+
 def constant(patterns, rng):
     patterns[:, 5, 25] = 3000
 
