@@ -418,6 +418,7 @@ def _files_of(source: Path, target: Path, *, overwrite: bool) -> tuple[_Files, _
 def _write_report(report: Mapping[str, Any], path: Path) -> None:
     """Print and write how far another algorithm and two halves of the patterns agree."""
     from study_lib.files import write_json
+    from study_lib.scores.frc import NEVER_BELOW
 
     write_json(path, report)
     for name, found in report["algorithms"].items():
@@ -431,7 +432,9 @@ def _write_report(report: Mapping[str, Any], path: Path) -> None:
             at = report[name][f"crossing_{crossing}"]
             outcome = report[name][f"crossing_{crossing}_outcome"]
             said = (
-                f"no resolution, {outcome}"
+                "not below it up to Nyquist"
+                if outcome == NEVER_BELOW
+                else f"no resolution, {outcome}"
                 if at is None
                 else f"falls below at {at:.2f} of Nyquist ({1 / at:.1f} px half period)"
             )

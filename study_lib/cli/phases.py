@@ -435,7 +435,7 @@ def generate(
     settings: Settings = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Simulate the patterns of every dose and split them (phase C)."""
+    """Make the patterns of every dose and split them (phase C): simulated, or measured ones."""
     from study_lib.phases.conditions import GivenPlaces, condition_of
     from study_lib.phases.dataset import generate as simulate
 
@@ -448,6 +448,10 @@ def generate(
         for one in doses
     ]
     jobs = {f"dose={one.dose}": partial(simulate, one) for one in conditions}
+    if study.is_measured:
+        from study_lib.phases.reference import make_reference
+
+        jobs = {"reference": partial(make_reference, conditions[0]), **jobs}
     run_or_list(jobs, dry_run=dry_run)
 
 

@@ -59,7 +59,8 @@ def import_preview(
     figure, axes = grid(rows, 4, (4 * PANEL_IN, rows * PANEL_IN), title)
     top = axes[0]
     _with_scale(top[0], np.angle(object_), "object phase [rad]", cmap="twilight")
-    _with_scale(top[1], np.abs(object_), "object amplitude", cmap="gray", vmin=0)
+    low, high = np.percentile(np.abs(object_), (1, 99))
+    _with_scale(top[1], np.abs(object_), "object amplitude", cmap="gray", vmin=low, vmax=high)
     more = "" if len(modes) == 1 else f", mode 1 of {len(modes)}"
     _with_scale(top[2], np.abs(modes[0]), f"probe [sqrt(photons)]{more}", cmap="gray", vmin=0)
     colours = None if fitted is None else fitted.r_of_frames

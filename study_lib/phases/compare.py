@@ -27,9 +27,9 @@ from study_lib.phases.conditions import (
     Condition,
     held_against,
 )
+from study_lib.phases.measured import HeldOutCounts, Reference, reference_of, share_of
 from study_lib.phases.mismatch import truly_lit
 from study_lib.phases.records import Work, recorded, work_of
-from study_lib.phases.reference import HeldOutCounts, Reference, reference_of, share_of
 from study_lib.physics.likelihood import FreshCounts
 from study_lib.physics.measurement import Measurement, patterns_digest, photon_budget
 from study_lib.physics.probe import probe_diameter_px

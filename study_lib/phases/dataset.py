@@ -18,9 +18,7 @@ from study_lib.design.models import StudyDesign
 from study_lib.errors import StudyError
 from study_lib.overlap.metrics import lit_area_px
 from study_lib.phases.conditions import Condition, claim_root
-from study_lib.phases.mismatch import ScanPart, field_of, stated_mismatch, true_light
-from study_lib.phases.records import Work, recorded, work_of
-from study_lib.phases.reference import (
+from study_lib.phases.measured import (
     SHARE,
     Reference,
     ThinnedPatterns,
@@ -28,6 +26,8 @@ from study_lib.phases.reference import (
     patterns_at,
     reference_of,
 )
+from study_lib.phases.mismatch import ScanPart, field_of, stated_mismatch, true_light
+from study_lib.phases.records import Work, recorded, work_of
 from study_lib.phases.scene import Scene, scene_of
 from study_lib.physics.measurement import at_positions, photon_budget
 from study_lib.physics.photons import noise_test

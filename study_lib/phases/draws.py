@@ -20,7 +20,7 @@ from study_lib.phases.conditions import (
     read_scores,
     runs_within,
 )
-from study_lib.phases.reference import RECORD
+from study_lib.phases.measured import RECORD
 from study_lib.physics.photons import share_no_photons
 from study_lib.scores.across_runs import rank_differences, rank_sentences
 from study_lib.scores.alignment import align

@@ -34,6 +34,7 @@ from study_lib.physics.likelihood import expected_in_parts
 from study_lib.physics.probe import modes_of
 from study_lib.scores.frc import BELOW_FROM_FIRST, OUTCOME
 
+HINT_FACTOR = 1.15
 AS_GIVEN = "object and probe are those of the file"
 
 
@@ -221,6 +222,11 @@ def described(imported_: Imported) -> list[str]:
         lines.append(
             f"field of view {facts.field_m:.4g} m, {facts.field_px} pixels of {pixel_m:.4g} m"
             f"{fresnel}"
+        )
+    if facts.r_end is not None and facts.r_noise and facts.r_end > HINT_FACTOR * facts.r_noise:
+        lines.append(
+            f"R-factor {facts.r_end / facts.r_noise:.2f} times that of noise: see what --modes 2, "
+            "--refine-positions or, for pixels that stand out in the picture, --mask make of it"
         )
     lines.append(f"verdict: {imported_.verdict}")
     return lines

@@ -19,6 +19,7 @@ from study_lib.physics.probe import probe_diameter_px
 NEIGHBOURS = 6  # whose overlap is averaged, as in the study's metric of overlap
 POWER_SHARE = 0.9  # of the probe, inside its diameter
 FAR_FRAME, FAR_FRAME_SPREADS = 3.0, 10.0  # R of a frame over the median, and over the usual spread
+FAR_FRAME_R = 0.1  # below, a frame is explained well, however little noise there is
 NAMED_MAX = 6
 
 
@@ -148,7 +149,9 @@ def far_frames(fit: Fit) -> np.ndarray:
     median = np.nanmedian(found)
     spread = np.nanmedian(np.abs(found - median))
     limit = max(FAR_FRAME * median, median + FAR_FRAME_SPREADS * spread)
-    far: np.ndarray = np.flatnonzero(np.nan_to_num(found) > limit)
+    far: np.ndarray = np.flatnonzero(
+        (np.nan_to_num(found) > limit) & (np.nan_to_num(fit.r_of_frames) > FAR_FRAME_R)
+    )
     return far
 
 
@@ -425,6 +428,8 @@ def with_better_orientation(
         return facts
     said = Turn(choices.swap_xy, -1 if choices.flip_y else 1, -1 if choices.flip_x else 1)
     options = ORIENTATIONS[best].after(said).options or "no option"
+    if options.endswith("--flip-y"):
+        options += ", or --flip-x: the data cannot tell, the phase has the other sign"
     return replace(facts, better_orientation=f"{best} ({options})", r_better=(same, found[best]))
 
 

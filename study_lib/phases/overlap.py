@@ -15,9 +15,9 @@ from study_lib.overlap.metrics import coverage_of, legacy_spacing_px, nearest_px
 from study_lib.overlap.views import SELECTION_STEP, View, view_of
 from study_lib.phases.conditions import Condition
 from study_lib.phases.dataset import counted, photons_on_area, stream_of, thinning_of
+from study_lib.phases.measured import patterns_at, reference_of
 from study_lib.phases.mismatch import ScanPart, field_of, stated_mismatch, true_light
 from study_lib.phases.records import Work, recorded, work_of
-from study_lib.phases.reference import patterns_at, reference_of
 from study_lib.physics.measurement import photon_budget
 
 PER_SCAN = ("diffraction", "xcoords", "ycoords", "scan_index")

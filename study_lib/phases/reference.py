@@ -5,40 +5,44 @@ a probe by two algorithms: the reference. Another quarter judges, without any re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Complex, Float, Int, Shaped
+from jaxtyping import Complex, Float
 from matplotlib.figure import Figure
 
-from study_lib.data.archive import metadata_of, open_npz, read_npz
 from study_lib.data.datasets import load_measurement
 from study_lib.design.models import StudyDesign
-from study_lib.errors import InputError
 from study_lib.figures.results import condition_figure
 from study_lib.files import write_json, write_npz
 from study_lib.phases.blind import ALGORITHMS, Found, solve_blind
 from study_lib.phases.conditions import REFERENCE, REFERENCE_FILES, Condition, claim_root
+from study_lib.phases.measured import (
+    OBJECTS,
+    PHOTONS,
+    RECORD,
+    SHARE,
+    base_measurement,
+    base_of,
+    mean_photons,
+    reference_of,
+    require_whole,
+)
 from study_lib.phases.records import Work, performed
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import Measurement, as_share, at_positions
+from study_lib.physics.measurement import Measurement, as_share
 from study_lib.physics.photons import (
     SHARES,
-    WHOLE_SHARE_MIN,
     divided,
     noise_test,
-    thinned,
-    whole_share,
 )
 from study_lib.scores.frc import ring_correlation
 from study_lib.scores.scoring import scored_pixels, scores_of
 
-OBJECTS, PHOTONS, RECORD = REFERENCE_FILES
 AMPLITUDE_PERCENTILE = 99.5  # of the object, which is 1 in a reference
 LINES_PRINTED = 5
-SHARE = "share_of_photons"  # what the metadata of patterns call it: of all that were measured
 
 # --- The reference of a draw
 
@@ -77,7 +81,7 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     its counts are simulated, on an object that
     """
     design, folder = condition.design, condition.folder(REFERENCE)
-    base_npz = _base_of(condition)
+    base_npz = base_of(condition)
     claim_root(condition.root("dataset"), design)
     work = Work(
         manifest=condition.manifest(REFERENCE),
@@ -112,8 +116,8 @@ def make_reference(condition: Condition) -> dict[str, Any]:
             "source": base_npz.name,
             "patterns": len(measurement.positions_px),
             "photons_per_pattern": {
-                "measured": _photons(measurement.counts),
-                **{name: _photons(part) for name, part in parts.items()},
+                "measured": mean_photons(measurement.counts),
+                **{name: mean_photons(part) for name, part in parts.items()},
             },
             "noise": noise.record(),
             "first": first,
@@ -126,46 +130,6 @@ def make_reference(condition: Condition) -> dict[str, Any]:
         }
         _write(folder, work, parts, objects[first], objects[second], given)
     return work.results
-
-
-def _base_of(condition: Condition) -> Path:
-    if not condition.design.is_measured:
-        raise InputError(
-            f"design {condition.design.digest}: its counts are simulated, on an object that is "
-            "known; a reference is made of measured counts"
-        )
-    if condition.base_npz is None:
-        raise InputError("source = measured: the counts are in the base data; give --base-npz")
-    return condition.base_npz
-
-
-def base_measurement(condition: Condition) -> Measurement:
-    """Return what was measured: all photons of all positions of the base data.
-
-    Raises
-    ------
-    InputError
-        If the design is simulated, or the file is missing or breaks the contract.
-    """
-    return load_measurement(_base_of(condition))
-
-
-def require_whole(path: Path, amplitudes: Float[np.ndarray, "scan n n"]) -> None:
-    """Check that what was measured are photons: whole numbers.
-
-    Raises
-    ------
-    InputError
-        If more than 1 % are not.
-    """
-    share = whole_share(amplitudes)
-    if share < WHOLE_SHARE_MIN:
-        raise InputError(
-            f"{path}: {100 * share:.3g} % of its counts are whole numbers; at least "
-            f"{100 * WHOLE_SHARE_MIN:g} % have to be: what is no number of photons cannot be "
-            "divided photon by photon; import raw counts, before dark or gain are corrected, or "
-            "choose --simulated"
-        )
 
 
 def _solved(name: Any, given: Measurement, design: StudyDesign, work: Work) -> Found:
@@ -219,10 +183,6 @@ def _agreement(
     }
 
 
-def _photons(counts: Float[np.ndarray, "scan n n"]) -> float:
-    return float(counts.sum(dtype=np.float64)) / len(counts)
-
-
 def _write(
     folder: Path,
     work: Work,
@@ -248,43 +208,6 @@ def _write(
     work.outputs += [folder / name for name in REFERENCE_FILES]
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The reference of a draw: objects (oy, ox) of two algorithms, and the probe of the first.
-
-    The probe is in roots of the photons of the reference's own share.
-    """
-
-    object_: Complex[np.ndarray, "oy ox"]
-    probe: Complex[np.ndarray, "..."]
-    second_object: Complex[np.ndarray, "oy ox"]
-    first: str
-    second: str
-    files: tuple[Path, ...]
-
-
-def reference_of(condition: Condition) -> Reference:
-    """Return the reference of a condition's draw; it is made if it is not there.
-
-    Raises
-    ------
-    InputError
-        As :func:`make_reference`.
-    """
-    folder = condition.folder(REFERENCE)
-    if not all((folder / name).is_file() for name in REFERENCE_FILES):
-        make_reference(condition)
-    arrays, metadata = read_npz(folder / OBJECTS)
-    return Reference(
-        arrays["object"],
-        arrays["probe"],
-        arrays["second_object"],
-        str(metadata["first"]),
-        str(metadata["second"]),
-        (folder / OBJECTS, folder / PHOTONS),
-    )
-
-
 def reference_figure(condition: Condition) -> Figure:
     """Return the picture of a draw's reference beside the object of its other algorithm."""
     reference, limits = reference_of(condition), condition.design.metrics
@@ -303,169 +226,3 @@ def reference_figure(condition: Condition) -> Figure:
         f"{scores['phase_ssim']:.3f} with that by {reference.second}",
         held_against=f"reference ({reference.first})",
     )
-
-
-def counts_of_part(condition: Condition, part: str) -> Shaped[np.ndarray, "scan n n"]:
-    """Return the whole counts of one of ``SHARES``, of every position of the base data."""
-    path = condition.folder(REFERENCE) / PHOTONS
-    return read_npz(path, only=[part])[0][part]
-
-
-# --- The patterns of a dose
-
-
-@dataclass(frozen=True)
-class ThinnedPatterns:
-    """Amplitudes (scan, n, n) of some positions at a dose, probe, and share of all photons."""
-
-    amplitudes: Float[np.ndarray, "scan n n"]
-    probe: Complex[np.ndarray, "..."]
-    share: float
-
-
-def patterns_at(
-    condition: Condition,
-    rows: Int[np.ndarray, " scan"],
-    photons_per_pattern: float,
-    reference: Reference,
-) -> ThinnedPatterns:
-    """Return the patterns of some positions with so many photons each, on average.
-
-    They are a thinning of the arms' photons, and those of a lower dose are among those of a higher.
-
-    Parameters
-    ----------
-    condition
-        Its draw names the photons.
-    rows
-        Numbers of the positions in the base data.
-    photons_per_pattern
-        Mean over these positions.
-    reference
-        Whose probe is scaled to these photons.
-
-    Raises
-    ------
-    InputError
-        If the arms' photons are fewer.
-    """
-    arms = counts_of_part(condition, "arms")
-    held = _photons(arms[rows].astype(np.float32))
-    asked = photons_per_pattern / held
-    if asked > 1 + HELD_TOLERANCE:
-        raise InputError(too_many(photons_per_pattern, held, condition.design, condition.label))
-    share = min(1.0, asked)
-    seed, draw = condition.design.seeds.simulation, condition.design.replicate
-    counts = thinned(arms, share, seed=seed, draw=draw)[rows]
-    share *= SHARES["arms"]
-    scale = np.sqrt(share / SHARES["reference"])
-    return ThinnedPatterns(np.sqrt(counts), (reference.probe * scale).astype(np.complex64), share)
-
-
-def share_of(metadata: Mapping[str, Any], path: Path) -> float:
-    """Return which share of all measured photons the patterns of a file have.
-
-    Raises
-    ------
-    InputError
-        If its metadata do not say.
-    """
-    share = metadata.get(SHARE)
-    if not isinstance(share, float) or not 0 < share <= 1:
-        raise InputError(
-            f"{path}: its metadata do not say which share of the measured photons it has; "
-            "generate the data again"
-        )
-    return share
-
-
-HELD_TOLERANCE = 0.01  # half of the photons are half only by chance
-
-
-def too_many(asked: float, held: float, design: StudyDesign, where: str) -> str:
-    """Return that a dose is more than the arms' share of the measured photons, and what is not."""
-    name = design.base.name if design.base else "the base data"
-    return (
-        f"{where}: {asked:.4g} photons in a pattern; at most {held:.4g}, half of the "
-        f"{held / SHARES['arms']:.4g} that {name} has: the other half makes the reference and "
-        "judges; lower --doses"
-    )
-
-
-# --- Counts that judge: measured, and given to no arm and no reference
-
-
-class HeldOutCounts:
-    """The judge's counts at the positions of a view, and at those of its split that it left out.
-
-    Parameters
-    ----------
-    condition
-        One view and split.
-    measurement
-        Its patterns; the judge's are those of the same positions.
-    share
-        Of all photons, that these patterns have.
-    reference
-        What excess is counted from.
-    """
-
-    def __init__(
-        self, condition: Condition, measurement: Measurement, share: float, reference: Reference
-    ) -> None:
-        counts = counts_of_part(condition, "judge")
-        whole = load_measurement(condition.whole_file)
-        with open_npz(condition.whole_file) as archive:
-            of_whole = share_of(metadata_of(archive), condition.whole_file)
-        is_kept = np.isin(whole.scan_index, measurement.scan_index)
-        self._scale = np.sqrt(SHARES["judge"] / share)
-        self._parts: dict[str, Measurement] = {}
-        for name, chosen in (("", is_kept), (LEFT_OUT, ~is_kept)):
-            if chosen.any():
-                part = at_positions(whole, np.flatnonzero(chosen))
-                some = counts[part.scan_index].astype(np.float32)
-                weaker = as_share(part, some, SHARES["judge"] / of_whole)
-                self._parts[name] = replace(weaker, probe=reference.probe)
-        self._of_reference = self._nats(reference.object_, None)
-
-    def scores(
-        self,
-        object_: Complex[np.ndarray, "oy ox"],
-        probe: Complex[np.ndarray, "..."] | None = None,
-    ) -> dict[str, float | None]:
-        """Return by how many nats per pattern the counts are less likely than by the reference.
-
-        Parameters
-        ----------
-        object_ : (oy, ox)
-            As the arm gave it.
-        probe
-            The arm's own, in roots of the photons of its patterns; None: that of the reference.
-        """
-        found: dict[str, float | None] = dict.fromkeys(JUDGED_COLUMNS)
-        for name, nats in self._nats(object_, probe).items():
-            more = nats - self._of_reference[name]
-            found[f"measured_excess{name}_nats"] = float(more.mean())
-            if not name and len(more) > 1:
-                error = float(more.std(ddof=1)) / len(more) ** 0.5
-                found["measured_excess_error_nats"] = error
-        return found
-
-    def _nats(
-        self, object_: Complex[np.ndarray, "oy ox"], probe: Complex[np.ndarray, "..."] | None
-    ) -> dict[str, Float[np.ndarray, " scan"]]:
-        found = {}
-        for name, part in self._parts.items():
-            lit = part
-            if probe is not None:
-                lit = replace(part, probe=(probe * self._scale).astype(part.probe.dtype))
-            found[name] = likelihood_judge(lit)(object_.astype(np.complex64))
-        return found
-
-
-LEFT_OUT = "_left_out"
-JUDGED_COLUMNS = (
-    "measured_excess_nats",
-    "measured_excess_error_nats",
-    f"measured_excess{LEFT_OUT}_nats",
-)

@@ -341,7 +341,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "measured_excess_nats": Metric(
             "lower",
-            "study_lib.phases.reference.HeldOutCounts: log-likelihood per pattern of measured "
+            "study_lib.phases.measured.HeldOutCounts: log-likelihood per pattern of measured "
             "counts that neither an arm nor the reference has, that of the reference less that of "
             "the arm",
         ),

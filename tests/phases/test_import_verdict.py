@@ -153,7 +153,8 @@ def test_turned_axes_are_wrong_and_the_options_that_mend_them_do(
     again, mended, _ = study("import", "scan.cxi", "base.npz", *options, "--overwrite")
 
     assert code == 1
-    assert f"({' '.join(options)}) explain some of the patterns better" in printed
+    assert f"({' '.join(options)}" in printed
+    assert "explain some of the patterns better" in printed
     assert again == 0
     assert "verdict: good" in mended
     assert r_factors(mended)[1] < 0.7 * r_factors(printed)[1]

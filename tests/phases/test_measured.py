@@ -18,9 +18,10 @@ from study_lib.phases.arms import ArmResult, arms_of
 from study_lib.phases.compare import compare
 from study_lib.phases.conditions import read_aligned
 from study_lib.phases.dataset import generate
+from study_lib.phases.measured import HeldOutCounts, reference_of, share_of
 from study_lib.phases.overlap import choose_view
 from study_lib.phases.reconstruct import reconstruct
-from study_lib.phases.reference import HeldOutCounts, make_reference, reference_of, share_of
+from study_lib.phases.reference import make_reference
 from study_lib.phases.train_thinned import train_thinned
 from study_lib.physics.measurement import photon_budget
 from study_lib.runs.run import Run, base_data, create_run, usual_source
@@ -49,6 +50,7 @@ def run(tmp_path_factory, base) -> Run:
     """Two doses of the first draw, with the patterns of every view."""
     doses = f"doses=[{DOSES[0]}, {DOSES[1]}]"
     made = run_of(tmp_path_factory.mktemp("run"), base[0], doses)
+    make_reference(made.condition(DOSES[0]))
     for dose in DOSES:
         generate(made.condition(dose))
         for view in made.design.views:
@@ -141,11 +143,13 @@ def test_the_record_of_the_reference_has_noise_algorithms_and_their_agreement(ru
 
 def test_equal_seeds_give_equal_files_and_another_draw_another_share(run, base, tmp_path):
     again = run_of(tmp_path / "again", base[0], f"doses=[{DOSE}]")
+    make_reference(again.condition(DOSE))
     generate(again.condition(DOSE))
     one, two = (counts_in(each.condition(DOSE).file) for each in (run, again))
     assert one.tobytes() == two.tobytes()  # and whatever other doses a run has
     other = Run(tmp_path / "other", again.design.repetitions[1])
     condition = replace(other.condition(DOSE), base_npz=base[0])
+    make_reference(condition)
     generate(condition)
     assert counts_in(condition.file).tobytes() != one.tobytes()
     arms = [
@@ -158,6 +162,7 @@ def test_equal_seeds_give_equal_files_and_another_draw_another_share(run, base, 
 
 def test_at_a_dose_per_area_a_view_of_fewer_patterns_has_more_of_the_arms_photons(base, tmp_path):
     run = run_of(tmp_path, base[0], "dose_per=pixel", "doses=[100]")
+    make_reference(run.condition(100.0))
     generate(run.condition(100.0))
     for view in ("baseline", "sparse"):
         choose_view(run.condition(100.0, view))

@@ -214,6 +214,8 @@ def faults_of_scan(
             "in other frames, as a cosmic ray leaves them: they have no say there"
         )
     remarks += [f"frame {frame}: {reason}" for frame, reason in frames.items()][:NAMED_MAX]
+    if len(frames) > NAMED_MAX:
+        remarks.append(f"{len(frames)} of {len(patterns)} frames were left out in all")
     return DetectorFaults(pixels, values, frames, tuple(remarks))
 
 
@@ -316,12 +318,31 @@ def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.n
     found = {CONSTANT: steady & ~known}
     found[DEAD] = _dead(mean * facts.frames, known)
     hot = (facts.usual > FACTOR * around) & (facts.usual > 1) & ~beam
-    found[HOT] = _alone(hot & ~known & ~found[CONSTANT])
+    found[HOT] = _alone(hot & ~known & ~found[CONSTANT]) | (_hot_lines(facts.usual) & ~known)
     usual = np.maximum(_around(facts.dispersion), 1)
     wild = (facts.dispersion > FLICKER * usual) & (facts.third_largest > SPIKE_COUNTS)
     wild &= facts.third_largest > FACTOR * _around(facts.third_largest)
     taken = known | found[CONSTANT] | found[HOT]
     found[FLICKERING] = _alone(wild & ~beam & ~taken)
+    return found
+
+
+def _hot_lines(usual: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Return whole rows and columns far brighter than those beside them, in half of their pixels.
+
+    Light that is brighter along one line is so about the zero frequency, and not at both its ends.
+    """
+    found = np.zeros(usual.shape, bool)
+    for axis in (0, 1):
+        lines = usual if axis == 0 else usual.T
+        ends = np.r_[0 : lines.shape[1] // 4, -(lines.shape[1] // 4) : 0]
+        level = np.median(lines[:, ends], axis=1)
+        for line in range(2, len(level) - 2):
+            if abs(line - len(level) // 2) <= BEAM_PX:
+                continue  # the edges of a window leave a streak there
+            beside = max(level[[line - 2, line - 1, line + 1, line + 2]])
+            if level[line] > max(FACTOR * beside, 1):
+                found[(line, slice(None)) if axis == 0 else (slice(None), line)] = True
     return found
 
 
@@ -415,7 +436,9 @@ def _bad_frames(counts: _Counts, pixels: np.ndarray, reached: np.ndarray) -> dic
     found: dict[int, str] = {}
     for frame in np.flatnonzero(lost > LOST_SHARE):
         found[int(frame)] = f"{lost[frame]:.0%} of it is masked; it was left out"
-    for frame in np.flatnonzero(totals < BLANK_SHARE * median):
+    blank = np.flatnonzero(totals < BLANK_SHARE * median)
+    # Many of them are a specimen that lets nothing through.
+    for frame in blank if len(blank) <= SHARE_MAX * len(totals) else ():
         text = f"{totals[frame]:.3g} counts where the median is {median:.3g}; it was left out"
         found.setdefault(int(frame), text)
     for frame in np.flatnonzero(totals > BRIGHT_FACTOR * usual):
