@@ -112,6 +112,8 @@ MISMATCHES = (
     "defocus_error_percent",
     "aberration_error_percent",
     "flux_jitter_percent",
+    "background_counts",
+    "bandwidth_percent",
 )
 
 
