@@ -200,9 +200,11 @@ MISMATCH_COLUMNS = {
     "mismatch_defocus_percent": ("defocus_error_percent", "defocus error", "%"),
     "mismatch_aberration_percent": ("aberration_error_percent", "aberrations", "% of a wave"),
     "mismatch_flux_percent": ("flux_jitter_percent", "flux jitter", "%"),
+    "mismatch_background_counts": ("background_counts", "background", "counts per pixel"),
+    "mismatch_bandwidth_percent": ("bandwidth_percent", "bandwidth", "%"),
 }
 
-LONGEST_IN_TITLE = 50  # characters; two of the four
+LONGEST_IN_TITLE = 50  # characters; two of the six
 LEVELS_MAX = 20  # of a list: each is the whole study once more
 
 
@@ -285,6 +287,22 @@ class MismatchDesign(Frozen):
         exclude_if=is_zero,
         description="relative standard deviation of the light from frame to frame, log-normal; "
         "the mean dose is kept",
+    )
+    background_counts: Annotated[
+        OneOrLevels, at_most(1e6, "more than any dose leaves to a pixel")
+    ] = Field(
+        default=0.0,
+        exclude_if=is_zero,
+        description="mean counts of every detector pixel that do not come from the object, and "
+        "that no arm is told of; at every dose as many",
+    )
+    bandwidth_percent: Annotated[
+        OneOrLevels, at_most(20, "beyond, object and probe are not the same at all wavelengths")
+    ] = Field(
+        default=0.0,
+        exclude_if=is_zero,
+        description="width of the light's flat spectrum, in percent of its mean wavelength: each "
+        "wavelength scales the pattern",
     )
 
     @property

@@ -378,6 +378,7 @@ class StudyDesign(Frozen):
         """
         pixels, detector, solver = self.patch_size_px**2, self.detector, self.iterative.solver
         limit = detector.saturation_counts
+        background = self.mismatch.largest("background_counts")
         faults = {
             f"{least:.3g} photons in a pattern; at least 1; raise doses, or keep fewer positions": (
                 least < 1
@@ -387,6 +388,10 @@ class StudyDesign(Frozen):
             f"detector.dark_counts = {detector.dark_counts:g}; at most {least / pixels:g}: "
             f"{pixels} pixels would count more of them than the {least:g} photons of a pattern": (
                 detector.dark_counts * pixels > least
+            ),
+            f"mismatch.background_counts = {background:g}; at most {least / pixels:g}: "
+            f"{pixels} pixels would count more of them than the {least:g} photons of a pattern": (
+                background * pixels > least
             ),
             f"detector.saturation_counts = {limit}; at least {int(np.ceil(most / pixels))}: "
             f"{pixels} pixels could not count the {most:g} photons of a pattern": (

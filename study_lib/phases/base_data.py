@@ -92,9 +92,9 @@ def with_scaled_probe(acquisition: Acquisition) -> Acquisition:
 
 def fixed_gauge(
     object_: Complex[np.ndarray, "oy ox"],
-    probe: Complex[np.ndarray, "n n"],
+    probe: Complex[np.ndarray, "*modes n n"],
     positions_px: Float[np.ndarray, "scan 2"],
-) -> tuple[Complex[np.ndarray, "oy ox"], Complex[np.ndarray, "n n"], dict[str, float]]:
+) -> tuple[Complex[np.ndarray, "oy ox"], Complex[np.ndarray, "*modes n n"], dict[str, float]]:
     """Return object and probe with scale and phase settled, and what that changed.
 
     Scale and phase move between object and probe, which leaves every pattern as it is: the object
@@ -106,7 +106,7 @@ def fixed_gauge(
     ----------
     object_ : (oy, ox)
         Complex transmission up to a factor.
-    probe : (n, n)
+    probe : (n, n) or (modes, n, n)
         Illumination in sqrt(photons) per pixel, up to the inverse of that factor.
     positions_px : (scan, 2)
         (row, column) of the patch centres in object pixels.

@@ -70,7 +70,8 @@ def true_light(
     if not design.mismatch.columns:
         return None
     require_room_for_defocus(design, probe)
-    jitter = design.mismatch.amounts.get("flux_jitter_percent", 0.0) / 100
+    amounts = design.mismatch.amounts
+    jitter = amounts.get("flux_jitter_percent", 0.0) / 100
     return TrueLight(
         probe=_true_probe(design, probe),
         positions_px={split: _true_positions(design, part) for split, part in parts.items()},
@@ -81,6 +82,8 @@ def true_light(
             for split, part in parts.items()
             if jitter
         },
+        background_counts=amounts.get("background_counts", 0.0),
+        bandwidth=amounts.get("bandwidth_percent", 0.0) / 100,
     )
 
 
@@ -99,9 +102,10 @@ def stated_mismatch(
 def truly_lit(
     measurement: Measurement, metadata: Mapping[str, Any], design: StudyDesign, path: Path
 ) -> Measurement:
-    """Return a measurement with the true positions and probe, as no arm is given them.
+    """Return a measurement with the true positions, probe and background, as no arm is given them.
 
-    The probe has the mean light of all frames. Without a mismatch it is the measurement as it is.
+    The probe has the mean light of all frames; a bandwidth is not in it. Without a mismatch it is
+    the measurement as it is.
 
     Parameters
     ----------
@@ -136,7 +140,19 @@ def truly_lit(
         measurement,
         probe=probe.astype(measurement.probe.dtype),
         positions_px=_true_positions(design, part),
+        background=_true_background(design, measurement),
     )
+
+
+def _true_background(
+    design: StudyDesign, measurement: Measurement
+) -> Float[np.ndarray, "n n"] | None:
+    counts = design.mismatch.amounts.get("background_counts", 0.0)
+    if not counts:
+        return measurement.background
+    told = measurement.background
+    none: np.ndarray = np.zeros(measurement.amplitudes.shape[1:], np.float32)
+    return (none if told is None else told) + np.float32(counts)
 
 
 def _true_positions(design: StudyDesign, part: ScanPart) -> Float[np.ndarray, "scan 2"]:

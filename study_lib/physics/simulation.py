@@ -5,6 +5,7 @@ design/experiment.DetectorDesign; another way in which the data are not what fil
 part of TrueLight and a number in design/experiment.MismatchDesign.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -147,12 +148,16 @@ class TrueLight:
 
     ``probe`` in the scale of the given one, which may have fewer modes; ``positions_px`` (scan, 2)
     by split;
-    ``brightness`` (scan,) by split is the light of each frame in any unit.
+    ``brightness`` (scan,) by split is the light of each frame in any unit; ``background_counts``
+    per detector pixel are added by nothing that an arm knows; ``bandwidth`` is the relative width
+    of the light's flat spectrum.
     """
 
     probe: Complex[np.ndarray, "*modes n n"]
     positions_px: Mapping[str, Float[np.ndarray, "scan 2"]]
     brightness: Mapping[str, Float[np.ndarray, " scan"]]
+    background_counts: float = 0.0
+    bandwidth: float = 0.0
 
 
 def moved_positions(
@@ -207,6 +212,57 @@ def frame_brightness(
     normal = random.standard_normal(int(scan_index.max()) + 1)[scan_index]
     light: np.ndarray = np.exp(width * normal - width**2 / 2)
     return light
+
+
+FEWEST_WAVELENGTHS = 5
+FINEST_STEP_PX = 0.5  # by which wavelengths stretch the border of a pattern apart
+
+
+def blur_by_bandwidth(patterns: Float[np.ndarray, "scan n n"], bandwidth: float) -> None:
+    """Replace patterns by those of light with a flat spectrum, in place; their photons stay.
+
+    A wavelength longer by a share stretches the pattern about the zero frequency by that share: a
+    pixel is then a larger square, whose photons go to the pixels that it lies on. The mean is over
+    wavelengths so near to each other that they take the border half a pixel apart. Photons that
+    leave the detector are replaced in proportion to those that do not. Probe and object are taken
+    to be the same at all wavelengths.
+
+    Parameters
+    ----------
+    patterns : (scan, n, n)
+        Expected photons; overwritten.
+    bandwidth
+        Width of the spectrum over the mean wavelength; 0 changes nothing.
+
+    References
+    ----------
+    A broad spectrum as a sum of scaled patterns: Enders et al., Appl. Phys. Lett. 104, 171104
+    (2014), doi:10.1063/1.4874304
+    """
+    side = patterns.shape[-1]
+    if not bandwidth:
+        return
+    wavelengths = max(FEWEST_WAVELENGTHS, math.ceil(bandwidth * side / 2 / FINEST_STEP_PX))
+    middles = (np.arange(wavelengths) + 0.5) / wavelengths - 0.5
+    spreads = [
+        _stretching(side, 1 + bandwidth * float(middle)).astype(patterns.dtype)
+        for middle in middles
+    ]
+    for start in range(0, len(patterns), WAVES_AT_A_TIME):
+        part = patterns[start : start + WAVES_AT_A_TIME]
+        before = _photons_of(part)
+        blurred = np.mean([spread @ part @ spread.T for spread in spreads], axis=0)
+        after = np.maximum(_photons_of(blurred), np.finfo(np.float32).tiny)
+        np.multiply(blurred, (before / after)[:, None, None], out=part)
+
+
+def _stretching(side: int, factor: float) -> Float[np.ndarray, "n n"]:
+    """Return what share of each pixel (column) lies on each pixel (row) when stretched."""
+    edges = np.arange(side + 1) - side // 2 - 0.5
+    low = np.maximum(edges[:-1, None], factor * edges[None, :-1])
+    high = np.minimum(edges[1:, None], factor * edges[None, 1:])
+    share: np.ndarray = np.clip(high - low, 0, None) / factor
+    return share
 
 
 def expected_patterns(
@@ -303,6 +359,9 @@ def simulate(
         split: expected_patterns(object_, light.probe, light.positions_px[split])
         for split in positions_px
     }
+    if light.bandwidth:
+        for part in patterns.values():
+            blur_by_bandwidth(part, light.bandwidth)
     for split in positions_px.keys() & light.brightness.keys():
         share = light.brightness[split] / light.brightness[split].mean()
         patterns[split] *= share.astype(np.float32)[:, None, None]
@@ -316,14 +375,15 @@ def simulate(
         ]
         given_scale = dose / np.concatenate(nominal).mean(dtype=np.float64)
     valid = np.ones(probe.shape[-2:], bool) if bad_pixels is None else ~bad_pixels
+    dark = dark_counts + light.background_counts if light.background_counts else dark_counts
     expected = {}
     for split, part in patterns.items():
         np.multiply(part, np.float32(scale), out=part)
         seen = part.mean(axis=0, dtype=np.float64)[valid]
-        expected[split] = float(seen.sum() + _dark_photons(dark_counts, valid))
+        expected[split] = float(seen.sum() + _dark_photons(dark, valid))
         count_photons(
             part,
-            dark_counts=dark_counts,
+            dark_counts=dark,
             saturation_counts=saturation_counts,
             bad_pixels=bad_pixels,
             random=random[split],

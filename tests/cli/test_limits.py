@@ -27,6 +27,10 @@ REFUSED = {
     ("thinned.judged_share=0.99", "doses=[20]"): "it leaves 30 photons to one part; at least 100",
     ("thinned.photon_shares=[1e-9, 0.5]",): "found 1e-09; at least 0.01: less leaves nothing",
     ("detector.dark_counts=20",): r"= 20; at most 9\.76562: 1024 pixels would count more",
+    (
+        "mismatch.background_counts=[1, 20]",
+    ): r"= 20; at most 9\.76562: 1024 pixels would count more",
+    ("mismatch.bandwidth_percent=21",): "found 21; at most 20: beyond, object and probe are not",
     ("detector.saturation_counts=1",): "= 1; at least 10: 1024 pixels could not count the 10000",
     ("detector.beamstop_radius_px=8",): r"= 8 leaves 0\.00% of the light .*; at least 1% is needed",
     ("iterative.solver.total_variation=1e30",): r"found 1e\+30; at most 1e\+09: a jump",
@@ -112,6 +116,8 @@ MISMATCHES = (
     "defocus_error_percent",
     "aberration_error_percent",
     "flux_jitter_percent",
+    "background_counts",
+    "bandwidth_percent",
 )
 
 

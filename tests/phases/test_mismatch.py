@@ -166,6 +166,59 @@ def test_all_doses_of_a_replicate_have_the_same_errors(tmp_path, monkeypatch, ti
     np.testing.assert_array_equal(first.probe, second.probe)
 
 
+def test_a_background_is_counted_by_every_pixel_at_every_dose_and_no_file_says_so(
+    tmp_path, tiny_design_with
+):
+    """Against the run without it, which has the same object, probe and positions."""
+    doses, background = (1e3, 1e5), 0.5
+    plain, wrong = (
+        generated(tmp_path / name, tiny_design_with(f"doses=[{doses[0]}, {doses[1]}]", *settings))
+        for name, settings in {
+            "plain": (),
+            "wrong": (f"mismatch.background_counts={background}",),
+        }.items()
+    )
+    for dose in doses:
+        paths = [run.condition(dose, split="test").whole_file for run in (plain, wrong)]
+        without, with_it = (load_dataset(path)[0] for path in paths)
+        assert "background" not in with_it
+        np.testing.assert_array_equal(without["probeGuess"], with_it["probeGuess"])
+        side = with_it["probeGuess"].shape[-1]
+        counts = [(one["diffraction"].astype(float) ** 2).sum(axis=(1, 2)) for one in
+                  (without, with_it)]  # fmt: skip
+        spread = np.sqrt((counts[0] + counts[1]).mean() / len(counts[0]))
+        added = counts[1].mean() - counts[0].mean()
+        assert added == pytest.approx(background * side**2, abs=5 * spread)
+
+        condition = wrong.condition(dose, split="test")
+        measurement, (_, metadata) = condition.measurement(), read_npz(condition.file)
+        true = truly_lit(measurement, metadata, wrong.design, condition.file)
+        assert measurement.background is None
+        np.testing.assert_array_equal(true.background, np.full((side, side), background))
+    assert wrong.design.mismatch.columns == {"mismatch_background_counts": background}
+
+
+def test_the_light_of_a_wide_spectrum_has_the_dose_and_is_not_explained_by_one_wavelength(
+    tmp_path, tiny_design_with
+):
+    plain, wrong = (
+        generated(tmp_path / name, tiny_design_with(f"doses=[{DOSE}]", *settings))
+        for name, settings in {"plain": (), "wrong": ("mismatch.bandwidth_percent=20",)}.items()
+    )
+    misfits = []
+    for run in (plain, wrong):
+        condition = run.condition(DOSE)
+        measurement = condition.measurement()
+        misfits.append(misfit_of(measurement, condition.truth()))
+        photons = (measurement.amplitudes**2).sum(axis=(1, 2))
+        assert photons.mean() == pytest.approx(DOSE, rel=0.1)
+    np.testing.assert_array_equal(
+        *(whole_files(run)["train"]["probeGuess"] for run in (plain, wrong))
+    )
+    assert abs(misfits[0]) < 5
+    assert misfits[1] > 50
+
+
 # --- What is true is known again to the comparison alone
 
 
