@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from study_lib.data.archive import read_npz
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
@@ -20,7 +21,7 @@ from study_lib.phases.conditions import (
     read_scores,
     runs_within,
 )
-from study_lib.phases.reference import RECORD
+from study_lib.phases.reference import PHOTONS, RECORD
 from study_lib.physics.photons import share_no_photons
 from study_lib.scores.across_runs import rank_differences, rank_sentences
 from study_lib.scores.alignment import align
@@ -88,21 +89,24 @@ def warnings_on_measured(run_folder: Path) -> list[str]:
     return [noise["sentence"]] if noise["is_poisson"] is False else []
 
 
-# --- Objects of draws that share no photon
+# --- Objects of draws whose arms share no photon
 
 
 def agreement_of_draws(run_folder: Path, design: StudyDesign) -> list[dict[str, Any]]:
-    """Return how far the objects of one arm agree that were made of disjoint photons.
+    """Return how far the objects of one arm agree whose patterns share no photon.
 
-    Draws 0 and 1 share no photon of their arms, nor do 2 and 3. What they have in common beside the
-    specimen is the scan, the algorithm, and that the probe of each is of a reference from photons
-    that are among those of the other's arms.
+    Draws 0 and 1 share no photon of their arms, nor do 2 and 3. The objects are not made of
+    disjoint photons alone: the probe of each is that of its draw's reference, whose photons are
+    among those of the other draw's arms. Scan and algorithm are the same, too.
 
     Returns
     -------
     list of dict
         A row for each pair of draws, condition and arm: the ring correlation's crossings, as
-        fractions of Nyquist, with their outcomes. Empty with a single draw, or of simulated counts.
+        fractions of Nyquist, with their outcomes. ``arms_photons_shared`` are the photons that
+        the arms of both must have in common, as the files of their counts say: those that they have
+        beyond what was measured; None where these files are not there. Empty with a single draw, or
+        of simulated counts.
 
     References
     ----------
@@ -120,13 +124,25 @@ def agreement_of_draws(run_folder: Path, design: StudyDesign) -> list[dict[str, 
     ]
     rows = []
     for pair in pairs:
+        shared = _arms_photons_shared(*(run_folder / one.folder for one in pair))
         both = [
             conditions_of(one.design, PlacesBelow(run_folder / one.folder), each_split=True)
             for one in pair
         ]
         for one, two in zip(*both, strict=True):
-            rows += _agreement_of(one, two)
+            rows += [line | {"arms_photons_shared": shared} for line in _agreement_of(one, two)]
     return rows
+
+
+def _arms_photons_shared(one: Path, two: Path) -> int | None:
+    """Return how many photons the arms of two draws have beyond all that were measured."""
+    files = [PlacesBelow(run).root("dataset") / REFERENCE / PHOTONS for run in (one, two)]
+    if not all(path.is_file() for path in files):
+        return None
+    parts, _ = read_npz(files[0])
+    (others,) = read_npz(files[1], only=["arms"])[0].values()
+    left = sum(part.astype(np.int64) for name, part in parts.items() if name != "arms")
+    return int(np.maximum(others - left, 0).sum())
 
 
 def _agreement_of(one: Condition, two: Condition) -> list[dict[str, Any]]:
@@ -155,7 +171,6 @@ def _agreement_of(one: Condition, two: Condition) -> list[dict[str, Any]]:
             "arm": arm,
             "label": rows[arm]["label"],
             "draws": f"{one.design.replicate} and {two.design.replicate}",
-            "photons_shared": 0,
             "registration": describe_registration(aligned.registration),
         }
         for name, threshold in (
@@ -190,8 +205,13 @@ def _common(
     return (first[0], first[1]), (second[0], second[1]), mask[first] & other[second]
 
 
+ARMS_SHARE_NONE = (
+    "whose arms share no photon, each with a probe from photons among those of the other's arms"
+)
+
+
 def sentences_on_draws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return to what frequency objects of disjoint photons agree, by arm, in the test split."""
+    """Return to what frequency objects of two draws agree, by arm, in the test split."""
     part = [row for row in rows if row["split"] == "test"]
     if not part:
         return []
@@ -205,11 +225,11 @@ def sentences_on_draws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             said.append(f"{label} {span}{f' ({rest} without a crossing)' if rest else ''}")
     draws = " and ".join(dict.fromkeys(str(row["draws"]) for row in part))
     if not said:
-        return [f"Objects of draws {draws}, which share no photon, have no crossing of 1/7."]
+        return [f"Objects of draws {draws}, {ARMS_SHARE_NONE}, have no crossing of 1/7."]
     return [
-        f"Objects of draws {draws}, which share no photon, agree with one another, without any "
-        f"reference, up to these fractions of Nyquist (ring correlation 1/7, over the conditions "
-        f"of the test split): {', '.join(said)}. `{DRAWS_TABLE}` has each. An arm that leaves out "
+        f"Objects of draws {draws}, {ARMS_SHARE_NONE}, agree with one another up to these "
+        "fractions of Nyquist (ring correlation 1/7, over the conditions of the test split): "
+        f"{', '.join(said)}. `{DRAWS_TABLE}` has each. An arm that leaves out "
         "what photons do not determine agrees with itself further than it is right."
     ]
 
