@@ -246,30 +246,48 @@ def simulated_beside(run_folder: Path, design: StudyDesign) -> Path | None:
         summary = path.parent / PHASES["summary"] / "summary.json"
         if not summary.is_file():
             continue
-        other = parse_design(read_json(path), str(path))
-        same = other.base is not None and other.base.sha256 == design.base.sha256
-        if same and not other.is_measured and other.preset == design.preset:
+        try:
+            other = parse_design(read_json(path), str(path))
+        except InputError:  # of a later version, or damaged: no run to hold this one against
+            continue
+        if other.preset == design.preset and not _unlike(design, other):
             found.append(path.parent)
     return max(found, key=lambda folder: (folder / "design.json").stat().st_mtime, default=None)
 
 
+def _unlike(design: StudyDesign, other: StudyDesign) -> str:
+    """Return why ranks of two designs cannot be held against each other; empty if they can."""
+    if other.is_measured:
+        return "its counts are measured too; give a run that was made with --simulated"
+    bases = [
+        one.base.sha256[:12] if one.base else "the synthetic object" for one in (design, other)
+    ]
+    if bases[0] != bases[1]:
+        return f"its base data are {bases[1]} (SHA-256), those of the measured run {bases[0]}"
+    if other.dose_per != design.dose_per:
+        return f"its doses are per {other.dose_per}, those of the measured run {design.dose_per}"
+    views = {view.name: view for view in other.views}
+    named = [view.name for view in design.views if views.get(view.name, view) != view]
+    if named:
+        return f"views of one name keep other patterns: {', '.join(named)}"
+    return ""
+
+
 def ranks_against(
-    table: Sequence[Mapping[str, Any]], simulated_run: Path
+    table: Sequence[Mapping[str, Any]], design: StudyDesign, simulated_run: Path
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return where the ranks of a study table differ from a simulated run's, as rows and sentences.
 
     Raises
     ------
     InputError
-        If the other run has no summary, or is one of measured counts.
+        If the other run has no summary, is one of measured counts, or differs in the base data, in
+        what doses are counted on, or in a view of the same name.
     """
     design_path = simulated_run / "design.json"
     other = parse_design(read_json(design_path), str(design_path))
-    if other.is_measured:
-        raise InputError(
-            f"{simulated_run}: its counts are measured too; give a run that was made with "
-            "--simulated"
-        )
+    if why := _unlike(design, other):
+        raise InputError(f"--against {simulated_run}: {why}; ranks would not compare")
     summary = read_json(simulated_run / PHASES["summary"] / "summary.json")
     rows = rank_differences(table, summary["study_table"])
     return rows, rank_sentences(rows, simulated_run.name)
