@@ -17,10 +17,12 @@ from study_lib.phases.conditions import (
     Condition,
     PlacesBelow,
     conditions_of,
+    found_within,
     read_aligned,
     read_scores,
     runs_within,
 )
+from study_lib.phases.import_verdict import NOT_CONVERGED
 from study_lib.phases.reference import PHOTONS, RECORD
 from study_lib.physics.photons import share_no_photons
 from study_lib.scores.across_runs import rank_differences, rank_sentences
@@ -81,12 +83,23 @@ def _where_below(scores: Mapping[str, Any]) -> str:
 
 
 def warnings_on_measured(run_folder: Path) -> list[str]:
-    """Return a line if the noise of a run's measured counts is not that of photons."""
-    path = PlacesBelow(run_folder).root("dataset") / REFERENCE / RECORD
-    if not path.is_file():
-        return []
-    noise = read_json(path)["noise"]
-    return [noise["sentence"]] if noise["is_poisson"] is False else []
+    """Return what is wrong with measured counts or references of a run's draws.
+
+    Noise that is not that of photons, and algorithms that had used up their epochs before they
+    converged.
+    """
+    paths = found_within(run_folder, f"{PHASES['dataset']}/{REFERENCE}/{RECORD}")
+    records = [read_json(path) for path in paths]
+    said = [one["noise"]["sentence"] for one in records if one["noise"]["is_poisson"] is False]
+    for record in records:
+        for name, end in record.get("ends", {}).items():
+            if end["stop"] == NOT_CONVERGED:
+                said.append(
+                    f"the reference of draw {record['draw']} by {name} has not converged in "
+                    f"{end['epochs']} epochs (R-factor {end['r_factor']:.4f}, of noise alone "
+                    f"{end['r_noise']:.4f}); raise reference_epochs"
+                )
+    return list(dict.fromkeys(said))
 
 
 # --- Objects of draws whose arms share no photon

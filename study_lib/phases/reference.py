@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 
 from study_lib.data.archive import metadata_of, open_npz, read_npz
 from study_lib.data.datasets import load_measurement
+from study_lib.data.formats.acquisition import Acquisition
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.figures.results import condition_figure
 from study_lib.files import write_json, write_npz
 from study_lib.phases.blind import ALGORITHMS, Found, solve_blind
 from study_lib.phases.conditions import REFERENCE, REFERENCE_FILES, Condition, claim_root
+from study_lib.phases.import_fit import fit_of
 from study_lib.phases.records import Work, performed
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, as_share, at_positions
@@ -58,8 +60,8 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     Returns
     -------
     dict
-        Photons of each part, the test of the noise, algorithms, and how far they agree; plain
-        values.
+        Photons of each part, the test of the noise, algorithms, how they ended, and how far they
+        agree; plain values.
 
     Raises
     ------
@@ -110,6 +112,7 @@ def make_reference(condition: Condition) -> dict[str, Any]:
         between = _agreement(objects[second][0], objects[first][0], given, design)
         work.results |= {
             "source": base_npz.name,
+            "draw": design.replicate,
             "patterns": len(measurement.positions_px),
             "photons_per_pattern": {
                 "measured": _photons(measurement.counts),
@@ -121,11 +124,30 @@ def make_reference(condition: Condition) -> dict[str, Any]:
             "chosen_by": "counts of the judge",
             "judge_nats_per_pattern": nats,
             "between_algorithms": between,
+            "ends": {name: _end_of(one, given) for name, one in found.items()},
             "cpu_s": {name: one.cpu_s for name, one in found.items()},
             "options": {name: one.options for name, one in found.items()},
         }
         _write(folder, work, parts, objects[first], objects[second], given)
     return work.results
+
+
+def _end_of(found: Found, given: Measurement) -> dict[str, Any]:
+    """Return how an algorithm ended, and the R-factor of what it found beside that of noise."""
+    acquisition = Acquisition(
+        given.positions_px,
+        given.amplitudes,
+        bad_pixels=given.bad_pixels,
+        background=given.background,
+    )
+    fit = fit_of(acquisition, found.probe, found.object_, given.positions_px)
+    return {
+        "stop": found.stop,
+        "epochs": found.epochs,
+        "remarks": list(found.remarks),
+        "r_factor": fit.r_factor,
+        "r_noise": fit.r_noise,
+    }
 
 
 def _base_of(condition: Condition) -> Path:
