@@ -32,7 +32,7 @@ from study_lib.physics.photons import (
     divided,
     noise_test,
     thinned,
-    whole_share,
+    whole_share_of_roots,
 )
 from study_lib.scores.frc import ring_correlation
 from study_lib.scores.scoring import scored_pixels, scores_of
@@ -180,7 +180,7 @@ def require_whole(path: Path, amplitudes: Float[np.ndarray, "scan n n"]) -> None
     InputError
         If more than 1 % are not.
     """
-    share = whole_share(amplitudes)
+    share = whole_share_of_roots(amplitudes)
     if share < WHOLE_SHARE_MIN:
         raise InputError(
             f"{path}: {100 * share:.3g} % of its counts are whole numbers; at least "

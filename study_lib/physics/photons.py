@@ -156,8 +156,8 @@ def _below(
 # --- Are they Poisson? Asked before anything is made of them
 
 WHOLE_SHARE_MIN = 0.99
-WHOLE_TOLERANCE = 1e-3
-ROUNDING = 1.5e-7  # of a count, whose root has single precision
+ROUNDING_UNITS = 4  # in the last place of a count, whose root was rounded, perhaps twice
+ROUNDING_MAX = 0.25  # from a whole number: where rounding is more, a value says nothing
 DISPERSION_MIN, DISPERSION_MAX = 0.9, 1.1
 REPEATED_PX = 0.05  # frames of one place, as far as the object is concerned
 FAINT_COUNTS = 0.1  # mean of a pixel below which frames differ by noise alone
@@ -261,23 +261,29 @@ class NoiseTest:
         return asdict(self) | said | {"sentence": self.sentence}
 
 
-def whole_share(amplitudes: Float[np.ndarray, "scan n n"]) -> float:
-    """Return which share of the counts that are not zero are whole numbers.
+def whole_share_of_roots(values: Shaped[np.ndarray, "..."]) -> float:
+    """Return the share of values whose squares are whole numbers, but for rounding of the roots.
+
+    Zeros do not count. The root of a count is off by half a unit in its last place, and its square
+    by twice that: by a share of the count, and not by a number. Values so bright that this hides a
+    whole number have no say; 1 if no other is there.
 
     Parameters
     ----------
-    amplitudes : (scan, n, n)
-        Roots of the counts. In single precision a root is known to 6e-8 of itself, and its square
-        is taken to be whole within twice that.
+    values : (scan, n, n)
+        Roots of counts, looked at some patterns at a time.
     """
-    whole = lit = 0
-    for start in range(0, len(amplitudes), PATTERNS_AT_A_TIME):
-        counts = amplitudes[start : start + PATTERNS_AT_A_TIME].astype(np.float64) ** 2
-        counts = counts[counts > 0]
-        off = np.abs(counts - np.round(counts))
-        whole += int((off <= WHOLE_TOLERANCE + ROUNDING * counts).sum())
-        lit += counts.size
-    return whole / lit if lit else 1.0
+    precision = np.finfo(values.dtype if values.dtype == np.float16 else np.float32).eps
+    whole = known = 0
+    for start in range(0, len(values), PATTERNS_AT_A_TIME):
+        squares = values[start : start + PATTERNS_AT_A_TIME].astype(np.float64) ** 2
+        squares = squares[np.isfinite(squares) & (squares > 0)]
+        rounding = ROUNDING_UNITS * float(precision) * squares
+        off = np.abs(squares - np.rint(squares))
+        is_known = rounding < ROUNDING_MAX
+        whole += int((off <= rounding)[is_known].sum())
+        known += int(is_known.sum())
+    return whole / known if known else 1.0
 
 
 def noise_test(
@@ -329,7 +335,7 @@ def noise_test(
     places = np.ones(is_faint.shape, bool)
     every = np.ones(len(pairs), bool)
     return NoiseTest(
-        whole_share(amplitudes),
+        whole_share_of_roots(amplitudes),
         _common_divisor(amplitudes),
         int(is_repeated.sum() or len(pairs)),
         _dispersion(squared, total, is_repeated, places),
