@@ -52,6 +52,10 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     probes of both algorithms, and ``reference.json``. The one that explains the judge's counts
     better is *the* reference, the other is kept beside it.
 
+    Both start from the probe of the base data and take its positions, masks and background as they
+    are. Those were found, if not measured, from all photons: so much the reference has of the
+    arms' and the judge's.
+
     Parameters
     ----------
     condition
