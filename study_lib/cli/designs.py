@@ -122,8 +122,10 @@ def feasible(
     *,
     accept_doubtful: bool = False,
 ) -> "tuple[StudyDesign, Scene]":
-    """Return a design that can be carried out, and its scene."""
+    """Return a design that can be carried out, and its scene; measured counts have to be whole."""
+    from study_lib.data.datasets import load_measurement
     from study_lib.design.presets import load_design
+    from study_lib.phases.measured import require_whole
     from study_lib.phases.scene import scene_of
     from study_lib.runs.forecast import check_feasible
     from study_lib.runs.room import check_count
@@ -141,7 +143,8 @@ def feasible(
     for doubt in base.doubts if base else ():
         print(f"{base_npz}: warning: {doubt}", file=sys.stderr)
     design = load_design(preset, settings, base, values, source)
-    if design.is_measured:
+    if base_npz and design.is_measured:
+        require_whole(base_npz, load_measurement(base_npz).amplitudes)
         print(
             f"{base_npz}: its own counts, patterns of {design.patch_size_px} pixels a side, "
             f"{_draws_text(design)}; --simulated for counts of its object",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from study_lib.data.archive import read_npz
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
@@ -16,11 +17,13 @@ from study_lib.phases.conditions import (
     Condition,
     PlacesBelow,
     conditions_of,
+    found_within,
     read_aligned,
     read_scores,
     runs_within,
 )
-from study_lib.phases.measured import RECORD
+from study_lib.phases.import_verdict import NOT_CONVERGED
+from study_lib.phases.measured import PHOTONS, RECORD
 from study_lib.physics.photons import share_no_photons
 from study_lib.scores.across_runs import rank_differences, rank_sentences
 from study_lib.scores.alignment import align
@@ -80,29 +83,43 @@ def _where_below(scores: Mapping[str, Any]) -> str:
 
 
 def warnings_on_measured(run_folder: Path) -> list[str]:
-    """Return a line if the noise of a run's measured counts is not that of photons."""
-    path = PlacesBelow(run_folder).root("dataset") / REFERENCE / RECORD
-    if not path.is_file():
-        return []
-    noise = read_json(path)["noise"]
-    return [noise["sentence"]] if noise["is_poisson"] is False else []
+    """Return what is wrong with measured counts or references of a run's draws.
+
+    Noise that is not that of photons, and algorithms that had used up their epochs before they
+    converged.
+    """
+    paths = found_within(run_folder, f"{PHASES['dataset']}/{REFERENCE}/{RECORD}")
+    records = [read_json(path) for path in paths]
+    said = [one["noise"]["sentence"] for one in records if one["noise"]["is_poisson"] is False]
+    for record in records:
+        for name, end in record.get("ends", {}).items():
+            if end["stop"] == NOT_CONVERGED:
+                said.append(
+                    f"the reference of draw {record['draw']} by {name} has not converged in "
+                    f"{end['epochs']} epochs (R-factor {end['r_factor']:.4f}, of noise alone "
+                    f"{end['r_noise']:.4f}); raise reference_epochs"
+                )
+    return list(dict.fromkeys(said))
 
 
-# --- Objects of draws that share no photon
+# --- Objects of draws whose arms share no photon
 
 
 def agreement_of_draws(run_folder: Path, design: StudyDesign) -> list[dict[str, Any]]:
-    """Return how far the objects of one arm agree that were made of disjoint photons.
+    """Return how far the objects of one arm agree whose patterns share no photon.
 
-    Draws 0 and 1 share no photon of their arms, nor do 2 and 3. What they have in common beside the
-    specimen is the scan, the algorithm, and that the probe of each is of a reference from photons
-    that are among those of the other's arms.
+    Draws 0 and 1 share no photon of their arms, nor do 2 and 3. The objects are not made of
+    disjoint photons alone: the probe of each is that of its draw's reference, whose photons are
+    among those of the other draw's arms. Scan and algorithm are the same, too.
 
     Returns
     -------
     list of dict
         A row for each pair of draws, condition and arm: the ring correlation's crossings, as
-        fractions of Nyquist, with their outcomes. Empty with a single draw, or of simulated counts.
+        fractions of Nyquist, with their outcomes. ``arms_photons_shared`` are the photons that
+        the arms of both must have in common, as the files of their counts say: those that they have
+        beyond what was measured; None where these files are not there. Empty with a single draw, or
+        of simulated counts.
 
     References
     ----------
@@ -120,13 +137,25 @@ def agreement_of_draws(run_folder: Path, design: StudyDesign) -> list[dict[str, 
     ]
     rows = []
     for pair in pairs:
+        shared = _arms_photons_shared(*(run_folder / one.folder for one in pair))
         both = [
             conditions_of(one.design, PlacesBelow(run_folder / one.folder), each_split=True)
             for one in pair
         ]
         for one, two in zip(*both, strict=True):
-            rows += _agreement_of(one, two)
+            rows += [line | {"arms_photons_shared": shared} for line in _agreement_of(one, two)]
     return rows
+
+
+def _arms_photons_shared(one: Path, two: Path) -> int | None:
+    """Return how many photons the arms of two draws have beyond all that were measured."""
+    files = [PlacesBelow(run).root("dataset") / REFERENCE / PHOTONS for run in (one, two)]
+    if not all(path.is_file() for path in files):
+        return None
+    parts, _ = read_npz(files[0])
+    (others,) = read_npz(files[1], only=["arms"])[0].values()
+    left = sum(part.astype(np.int64) for name, part in parts.items() if name != "arms")
+    return int(np.maximum(others - left, 0).sum())
 
 
 def _agreement_of(one: Condition, two: Condition) -> list[dict[str, Any]]:
@@ -155,7 +184,6 @@ def _agreement_of(one: Condition, two: Condition) -> list[dict[str, Any]]:
             "arm": arm,
             "label": rows[arm]["label"],
             "draws": f"{one.design.replicate} and {two.design.replicate}",
-            "photons_shared": 0,
             "registration": describe_registration(aligned.registration),
         }
         for name, threshold in (
@@ -190,8 +218,13 @@ def _common(
     return (first[0], first[1]), (second[0], second[1]), mask[first] & other[second]
 
 
+ARMS_SHARE_NONE = (
+    "whose arms share no photon, each with a probe from photons among those of the other's arms"
+)
+
+
 def sentences_on_draws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return to what frequency objects of disjoint photons agree, by arm, in the test split."""
+    """Return to what frequency objects of two draws agree, by arm, in the test split."""
     part = [row for row in rows if row["split"] == "test"]
     if not part:
         return []
@@ -205,11 +238,11 @@ def sentences_on_draws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             said.append(f"{label} {span}{f' ({rest} without a crossing)' if rest else ''}")
     draws = " and ".join(dict.fromkeys(str(row["draws"]) for row in part))
     if not said:
-        return [f"Objects of draws {draws}, which share no photon, have no crossing of 1/7."]
+        return [f"Objects of draws {draws}, {ARMS_SHARE_NONE}, have no crossing of 1/7."]
     return [
-        f"Objects of draws {draws}, which share no photon, agree with one another, without any "
-        f"reference, up to these fractions of Nyquist (ring correlation 1/7, over the conditions "
-        f"of the test split): {', '.join(said)}. `{DRAWS_TABLE}` has each. An arm that leaves out "
+        f"Objects of draws {draws}, {ARMS_SHARE_NONE}, agree with one another up to these "
+        "fractions of Nyquist (ring correlation 1/7, over the conditions of the test split): "
+        f"{', '.join(said)}. `{DRAWS_TABLE}` has each. An arm that leaves out "
         "what photons do not determine agrees with itself further than it is right."
     ]
 
@@ -226,30 +259,48 @@ def simulated_beside(run_folder: Path, design: StudyDesign) -> Path | None:
         summary = path.parent / PHASES["summary"] / "summary.json"
         if not summary.is_file():
             continue
-        other = parse_design(read_json(path), str(path))
-        same = other.base is not None and other.base.sha256 == design.base.sha256
-        if same and not other.is_measured and other.preset == design.preset:
+        try:
+            other = parse_design(read_json(path), str(path))
+        except InputError:  # of a later version, or damaged: no run to hold this one against
+            continue
+        if other.preset == design.preset and not _unlike(design, other):
             found.append(path.parent)
     return max(found, key=lambda folder: (folder / "design.json").stat().st_mtime, default=None)
 
 
+def _unlike(design: StudyDesign, other: StudyDesign) -> str:
+    """Return why ranks of two designs cannot be held against each other; empty if they can."""
+    if other.is_measured:
+        return "its counts are measured too; give a run that was made with --simulated"
+    bases = [
+        one.base.sha256[:12] if one.base else "the synthetic object" for one in (design, other)
+    ]
+    if bases[0] != bases[1]:
+        return f"its base data are {bases[1]} (SHA-256), those of the measured run {bases[0]}"
+    if other.dose_per != design.dose_per:
+        return f"its doses are per {other.dose_per}, those of the measured run {design.dose_per}"
+    views = {view.name: view for view in other.views}
+    named = [view.name for view in design.views if views.get(view.name, view) != view]
+    if named:
+        return f"views of one name keep other patterns: {', '.join(named)}"
+    return ""
+
+
 def ranks_against(
-    table: Sequence[Mapping[str, Any]], simulated_run: Path
+    table: Sequence[Mapping[str, Any]], design: StudyDesign, simulated_run: Path
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return where the ranks of a study table differ from a simulated run's, as rows and sentences.
 
     Raises
     ------
     InputError
-        If the other run has no summary, or is one of measured counts.
+        If the other run has no summary, is one of measured counts, or differs in the base data, in
+        what doses are counted on, or in a view of the same name.
     """
     design_path = simulated_run / "design.json"
     other = parse_design(read_json(design_path), str(design_path))
-    if other.is_measured:
-        raise InputError(
-            f"{simulated_run}: its counts are measured too; give a run that was made with "
-            "--simulated"
-        )
+    if why := _unlike(design, other):
+        raise InputError(f"--against {simulated_run}: {why}; ranks would not compare")
     summary = read_json(simulated_run / PHASES["summary"] / "summary.json")
     rows = rank_differences(table, summary["study_table"])
     return rows, rank_sentences(rows, simulated_run.name)

@@ -22,7 +22,7 @@ from study_lib.physics.photons import (
     SHARES,
     WHOLE_SHARE_MIN,
     thinned,
-    whole_share,
+    whole_share_of_roots,
 )
 
 OBJECTS, PHOTONS, RECORD = REFERENCE_FILES
@@ -69,7 +69,7 @@ def require_whole(path: Path, amplitudes: Float[np.ndarray, "scan n n"]) -> None
     InputError
         If more than 1 % are not.
     """
-    share = whole_share(amplitudes)
+    share = whole_share_of_roots(amplitudes)
     if share < WHOLE_SHARE_MIN:
         raise InputError(
             f"{path}: {100 * share:.3g} % of its counts are whole numbers; at least "

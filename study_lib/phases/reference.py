@@ -14,11 +14,13 @@ from jaxtyping import Complex, Float
 from matplotlib.figure import Figure
 
 from study_lib.data.datasets import load_measurement
+from study_lib.data.formats.acquisition import Acquisition
 from study_lib.design.models import StudyDesign
 from study_lib.figures.results import condition_figure
 from study_lib.files import write_json, write_npz
 from study_lib.phases.blind import ALGORITHMS, Found, solve_blind
 from study_lib.phases.conditions import REFERENCE, REFERENCE_FILES, Condition, claim_root
+from study_lib.phases.import_fit import fit_of
 from study_lib.phases.measured import (
     OBJECTS,
     PHOTONS,
@@ -54,6 +56,10 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     probes of both algorithms, and ``reference.json``. The one that explains the judge's counts
     better is *the* reference, the other is kept beside it.
 
+    Both start from the probe of the base data and take its positions, masks and background as they
+    are. Those were found, if not measured, from all photons: so much the reference has of the
+    arms' and the judge's.
+
     Parameters
     ----------
     condition
@@ -62,8 +68,8 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     Returns
     -------
     dict
-        Photons of each part, the test of the noise, algorithms, and how far they agree; plain
-        values.
+        Photons of each part, the test of the noise, algorithms, how they ended, and how far they
+        agree; plain values.
 
     Raises
     ------
@@ -114,6 +120,7 @@ def make_reference(condition: Condition) -> dict[str, Any]:
         between = _agreement(objects[second][0], objects[first][0], given, design)
         work.results |= {
             "source": base_npz.name,
+            "draw": design.replicate,
             "patterns": len(measurement.positions_px),
             "photons_per_pattern": {
                 "measured": mean_photons(measurement.counts),
@@ -125,11 +132,30 @@ def make_reference(condition: Condition) -> dict[str, Any]:
             "chosen_by": "counts of the judge",
             "judge_nats_per_pattern": nats,
             "between_algorithms": between,
+            "ends": {name: _end_of(one, given) for name, one in found.items()},
             "cpu_s": {name: one.cpu_s for name, one in found.items()},
             "options": {name: one.options for name, one in found.items()},
         }
         _write(folder, work, parts, objects[first], objects[second], given)
     return work.results
+
+
+def _end_of(found: Found, given: Measurement) -> dict[str, Any]:
+    """Return how an algorithm ended, and the R-factor of what it found beside that of noise."""
+    acquisition = Acquisition(
+        given.positions_px,
+        given.amplitudes,
+        bad_pixels=given.bad_pixels,
+        background=given.background,
+    )
+    fit = fit_of(acquisition, found.probe, found.object_, given.positions_px)
+    return {
+        "stop": found.stop,
+        "epochs": found.epochs,
+        "remarks": list(found.remarks),
+        "r_factor": fit.r_factor,
+        "r_noise": fit.r_noise,
+    }
 
 
 def _solved(name: Any, given: Measurement, design: StudyDesign, work: Work) -> Found:

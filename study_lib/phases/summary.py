@@ -408,7 +408,7 @@ def _measured_content(compared_root: Path, table: Sequence[Row]) -> dict[str, An
     lines = sentences_on_measured(run_folder, design) + sentences_on_draws(draws)
     simulated = simulated_beside(run_folder, design)
     if simulated:
-        lines += ranks_against(table, simulated)[1]
+        lines += ranks_against(table, design, simulated)[1]
     return {"lines": lines, "draws": draws}
 
 

@@ -156,13 +156,19 @@ def _below(
 # --- Are they Poisson? Asked before anything is made of them
 
 WHOLE_SHARE_MIN = 0.99
-WHOLE_TOLERANCE = 1e-3
-ROUNDING = 1.5e-7  # of a count, whose root has single precision
+ROUNDING_UNITS = 4  # in the last place of a count, whose root was rounded, perhaps twice
+ROUNDING_MAX = 0.25  # from a whole number: where rounding is more, a value says nothing
 DISPERSION_MIN, DISPERSION_MAX = 0.9, 1.1
 REPEATED_PX = 0.05  # frames of one place, as far as the object is concerned
 FAINT_COUNTS = 0.1  # mean of a pixel below which frames differ by noise alone
 PHOTONS_MIN = 1000  # whose dispersion is known to some percent
 PAIRS_MAX = 256
+LIT_MIN = 100  # values above zero, which hardly have a common divisor by chance
+FAINT = "faint pixels"
+OFF = (
+    "Thinned counts have less of that fault the lower the dose; likelihoods, the photon limit and "
+    "the spread over draws are those of Poisson counts, and are off by it."
+)
 
 
 @dataclass(frozen=True)
@@ -174,10 +180,11 @@ class NoiseTest:
     ``faint`` are pixels of neighbouring frames with so few photons that a change of the object
     cannot matter; ``neighbouring`` are all pixels of neighbouring frames, where what changes of the
     object adds to the noise: it bounds the dispersion from above. None where there is nothing to
-    compare.
+    compare. ``step`` is the greatest common divisor of all counts, 1 for photons.
     """
 
     whole_share: float
+    step: int
     pairs: int
     dispersion_repeated: float | None
     dispersion_faint: float | None
@@ -185,21 +192,36 @@ class NoiseTest:
 
     @property
     def dispersion(self) -> float | None:
-        """The dispersion that noise alone decides: of repeated frames, or of faint pixels.
+        """The dispersion that decides: of repeated frames, of faint pixels, or of neighbours.
 
-        Else that of neighbouring frames, if it is no more than that of photons: then no change of
-        the object is in it.
+        That of neighbouring frames decides where it is no more than that of photons: then no change
+        of the object is in it. It comes first where it is less than that of photons.
         """
-        if self.dispersion_repeated is not None:
-            return self.dispersion_repeated
-        if self.dispersion_faint is not None:
-            return self.dispersion_faint
+        return self._deciding[1]
+
+    @property
+    def _deciding(self) -> tuple[str, float | None]:
+        """Whose dispersion decides, in words, and that dispersion."""
         bound = self.dispersion_neighbouring
-        return bound if bound is not None and bound <= DISPERSION_MAX else None
+        neighbours = ("neighbouring frames", bound)
+        if bound is not None and bound < DISPERSION_MIN:
+            return neighbours
+        if self.dispersion_repeated is not None:
+            return "repeated frames", self.dispersion_repeated
+        if self.dispersion_faint is not None:
+            return FAINT, self.dispersion_faint
+        return neighbours if bound is not None and bound <= DISPERSION_MAX else ("", None)
 
     @property
     def is_poisson(self) -> bool | None:
-        """Whether the noise is that of photons; None if these data cannot say."""
+        """Whether the noise is that of photons; None if these data cannot say.
+
+        It is not where frames differ by less than photons do, be they neighbours, whose objects
+        only add to it, nor where all counts are multiples of a number. Faint pixels say little:
+        those that count 0 or 1 have a dispersion of about 1 whatever a detector makes of two.
+        """
+        if self.step > 1:
+            return False
         if self.dispersion is None:
             return None
         return DISPERSION_MIN <= self.dispersion <= DISPERSION_MAX
@@ -207,28 +229,31 @@ class NoiseTest:
     @property
     def sentence(self) -> str:
         """What the test found, for people."""
-        of = "neighbouring frames"
-        if self.dispersion_repeated is not None:
-            of = "repeated frames"
-        elif self.dispersion_faint is not None:
-            of = "faint pixels"
         whole = f"{100 * self.whole_share:.4g} % of the counts are whole numbers"
-        if self.dispersion is None:
+        if self.step > 1:
             return (
-                f"{whole}. Whether the noise is Poisson cannot be told: no place was measured "
+                f"{whole}, and all of them are multiples of {self.step}: they are no single "
+                f"photons, and the noise is NOT Poisson. Divide them by {self.step}, if that is "
+                f"what the detector counts for a photon, and import them again. {OFF}"
+            )
+        of, dispersion = self._deciding
+        if dispersion is None:
+            return (
+                f"{whole}. Whether the noise is Poisson cannot be said: no place was measured "
                 f"twice, and hardly a pixel has a mean below {FAINT_COUNTS:g} counts."
             )
         found = (
-            f"{whole}, and the variance of {of} is {self.dispersion:.3f} times their mean "
+            f"{whole}, and the variance of {of} is {dispersion:.3f} times their mean "
             f"(index of dispersion, {self.pairs} pairs of frames)"
         )
-        if self.is_poisson:
-            return f"{found}: the noise is Poisson."
-        return (
-            f"{found}, outside {DISPERSION_MIN:g} to {DISPERSION_MAX:g}: the noise is NOT Poisson. "
-            "Thinned counts have less of that fault the lower the dose; likelihoods, the photon "
-            "limit and the spread over draws are those of Poisson counts, and are off by it."
-        )
+        if not self.is_poisson:
+            return (
+                f"{found}, outside {DISPERSION_MIN:g} to {DISPERSION_MAX:g}: the noise is NOT "
+                f"Poisson. {OFF}"
+            )
+        if of == FAINT:
+            return f"{found}: that is consistent with one count per photon."
+        return f"{found}: the noise is Poisson."
 
     def record(self) -> dict[str, Any]:
         """Return it as plain data, with what it says."""
@@ -236,23 +261,29 @@ class NoiseTest:
         return asdict(self) | said | {"sentence": self.sentence}
 
 
-def whole_share(amplitudes: Float[np.ndarray, "scan n n"]) -> float:
-    """Return which share of the counts that are not zero are whole numbers.
+def whole_share_of_roots(values: Shaped[np.ndarray, "..."]) -> float:
+    """Return the share of values whose squares are whole numbers, but for rounding of the roots.
+
+    Zeros do not count. The root of a count is off by half a unit in its last place, and its square
+    by twice that: by a share of the count, and not by a number. Values so bright that this hides a
+    whole number have no say; 1 if no other is there.
 
     Parameters
     ----------
-    amplitudes : (scan, n, n)
-        Roots of the counts. In single precision a root is known to 6e-8 of itself, and its square
-        is taken to be whole within twice that.
+    values : (scan, n, n)
+        Roots of counts, looked at some patterns at a time.
     """
-    whole = lit = 0
-    for start in range(0, len(amplitudes), PATTERNS_AT_A_TIME):
-        counts = amplitudes[start : start + PATTERNS_AT_A_TIME].astype(np.float64) ** 2
-        counts = counts[counts > 0]
-        off = np.abs(counts - np.round(counts))
-        whole += int((off <= WHOLE_TOLERANCE + ROUNDING * counts).sum())
-        lit += counts.size
-    return whole / lit if lit else 1.0
+    precision = np.finfo(values.dtype if values.dtype == np.float16 else np.float32).eps
+    whole = known = 0
+    for start in range(0, len(values), PATTERNS_AT_A_TIME):
+        squares = values[start : start + PATTERNS_AT_A_TIME].astype(np.float64) ** 2
+        squares = squares[np.isfinite(squares) & (squares > 0)]
+        rounding = ROUNDING_UNITS * float(precision) * squares
+        off = np.abs(squares - np.rint(squares))
+        is_known = rounding < ROUNDING_MAX
+        whole += int((off <= rounding)[is_known].sum())
+        known += int(is_known.sum())
+    return whole / known if known else 1.0
 
 
 def noise_test(
@@ -304,12 +335,25 @@ def noise_test(
     places = np.ones(is_faint.shape, bool)
     every = np.ones(len(pairs), bool)
     return NoiseTest(
-        whole_share(amplitudes),
+        whole_share_of_roots(amplitudes),
+        _common_divisor(amplitudes),
         int(is_repeated.sum() or len(pairs)),
         _dispersion(squared, total, is_repeated, places),
         _dispersion(squared, total, every, is_faint),
         _dispersion(squared, total, every, places),
     )
+
+
+def _common_divisor(amplitudes: Float[np.ndarray, "scan n n"]) -> int:
+    """Return the greatest common divisor of the counts; 1 of too few of them."""
+    divisor = lit = 0
+    for start in range(0, len(amplitudes), PATTERNS_AT_A_TIME):
+        counts = counts_of(amplitudes[start : start + PATTERNS_AT_A_TIME]).astype(np.int64)
+        divisor = int(np.gcd.reduce(counts, axis=None, initial=divisor))
+        lit += int(np.count_nonzero(counts))
+        if divisor == 1:
+            return 1
+    return divisor if lit >= LIT_MIN else 1
 
 
 def _dispersion(

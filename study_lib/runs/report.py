@@ -299,7 +299,7 @@ def write_ranks(run_folder: Path, against: Path | None = None) -> list[str]:
     simulated = against or simulated_beside(run_folder, design)
     if simulated is None:
         return []
-    rows, sentences = ranks_against(read_json(path)["study_table"], simulated)
+    rows, sentences = ranks_against(read_json(path)["study_table"], design, simulated)
     write_csv(folder / f"{RANKS}.csv", rows)
     write_json(folder / f"{RANKS}.json", {"against": simulated.name, "sentences": sentences})
     return sentences

@@ -427,7 +427,7 @@ def history_lines(rows: Sequence[Row], metric: str) -> list[str]:
 
 # --- Where measured and simulated counts order the arms otherwise
 
-RANKED = {"phase_ssim": ("phase SSIM", "", 3), "phase_psnr_db": ("phase PSNR", " dB", 1)}
+RANKED = {"phase_ssim": "phase SSIM", "phase_psnr_db": "phase PSNR"}
 OVERTAKEN_SHOWN = 4
 
 
@@ -435,7 +435,9 @@ def rank_differences(measured: Sequence[Row], simulated: Sequence[Row]) -> list[
     """Return, for each condition and arm of two study tables, its ranks and scores in both.
 
     Rank 1 is the best of the arms that have a score in both, by each of ``RANKED``. A difference
-    is that of the measured counts less that of the simulated ones.
+    is that of the measured counts less that of the simulated ones: it holds the noise of the
+    reference as well as what the model gets wrong. Errors are standard errors of means over draws;
+    none of a single one.
 
     Parameters
     ----------
@@ -478,6 +480,8 @@ def rank_differences(measured: Sequence[Row], simulated: Sequence[Row]) -> list[
                     f"{metric}_measured": values[0],
                     f"{metric}_simulated": values[1],
                     f"{metric}_difference": values[0] - values[1] if both else None,
+                    f"{metric}_error_measured": _error_of_mean(pair[0], metric),
+                    f"{metric}_error_simulated": _error_of_mean(pair[1], metric),
                     f"{metric}_rank_measured": one,
                     f"{metric}_rank_simulated": two,
                 }
@@ -495,8 +499,27 @@ def _ranks(values: Sequence[float | None], metric: str) -> list[int | None]:
     ]
 
 
+SCORES_DO_NOT_COMPARE = (
+    "Scores of simulated counts are against the true object, those of measured ones against a "
+    "reference, which has noise of its own and was made by an algorithm that is also an arm's, "
+    "which that may favour. Their difference is no measure of what the model gets wrong: only "
+    "ranks and held-out counts compare."
+)
+
+
+def _error_of_mean(row: Row, metric: str) -> float | None:
+    """Return the standard error of a mean over draws; none of a single draw."""
+    spread = row.get(f"{metric}_std")
+    draws = row.get("replicates") or 0
+    return None if spread is None or draws < 2 else float(spread) / math.sqrt(draws)
+
+
 def rank_sentences(rows: Sequence[Mapping[str, Any]], simulated_run: str) -> list[str]:
     """Return what the differences say, of the test split; of the other if there is no test split.
+
+    An arm has overtaken another where the measured scores of the two differ by more than
+    ``ERRORS_APART`` standard errors of their means over draws, and the simulated ones too where
+    they are means.
 
     Parameters
     ----------
@@ -512,10 +535,9 @@ def rank_sentences(rows: Sequence[Mapping[str, Any]], simulated_run: str) -> lis
     if not compared:
         return [f"Measured counts {against}: no condition has two arms with a score in both."]
     lines = []
-    for metric, (words, unit, digits) in RANKED.items():
-        changed = {
-            place: text for place, some in compared.items() if (text := _overtaken(some, metric))
-        }
+    for metric, words in RANKED.items():
+        swaps = {place: _overtaken(some, metric) for place, some in compared.items()}
+        changed = {place: text for place, found in swaps.items() if (text := found[BEYOND])}
         where = "; ".join(
             f"at {dose:g}, {view} {text}"
             for (_, dose, view), text in list(changed.items())[:OVERTAKEN_SHOWN]
@@ -523,38 +545,49 @@ def rank_sentences(rows: Sequence[Mapping[str, Any]], simulated_run: str) -> lis
         more = len(changed) - OVERTAKEN_SHOWN
         tail = f": {where}{f'; and {more} more' if more > 0 else ''}" if changed else ""
         lines.append(
-            f"Measured counts {against} order the arms otherwise by {words} in {len(changed)} of "
-            f"{len(compared)} conditions{tail}."
+            f"Measured counts {against} order the arms otherwise by {words}, beyond the spread "
+            f"over draws, in {len(changed)} of {len(compared)} conditions{tail}."
         )
-        differences = {
-            label: [row[f"{metric}_difference"] for row in some]
-            for (label,), some in grouped(part, ("label",)).items()
-        }
-        known = {
-            label: [one for one in some if one is not None] for label, some in differences.items()
-        }
-        said = ", ".join(
-            f"{label} {statistics.median(some):+.{digits}f}{unit}"
-            for label, some in known.items()
-            if some
-        )
-        lines.append(f"By how much {words} is higher with measured counts (median): {said}.")
-    return lines
+        for kind in (WITHIN, UNKNOWN):
+            count = sum(bool(found[kind]) for found in swaps.values())
+            if count:
+                first = next(text for found in swaps.values() if (text := found[kind]))
+                lines.append(f"By {words} arms also change places {kind}, in {count}: {first}.")
+    return [*lines, SCORES_DO_NOT_COMPARE]
 
 
-def _overtaken(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Return which arms are ahead of which others with measured counts alone; empty if none is."""
-    said = []
+ERRORS_APART = 2.0
+BEYOND = "beyond the spread over draws"
+WITHIN = "within the spread over draws, which says nothing"
+UNKNOWN = "where an arm has one draw alone, so that the spread is not known"
+
+
+def _overtaken(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, str]:
+    """Return which arms are ahead of which others with measured counts alone, by kind of swap."""
+    said: dict[str, list[str]] = {BEYOND: [], WITHIN: [], UNKNOWN: []}
     for one in rows:
-        behind = [
-            other["label"]
-            for other in rows
-            if _is_ahead(one, other, f"{metric}_rank_measured")
-            and _is_ahead(other, one, f"{metric}_rank_simulated")
-        ]
-        if behind:
-            said.append(f"{one['label']} is ahead of {' and '.join(behind)}")
-    return ", ".join(said)
+        behind: dict[str, list[str]] = {}
+        for other in rows:
+            if _is_ahead(one, other, f"{metric}_rank_measured") and _is_ahead(
+                other, one, f"{metric}_rank_simulated"
+            ):
+                behind.setdefault(_kind_of_swap(one, other, metric), []).append(other["label"])
+        for kind, labels in behind.items():
+            said[kind].append(f"{one['label']} is ahead of {' and '.join(labels)}")
+    return {kind: ", ".join(texts) for kind, texts in said.items()}
+
+
+def _kind_of_swap(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> str:
+    for source in ("measured", "simulated"):
+        errors = [row[f"{metric}_error_{source}"] for row in (one, other)]
+        if None in errors:
+            if source == "measured":
+                return UNKNOWN
+            continue
+        apart = abs(one[f"{metric}_{source}"] - other[f"{metric}_{source}"])
+        if apart <= ERRORS_APART * math.hypot(*errors):
+            return WITHIN
+    return BEYOND
 
 
 def _is_ahead(one: Mapping[str, Any], other: Mapping[str, Any], rank: str) -> bool:

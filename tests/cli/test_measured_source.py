@@ -85,12 +85,23 @@ def test_at_a_dose_per_area_the_view_that_allows_least_says_how_much(study, word
     assert study("design", *per_pixel, "--doses", f"100,{1.02 * largest:g}").code == 2
 
 
-def test_data_whose_values_are_no_photons_stop_before_anything_is_computed(study, words, tmp_path):
+CALLS = {
+    "generate": ("--output-root", "data", "--dose", DOSE),
+    "plan": (),
+    "run": ("--reports", "data"),
+}
+
+
+@pytest.mark.parametrize("command", list(CALLS))
+def test_data_whose_values_are_no_photons_stop_before_anything_is_computed(
+    study, words, tmp_path, command
+):
     write_measurement(tmp_path / "scan.npz", counted=lambda counts: 1.5 * counts)
-    refused = study("generate", *words, "--output-root", "data", "--dose", DOSE)
+    refused = study(command, *words, *CALLS[command])
     assert refused.code == 2
     assert "of its counts are whole numbers" in refused.err
-    assert not list((tmp_path / "data").rglob("*.npz"))
+    assert "--simulated" in refused.err
+    assert not list((tmp_path / "data").rglob("*.*"))
 
 
 def test_normalized_patterns_are_no_counts_and_their_object_is_simulated_on(study, words, tmp_path):

@@ -13,11 +13,12 @@ from study_lib.data.archive import read_npz
 from study_lib.data.datasets import load_measurement
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
-from study_lib.files import manifest_jobs
+from study_lib.files import manifest_jobs, write_json
 from study_lib.phases.arms import ArmResult, arms_of
 from study_lib.phases.compare import compare
 from study_lib.phases.conditions import read_aligned
 from study_lib.phases.dataset import generate
+from study_lib.phases.draws import warnings_on_measured
 from study_lib.phases.measured import HeldOutCounts, reference_of, share_of
 from study_lib.phases.overlap import choose_view
 from study_lib.phases.reconstruct import reconstruct
@@ -134,11 +135,27 @@ def test_the_record_of_the_reference_has_noise_algorithms_and_their_agreement(ru
     nats = record["judge_nats_per_pattern"]
     assert nats[record["first"]] < nats[record["second"]]
     assert record["noise"]["whole_share"] == 1
+    for end in record["ends"].values():
+        assert end["epochs"] <= run.design.reference_epochs
+        assert end["r_factor"] == pytest.approx(end["r_noise"], rel=0.3)
     assert 0.5 < record["between_algorithms"]["phase_ssim"] < 1
     assert record["photons_per_pattern"]["arms"] == pytest.approx(PHOTONS_PER_PATTERN / 2, rel=0.02)
     job = manifest_jobs(run.root("dataset") / "run_manifest.json")["reference"]
     assert job["seeds"]["photons"] == run.design.seeds.simulation
     assert set(job["outputs"]) >= {"reference/reference.npz", "reference/photons.npz"}
+
+
+def test_a_reference_that_has_not_converged_is_a_warning(run, tmp_path):
+    place = Path("phase_c_datasets") / "reference" / "reference.json"
+    record = json.loads((run.root("dataset") / "reference" / "reference.json").read_text())
+    record["ends"]["solver"] |= {"stop": "epochs used up", "epochs": 20}
+    record["ends"]["LSQML"] |= {"stop": "converged"}
+    write_json(tmp_path / "replicate_1" / place, record)
+    (line,) = warnings_on_measured(tmp_path)
+    assert "by solver has not converged in 20 epochs (R-factor" in line
+    record["ends"]["solver"] |= {"stop": "converged"}
+    write_json(tmp_path / "replicate_1" / place, record)
+    assert warnings_on_measured(tmp_path) == []
 
 
 def test_equal_seeds_give_equal_files_and_another_draw_another_share(run, base, tmp_path):
@@ -187,8 +204,10 @@ def test_noise_that_is_not_poisson_is_said(tmp_path):
     path = tmp_path / "gain.npz"
     write_measurement(path, counted=lambda counts: 3 * counts)
     noise = make_reference(run_of(tmp_path / "run", path).condition(DOSE))["noise"]
-    assert noise["is_poisson"] is not True
+    assert noise["is_poisson"] is False
     assert noise["dispersion_neighbouring"] > 2.5
+    assert "all of them are multiples of 3" in noise["sentence"]
+    assert "NOT Poisson" in noise["sentence"]
 
 
 def test_no_reference_is_made_for_simulated_counts(tiny_run):

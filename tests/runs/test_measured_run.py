@@ -71,10 +71,11 @@ def test_the_summary_says_what_was_measured_how_draws_agree_and_where_ranks_diff
     lines = "\n".join(summary_of(runs["measured"])["measured"]["lines"])
     assert "half are the arms'" in lines
     assert "The reference is made by" in lines
-    assert "Objects of draws 0 and 1, which share no photon" in lines
+    assert "Objects of draws 0 and 1, whose arms share no photon, each with a probe from" in lines
     assert f"against simulated counts of the same base data ({runs['simulated'].name})" in lines
     draws = read_csv(runs["measured"] / "phase_h_summary" / "draws.csv")
     assert {row["draws"] for row in draws} == {"0 and 1"}
+    assert {row["arms_photons_shared"] for row in draws} == {"0"}
     assert {row["arm"] for row in draws} >= {"lsqml", "solver"}
     assert "measured" not in summary_of(runs["simulated"])
 

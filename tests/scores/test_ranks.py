@@ -15,13 +15,19 @@ def rows_of(scores: dict[str, tuple[float, float]], **columns) -> list[dict]:
     ]
 
 
+def over_draws(rows: list[dict], draws: int, ssim: float, psnr_db: float) -> list[dict]:
+    """Return means over so many draws, each with these standard deviations."""
+    spread = {"replicates": draws, "phase_ssim_std": ssim, "phase_psnr_db_std": psnr_db}
+    return [row | spread for row in rows]
+
+
 # The first trial of a measured star: simulation flatters the solver.
 MEASURED = rows_of({"lsqml": (0.712, 24.4), "solver": (0.647, 23.7), "thinning-net": (0.877, 28.3)})
 SIMULATED = rows_of({"lsqml": (0.71, 24.0), "solver": (0.73, 25.5), "thinning-net": (0.9, 30.0)})
 
 
 def test_an_arm_that_overtakes_another_with_measured_counts_is_named():
-    rows = rank_differences(MEASURED, SIMULATED)
+    rows = rank_differences(over_draws(MEASURED, 4, 0.01, 0.1), SIMULATED)
     ranks = {
         row["arm"]: (row["phase_psnr_db_rank_measured"], row["phase_psnr_db_rank_simulated"])
         for row in rows
@@ -30,9 +36,36 @@ def test_an_arm_that_overtakes_another_with_measured_counts_is_named():
     by_arm = {row["arm"]: row["phase_psnr_db_difference"] for row in rows}
     assert by_arm["solver"] == pytest.approx(-1.8)
     sentences = "\n".join(rank_sentences(rows, "a-run"))
-    assert "order the arms otherwise by phase PSNR in 1 of 1 conditions" in sentences
+    assert "by phase PSNR, beyond the spread over draws, in 1 of 1 conditions" in sentences
     assert "lsqml is ahead of solver" in sentences
-    assert "solver -1.8 dB" in sentences
+
+
+def test_a_swap_counts_beyond_two_standard_errors_alone():
+    """lsqml is .7 dB ahead: two standard errors of the difference are .6 or .8 dB."""
+    for std_db, counted in ((0.6 / 2**0.5, 1), (0.8 / 2**0.5, 0)):
+        rows = rank_differences(over_draws(MEASURED, 4, 1.0, std_db), SIMULATED)
+        sentences = "\n".join(rank_sentences(rows, "a-run"))
+        assert f"by phase PSNR, beyond the spread over draws, in {counted} of 1" in sentences
+        assert "By phase SSIM arms also change places within the spread over draws" in sentences
+        simulated = over_draws(SIMULATED, 2, 0.0, 5.0)  # as wide a spread in the other run
+        rows = rank_differences(over_draws(MEASURED, 4, 1.0, std_db), simulated)
+        assert "by phase PSNR, beyond the spread over draws, in 0 of 1" in "\n".join(
+            rank_sentences(rows, "a-run")
+        )
+
+
+def test_a_swap_of_arms_with_one_draw_is_said_but_not_counted():
+    sentences = "\n".join(rank_sentences(rank_differences(MEASURED, SIMULATED), "a-run"))
+    assert "by phase PSNR, beyond the spread over draws, in 0 of 1 conditions." in sentences
+    assert "where an arm has one draw alone, so that the spread is not known, in 1: lsqml" in (
+        sentences
+    )
+
+
+def test_no_difference_of_scores_is_taken_for_what_the_model_gets_wrong():
+    sentences = rank_sentences(rank_differences(MEASURED, SIMULATED), "a-run")
+    assert "noise of its own" in sentences[-1]
+    assert not any("dB" in sentence for sentence in sentences)
 
 
 def test_equal_orders_are_said_to_be_equal():

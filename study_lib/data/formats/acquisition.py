@@ -10,6 +10,7 @@ from jaxtyping import Bool, Complex, Float, Int
 
 from study_lib.data.formats.geometry import NO_LENGTHS, UNKNOWN, Geometry, GivenLengths
 from study_lib.errors import InputError
+from study_lib.physics.photons import whole_share_of_roots
 
 # --- In the study's conventions, whatever file it came from or goes to
 
@@ -92,7 +93,7 @@ class Acquisition:
                 "to write; use the format ptychopinn, which takes amplitudes"
             )
         squares = amplitudes.astype(np.float64) ** 2
-        are_roots = squares_whole_share(amplitudes) == 1
+        are_roots = whole_share_of_roots(amplitudes) == 1
         result: np.ndarray = (np.rint(squares) if are_roots else squares).astype(np.float32)
         return result
 
@@ -215,7 +216,6 @@ Domain = Literal["amplitude", "counts"]
 PositionUnit = Literal["m", "um", "nm", "px"]
 
 WHOLE_SHARE = 0.999
-TELLING = 0.25  # from a whole number: where rounding is more, a value cannot tell what it was
 
 
 @dataclass(frozen=True)
@@ -393,7 +393,7 @@ def looks_like(values: np.ndarray) -> str:
     peak = float(values.max()) if values.size else 0.0
     if whole >= WHOLE_SHARE and peak > 1:
         return f"whole numbers up to {peak:g}, which looks like counts"
-    if squares_whole_share(values) >= WHOLE_SHARE and peak > 1:
+    if whole_share_of_roots(values) >= WHOLE_SHARE and peak > 1:
         return f"square roots of whole numbers up to {peak:g}, which looks like amplitude"
     return f"{values.dtype} values up to {peak:g}, {whole:.0%} of them whole"
 
@@ -404,22 +404,6 @@ def whole_share(values: np.ndarray) -> float:
         return 1.0
     lit = values[np.isfinite(values) & (values != 0)]
     return float(np.isclose(lit, np.round(lit), rtol=0, atol=1e-3).mean()) if lit.size else 1.0
-
-
-def squares_whole_share(values: np.ndarray) -> float:
-    """Return the share of values whose squares are whole numbers, but for rounding of the roots.
-
-    The root of a count is off by half a unit in its last place, and its square by twice that: by a
-    share of the count, and not by a number. Values so bright that this hides a whole number have no
-    say; 1 if no other is there.
-    """
-    lit = values[np.isfinite(values) & (values != 0)].astype(np.float64)
-    precision = np.finfo(values.dtype if values.dtype == np.float16 else np.float32).eps
-    squares = lit**2
-    tolerance = 4 * float(precision) * squares
-    telling = tolerance < TELLING
-    off = np.abs(squares - np.rint(squares))[telling]
-    return float((off <= tolerance[telling]).mean()) if off.size else 1.0
 
 
 def pair_by_index(

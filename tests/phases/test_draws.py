@@ -1,0 +1,52 @@
+"""Which run of simulated counts a run of measured counts is held against."""
+
+from pathlib import Path
+
+import pytest
+from made_runs import row_of
+from measured_data import STUDY_SETTINGS
+
+from study_lib.design.models import BaseData, StudyDesign
+from study_lib.design.presets import load_design
+from study_lib.errors import InputError
+from study_lib.files import write_json, write_text
+from study_lib.phases.draws import ranks_against, simulated_beside
+
+TABLE = [row_of(arm, phase_ssim=ssim) for arm, ssim in (("lsqml", 0.7), ("solver", 0.6))]
+
+
+def design_of(source: str, *settings: str, sha256: str = "a" * 64) -> StudyDesign:
+    base = BaseData(name="scan.npz", sha256=sha256, probe_side_px=16)
+    return load_design("smoke", [*STUDY_SETTINGS, *settings], base, source=source)
+
+
+def finished(folder: Path, design: StudyDesign) -> Path:
+    write_json(folder / "design.json", design.model_dump(mode="json"))
+    write_json(folder / "phase_h_summary" / "summary.json", {"study_table": TABLE})
+    return folder
+
+
+VIEWS = "views=[{name: baseline, gridsize: 1, target_overlap: %s}]"
+UNLIKE = {
+    "base data": (design_of("simulated", sha256="b" * 64), "its base data are bbbbbbbbbbbb"),
+    "unit of doses": (design_of("simulated", "dose_per=pixel"), "its doses are per pixel"),
+    "a view": (design_of("simulated", VIEWS % 0.5), "keep other patterns: baseline"),
+    "source": (design_of("measured"), "its counts are measured too"),
+}
+
+
+@pytest.mark.parametrize("what", list(UNLIKE))
+def test_ranks_of_unlike_runs_are_refused_with_what_differs(tmp_path, what):
+    other, words = UNLIKE[what]
+    path = finished(tmp_path / "other", other)
+    with pytest.raises(InputError, match=words):
+        ranks_against(TABLE, design_of("measured"), path)
+    assert simulated_beside(tmp_path / "measured", design_of("measured")) is None
+
+
+def test_a_run_of_the_same_base_and_views_is_found_although_another_cannot_be_read(tmp_path):
+    path = finished(tmp_path / "other", design_of("simulated"))
+    write_text(finished(tmp_path / "damaged", design_of("simulated")) / "design.json", "{")
+    assert simulated_beside(tmp_path / "measured", design_of("measured")) == path.resolve()
+    rows, _ = ranks_against(TABLE, design_of("measured"), path)
+    assert {row["arm"] for row in rows} == {"lsqml", "solver"}
