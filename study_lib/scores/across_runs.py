@@ -502,8 +502,8 @@ def _ranks(values: Sequence[float | None], metric: str) -> list[int | None]:
 SCORES_DO_NOT_COMPARE = (
     "Scores of simulated counts are against the true object, those of measured ones against a "
     "reference, which has noise of its own and was made by an algorithm that is also an arm's, "
-    "which that may favour. Their difference is no measure of what the model gets wrong: only ranks "
-    "and held-out counts compare."
+    "which that may favour. Their difference is no measure of what the model gets wrong: only "
+    "ranks and held-out counts compare."
 )
 
 
