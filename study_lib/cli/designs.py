@@ -66,7 +66,7 @@ WantedQuality = Annotated[
     list[str] | None,
     typer.Option(
         "--wanted",
-        help="A quality whose least dose is told, like frc=20nm, frc=0.5 (of Nyquist) or "
+        help="A quality whose least dose is asked for, like frc=20nm, frc=0.5 (of Nyquist) or "
         "phase_error=0.05; repeat it.",
     ),
 ]

@@ -294,7 +294,7 @@ class MismatchDesign(Frozen):
         default=0.0,
         exclude_if=is_zero,
         description="mean counts of every detector pixel that do not come from the object, and "
-        "that no arm is told of; at every dose as many",
+        "that no arm is given; at every dose as many",
     )
     bandwidth_percent: Annotated[
         OneOrLevels, at_most(20, "beyond, object and probe are not the same at all wavelengths")

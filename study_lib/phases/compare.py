@@ -93,7 +93,7 @@ def limit_of(
 def true_background(
     measurement: Measurement, design: StudyDesign
 ) -> float | Float[np.ndarray, "n n"]:
-    """Return the counts that do not come from the object, told or not: dark counts and the map."""
+    """Return the counts that do not come from the object: dark ones and a background."""
     dark = design.detector.dark_counts
     return dark if measurement.background is None else measurement.background + np.float32(dark)
 

@@ -239,7 +239,7 @@ class Condition:
     def truth(self) -> np.ndarray:
         """Return the object (oy, ox) that the patterns were made from.
 
-        Of measured counts nobody knows it: the reference, from photons that no arm has.
+        Of measured counts it is not known; then it is the reference, from photons that no arm has.
         """
         self.require_data()
         object_, _ = load_object(self.file)

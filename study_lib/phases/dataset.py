@@ -71,7 +71,7 @@ def generate(condition: Condition) -> dict[str, Any]:
     The probe is scaled so that the mean over all patterns of both splits is the dose, or each
     split's photons on the area it lights where the dose is one per area; simulated counts are
     Poisson, from one seeded stream per dose and split, measured ones a thinning of those of the
-    base data, with the reference in place of the object that nobody knows.
+    base data, with the reference in place of the unknown object.
 
     Parameters
     ----------

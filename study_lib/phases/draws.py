@@ -38,6 +38,7 @@ from study_lib.scores.scoring import describe_registration
 from study_lib.scores.study_table import grouped
 
 DRAWS_TABLE = "draws.csv"
+COMPARED_FILES = ("aligned.npz", "metrics.json")
 RANKS = "rank_differences"  # beside the summary, as CSV and JSON
 
 # --- What was measured, and what it is worth
@@ -68,9 +69,9 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
         f"{first['patterns']} patterns: half are the arms', a quarter makes the reference, a "
         f"quarter judges. {first['noise']['sentence']}",
         f"The reference is made by {names}, the algorithm that explains the judge's counts better. "
-        f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}, "
-        f"and their ring correlation is, of {design.metrics.frc_threshold:g}, {reach}. The "
-        "reference is no truth.",
+        f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}. "
+        f"Against a threshold of {design.metrics.frc_threshold:g} the ring correlation of the two "
+        f"{reach}. The reference is no truth.",
     ]
 
 
@@ -78,8 +79,8 @@ def _where_below(scores: Mapping[str, Any]) -> str:
     """Return where a ring correlation falls below the design's threshold, in words."""
     frequency = scores["frc_crossing"]
     if frequency is None:
-        return str(scores[f"frc_crossing{OUTCOME}"])
-    return f"below at {frequency:.2f} of Nyquist"
+        return f"is {scores[f'frc_crossing{OUTCOME}']}"
+    return f"falls below at {frequency:.2f} of Nyquist"
 
 
 def warnings_on_measured(run_folder: Path) -> list[str]:
@@ -159,10 +160,10 @@ def _arms_photons_shared(one: Path, two: Path) -> int | None:
 
 
 def _agreement_of(one: Condition, two: Condition) -> list[dict[str, Any]]:
-    try:
-        found = [_compared(each) for each in (one, two)]
-    except InputError:  # it was not compared: an arm of it is missing, and is listed as that
-        return []
+    folders = [each.folder("compare") for each in (one, two)]
+    if not all((folder / name).is_file() for folder in folders for name in COMPARED_FILES):
+        return []  # it was not compared: its arms are missing, and are listed as that
+    found = [_compared(folder) for folder in folders]
     (arrays, origin, rows), (others, other_origin, other_rows) = found
     first, second, mask = _common(arrays["mask"], origin, others["mask"], other_origin)
     limits = one.design.metrics
@@ -198,9 +199,8 @@ def _agreement_of(one: Condition, two: Condition) -> list[dict[str, Any]]:
 
 
 def _compared(
-    condition: Condition,
+    folder: Path,
 ) -> tuple[dict[str, np.ndarray], Sequence[int], dict[str, dict[str, Any]]]:
-    folder = condition.folder("compare")
     arrays, metadata = read_aligned(folder)
     return arrays, metadata["origin_px"], {row["arm"]: row for row in read_scores(folder)}
 

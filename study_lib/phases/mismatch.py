@@ -150,9 +150,9 @@ def _true_background(
     counts = design.mismatch.amounts.get("background_counts", 0.0)
     if not counts:
         return measurement.background
-    told = measurement.background
+    given = measurement.background
     none: np.ndarray = np.zeros(measurement.amplitudes.shape[1:], np.float32)
-    return (none if told is None else told) + np.float32(counts)
+    return (none if given is None else given) + np.float32(counts)
 
 
 def _true_positions(design: StudyDesign, part: ScanPart) -> Float[np.ndarray, "scan 2"]:

@@ -96,8 +96,8 @@ class FisherInformation:
         total = torch.zeros_like(change)
         for probes, corners, phasors in self._parts:
             spectra = fourier(probes * patches_at(change, corners, probes.shape[-1]))
-            told = summed_over_modes((phasors.conj() * spectra).real)
-            waves = inverse_fourier(told * phasors)
+            changes = summed_over_modes((phasors.conj() * spectra).real)
+            waves = inverse_fourier(changes * phasors)
             total += add_patches(summed_over_modes(4 * probes.conj() * waves), corners, self.shape)
         return total
 
@@ -126,16 +126,16 @@ class FisherInformation:
         for probes, corners, phasors in self._parts:
             side = probes.shape[-1]
             places = (2 * (torch.arange(side) - side // 2) + side // 2) % side
-            lit, told = (one if one.ndim == 4 else one[None] for one in (probes, phasors))
-            for mode, phasor in zip(lit, told, strict=True):
+            lit, turned = (one if one.ndim == 4 else one[None] for one in (probes, phasors))
+            for mode, phasor in zip(lit, turned, strict=True):
                 doubled = fourier(phasor.conj() ** 2)[:, places][:, :, places] / side
                 known = (phasor.abs() ** 2).mean(dim=(-2, -1))[:, None, None]
                 sizes += add_patches(2 * known * mode.abs() ** 2 + 0j, corners, self.shape)
                 twists += add_patches(2 * mode**2 * doubled, corners, self.shape)
             for first, second in itertools.combinations(range(len(lit)), 2):
-                crossed = (told[first] * told[second]).conj()
+                crossed = (turned[first] * turned[second]).conj()
                 doubled = fourier(crossed)[:, places][:, :, places] / side
-                known = (told[first].conj() * told[second]).mean(dim=(-2, -1))[:, None, None]
+                known = (turned[first].conj() * turned[second]).mean(dim=(-2, -1))[:, None, None]
                 both = 4 * known * lit[first] * lit[second].conj()
                 sizes += add_patches(both.real + 0j, corners, self.shape)
                 twists += add_patches(4 * lit[first] * lit[second] * doubled, corners, self.shape)

@@ -132,8 +132,8 @@ MEASURED_NOTES = (
     "is that of the reference's model, and bounds the error against the specimen: it is no bound "
     "on the errors shown, which hold the reference's noise too. Errors in units of it are too "
     "large by that: for an arm at the limit by the root of 1 + (share of the photons in its "
-    "patterns) / (share that made the reference, a quarter), if the reference is at its own limit. That is 1.7 "
-    "where an arm has half of the photons, and next to nothing at a hundredth.",
+    "patterns) / (share that made the reference, a quarter), if the reference is at its own limit. "
+    "That is 1.7 where an arm has half of the photons, and 1.02 at a hundredth.",
     "Measured-count excess needs no reference to be right: it is the log-likelihood, per pattern, "
     "of the judge's counts, which neither an arm nor the reference has, under the reference less "
     "that under the arm, at the patterns of the view, and at those positions of the split that the "

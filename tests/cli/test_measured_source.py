@@ -68,7 +68,7 @@ def test_what_measured_counts_cannot_do_is_refused_by_name(study, words, setting
     assert "--simulated" in refused.err
 
 
-def test_the_largest_dose_that_is_told_is_possible_and_half_of_what_was_measured(study, words):
+def test_the_largest_dose_that_is_named_is_possible_and_half_of_what_was_measured(study, words):
     refused = study("design", *words, "--doses", "1e3,1e9")
     largest = float(refused.err.partition("The largest dose possible is ")[2].partition(";")[0])
     assert largest == pytest.approx(PHOTONS_PER_PATTERN / 2, rel=0.02)

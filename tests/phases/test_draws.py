@@ -1,4 +1,4 @@
-"""Which run of simulated counts a run of measured counts is held against."""
+"""What draws of measured counts are held against: one another, and runs of simulated counts."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from study_lib.design.models import BaseData, StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.files import write_json, write_text
-from study_lib.phases.draws import ranks_against, simulated_beside
+from study_lib.phases.conditions import PlacesBelow, conditions_of, runs_within
+from study_lib.phases.draws import agreement_of_draws, ranks_against, simulated_beside
 
 TABLE = [row_of(arm, phase_ssim=ssim) for arm, ssim in (("lsqml", 0.7), ("solver", 0.6))]
 
@@ -50,3 +51,14 @@ def test_a_run_of_the_same_base_and_views_is_found_although_another_cannot_be_re
     assert simulated_beside(tmp_path / "measured", design_of("measured")) == path.resolve()
     rows, _ = ranks_against(TABLE, design_of("measured"), path)
     assert {row["arm"] for row in rows} == {"lsqml", "solver"}
+
+
+def test_draws_that_were_not_compared_have_no_row_and_damaged_comparisons_are_named(tmp_path):
+    design = design_of("measured", "replicates=2")
+    assert agreement_of_draws(tmp_path, design) == []
+    for one in runs_within(design):
+        for condition in conditions_of(one.design, PlacesBelow(tmp_path / one.folder)):
+            for name in ("aligned.npz", "metrics.json"):
+                write_text(condition.folder("compare") / name, "damaged")
+    with pytest.raises(InputError, match=r"aligned\.npz"):
+        agreement_of_draws(tmp_path, design)

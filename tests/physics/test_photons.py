@@ -40,8 +40,8 @@ def test_two_draws_of_a_pair_share_no_photon_and_others_share_some(counts):
     np.testing.assert_array_equal(arms[0] + arms[1], counts)
     np.testing.assert_array_equal(arms[2] + arms[3], counts)
     assert ((arms[0] + arms[2]) != counts).any()
-    told = {(one, two) for one in range(4) for two in range(4) if share_no_photons(one, two)}
-    assert told == {(0, 1), (1, 0), (2, 3), (3, 2)}
+    found = {(one, two) for one in range(4) for two in range(4) if share_no_photons(one, two)}
+    assert found == {(0, 1), (1, 0), (2, 3), (3, 2)}
 
 
 def test_parts_of_a_draw_know_nothing_of_one_another():

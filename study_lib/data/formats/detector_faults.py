@@ -1,4 +1,4 @@
-"""What a detector counted wrongly and nobody declared: pixels, single values, whole frames.
+"""What a detector counted wrongly without its mask saying so: pixels, values, whole frames.
 
 Some faults show in one value: NaN, a negative flag, the largest number of its type. Others show in
 the whole scan. In the far field of a probe that is narrower than its window a pattern is sampled
