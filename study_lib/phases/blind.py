@@ -149,8 +149,8 @@ def reconstructed(
             f"algorithm {algorithm}: it finds no background, and nothing keeps the positions that "
             "it finds near the given ones; leave --refine-... out or take --algorithm solver"
         )
-    require_overlap(acquisition)
     measurement, origin = measurement_of(acquisition)
+    require_overlap(acquisition)
     counts = acquisition.counts()
     start, uniform = measurement.probe, np.ones(measurement.object_shape, np.complex64)
     tried: dict[str, float] = {}
