@@ -54,6 +54,7 @@ def test_arms_are_told_no_object():
         "scan_index",
         "object_shape",
         "bad_pixels",
+        "background",
     }
     assert "object_" not in inspect.signature(train).parameters
 
