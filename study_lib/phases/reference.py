@@ -83,7 +83,7 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     >>> try:  # of measured counts it returns what the reference is made of
     ...     study.make_reference(condition)
     ... except study.InputError as error:
-    ...     print(str(error).partition(": ")[2][:44])
+    ...     print(str(error).partition(": ")[2][:43])
     its counts are simulated, on an object that
     """
     design, folder = condition.design, condition.folder(REFERENCE)
