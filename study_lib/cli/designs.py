@@ -125,7 +125,6 @@ def feasible(
     """Return a design that can be carried out, and its scene; measured counts have to be whole."""
     from study_lib.data.datasets import load_measurement
     from study_lib.design.presets import load_design
-    from study_lib.phases.measured import require_whole
     from study_lib.phases.scene import scene_of
     from study_lib.runs.forecast import check_feasible
     from study_lib.runs.room import check_count
@@ -144,6 +143,8 @@ def feasible(
         print(f"{base_npz}: warning: {doubt}", file=sys.stderr)
     design = load_design(preset, settings, base, values, source)
     if base_npz and design.is_measured:
+        from study_lib.phases.measured import require_whole  # torch comes with it
+
         require_whole(base_npz, load_measurement(base_npz).amplitudes)
         print(
             f"{base_npz}: its own counts, patterns of {design.patch_size_px} pixels a side, "
