@@ -82,7 +82,7 @@ def test_a_smooth_pattern_is_the_mean_of_its_scaled_copies():
     assert np.abs(scaled(1.0) - expected).max() > 0.001 * expected.max()
 
 
-def test_a_simulated_scan_has_the_dose_at_any_bandwidth_and_an_untold_background(
+def test_a_simulated_scan_has_the_dose_at_any_bandwidth_and_a_background_not_given(
     probe, object_, positions_px
 ):
     places = {"test": positions_px.numpy()}

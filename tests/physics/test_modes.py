@@ -403,7 +403,7 @@ def test_a_simulated_background_adds_its_own_counts(modes, object_, positions_px
     assert more.mean() == pytest.approx(added, rel=0.05)
 
 
-def test_light_of_more_modes_than_are_told_keeps_its_photons(modes, object_, positions_px):
+def test_light_of_more_modes_than_are_given_keeps_its_photons(modes, object_, positions_px):
     """An arm that is given one mode of partly coherent light: the ratio says how much is lost."""
     places = {"test": positions_px.numpy()}
     scan = simulate(
@@ -420,11 +420,11 @@ def test_light_of_more_modes_than_are_told_keeps_its_photons(modes, object_, pos
 
     assert scan.probe.shape == (SIDE, SIDE)
     assert (scan.amplitudes["test"] ** 2).sum(axis=(1, 2)).mean() == pytest.approx(1e5, rel=0.01)
-    told, true = (
+    given, true = (
         expected_patterns(object_.numpy(), part.numpy(), positions_px.numpy()).sum()
         for part in (modes[0], modes)
     )
-    assert scan.photon_ratio == pytest.approx(told / true, rel=1e-4)
+    assert scan.photon_ratio == pytest.approx(given / true, rel=1e-4)
 
 
 def test_each_pattern_loses_the_counts_under_its_own_mask(rng):

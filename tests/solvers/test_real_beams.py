@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 SIDE = 48
 SHAPE = (112, 124)
 PHOTONS = 1e6
-MARGIN_PX = 8  # positions that are told wrongly or refined stay in the object
+MARGIN_PX = 8  # positions that are given wrongly or refined stay in the object
 
 
 @pytest.fixture(autouse=True)
