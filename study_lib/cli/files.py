@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("import")(import_)
     app.command("export")(export)
+    app.command()(simulate)
     app.command()(example)
 
 
@@ -331,6 +332,37 @@ def export(
         remark = f"format {format_name} has no place for {', '.join(left_out)}{zeros}"
         _warn(target, [f"{remark}; keep {source}"])
     print(f"{target}: {len(acquisition.positions_px)} positions, format {format_name}")
+
+
+def simulate(
+    source: Annotated[Path, typer.Argument(help="Base data with counts, as import writes them.")],
+    target: Annotated[Path, typer.Argument(help="The NPZ to write.")],
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the counts.")] = 1007,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
+    ] = False,
+) -> None:
+    """Write a measurement again with simulated counts of its own object, probe and positions.
+
+    It is what the measurement would be if nothing but photon noise were between it and its model.
+    A study on it, held against the study on the measured counts (study report RUN --against OTHER),
+    says which results the model flatters, and by how much.
+
+    Example: study simulate star.npz star-simulated.npz
+    """
+    from study_lib.data.datasets import write_dataset
+    from study_lib.figures.common import save_figure
+    from study_lib.phases.import_data import described, preview_of
+    from study_lib.phases.simulated_base import with_simulated_counts
+
+    files, _ = _files_of(source, target, overwrite=overwrite)
+    found = with_simulated_counts(source, seed)
+    name = f"simulated counts of {source.name}"
+    write_dataset(files.data, found.acquisition, name)
+    save_figure(preview_of(found, title=name), files.preview)
+    print(f"{files.data}: {name}, {found.facts.patterns} positions; picture {files.preview.name}")
+    for line in described(found):
+        print(f"  {line}")
 
 
 def example(

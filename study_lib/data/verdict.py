@@ -9,6 +9,7 @@ from study_lib.errors import InputError
 
 Level = Literal["good", "doubtful", "wrong"]
 VERDICT = "import_verdict"  # in the metadata
+SIMULATED_FROM = "simulated_from_sha256"  # there too: the file whose scan was counted anew
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,12 @@ class BaseData(Frozen):
         exclude_if=lambda doubts: not doubts,
         description="why its import was judged doubtful or wrong",
     )
+    simulated_from: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        exclude_if=is_unset,
+        description="SHA-256 of the measurement of which its counts are a simulation",
+    )
 
 
 class StudyDesign(Frozen):

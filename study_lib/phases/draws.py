@@ -25,7 +25,6 @@ from study_lib.phases.conditions import (
 from study_lib.phases.import_verdict import NOT_CONVERGED
 from study_lib.phases.measured import PHOTONS, RECORD
 from study_lib.physics.photons import share_no_photons
-from study_lib.scores.across_runs import rank_differences, rank_sentences
 from study_lib.scores.alignment import align
 from study_lib.scores.frc import (
     OUTCOME,
@@ -34,6 +33,7 @@ from study_lib.scores.frc import (
     half_bit_threshold,
     ring_correlation,
 )
+from study_lib.scores.ranks import rank_differences, rank_sentences
 from study_lib.scores.scoring import describe_registration
 from study_lib.scores.study_table import grouped
 
@@ -64,8 +64,14 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
         f"{_where_below(record['between_algorithms'])} (draw {draw})"
         for draw, record in records.items()
     )
+    counts = "Counts are those measured,"
+    if design.base and design.base.simulated_from:
+        counts = (
+            f"Counts are simulated: of object, probe and positions of {design.base.name}, which "
+            "this run treats as it would a measurement, also where it calls them measured;"
+        )
     return [
-        f"Counts are those measured, {photons['measured']:.4g} photons in each of "
+        f"{counts} {photons['measured']:.4g} photons in each of "
         f"{first['patterns']} patterns: half are the arms', a quarter makes the reference, a "
         f"quarter judges. {first['noise']['sentence']}",
         f"The reference is made by {names}, the algorithm that explains the judge's counts better. "
@@ -251,7 +257,10 @@ def sentences_on_draws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def simulated_beside(run_folder: Path, design: StudyDesign) -> Path | None:
-    """Return the newest finished run with simulated counts of the same base data and preset."""
+    """Return the newest finished run with simulated counts of the same base data and preset.
+
+    One whose scores compare, too, comes before others: see :func:`ranks_against`.
+    """
     if not design.is_measured or design.base is None:
         return None
     found = []
@@ -264,19 +273,23 @@ def simulated_beside(run_folder: Path, design: StudyDesign) -> Path | None:
         except InputError:  # of a later version, or damaged: no run to hold this one against
             continue
         if other.preset == design.preset and not _unlike(design, other):
-            found.append(path.parent)
-    return max(found, key=lambda folder: (folder / "design.json").stat().st_mtime, default=None)
+            found.append((other.is_measured, path.stat().st_mtime, path.parent))
+    return max(found)[-1] if found else None
 
 
 def _unlike(design: StudyDesign, other: StudyDesign) -> str:
     """Return why ranks of two designs cannot be held against each other; empty if they can."""
+    ours, theirs = (one.base.sha256 if one.base else None for one in (design, other))
     if other.is_measured:
-        return "its counts are measured too; give a run that was made with --simulated"
-    bases = [
-        one.base.sha256[:12] if one.base else "the synthetic object" for one in (design, other)
-    ]
-    if bases[0] != bases[1]:
-        return f"its base data are {bases[1]} (SHA-256), those of the measured run {bases[0]}"
+        theirs = other.base.simulated_from if other.base else None
+        if theirs is None:
+            return (
+                "its counts are measured too; give a run that was made with --simulated, or of "
+                "what `study simulate` writes"
+            )
+    if ours != theirs:
+        names = [one[:12] if one else "the synthetic object" for one in (ours, theirs)]
+        return f"it is of {names[1]} (SHA-256), the measured run of {names[0]}"
     if other.dose_per != design.dose_per:
         return f"its doses are per {other.dose_per}, those of the measured run {design.dose_per}"
     views = {view.name: view for view in other.views}
@@ -291,6 +304,9 @@ def ranks_against(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return where the ranks of a study table differ from a simulated run's, as rows and sentences.
 
+    Where the other run is of what ``study simulate`` wrote of the same measurement, its counts were
+    divided and judged as the measured ones were, and by how much scores differ is said, too.
+
     Raises
     ------
     InputError
@@ -303,4 +319,5 @@ def ranks_against(
         raise InputError(f"--against {simulated_run}: {why}; ranks would not compare")
     summary = read_json(simulated_run / PHASES["summary"] / "summary.json")
     rows = rank_differences(table, summary["study_table"])
-    return rows, rank_sentences(rows, simulated_run.name)
+    sentences = rank_sentences(rows, simulated_run.name, scores_compare=other.is_measured)
+    return rows, sentences

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from study_lib.data.archive import metadata_of, open_npz
 from study_lib.data.contract import load_dataset
-from study_lib.data.verdict import require_believable, verdict_in
+from study_lib.data.verdict import SIMULATED_FROM, require_believable, verdict_in
 from study_lib.design.axes import MEASURED, SIMULATED, Source
 from study_lib.design.models import BaseData, StudyDesign
 from study_lib.design.notebooks import (
@@ -115,6 +115,7 @@ def base_data(base_npz: Path, *, accept_doubtful: bool = False) -> BaseData:
         sha256=sha256_of(base_npz),
         probe_side_px=side,
         doubts=() if verdict is None else verdict.reasons,
+        simulated_from=metadata.get(SIMULATED_FROM),
     )
 
 

@@ -11,6 +11,7 @@ from study_lib.phases.compare import compare
 from study_lib.phases.dataset import generate
 from study_lib.phases.overlap import choose_view
 from study_lib.phases.reconstruct import reconstruct
+from study_lib.phases.reference import make_reference
 from study_lib.phases.scene import scene_of
 from study_lib.phases.train import train
 from study_lib.phases.train_thinned import train_thinned
@@ -59,6 +60,7 @@ def test_all_arms_of_a_study_take_modes_a_background_and_masks_of_each_pattern(b
     design = load_design("smoke", settings, base_data(base_npz), source="measured")
     run = create_run(tmp_path / "run", design, base_npz)
     condition = run.condition(DOSE, "baseline")
+    make_reference(run.condition(DOSE))
     generate(run.condition(DOSE))
     choose_view(condition)
     for split in ("train", "test"):

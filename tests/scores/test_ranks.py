@@ -3,7 +3,7 @@
 import pytest
 from made_runs import row_of
 
-from study_lib.scores.across_runs import rank_differences, rank_sentences
+from study_lib.scores.ranks import rank_differences, rank_sentences
 
 PLACE = {"split": "test", "dose": 1e4, "view": "dense"}
 
@@ -66,6 +66,21 @@ def test_no_difference_of_scores_is_taken_for_what_the_model_gets_wrong():
     sentences = rank_sentences(rank_differences(MEASURED, SIMULATED), "a-run")
     assert "noise of its own" in sentences[-1]
     assert not any("dB" in sentence for sentence in sentences)
+
+
+def test_where_scores_compare_each_arms_difference_is_said_worst_last():
+    elsewhere = [
+        rows_of({"solver": (ssim, psnr_db)}, dose=1e5)
+        for ssim, psnr_db in ((0.8, 30.0), (0.81, 30.4))
+    ]
+    rows = rank_differences(MEASURED + elsewhere[0], SIMULATED + elsewhere[1])
+    sentences = rank_sentences(rows, "a-run", scores_compare=True)
+    # solver: -1.8 dB and -.4 dB; the network -1.7 dB; LSQML +.4 dB, computed by hand
+    assert sentences[-1] == (
+        "Measured less simulated phase PSNR [dB], mean over conditions: lsqml +0.40, "
+        "solver -1.10 (-1.80 to -0.40 in 2 conditions), thinning-net -1.70."
+    )
+    assert not any("held-out" in sentence for sentence in sentences), "no row has them"
 
 
 def test_equal_orders_are_said_to_be_equal():
