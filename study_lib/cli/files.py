@@ -1,5 +1,6 @@
 """The commands that bring data in and take them out."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,12 @@ def import_(
             help="Leave out frames with NaN, infinite, negative or no counts, or no position.",
         ),
     ] = False,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Frames to leave out, by the numbers that messages have, from 0: 3,17,40-52."
+        ),
+    ] = None,
     patterns: Annotated[
         Path | None, typer.Option(help="Diffraction file of a Ptychodus product.")
     ] = None,
@@ -209,6 +216,7 @@ def import_(
         flip_x=flip_x,
         swap_xy=swap_xy,
         drop_bad_frames=drop_bad_frames,
+        leave_out=_ranges_of(leave_out),
         keep_all=keep_all,
         lengths=GivenLengths(
             energy_ev=energy_ev,
@@ -390,6 +398,21 @@ def _ignored(words: str | None) -> frozenset[str]:
     if not found <= {"object", "probe"}:
         raise InputError(f"--ignore {words}: choose object, probe or object,probe")
     return found
+
+
+def _ranges_of(text: str | None) -> tuple[range, ...]:
+    """Return numbers and ranges of them, both ends included, as ranges."""
+    found = []
+    for word in text.split(",") if text is not None else ():
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", word.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InputError(
+                f"--leave-out {text}: found {word!r}; give numbers of frames and ranges of them, "
+                "3,17,40-52"
+            )
+        found.append(range(first, last + 1))
+    return tuple(found)
 
 
 def _existing_folder(folder: Path | None) -> Path | None:

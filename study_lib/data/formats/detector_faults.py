@@ -123,10 +123,15 @@ def _kinds_of_invalid(
         kinds["the largest number of its type"] = lambda part: part == most
     else:
         kinds["no number"] = lambda part: ~np.isfinite(part)
+    steady = (patterns[0] < 0) & ~np.isin(patterns[0], FLAGS) & ~known
+    for part in _frames_at_a_time(patterns):
+        steady &= (patterns[part] == patterns[0]).all(axis=0)
+    if steady.any():
+        kinds["one negative number"] = lambda part: np.broadcast_to(steady, part.shape)
     below = np.zeros(known.shape, np.int64)
     flags = 0
     for part in _frames_at_a_time(patterns):
-        negative = (patterns[part] < 0) & ~known
+        negative = (patterns[part] < 0) & ~known & ~steady
         below += negative.sum(axis=0)
         flags += int(np.isin(patterns[part][negative], FLAGS).sum())
     # Other numbers, or negative ones here and there, are what subtracting a dark leaves: to mask
@@ -142,6 +147,7 @@ def faults_of_scan(
     bad: np.ndarray | None = None,
     *,
     are_roots: bool = False,
+    names: np.ndarray | None = None,
 ) -> DetectorFaults:
     """Return the pixels, values and frames of a scan that stand out beyond what diffraction does.
 
@@ -157,6 +163,8 @@ def faults_of_scan(
         What is known to be bad.
     are_roots
         Whether they are square roots of counts.
+    names : (scan,)
+        Numbers that remarks give to the frames; their places if None.
 
     Examples
     --------
@@ -175,6 +183,7 @@ def faults_of_scan(
         return DetectorFaults(np.zeros(shape, bool))
     counts = _Counts(patterns, bad, are_roots=are_roots)
     highest = _plateau(counts)
+    names = np.arange(len(patterns)) if names is None else names
     remarks: list[str] = []
     masks: list[Callable[[np.ndarray], np.ndarray]] = []
     if highest is not None:
@@ -207,13 +216,13 @@ def faults_of_scan(
     values = _masked_values(counts, masks)
     spiked = _frames_with(values, spiky, frames)
     if spiked:
-        shown = ", ".join(str(one) for one in spiked[:NAMED_MAX])
+        shown = ", ".join(str(names[one]) for one in spiked[:NAMED_MAX])
         more = f" and {len(spiked) - NAMED_MAX} more" if len(spiked) > NAMED_MAX else ""
         remarks.append(
             f"frame {shown}{more}: values over {SPIKE_FACTOR:g} times what the same pixels reach "
             "in other frames, as a cosmic ray leaves them: they have no say there"
         )
-    remarks += [f"frame {frame}: {reason}" for frame, reason in frames.items()][:NAMED_MAX]
+    remarks += [f"frame {names[frame]}: {reason}" for frame, reason in frames.items()][:NAMED_MAX]
     if len(frames) > NAMED_MAX:
         remarks.append(f"{len(frames)} of {len(patterns)} frames were left out in all")
     return DetectorFaults(pixels, values, frames, tuple(remarks))
@@ -503,26 +512,21 @@ def with_faults_masked(path: Path, raw: RawScan, choices: ReadChoices) -> RawSca
     patterns = raw.patterns
     if patterns is None or choices.keep_all or raw.is_normalized:
         return raw
-    found = faults_of_scan(patterns, raw.bad_pixels, are_roots=raw.domain == "amplitude")
+    found = faults_of_scan(
+        patterns, raw.bad_pixels, are_roots=raw.domain == "amplitude", names=raw.names
+    )
     raw = _masked(raw, found)
     if not found.frames:
         return raw
-    kept = np.setdiff1d(np.arange(len(raw.positions_px)), list(found.frames))
-    if len(kept) < 2:
+    left = len(raw.positions_px) - len(found.frames)
+    if left < 2:
         raise InputError(
             f"{path}: {len(found.frames)} of {len(raw.positions_px)} frames are faulty and fewer "
             "than two are left; take all of them with --keep-all"
         )
-    bad = raw.bad_pixels
-    names = np.arange(len(raw.positions_px)) if raw.scan_index is None else raw.scan_index
-    return raw.after(
-        transformation(
-            "leave out frames", **{str(names[one]): why for one, why in found.frames.items()}
-        ),
-        positions_px=raw.positions_px[kept],
-        patterns=patterns[kept],
-        bad_pixels=bad if bad is None or bad.ndim == 2 else bad[kept],
-        scan_index=names[kept],
+    reasons = {str(raw.names[one]): why for one, why in found.frames.items()}
+    return raw.without_frames(
+        np.array(list(found.frames)), transformation("leave out frames", **reasons)
     )
 
 

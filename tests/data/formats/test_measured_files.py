@@ -197,6 +197,34 @@ def test_patterns_without_a_finite_power_are_refused(values, message, scan, refu
     assert message in refused("scan.cxi", "base.npz")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("3,x", "--leave-out 3,x: found 'x'; give numbers of frames and ranges of them"),
+        ("9-4", "found '9-4'"),
+        ("3,40-1000000", "--leave-out: found no frame 120; the file has 120, with numbers from 0"),
+        ("0-118", "119 of 120 frames are to be left out, and two have to stay"),
+    ],
+)
+def test_frames_to_leave_out_are_numbers_of_the_file(words, message, scan, refused, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi")
+
+    assert message in refused("scan.cxi", "base.npz", "--leave-out", words)
+
+
+def test_frames_are_left_out_as_asked(scan, imported, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi")
+
+    arrays, metadata, _ = imported("scan.cxi", "base.npz", "--leave-out", "3,17,40-52")
+
+    gone = [3, 17, *range(40, 53)]
+    kept = np.delete(scan.counts, gone, axis=0)
+    np.testing.assert_allclose(arrays["diffraction"] ** 2, kept, rtol=1e-5)
+    assert set(arrays["scan_index"]).isdisjoint(gone)
+    steps = {step["operation"]: step["parameters"] for step in metadata["transformations"]}
+    assert steps["leave out named frames"] == {"frames": gone}
+
+
 def test_an_object_that_lets_no_light_through_is_refused(scan, refused, tmp_path):
     scan.write_cxi(tmp_path / "scan.cxi")
     with h5py.File(tmp_path / "scan.cxi", "a") as file:
