@@ -22,11 +22,14 @@ from study_lib.phases.blind import (
 from study_lib.phases.import_check import checked
 from study_lib.phases.import_fit import Fit, fit_of, good_values, r_factor
 from study_lib.phases.import_verdict import (
+    AGAINST_FLOOR,
     BETTER,
     EXPLAINED_DOUBTFUL,
+    FLOOR_SHARE_MAX,
     ImportFacts,
     explained_share,
     facts_of,
+    floor_said,
     judged,
     with_better_orientation,
 )
@@ -228,6 +231,8 @@ def described(imported_: Imported) -> list[str]:
             f"R-factor {facts.r_end / facts.r_noise:.2f} times that of noise: see what --modes 2, "
             "--refine-positions or, for pixels that stand out in the picture, --mask make of it"
         )
+    if 0 < facts.floor_share <= FLOOR_SHARE_MAX:
+        lines.append(f"{floor_said(facts)}: if that is too much, {AGAINST_FLOOR}")
     lines.append(f"verdict: {imported_.verdict}")
     return lines
 

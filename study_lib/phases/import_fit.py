@@ -110,3 +110,47 @@ def r_factor(
 ) -> float:
     """Return ``sum |sqrt(counts) - sqrt(model)| / sum sqrt(counts)``, as :func:`fit_of` has it."""
     return fit_of(acquisition, probe, object_, positions_px).r_factor
+
+
+DIM_SHARE, DIM_PIXELS_MIN = 0.25, 32  # of the valid pixels: the dimmest
+CONTRAST_MAX = 0.15  # squared, from frame to frame; diffracted light has 1
+UNEVEN_MAX = 0.03  # squared relative spread from pixel to pixel
+PEAK_MIN = 5.0  # brightest pixel over the floor: else all of it may be the disc of a beam
+
+
+def floor_counts(acquisition: Acquisition) -> float:
+    """Return the counts that all dim pixels of all frames have alike, 0 if there is no such floor.
+
+    Light that an object diffracts differs from frame to frame by as much as its mean, and from
+    pixel to pixel: in the dimmest quarter of the pixels neither may be so, beyond photon noise.
+
+    Parameters
+    ----------
+    acquisition
+        With counts; 0 where there are none, or where a background is known.
+    """
+    if acquisition.amplitudes is None or acquisition.is_normalized:
+        return 0.0
+    if acquisition.background is not None or len(acquisition.amplitudes) < 2:
+        return 0.0
+    used, first, second = np.zeros((3, *acquisition.amplitudes.shape[1:]))
+    for start in range(0, len(acquisition.amplitudes), CHUNK):
+        part = slice(start, start + CHUNK)
+        counts = acquisition.amplitudes[part].astype(np.float64) ** 2
+        good = np.broadcast_to(good_values(acquisition, part), counts.shape)
+        used += good.sum(axis=0)
+        first += (counts * good).sum(axis=0)
+        second += (counts**2 * good).sum(axis=0)
+    valid = used > 1
+    used, first, second = used[valid], first[valid], second[valid]
+    mean = first / used
+    variance = (second - first * mean) / (used - 1)
+    dim = np.argsort(mean, kind="stable")[: int(DIM_SHARE * len(mean))]
+    level = float(mean[dim].mean()) if len(dim) >= DIM_PIXELS_MIN else 0.0
+    if not level or mean.max() < PEAK_MIN * level:
+        return 0.0
+    contrast = (variance - mean)[dim].sum() / (mean[dim] ** 2).sum()
+    doubt = np.sqrt(2 / used[dim].sum()) / level
+    uneven = (mean[dim].var() - (mean / used)[dim].mean()) / level**2
+    is_floor = contrast + 2 * doubt < CONTRAST_MAX and uneven < UNEVEN_MAX
+    return level if is_floor else 0.0
