@@ -27,6 +27,8 @@ ALONE_PX = 3  # a fault is at most so wide; the sharpest beam in a window twice 
 BEAM_PX = 4  # from the zero frequency, where the direct beam may be as sharp as a fault
 FACTOR = 8.0  # of a mean above its surroundings
 NAMED_MAX = 6
+ORDERS_ALIKE = 4.0  # ratio of two opposite orders at most
+ORDER_FACTOR = 3.0  # of the weaker one above its surroundings
 SHARE_MAX = 0.05  # of the detector: more of one kind is no fault of single pixels
 STEADY = 0.05  # variance over mean of counts that do not vary; Poisson counts have 1
 DEAD_COUNTS = 50.0  # in the surroundings of a pixel that has none in the whole scan
@@ -327,13 +329,42 @@ def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.n
     found = {CONSTANT: steady & ~known}
     found[DEAD] = _dead(mean * facts.frames, known)
     hot = (facts.usual > FACTOR * around) & (facts.usual > 1) & ~beam
-    found[HOT] = _alone(hot & ~known & ~found[CONSTANT]) | (_hot_lines(facts.usual) & ~known)
     usual = np.maximum(_around(facts.dispersion), 1)
     wild = (facts.dispersion > FLICKER * usual) & (facts.third_largest > SPIKE_COUNTS)
     wild &= facts.third_largest > FACTOR * _around(facts.third_largest)
-    taken = known | found[CONSTANT] | found[HOT]
-    found[FLICKERING] = _alone(wild & ~beam & ~taken)
+    taken = known | found[CONSTANT]
+    hot_spots, wild_spots = _alone(hot & ~taken), _alone(wild & ~beam & ~taken)
+    orders = _orders(facts.usual, around, hot_spots | wild_spots, middle)
+    found[HOT] = (hot_spots & ~orders) | (_hot_lines(facts.usual) & ~known)
+    found[FLICKERING] = wild_spots & ~orders & ~found[HOT]
     return found
+
+
+def _orders(
+    usual: Float[np.ndarray, "h w"],
+    around: Float[np.ndarray, "h w"],
+    spots: Bool[np.ndarray, "h w"],
+    middle: list[slice],
+) -> Bool[np.ndarray, "h w"]:
+    """Return the bright spots that may be diffraction orders of a grating or a lattice of holes.
+
+    Orders have the width of the direct beam, which is sampled more finely than it can vary: the
+    pixels beside them have light. They come in pairs on opposite sides of it; where there is one
+    such pair, others may be orders whose partner is weak or off the detector.
+    """
+    beam = np.unravel_index(usual[tuple(middle)].argmax(), usual[tuple(middle)].shape)
+    twice = [2 * (part.start + int(at)) for part, at in zip(middle, beam, strict=True)]
+    places = np.argwhere(spots)
+    opposite = twice - places
+    inside = ((opposite >= 0) & (opposite < usual.shape)).all(axis=1)
+    stands_out = np.where(usual > ORDER_FACTOR * around, usual, 0)
+    nearby = ndimage.maximum_filter(stands_out, size=3)  # the beam is found to a pixel
+    partner = np.zeros(len(places))
+    partner[inside] = nearby[tuple(opposite[inside].T)]
+    beside = ndimage.rank_filter(usual, -2, size=3, mode="nearest")
+    wide = spots & (usual < FACTOR * beside)
+    paired = wide[spots] & (partner > usual[spots] / ORDERS_ALIKE)
+    return wide if paired.sum() >= 2 else np.zeros(spots.shape, bool)
 
 
 def _hot_lines(usual: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
