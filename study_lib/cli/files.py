@@ -453,8 +453,13 @@ def _files_of(source: Path, target: Path, *, overwrite: bool) -> tuple[_Files, _
 
     None of it may be the source, or be there unless it may be replaced.
     """
-    if target.suffix != ".npz" or target.resolve() == source.resolve():
-        raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
+    if target.suffix != ".npz":
+        raise InputError(
+            f"{target}: what an import writes is an NPZ file; end its name in .npz, and take "
+            "`study export` for other formats"
+        )
+    if target.resolve() == source.resolve():
+        raise InputError(f"{target}: this is the source; give the base file another name")
     if not target.resolve().parent.is_dir():
         raise InputError(f"{target}: its folder does not exist; make it first")
     both = _Files.named(target), _Files.named(target.with_suffix(".doubtful.npz"))

@@ -183,15 +183,18 @@ def _uniform_r_factor(acquisition: Acquisition) -> float:
 
 
 def _with_conjugate(facts: ImportFacts, acquisition: Acquisition) -> ImportFacts:
-    """Return the facts with the R-factor of the conjugate object where that is the better one."""
+    """Return the facts with what is better conjugated: object, probe or both."""
     probe, object_ = acquisition.require("probe", "object_")
     places = acquisition.positions_px
-    found = min(
-        r_factor(acquisition, other, object_.conj(), places) for other in (probe, probe.conj())
-    )
-    if facts.r_end is None or found >= BETTER * facts.r_end:
+    found = {
+        "the object": r_factor(acquisition, probe, object_.conj(), places),
+        "the probe": r_factor(acquisition, probe.conj(), object_, places),
+        "object and probe": r_factor(acquisition, probe.conj(), object_.conj(), places),
+    }
+    best = min(found, key=lambda name: found[name])
+    if facts.r_end is None or found[best] >= BETTER * facts.r_end:
         return facts
-    return replace(facts, r_conjugate=found)
+    return replace(facts, r_conjugate=found[best], conjugate_of=best)
 
 
 # --- What is said and shown

@@ -34,6 +34,7 @@ class ImportFacts:
     detector pixel^2``; ``fresnel_number_detector`` that of the detector's extent, which is the
     field of a parallel beam. ``better_orientation`` and ``r_better`` name another orientation of
     the positions that explains some of the patterns better, and both R-factors on these.
+    ``conjugate_of`` is what has to be conjugated to reach ``r_conjugate``.
     ``floor_counts`` are in every pixel of every pattern without being part of the model, and
     ``floor_share`` is their share of all counts.
     """
@@ -64,6 +65,7 @@ class ImportFacts:
     better_orientation: str = ""
     r_better: tuple[float, float] | None = None
     r_conjugate: float | None = None
+    conjugate_of: str = ""
     r_reconstructed: float | None = None
     halves_agree: bool | None = None
 
@@ -283,9 +285,9 @@ def _of_model(facts: ImportFacts) -> tuple[list[str], list[str]]:
         )
     if facts.r_conjugate is not None:
         wrong.append(
-            "the complex conjugate of object and probe explains the patterns better: R-factor "
+            f"the complex conjugate of {facts.conjugate_of} explains the patterns better: R-factor "
             f"{_r(facts.r_conjugate)} instead of {_r(facts.r_end)}; the file has the other sign "
-            "convention: conjugate both, or take --ignore object,probe"
+            "convention there: conjugate it, or take --ignore object,probe"
         )
     if facts.r_reconstructed is not None and facts.r_reconstructed < BETTER * facts.r_end:
         wrong.append(

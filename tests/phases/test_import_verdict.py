@@ -259,6 +259,18 @@ def test_what_is_judged_wrong_lies_beside_the_name_and_is_no_base_unless_accepte
     assert base_data(tmp_path / "base.doubtful.npz", accept_doubtful=True).doubts
 
 
+@pytest.mark.parametrize("wrong", ["the object", "the probe"])
+def test_of_two_given_arrays_the_conjugate_one_is_named(wrong, scan, study, tmp_path):
+    other = replace_object(scan, scan.object_.conj() if wrong == "the object" else scan.object_)
+    other.probe = scan.probe.conj() if wrong == "the probe" else scan.probe
+    other.write_cxi(tmp_path / "scan.cxi")
+
+    code, printed, _ = study("import", "scan.cxi", "base.npz")
+
+    assert code == 1
+    assert f"the complex conjugate of {wrong} explains the patterns better" in printed
+
+
 def replace_object(scan, object_):
     """The same counts with another object in the file."""
     other = Scan()

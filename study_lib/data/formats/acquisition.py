@@ -394,6 +394,11 @@ def check_shapes(
         )
     if patterns is None:
         return
+    if len(patterns) == 3 and 0 not in patterns and positions[0] not in patterns:
+        raise InputError(
+            f"{path}: found {patterns[0]} patterns and {positions[0]} positions; give one position "
+            "for every pattern"
+        )
     if len(patterns) != 3 or patterns[0] != positions[0] or 0 in patterns:
         raise InputError(
             f"{path}: patterns: found shape {patterns}; expected ({positions[0]}, n, n), one "

@@ -24,7 +24,7 @@ from study_lib.data.formats.acquisition import (
 )
 from study_lib.data.formats.detector_faults import with_faults_masked, with_invalid_masked
 from study_lib.data.formats.frames import in_wanted_frames, with_masks_and_dark
-from study_lib.data.formats.positions import check_extent
+from study_lib.data.formats.positions import with_extent_checked
 from study_lib.errors import InputError
 from study_lib.physics.probe import mode_shares, orthogonal_modes
 
@@ -183,7 +183,7 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     raw = with_masks_and_dark(path, _flipped(path, raw, choices), choices)
     raw = without_named_frames(path, raw, choices)
     raw = usable_frames(path, with_invalid_masked(raw), choices)
-    check_extent(path, raw, choices)
+    raw = with_extent_checked(path, raw, choices)
     raw = _incoherent_modes(path, raw)
     raw = with_faults_masked(path, _centred(raw, choices), choices)
     raw = in_wanted_frames(path, raw, choices)
@@ -293,9 +293,9 @@ def _in_said_domain(raw: RawScan, choices: ReadChoices) -> RawScan:
 
 def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
     """Return the scan with the incoherent modes of its mean probe."""
-    probe = raw.probe
-    if probe is None:
+    if raw.probe is None:
         return raw
+    probe = raw.probe
     if probe.ndim == 3 and probe.shape[2] == 1:
         probe = probe[:, :, 0]
     if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or not probe.size:
@@ -312,7 +312,8 @@ def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
         raw = raw.after(
             transformation("take the mean probe", opr_modes=varying),
             f"the probe varies from pattern to pattern by {varying} OPR modes; their first, the "
-            "mean probe, was taken",
+            f"mean probe, was taken: of shape {raw.probe.shape} the axes before the last three "
+            "count OPR modes; incoherent modes are (modes, n, n)",
         )
     if not _are_orthogonal(modes):
         given = len(modes)
