@@ -34,7 +34,7 @@ STEADY = 0.05  # variance over mean of counts that do not vary; Poisson counts h
 DEAD_COUNTS = 50.0  # in the surroundings of a pixel that has none in the whole scan
 GAP_PX = 24
 FLICKER = 30.0  # variance over mean, in units of the surroundings'
-SPIKE_FACTOR, SPIKE_COUNTS = 20.0, 100.0
+SPIKE_FACTOR, SPIKE_COUNTS, SEEN_AGAIN = 20.0, 100.0, 3
 BRIGHT_FACTOR, BLANK_SHARE = 3.0, 0.02
 PLATEAU_COUNTS, PLATEAU_VALUES, PLATEAU_FACTOR, PLATEAU_FRAMES = 20.0, 10, 10.0, 3
 ROUGHNESS = 1e-5  # of a plateau: roots of one level differ in their last digit
@@ -211,7 +211,8 @@ def faults_of_scan(
     # What three frames reach is seen again and again; a spike is not.
     reached = np.maximum(facts.third_largest, SPIKE_COUNTS / SPIKE_FACTOR)
     spiky = facts.largest > SPIKE_FACTOR * reached
-    spiky &= ~pixels
+    # What is masked in several frames may have been as bright there: saturated, above all.
+    spiky &= ~pixels & (facts.valid_frames > len(patterns) - SEEN_AGAIN)
     if spiky.any():
         masks.append(lambda values: spiky & (values > SPIKE_FACTOR * reached))
     frames = _bad_frames(counts, pixels, reached)
@@ -249,6 +250,15 @@ class _Counts:
         always: np.ndarray = np.all(self.bad.reshape(-1, *self.shape[1:]), axis=0)
         return always
 
+    @property
+    def valid_frames(self) -> Float[np.ndarray, "h w"]:
+        """Number of frames in which each pixel has a valid count."""
+        count, *shape = self.shape
+        if self.bad is None:
+            return np.full(shape, float(count))
+        bad = np.broadcast_to(self.bad, self.shape)
+        return count - bad.sum(axis=0, dtype=np.float64)
+
     def frames(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield counts (frames, h, w) as 64-bit numbers."""
         for part in _frames_at_a_time(self.patterns):
@@ -284,9 +294,9 @@ def _frames_at_a_time(patterns: np.ndarray) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Of each pixel over the scan, (h, w); ``usual`` is the mean without the largest value."""
+    """Of each pixel over its valid frames, (h, w); ``usual`` is the mean without the largest."""
 
-    frames: int
+    valid_frames: Float[np.ndarray, "h w"]
     mean: Float[np.ndarray, "h w"]
     usual: Float[np.ndarray, "h w"]
     dispersion: Float[np.ndarray, "h w"]
@@ -297,15 +307,19 @@ class _Facts:
     def of(cls, counts: _Counts) -> "_Facts":
         """Return them for a scan."""
         mean, dispersion, largest, third = np.zeros((4, *counts.shape[1:]))
-        count = counts.shape[0]
+        valid = counts.valid_frames
+        used = np.maximum(valid, 2)
         for rows, values in counts.rows():
-            mean[rows] = values.mean(axis=0)
-            spread = values.var(axis=0, ddof=1)
+            mean[rows] = values.sum(axis=0) / used[rows]
+            # What is masked is zero here, and each differs from the mean by as much.
+            squares = ((values - mean[rows]) ** 2).sum(axis=0)
+            squares -= (len(values) - used[rows]) * mean[rows] ** 2
+            spread = np.maximum(squares, 0) / (used[rows] - 1)
             dispersion[rows] = spread / np.maximum(mean[rows], np.finfo(float).tiny)
             top = np.partition(values, (-3, -1), axis=0)
             largest[rows], third[rows] = top[-1], top[-3]
-        usual = (count * mean - largest) / (count - 1)
-        return cls(count, mean, usual, dispersion, largest, third)
+        usual = (used * mean - largest) / (used - 1)
+        return cls(valid, mean, usual, dispersion, largest, third)
 
 
 # --- Pixels
@@ -325,9 +339,12 @@ def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.n
     beam = np.zeros(mean.shape, bool)
     middle = [slice(side // 2 - BEAM_PX, side // 2 + BEAM_PX + 1) for side in mean.shape]
     beam[tuple(middle)] = True
+    # Masked in some frames, beside pixels that are in all: the rim of what is saturated.
+    rim = ndimage.binary_dilation(known, np.ones((3, 3)))
+    beam |= rim & (facts.valid_frames < facts.valid_frames.max())
     steady = (mean > 1) & (facts.dispersion < STEADY)
     found = {CONSTANT: steady & ~known}
-    found[DEAD] = _dead(mean * facts.frames, known)
+    found[DEAD] = _dead(mean * facts.valid_frames, known)
     hot = (facts.usual > FACTOR * around) & (facts.usual > 1) & ~beam
     usual = np.maximum(_around(facts.dispersion), 1)
     wild = (facts.dispersion > FLICKER * usual) & (facts.third_largest > SPIKE_COUNTS)
@@ -337,7 +354,8 @@ def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.n
     orders = _orders(facts.usual, around, hot_spots | wild_spots, middle)
     found[HOT] = (hot_spots & ~orders) | (_hot_lines(facts.usual) & ~known)
     found[FLICKERING] = wild_spots & ~orders & ~found[HOT]
-    return found
+    enough = facts.valid_frames >= FRAMES_MIN
+    return {kind: pixels & enough for kind, pixels in found.items()}
 
 
 def _orders(
@@ -387,11 +405,13 @@ def _hot_lines(usual: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _around(image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Return the second largest value two pixels around each pixel; NaN counts as zero.
+    """Return the second largest value two pixels around each pixel; NaN is as bright as beside it.
 
-    A streak or a rim crosses that ring twice, another fault nearby touches it once.
+    Saturated pixels have no value here, and those at their rim are not hot. A streak or a rim
+    crosses that ring twice, another fault nearby touches it once.
     """
     filled = np.nan_to_num(image)
+    filled = np.where(np.isnan(image), ndimage.maximum_filter(filled, size=3), filled)
     ranked: np.ndarray = ndimage.rank_filter(filled, -2, footprint=RING, mode="nearest")
     return ranked
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial import KDTree
 
 from study_lib.data.formats.acquisition import (
     PositionUnit,
@@ -14,7 +15,6 @@ from study_lib.data.formats.acquisition import (
     transformation,
 )
 from study_lib.errors import InputError
-from study_lib.overlap.metrics import nearest_others
 
 UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
 OBJECT_SIDE_MAX_PX = 20_000
@@ -110,7 +110,7 @@ def _with_doubt_of_unit(raw: RawScan, choices: ReadChoices, extent_px: float) ->
     is_wide = extent_px > DENSE_EXTENT * min(raw.frames().shape[1:])
     if is_stated or is_wide or len(places) < DENSE_COUNT:
         return raw
-    step_px = float(np.median(nearest_others(places, 1)[0]))
+    step_px = float(np.median(KDTree(places).query(places, k=2)[0][:, 1]))
     if step_px > DENSE_STEP_PX:
         return raw
     remark = (

@@ -219,6 +219,19 @@ def test_the_rows_of_a_gap_are_dead(counts):
     assert found.bad_pixels[12:14].all()
 
 
+@pytest.mark.parametrize("photons", [1e5, 1e6])
+def test_counts_that_end_at_the_largest_number_of_a_byte_are_saturated_alone(photons, rates, rng):
+    """Pixels that are saturated in most frames have no spike and no heat in the others."""
+    patterns = np.minimum(rng.poisson(photons * rates), 255).astype(np.uint8)
+    raw = RawScan(np.arange(2.0 * len(patterns)).reshape(-1, 2), patterns, domain="counts")
+
+    found = acquisition_of(FILE, raw, ReadChoices())
+
+    at = np.broadcast_to(found.bad_pixels, patterns.shape)
+    np.testing.assert_array_equal(at, patterns == 255)
+    assert all("largest number of its type" in remark for remark in found.remarks)
+
+
 def test_a_cosmic_ray_is_masked_in_its_frame_alone(counts):
     track = [(step + 3, 2 * step + 4) for step in range(9)]
     for row, column in track:
