@@ -38,6 +38,7 @@ from study_lib.physics.probe import modes_of
 from study_lib.scores.frc import BELOW_FROM_FIRST, OUTCOME
 
 HINT_FACTOR = 1.15
+HOT_NAMED_MAX = 6
 AS_GIVEN = "object and probe are those of the file"
 
 
@@ -233,6 +234,17 @@ def described(imported_: Imported) -> list[str]:
         lines.append(
             f"R-factor {facts.r_end / facts.r_noise:.2f} times that of noise: see what --modes 2, "
             "--refine-positions or, for pixels that stand out in the picture, --mask make of it"
+        )
+    if facts.hot_after_fit:
+        places = ", ".join(
+            f"({row}, {column})"
+            if side == 1
+            else f"({row}-{row + side - 1}, {column}-{column + side - 1})"
+            for row, column, side in facts.hot_after_fit[:HOT_NAMED_MAX]
+        )
+        lines.append(
+            f"detector pixels {places} have counts that the object would spread: if they are hot, "
+            "name them with --mask"
         )
     if 0 < facts.floor_share <= FLOOR_SHARE_MAX:
         lines.append(f"{floor_said(facts)}: if that is too much, {AGAINST_FLOOR}")

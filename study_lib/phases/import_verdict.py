@@ -11,7 +11,7 @@ from study_lib.data.formats.acquisition import Acquisition, ReadChoices
 from study_lib.data.verdict import Verdict
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import disc_overlap, linear_overlap, nearest_others
-from study_lib.phases.import_fit import Fit, floor_counts
+from study_lib.phases.import_fit import Fit, floor_counts, hot_after_fit
 from study_lib.physics.probe import probe_diameter_px
 
 # --- What is known
@@ -34,6 +34,7 @@ class ImportFacts:
     detector pixel^2``; ``fresnel_number_detector`` that of the detector's extent, which is the
     field of a parallel beam. ``better_orientation`` and ``r_better`` name another orientation of
     the positions that explains some of the patterns better, and both R-factors on these.
+    ``hot_after_fit`` has (row, column, side) of squares of pixels that seem to be hot.
     ``conjugate_of`` is what has to be conjugated to reach ``r_conjugate``.
     ``floor_counts`` are in every pixel of every pattern without being part of the model, and
     ``floor_share`` is their share of all counts.
@@ -62,6 +63,7 @@ class ImportFacts:
     far_frames: tuple[int, ...] = ()
     loudest_pixel: tuple[int, int] | None = None
     loudest_share: float = 0.0
+    hot_after_fit: tuple[tuple[int, int, int], ...] = ()
     better_orientation: str = ""
     r_better: tuple[float, float] | None = None
     r_conjugate: float | None = None
@@ -109,6 +111,7 @@ def facts_of(
         known["fresnel_number_detector"] = extent_m**2 / (wavelength_m * distance_m)
     if fit is not None:
         known |= {"r_end": fit.r_factor, "r_noise": fit.r_noise, **_loudest(fit)}
+        known["hot_after_fit"] = hot_after_fit(fit)
         known["far_frames"] = tuple(int(one) for one in acquisition.names[far_frames(fit)])
     if acquisition.amplitudes is not None and not acquisition.is_normalized:
         totals = acquisition.amplitudes.reshape(len(positions), -1).astype(np.float64)

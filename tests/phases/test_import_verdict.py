@@ -111,6 +111,30 @@ def test_a_fault_of_the_detector_is_named_and_costs_nothing(harm, scan, study, t
     assert end < 1.15 * noise
 
 
+def block(counts, rng):
+    counts[:, 4:8, 24:28] += rng.poisson(300, (len(counts), 4, 4)).astype(np.uint32)
+    return "detector pixels (4-7, 24-27) have counts that the object would spread"
+
+
+def in_the_beam(counts, rng):
+    counts[:, 16, 16] += rng.poisson(20_000, len(counts)).astype(np.uint32)
+    return "detector pixels (16, 16) have counts that the object would spread"
+
+
+@pytest.mark.parametrize("harm", [block, in_the_beam, None])
+def test_hot_pixels_that_look_like_light_are_named_once_there_is_a_model(
+    harm, scan, study, tmp_path, rng
+):
+    counts = scan.counts.copy()
+    said = harm(counts, rng) if harm else ""
+    scan.write_cxi(tmp_path / "scan.cxi", counts=counts, images=False)
+
+    _, printed, _ = study("import", "scan.cxi", "base.npz", "--epochs", "150")
+
+    assert said in printed
+    assert ("would spread" in printed) == (harm is not None)
+
+
 def test_dark_frames_are_part_of_both_models(study, tmp_path, rng):
     scan = Scan(background=5.0)
     dark = rng.poisson(5.0, (50, SIDE, SIDE))

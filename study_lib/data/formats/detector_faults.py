@@ -256,8 +256,8 @@ class _Counts:
         count, *shape = self.shape
         if self.bad is None:
             return np.full(shape, float(count))
-        bad = np.broadcast_to(self.bad, self.shape)
-        return count - bad.sum(axis=0, dtype=np.float64)
+        valid: np.ndarray = count - np.broadcast_to(self.bad, self.shape).sum(axis=0, dtype=float)
+        return valid
 
     def frames(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield counts (frames, h, w) as 64-bit numbers."""
@@ -340,7 +340,7 @@ def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.n
     middle = [slice(side // 2 - BEAM_PX, side // 2 + BEAM_PX + 1) for side in mean.shape]
     beam[tuple(middle)] = True
     # Masked in some frames, beside pixels that are in all: the rim of what is saturated.
-    rim = ndimage.binary_dilation(known, np.ones((3, 3)))
+    rim = ndimage.binary_dilation(known, np.ones((3, 3), bool))
     beam |= rim & (facts.valid_frames < facts.valid_frames.max())
     steady = (mean > 1) & (facts.dispersion < STEADY)
     found = {CONSTANT: steady & ~known}
