@@ -110,7 +110,8 @@ def _with_doubt_of_unit(raw: RawScan, choices: ReadChoices, extent_px: float) ->
     is_wide = extent_px > DENSE_EXTENT * min(raw.frames().shape[1:])
     if is_stated or is_wide or len(places) < DENSE_COUNT:
         return raw
-    step_px = float(np.median(KDTree(places).query(places, k=2)[0][:, 1]))
+    distances = np.asarray(KDTree(places).query(places, k=2)[0])
+    step_px = float(np.median(distances[:, 1]))
     if step_px > DENSE_STEP_PX:
         return raw
     remark = (
