@@ -321,7 +321,7 @@ def test_pairs_that_cannot_be_are_refused(left, right, message):
         ({"positions_px": np.zeros((6, 3))}, r"positions: found shape \(6, 3\)"),
         (
             {"patterns": np.ones((5, 8, 8))},
-            r"patterns: found shape \(5, 8, 8\); expected \(6, n, n",
+            r"found 5 patterns and 6 positions; give one position for every pattern",
         ),
         ({"bad_pixels": np.zeros((8, 7))}, r"bad pixels: found shape \(8, 7\); expected \(8, 8\)"),
         ({"scan_index": np.arange(4)}, r"indices: found shape \(4,\); expected \(6,\)"),
