@@ -364,7 +364,7 @@ def test_bad_frames_are_refused_or_dropped_as_asked(tmp_path, study):
     ):
         assert fault in refused.err
     assert "mend them or drop them with --drop-bad-frames" in refused.err
-    assert "4 frames were dropped: index 1, 3, 4, 6" in dropped.err
+    assert "4 frames were left out: index 1, 3, 4, 6" in dropped.err
     # Five patterns of nine do not overlap enough for a good verdict.
     kept, _ = read_npz(tmp_path / "new.doubtful.npz")
     np.testing.assert_array_equal(kept["scan_index"], [0, 2, 5, 7, 8])

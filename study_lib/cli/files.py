@@ -1,5 +1,6 @@
 """The commands that bring data in and take them out."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,12 @@ def import_(
             help="Leave out frames with NaN, infinite, negative or no counts, or no position.",
         ),
     ] = False,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Frames to leave out, by the numbers that messages have, from 0: 3,17,40-52."
+        ),
+    ] = None,
     patterns: Annotated[
         Path | None, typer.Option(help="Diffraction file of a Ptychodus product.")
     ] = None,
@@ -209,6 +216,7 @@ def import_(
         flip_x=flip_x,
         swap_xy=swap_xy,
         drop_bad_frames=drop_bad_frames,
+        leave_out=_ranges_of(leave_out),
         keep_all=keep_all,
         lengths=GivenLengths(
             energy_ev=energy_ev,
@@ -392,6 +400,21 @@ def _ignored(words: str | None) -> frozenset[str]:
     return found
 
 
+def _ranges_of(text: str | None) -> tuple[range, ...]:
+    """Return numbers and ranges of them, both ends included, as ranges."""
+    found = []
+    for word in text.split(",") if text is not None else ():
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", word.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InputError(
+                f"--leave-out {text}: found {word!r}; give numbers of frames and ranges of them, "
+                "3,17,40-52"
+            )
+        found.append(range(first, last + 1))
+    return tuple(found)
+
+
 def _existing_folder(folder: Path | None) -> Path | None:
     if folder is not None and not folder.is_dir():
         raise InputError(f"--allow-links {folder}: no such folder; name the folder of the files")
@@ -430,8 +453,13 @@ def _files_of(source: Path, target: Path, *, overwrite: bool) -> tuple[_Files, _
 
     None of it may be the source, or be there unless it may be replaced.
     """
-    if target.suffix != ".npz" or target.resolve() == source.resolve():
-        raise InputError(f"{target}: give the base file another name than the data, ending in .npz")
+    if target.suffix != ".npz":
+        raise InputError(
+            f"{target}: what an import writes is an NPZ file; end its name in .npz, and take "
+            "`study export` for other formats"
+        )
+    if target.resolve() == source.resolve():
+        raise InputError(f"{target}: this is the source; give the base file another name")
     if not target.resolve().parent.is_dir():
         raise InputError(f"{target}: its folder does not exist; make it first")
     both = _Files.named(target), _Files.named(target.with_suffix(".doubtful.npz"))

@@ -22,6 +22,7 @@ from study_lib.files import atomic_path
 from study_lib.system import memory_bytes
 
 IMAGE_RANKS = tuple(range(2, 9))
+DEPTH_MAX = 8  # of groups in which arrays are listed
 LINKS_MAX = 8
 RAISED_BY_H5PY = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 USER_BLOCKS = (0, 512, 1024, 2048)  # where HDF5 begins: MATLAB puts 512 bytes of its own before it
@@ -173,6 +174,29 @@ class Hdf5Reader:
             return []
         with self._damage_reported(group):
             return sorted(name for name in found if isinstance(name, str))
+
+    def arrays_named(self, most: int) -> list[str]:
+        """Return the names of data sets in the file, in all its groups, ``most`` of them at most.
+
+        Links that are not followed are left out.
+        """
+        found: list[str] = []
+        groups = ["/"]
+        while groups and len(found) < most:
+            group = groups.pop(0)
+            if group.count("/") > DEPTH_MAX:
+                continue
+            for name in self.names(group):
+                inside = f"{group.rstrip('/')}/{name}"
+                try:
+                    item = self._find(inside)
+                except InputError:
+                    continue
+                if isinstance(item, h5py.Dataset):
+                    found.append(inside.strip("/"))
+                elif item is not None:
+                    groups.append(inside)
+        return found[:most]
 
     def missing(self, name: str) -> InputError:
         """Return the error of a name that is not there."""

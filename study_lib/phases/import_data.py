@@ -22,11 +22,14 @@ from study_lib.phases.blind import (
 from study_lib.phases.import_check import checked
 from study_lib.phases.import_fit import Fit, fit_of, good_values, r_factor
 from study_lib.phases.import_verdict import (
+    AGAINST_FLOOR,
     BETTER,
     EXPLAINED_DOUBTFUL,
+    FLOOR_SHARE_MAX,
     ImportFacts,
     explained_share,
     facts_of,
+    floor_said,
     judged,
     with_better_orientation,
 )
@@ -35,6 +38,7 @@ from study_lib.physics.probe import modes_of
 from study_lib.scores.frc import BELOW_FROM_FIRST, OUTCOME
 
 HINT_FACTOR = 1.15
+HOT_NAMED_MAX = 6
 AS_GIVEN = "object and probe are those of the file"
 
 
@@ -180,15 +184,18 @@ def _uniform_r_factor(acquisition: Acquisition) -> float:
 
 
 def _with_conjugate(facts: ImportFacts, acquisition: Acquisition) -> ImportFacts:
-    """Return the facts with the R-factor of the conjugate object where that is the better one."""
+    """Return the facts with what is better conjugated: object, probe or both."""
     probe, object_ = acquisition.require("probe", "object_")
     places = acquisition.positions_px
-    found = min(
-        r_factor(acquisition, other, object_.conj(), places) for other in (probe, probe.conj())
-    )
-    if facts.r_end is None or found >= BETTER * facts.r_end:
+    found = {
+        "the object": r_factor(acquisition, probe, object_.conj(), places),
+        "the probe": r_factor(acquisition, probe.conj(), object_, places),
+        "object and probe": r_factor(acquisition, probe.conj(), object_.conj(), places),
+    }
+    best = min(found, key=lambda name: found[name])
+    if facts.r_end is None or found[best] >= BETTER * facts.r_end:
         return facts
-    return replace(facts, r_conjugate=found)
+    return replace(facts, r_conjugate=found[best], conjugate_of=best)
 
 
 # --- What is said and shown
@@ -228,6 +235,19 @@ def described(imported_: Imported) -> list[str]:
             f"R-factor {facts.r_end / facts.r_noise:.2f} times that of noise: see what --modes 2, "
             "--refine-positions or, for pixels that stand out in the picture, --mask make of it"
         )
+    if facts.hot_after_fit:
+        places = ", ".join(
+            f"({row}, {column})"
+            if side == 1
+            else f"({row}-{row + side - 1}, {column}-{column + side - 1})"
+            for row, column, side in facts.hot_after_fit[:HOT_NAMED_MAX]
+        )
+        lines.append(
+            f"detector pixels {places} have counts that the object would spread: if they are hot, "
+            "name them with --mask"
+        )
+    if 0 < facts.floor_share <= FLOOR_SHARE_MAX:
+        lines.append(f"{floor_said(facts)}: if that is too much, {AGAINST_FLOOR}")
     lines.append(f"verdict: {imported_.verdict}")
     return lines
 

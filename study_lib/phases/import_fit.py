@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Complex, Float
+from scipy import ndimage
 
 from study_lib.data.formats.acquisition import Acquisition
 from study_lib.physics.likelihood import expected_in_parts
@@ -36,6 +37,43 @@ class Fit:
     r_of_frames: Float[np.ndarray, " scan"]
     noise_of_frames: Float[np.ndarray, " scan"]
     misfit: Float[np.ndarray, "n n"]
+
+
+FAULT_SIDE_MAX_PX, AROUND_PX = 4, 15
+FAULT_CONTRAST = 5.0  # found: 3 at most on good scans, 6 to 9 of hot pixels and blocks
+
+
+def hot_after_fit(fit: Fit) -> tuple[tuple[int, int, int], ...]:
+    """Return where the detector has more than the model, amid pixels where it has less.
+
+    An object spreads light, so that a model that reaches for the counts of hot pixels puts some
+    beside them, where none were measured; of diffraction orders it does not.
+
+    Parameters
+    ----------
+    fit
+        Of what was reconstructed.
+
+    Returns
+    -------
+    tuple
+        (row, column, side) of the first pixel of each square, small ones first.
+    """
+    frames = np.isfinite(fit.r_of_frames).sum()
+    off = fit.misfit * 2 * np.sqrt(frames)  # the root of a count is known to a half
+    scale = np.maximum(ndimage.median_filter(np.abs(off), AROUND_PX), 1)
+    found: list[tuple[int, int, int]] = []
+    for side in range(1, FAULT_SIDE_MAX_PX + 1):
+        ring = np.ones((side + 2, side + 2), bool)
+        ring[1:-1, 1:-1] = False
+        inside = ndimage.minimum_filter(off, size=side)
+        beside = ndimage.percentile_filter(off, 75, footprint=ring)
+        stands_out = (inside > 0) & (beside < 0) & (inside - beside > FAULT_CONTRAST * scale)
+        found += [
+            (int(row) - side // 2, int(column) - side // 2, side)
+            for row, column in np.argwhere(stands_out)
+        ]
+    return tuple(found)
 
 
 def fit_of(
@@ -110,3 +148,47 @@ def r_factor(
 ) -> float:
     """Return ``sum |sqrt(counts) - sqrt(model)| / sum sqrt(counts)``, as :func:`fit_of` has it."""
     return fit_of(acquisition, probe, object_, positions_px).r_factor
+
+
+DIM_SHARE, DIM_PIXELS_MIN = 0.25, 32  # of the valid pixels: the dimmest
+CONTRAST_MAX = 0.15  # squared, from frame to frame; diffracted light has 1
+UNEVEN_MAX = 0.03  # squared relative spread from pixel to pixel
+PEAK_MIN = 5.0  # brightest pixel over the floor: else all of it may be the disc of a beam
+
+
+def floor_counts(acquisition: Acquisition) -> float:
+    """Return the counts that all dim pixels of all frames have alike, 0 if there is no such floor.
+
+    Light that an object diffracts differs from frame to frame by as much as its mean, and from
+    pixel to pixel: in the dimmest quarter of the pixels neither may be so, beyond photon noise.
+
+    Parameters
+    ----------
+    acquisition
+        With counts; 0 where there are none, or where a background is known.
+    """
+    if acquisition.amplitudes is None or acquisition.is_normalized:
+        return 0.0
+    if acquisition.background is not None or len(acquisition.amplitudes) < 2:
+        return 0.0
+    used, first, second = np.zeros((3, *acquisition.amplitudes.shape[1:]))
+    for start in range(0, len(acquisition.amplitudes), CHUNK):
+        part = slice(start, start + CHUNK)
+        counts = acquisition.amplitudes[part].astype(np.float64) ** 2
+        good = np.broadcast_to(good_values(acquisition, part), counts.shape)
+        used += good.sum(axis=0)
+        first += (counts * good).sum(axis=0)
+        second += (counts**2 * good).sum(axis=0)
+    valid = used > 1
+    used, first, second = used[valid], first[valid], second[valid]
+    mean = first / used
+    variance = (second - first * mean) / (used - 1)
+    dim = np.argsort(mean, kind="stable")[: int(DIM_SHARE * len(mean))]
+    level = float(mean[dim].mean()) if len(dim) >= DIM_PIXELS_MIN else 0.0
+    if not level or mean.max() < PEAK_MIN * level:
+        return 0.0
+    contrast = (variance - mean)[dim].sum() / (mean[dim] ** 2).sum()
+    doubt = np.sqrt(2 / used[dim].sum()) / level
+    uneven = (mean[dim].var() - (mean / used)[dim].mean()) / level**2
+    is_floor = contrast + 2 * doubt < CONTRAST_MAX and uneven < UNEVEN_MAX
+    return level if is_floor else 0.0

@@ -11,7 +11,7 @@ from study_lib.data.formats.acquisition import Acquisition, ReadChoices
 from study_lib.data.verdict import Verdict
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import disc_overlap, linear_overlap, nearest_others
-from study_lib.phases.import_fit import Fit
+from study_lib.phases.import_fit import Fit, floor_counts, hot_after_fit
 from study_lib.physics.probe import probe_diameter_px
 
 # --- What is known
@@ -34,6 +34,10 @@ class ImportFacts:
     detector pixel^2``; ``fresnel_number_detector`` that of the detector's extent, which is the
     field of a parallel beam. ``better_orientation`` and ``r_better`` name another orientation of
     the positions that explains some of the patterns better, and both R-factors on these.
+    ``hot_after_fit`` has (row, column, side) of squares of pixels that seem to be hot.
+    ``conjugate_of`` is what has to be conjugated to reach ``r_conjugate``.
+    ``floor_counts`` are in every pixel of every pattern without being part of the model, and
+    ``floor_share`` is their share of all counts.
     """
 
     patterns: int
@@ -45,6 +49,8 @@ class ImportFacts:
     probe_diameter_px: float
     probe_share_at_edge: float
     masked_share: float
+    floor_counts: float = 0.0
+    floor_share: float = 0.0
     r_start: float | None = None
     r_end: float | None = None
     r_noise: float | None = None
@@ -57,9 +63,11 @@ class ImportFacts:
     far_frames: tuple[int, ...] = ()
     loudest_pixel: tuple[int, int] | None = None
     loudest_share: float = 0.0
+    hot_after_fit: tuple[tuple[int, int, int], ...] = ()
     better_orientation: str = ""
     r_better: tuple[float, float] | None = None
     r_conjugate: float | None = None
+    conjugate_of: str = ""
     r_reconstructed: float | None = None
     halves_agree: bool | None = None
 
@@ -103,11 +111,14 @@ def facts_of(
         known["fresnel_number_detector"] = extent_m**2 / (wavelength_m * distance_m)
     if fit is not None:
         known |= {"r_end": fit.r_factor, "r_noise": fit.r_noise, **_loudest(fit)}
+        known["hot_after_fit"] = hot_after_fit(fit)
         known["far_frames"] = tuple(int(one) for one in acquisition.names[far_frames(fit)])
     if acquisition.amplitudes is not None and not acquisition.is_normalized:
         totals = acquisition.amplitudes.reshape(len(positions), -1).astype(np.float64)
         photons = np.vecdot(totals, totals)
         known["photons_per_pattern"] = tuple(np.percentile(photons, (0, 50, 100)).tolist())
+        known["floor_counts"] = floor = floor_counts(acquisition)
+        known["floor_share"] = min(1.0, floor * side**2 / float(photons.mean()))
     bad = acquisition.bad_pixels
     return ImportFacts(
         patterns=len(positions),
@@ -175,6 +186,8 @@ EDGE_SHARE_MAX = 0.05
 LOUD_SHARE = 0.05
 BETTER = 0.85  # R of another orientation, or of the conjugate, in units of R as it is
 MASKED_MAX = 0.5
+FLOOR_SHARE_MAX = 0.01  # of all counts: below, a floor is a hint
+AGAINST_FLOOR = "give dark frames with --dark, or take --refine-background"
 
 
 def judged(facts: ImportFacts) -> Verdict:
@@ -211,6 +224,8 @@ def judged(facts: ImportFacts) -> Verdict:
             f"{_share(facts.probe_share_at_edge)} of the probe lies at the edge of its window: the "
             "detector is sampled too coarsely, or the probe has not been found"
         )
+    if facts.floor_share > FLOOR_SHARE_MAX:
+        doubts.append(f"{floor_said(facts)}: {AGAINST_FLOOR}")
     if facts.masked_share > MASKED_MAX:
         doubts.append(f"{_share(facts.masked_share)} of the values are masked")
     if facts.far_frames:
@@ -228,6 +243,14 @@ def judged(facts: ImportFacts) -> Verdict:
     if wrong:
         return Verdict("wrong", (*wrong, *doubts))
     return Verdict("doubtful", tuple(doubts)) if doubts else Verdict("good")
+
+
+def floor_said(facts: ImportFacts) -> str:
+    """Return in words the floor that is not part of the model."""
+    return (
+        f"{facts.floor_counts:.2g} counts are in every pixel of every pattern alike, "
+        f"{_share(facts.floor_share)} of all, and the object does not make them"
+    )
 
 
 def explained_share(facts: ImportFacts) -> float:
@@ -251,7 +274,8 @@ def _of_model(facts: ImportFacts) -> tuple[list[str], list[str]]:
     share = explained_share(facts)
     at_noise = facts.r_noise is not None and facts.r_end <= NOISE_FACTOR * noise
     if facts.r_noise is not None and facts.r_start < (1 + BARELY) * noise and at_noise:
-        doubts.append(f"the patterns show hardly more than noise: {figures}")
+        dark = "; if a part of the counts is dark or scattered, give --dark or --refine-background"
+        doubts.append(f"the patterns show hardly more than noise: {figures}{dark}")
     elif share < EXPLAINED_WRONG:
         wrong.append(f"the object explains hardly anything: {figures}{_near_field(facts)}")
     elif share < EXPLAINED_DOUBTFUL and not at_noise:
@@ -264,9 +288,9 @@ def _of_model(facts: ImportFacts) -> tuple[list[str], list[str]]:
         )
     if facts.r_conjugate is not None:
         wrong.append(
-            "the complex conjugate of object and probe explains the patterns better: R-factor "
+            f"the complex conjugate of {facts.conjugate_of} explains the patterns better: R-factor "
             f"{_r(facts.r_conjugate)} instead of {_r(facts.r_end)}; the file has the other sign "
-            "convention: conjugate both, or take --ignore object,probe"
+            "convention there: conjugate it, or take --ignore object,probe"
         )
     if facts.r_reconstructed is not None and facts.r_reconstructed < BETTER * facts.r_end:
         wrong.append(

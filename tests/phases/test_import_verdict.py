@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated_scan import DETECTOR_PIXEL_M, PIXEL_M, SIDE, Scan
+from simulated_scan import DETECTOR_PIXEL_M, PIXEL_M, SIDE, Scan, made_probe
 
 from study_lib.data.contract import load_dataset
+from study_lib.data.formats.acquisition import Acquisition
 from study_lib.data.verdict import verdict_in
 from study_lib.files import read_json
+from study_lib.phases.import_fit import floor_counts
 from study_lib.phases.import_verdict import ImportFacts, Turn, explained_share, judged
 from study_lib.runs.run import base_data
 
@@ -109,6 +111,30 @@ def test_a_fault_of_the_detector_is_named_and_costs_nothing(harm, scan, study, t
     assert end < 1.15 * noise
 
 
+def block(counts, rng):
+    counts[:, 4:8, 24:28] += rng.poisson(300, (len(counts), 4, 4)).astype(np.uint32)
+    return "detector pixels (4-7, 24-27) have counts that the object would spread"
+
+
+def in_the_beam(counts, rng):
+    counts[:, 16, 16] += rng.poisson(20_000, len(counts)).astype(np.uint32)
+    return "detector pixels (16, 16) have counts that the object would spread"
+
+
+@pytest.mark.parametrize("harm", [block, in_the_beam, None])
+def test_hot_pixels_that_look_like_light_are_named_once_there_is_a_model(
+    harm, scan, study, tmp_path, rng
+):
+    counts = scan.counts.copy()
+    said = harm(counts, rng) if harm else ""
+    scan.write_cxi(tmp_path / "scan.cxi", counts=counts, images=False)
+
+    _, printed, _ = study("import", "scan.cxi", "base.npz", "--epochs", "150")
+
+    assert said in printed
+    assert ("would spread" in printed) == (harm is not None)
+
+
 def test_dark_frames_are_part_of_both_models(study, tmp_path, rng):
     scan = Scan(background=5.0)
     dark = rng.poisson(5.0, (50, SIDE, SIDE))
@@ -121,6 +147,54 @@ def test_dark_frames_are_part_of_both_models(study, tmp_path, rng):
     _, end, noise = r_factors(printed)
     assert found["solver"]["r_factor"] == pytest.approx(end, rel=0.02)
     assert found["LSQML"]["r_factor"] < 1.3 * noise
+
+
+@pytest.mark.parametrize("words", [[], ["--refine-background"]])
+def test_counts_in_every_pixel_that_nobody_declared_are_suspected(words, study, tmp_path):
+    """They are 1.0 % of the counts; where the model has them there is no doubt any more."""
+    Scan(background=3.0).write_cxi(tmp_path / "scan.cxi", images=False)
+
+    _, printed, _ = study("import", "scan.cxi", "base.npz", *words)
+
+    if words:
+        assert "verdict: good" in printed
+        assert "in every pixel" not in printed
+    else:
+        assert "verdict: doubtful: 2.8 counts are in every pixel of every pattern alike" in printed
+        assert "--dark, or take --refine-background" in printed
+
+
+GOOD_SCANS = {
+    "strong": {},
+    "faint": {"photons": 300.0},
+    "defocused": {"defocus_rad": 0.06},
+    "on a coarse grid": {"step": 6},
+    "of a grating": {"grating": True},
+}
+
+
+@pytest.mark.parametrize("how", GOOD_SCANS.values(), ids=GOOD_SCANS)
+def test_diffracted_light_is_no_floor_and_a_floor_under_it_is(how, rng):
+    """Of the dimmest pixels the mean is a little below the floor: so they were chosen."""
+    rates = rates_of(**how)
+
+    assert floor_counts(counted(rng.poisson(rates))) == 0
+    assert floor_counts(counted(rng.poisson(rates + 1))) == pytest.approx(1, rel=0.2)
+
+
+def rates_of(photons=2e5, defocus_rad=0.0, step=4, grating=False):
+    """Expected counts of the scan of these tests, by other probes, steps and objects."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    probe = made_probe() * np.exp(1j * defocus_rad * (y**2 + x**2)) * np.sqrt(photons / 2e5)
+    scan = Scan(probe=probe, step=step)
+    if grating:
+        columns = np.arange(scan.object_.shape[1])
+        scan.object_ = np.broadcast_to(0.6 + 0.4 * np.sign(np.sin(columns)), scan.object_.shape)
+    return scan.expected(probe, scan.object_, scan.positions)
+
+
+def counted(counts):
+    return Acquisition(np.zeros((len(counts), 2)), amplitudes=np.sqrt(counts).astype(np.float32))
 
 
 def test_too_few_epochs_are_said_to_be_too_few(scan, study, tmp_path):
@@ -207,6 +281,18 @@ def test_what_is_judged_wrong_lies_beside_the_name_and_is_no_base_unless_accepte
     metadata = load_dataset(tmp_path / "base.doubtful.npz")[1]
     assert verdict_in(metadata).level == "wrong"
     assert base_data(tmp_path / "base.doubtful.npz", accept_doubtful=True).doubts
+
+
+@pytest.mark.parametrize("wrong", ["the object", "the probe"])
+def test_of_two_given_arrays_the_conjugate_one_is_named(wrong, scan, study, tmp_path):
+    other = replace_object(scan, scan.object_.conj() if wrong == "the object" else scan.object_)
+    other.probe = scan.probe.conj() if wrong == "the probe" else scan.probe
+    other.write_cxi(tmp_path / "scan.cxi")
+
+    code, printed, _ = study("import", "scan.cxi", "base.npz")
+
+    assert code == 1
+    assert f"the complex conjugate of {wrong} explains the patterns better" in printed
 
 
 def replace_object(scan, object_):
@@ -326,6 +412,11 @@ VERDICTS = {
         {"probe_share_at_edge": 0.2},
         "doubtful",
         "20% of the probe lies at the edge",
+    ),
+    "a floor": (
+        {"floor_counts": 3.0, "floor_share": 0.03},
+        "doubtful",
+        "3 counts are in every pixel of every pattern alike, 3.0% of all",
     ),
     "mostly masked": ({"masked_share": 0.6}, "doubtful", "60% of the values are masked"),
     "a bad frame": ({"far_frames": (11,)}, "doubtful", "frame 11: explained far worse"),

@@ -232,6 +232,8 @@ class ReadChoices:
         Where the file departs from its format; axes are exchanged before signs are turned.
     drop_bad_frames
         Leave out what cannot be used.
+    leave_out
+        Frames to leave out, as ranges of their numbers: see :attr:`RawScan.names`.
     keep_all
         Mask and leave out nothing that only looks like a fault of the detector.
     lengths
@@ -260,6 +262,7 @@ class ReadChoices:
     flip_x: bool = False
     swap_xy: bool = False
     drop_bad_frames: bool = False
+    leave_out: tuple[range, ...] = ()
     keep_all: bool = False
     lengths: GivenLengths = NO_LENGTHS
     position_unit: PositionUnit | None = None
@@ -335,6 +338,32 @@ class RawScan:
             raise InputError("the data have no patterns, which this needs")
         return self.patterns
 
+    @property
+    def names(self) -> np.ndarray:
+        """Number of each frame in the whole scan; its place in the file if there is none."""
+        return np.arange(len(self.positions_px)) if self.scan_index is None else self.scan_index
+
+    def without_frames(self, frames: np.ndarray, step: dict[str, Any], *remarks: str) -> "RawScan":
+        """Return the scan without some frames, given by their places; the others keep their names.
+
+        Parameters
+        ----------
+        frames : (m,)
+            Places of frames.
+        step, remarks
+            As for :meth:`after`.
+        """
+        kept = np.setdiff1d(np.arange(len(self.positions_px)), frames)
+        bad = self.bad_pixels
+        return self.after(
+            step,
+            *remarks,
+            positions_px=self.positions_px[kept],
+            patterns=None if self.patterns is None else self.patterns[kept],
+            bad_pixels=bad if bad is None or bad.ndim == 2 else bad[kept],
+            scan_index=self.names[kept],
+        )
+
     def after(self, step: dict[str, Any], *remarks: str, **changes: Any) -> "RawScan":
         """Return the scan with some arrays changed by a step, which is recorded."""
         steps, remarks = (*self.steps, step), (*self.remarks, *remarks)
@@ -365,6 +394,11 @@ def check_shapes(
         )
     if patterns is None:
         return
+    if len(patterns) == 3 and 0 not in patterns and positions[0] not in patterns:
+        raise InputError(
+            f"{path}: found {patterns[0]} patterns and {positions[0]} positions; give one position "
+            "for every pattern"
+        )
     if len(patterns) != 3 or patterns[0] != positions[0] or 0 in patterns:
         raise InputError(
             f"{path}: patterns: found shape {patterns}; expected ({positions[0]}, n, n), one "

@@ -13,6 +13,7 @@ from study_lib.system import memory_bytes
 
 TIFF = (".tif", ".tiff")
 TABLES = (".csv", ".txt", ".dat")
+LISTED_MAX = 12
 BEGINNING_OF_NPY = b"\x93NUMPY"
 
 
@@ -121,10 +122,10 @@ def _split(given: str) -> tuple[Path, str | None]:
 def _from_hdf5(path: Path, name: str | None, what: str, links_below: Path | None) -> np.ndarray:
     with open_hdf5(path, links_below) as file:
         if name is None:
-            names = file.names("/")
+            names = file.arrays_named(LISTED_MAX)
             if len(names) != 1:
                 raise InputError(
-                    f"{what} {path}: found {', '.join(names[:12]) or 'nothing'}; say which with "
+                    f"{what} {path}: found {', '.join(names) or 'nothing'}; say which with "
                     f"{path.name}:NAME"
                 )
             name = names[0]

@@ -24,25 +24,61 @@ from study_lib.data.formats.acquisition import (
 )
 from study_lib.data.formats.detector_faults import with_faults_masked, with_invalid_masked
 from study_lib.data.formats.frames import in_wanted_frames, with_masks_and_dark
-from study_lib.data.formats.positions import check_extent
+from study_lib.data.formats.positions import with_extent_checked
 from study_lib.errors import InputError
 from study_lib.physics.probe import mode_shares, orthogonal_modes
 
-# --- Frames that cannot be used: refused with their indices, or dropped if asked for
+# --- Frames that cannot be used: left out if they say nothing, else refused or dropped
 
 NAMED_MAX = 8
+SAYING_NOTHING_MAX = 0.5  # of the frames: more are no accident of single frames
+NO_NUMBERS, NEGATIVE, EMPTY = "NaN or infinite patterns", "negative patterns", "empty patterns"
+
+
+def without_named_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
+    """Return the scan without the frames that the user names.
+
+    Raises
+    ------
+    InputError
+        If there is no frame of such a number, or fewer than two frames are left.
+    """
+    if not choices.leave_out:
+        return raw
+    names = raw.names
+    if raw.patterns is None:
+        raise InputError(f"{path}: --leave-out: there are no patterns to leave out")
+    wanted = np.zeros(len(names), bool)
+    for each in choices.leave_out:
+        found = (names >= each.start) & (names < each.stop)
+        there = set(names[found].tolist())
+        if len(there) < len(each):
+            missing = next(one for one in each if one not in there)
+            raise InputError(
+                f"{path}: --leave-out: found no frame {missing}; the file has {len(names)}, with "
+                f"numbers from {names.min()} to {names.max()}"
+            )
+        wanted |= found
+    if (~wanted).sum() < 2:
+        raise InputError(
+            f"{path}: --leave-out: {wanted.sum()} of {len(names)} frames are to be left out, and "
+            "two have to stay at least; name fewer"
+        )
+    record = transformation("leave out named frames", frames=names[wanted].tolist())
+    return raw.without_frames(np.flatnonzero(wanted), record)
 
 
 def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
     """Return the scan without the frames that cannot be used.
 
     These are frames whose position is no number, and patterns with NaN, infinite or negative
-    values, or without a single count, bad pixels aside.
+    values, or without a single count, bad pixels aside. Patterns without any value to use are left
+    out with a remark if they are half of the scan at most; the others only if the user says so.
 
     Raises
     ------
     InputError
-        If there are any and the user did not choose to drop them, or none is left.
+        If there are others, or too many, and the user did not choose to drop them; if none is left.
     """
     reasons = {"positions that are no numbers": ~np.isfinite(raw.positions_px).all(axis=1)}
     patterns = raw.patterns
@@ -51,27 +87,47 @@ def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
     faults = {reason: np.flatnonzero(mask) for reason, mask in reasons.items() if mask.any()}
     if not faults:
         return raw
-    if not choices.drop_bad_frames:
-        text = "; ".join(f"{reason} at {_named(where)}" for reason, where in faults.items())
-        raise InputError(f"{path}: {text}; mend them or drop them with --drop-bad-frames")
     bad = np.unique(np.concatenate(list(faults.values())))
-    keep = np.setdiff1d(np.arange(len(raw.positions_px)), bad)
-    if not len(keep):
-        raise InputError(f"{path}: no frame is left after dropping {_named(bad)}; mend the file")
-    names = np.arange(len(raw.positions_px)) if raw.scan_index is None else raw.scan_index
+    share = len(bad) / len(raw.positions_px)
+    say_nothing = faults.keys() <= {NO_NUMBERS, EMPTY} and share <= SAYING_NOTHING_MAX
+    if not choices.drop_bad_frames and (choices.keep_all or not say_nothing):
+        text = "; ".join(
+            f"{reason} at {_named(raw.names[where])}" for reason, where in faults.items()
+        )
+        raise InputError(f"{path}: {text}; {_remedy(raw, faults)}")
+    if len(bad) == len(raw.positions_px):
+        raise InputError(
+            f"{path}: no frame is left after dropping {_named(raw.names[bad])}; mend the file"
+        )
     record = transformation(
-        "drop frames", **{reason: names[where].tolist() for reason, where in faults.items()}
+        "drop frames", **{reason: raw.names[where].tolist() for reason, where in faults.items()}
     )
-    return raw.after(
-        record,
-        f"{len(bad)} frames were dropped: {_named(bad)}",
-        positions_px=raw.positions_px[keep],
-        patterns=None if patterns is None else patterns[keep],
-        bad_pixels=raw.bad_pixels
-        if raw.bad_pixels is None or raw.bad_pixels.ndim == 2
-        else raw.bad_pixels[keep],
-        scan_index=names[keep],
-    )
+    why = ", ".join(faults)
+    were = "1 frame was" if len(bad) == 1 else f"{len(bad)} frames were"
+    return raw.without_frames(bad, record, f"{were} left out: {_named(raw.names[bad])} ({why})")
+
+
+def _remedy(raw: RawScan, faults: dict[str, np.ndarray]) -> str:
+    """Return what to do about frames that cannot be used."""
+    usual = "mend them or drop them with --drop-bad-frames"
+    if raw.patterns is None or NEGATIVE not in faults:
+        return usual
+    below = np.zeros(raw.patterns.shape[1:], np.int64)
+    for frame in faults[NEGATIVE]:
+        below += raw.patterns[frame] < 0
+    always = below == len(raw.patterns)
+    if always.any() and not below[~always].any():
+        places = ", ".join(f"({row}, {column})" for row, column in np.argwhere(always)[:NAMED_MAX])
+        return (
+            f"{int(always.sum())} detector pixels are negative in every frame, {places}: name them "
+            "as bad with --mask"
+        )
+    if len(faults[NEGATIVE]) > SAYING_NOTHING_MAX * len(raw.patterns):
+        return (
+            "values scattered below zero are what subtracting dark frames leaves: give the raw "
+            "counts, and the dark frames with --dark, which become part of the model"
+        )
+    return usual
 
 
 def _pattern_faults(
@@ -80,25 +136,21 @@ def _pattern_faults(
     counted = np.ones(patterns.shape, bool)
     if bad_pixels is not None:
         counted &= ~bad_pixels.astype(bool)
-    faults = np.zeros((3, len(patterns)), bool)
+    faults = {reason: np.zeros(len(patterns), bool) for reason in (NO_NUMBERS, NEGATIVE, EMPTY)}
     for index, pattern in enumerate(patterns):
         values = pattern[counted[index]]
         if patterns.dtype.kind == "f" and not np.isfinite(values).all():
-            faults[0, index] = True
+            faults[NO_NUMBERS][index] = True
         elif (values < 0).any():
-            faults[1, index] = True
+            faults[NEGATIVE][index] = True
         elif not values.any():
-            faults[2, index] = True
-    return dict(
-        zip(
-            ("NaN or infinite patterns", "negative patterns", "empty patterns"), faults, strict=True
-        )
-    )
+            faults[EMPTY][index] = True
+    return faults
 
 
-def _named(indices: np.ndarray) -> str:
-    shown = ", ".join(str(index) for index in indices[:NAMED_MAX])
-    more = f" and {len(indices) - NAMED_MAX} more" if len(indices) > NAMED_MAX else ""
+def _named(names: np.ndarray) -> str:
+    shown = ", ".join(str(name) for name in names[:NAMED_MAX])
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
     return f"index {shown}{more}"
 
 
@@ -129,8 +181,9 @@ def acquisition_of(path: Path, raw: RawScan, choices: ReadChoices) -> Acquisitio
     raw = _in_said_domain(_without_ignored(path, raw, choices), choices)
     _check_shapes(path, raw)
     raw = with_masks_and_dark(path, _flipped(path, raw, choices), choices)
+    raw = without_named_frames(path, raw, choices)
     raw = usable_frames(path, with_invalid_masked(raw), choices)
-    check_extent(path, raw, choices)
+    raw = with_extent_checked(path, raw, choices)
     raw = _incoherent_modes(path, raw)
     raw = with_faults_masked(path, _centred(raw, choices), choices)
     raw = in_wanted_frames(path, raw, choices)
@@ -240,9 +293,9 @@ def _in_said_domain(raw: RawScan, choices: ReadChoices) -> RawScan:
 
 def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
     """Return the scan with the incoherent modes of its mean probe."""
-    probe = raw.probe
-    if probe is None:
+    if raw.probe is None:
         return raw
+    probe = raw.probe
     if probe.ndim == 3 and probe.shape[2] == 1:
         probe = probe[:, :, 0]
     if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or not probe.size:
@@ -259,7 +312,8 @@ def _incoherent_modes(path: Path, raw: RawScan) -> RawScan:
         raw = raw.after(
             transformation("take the mean probe", opr_modes=varying),
             f"the probe varies from pattern to pattern by {varying} OPR modes; their first, the "
-            "mean probe, was taken",
+            f"mean probe, was taken: of shape {raw.probe.shape} the axes before the last three "
+            "count OPR modes; incoherent modes are (modes, n, n)",
         )
     if not _are_orthogonal(modes):
         given = len(modes)

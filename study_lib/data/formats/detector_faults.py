@@ -27,12 +27,14 @@ ALONE_PX = 3  # a fault is at most so wide; the sharpest beam in a window twice 
 BEAM_PX = 4  # from the zero frequency, where the direct beam may be as sharp as a fault
 FACTOR = 8.0  # of a mean above its surroundings
 NAMED_MAX = 6
+ORDERS_ALIKE = 4.0  # ratio of two opposite orders at most
+ORDER_FACTOR = 3.0  # of the weaker one above its surroundings
 SHARE_MAX = 0.05  # of the detector: more of one kind is no fault of single pixels
 STEADY = 0.05  # variance over mean of counts that do not vary; Poisson counts have 1
 DEAD_COUNTS = 50.0  # in the surroundings of a pixel that has none in the whole scan
 GAP_PX = 24
 FLICKER = 30.0  # variance over mean, in units of the surroundings'
-SPIKE_FACTOR, SPIKE_COUNTS = 20.0, 100.0
+SPIKE_FACTOR, SPIKE_COUNTS, SEEN_AGAIN = 20.0, 100.0, 3
 BRIGHT_FACTOR, BLANK_SHARE = 3.0, 0.02
 PLATEAU_COUNTS, PLATEAU_VALUES, PLATEAU_FACTOR, PLATEAU_FRAMES = 20.0, 10, 10.0, 3
 ROUGHNESS = 1e-5  # of a plateau: roots of one level differ in their last digit
@@ -123,10 +125,15 @@ def _kinds_of_invalid(
         kinds["the largest number of its type"] = lambda part: part == most
     else:
         kinds["no number"] = lambda part: ~np.isfinite(part)
+    steady = (patterns[0] < 0) & ~np.isin(patterns[0], FLAGS) & ~known
+    for part in _frames_at_a_time(patterns):
+        steady &= (patterns[part] == patterns[0]).all(axis=0)
+    if steady.any():
+        kinds["one negative number"] = lambda part: np.broadcast_to(steady, part.shape)
     below = np.zeros(known.shape, np.int64)
     flags = 0
     for part in _frames_at_a_time(patterns):
-        negative = (patterns[part] < 0) & ~known
+        negative = (patterns[part] < 0) & ~known & ~steady
         below += negative.sum(axis=0)
         flags += int(np.isin(patterns[part][negative], FLAGS).sum())
     # Other numbers, or negative ones here and there, are what subtracting a dark leaves: to mask
@@ -142,6 +149,7 @@ def faults_of_scan(
     bad: np.ndarray | None = None,
     *,
     are_roots: bool = False,
+    names: np.ndarray | None = None,
 ) -> DetectorFaults:
     """Return the pixels, values and frames of a scan that stand out beyond what diffraction does.
 
@@ -157,6 +165,8 @@ def faults_of_scan(
         What is known to be bad.
     are_roots
         Whether they are square roots of counts.
+    names : (scan,)
+        Numbers that remarks give to the frames; their places if None.
 
     Examples
     --------
@@ -175,6 +185,7 @@ def faults_of_scan(
         return DetectorFaults(np.zeros(shape, bool))
     counts = _Counts(patterns, bad, are_roots=are_roots)
     highest = _plateau(counts)
+    names = np.arange(len(patterns)) if names is None else names
     remarks: list[str] = []
     masks: list[Callable[[np.ndarray], np.ndarray]] = []
     if highest is not None:
@@ -200,20 +211,21 @@ def faults_of_scan(
     # What three frames reach is seen again and again; a spike is not.
     reached = np.maximum(facts.third_largest, SPIKE_COUNTS / SPIKE_FACTOR)
     spiky = facts.largest > SPIKE_FACTOR * reached
-    spiky &= ~pixels
+    # What is masked in several frames may have been as bright there: saturated, above all.
+    spiky &= ~pixels & (facts.valid_frames > len(patterns) - SEEN_AGAIN)
     if spiky.any():
         masks.append(lambda values: spiky & (values > SPIKE_FACTOR * reached))
     frames = _bad_frames(counts, pixels, reached)
     values = _masked_values(counts, masks)
     spiked = _frames_with(values, spiky, frames)
     if spiked:
-        shown = ", ".join(str(one) for one in spiked[:NAMED_MAX])
+        shown = ", ".join(str(names[one]) for one in spiked[:NAMED_MAX])
         more = f" and {len(spiked) - NAMED_MAX} more" if len(spiked) > NAMED_MAX else ""
         remarks.append(
             f"frame {shown}{more}: values over {SPIKE_FACTOR:g} times what the same pixels reach "
             "in other frames, as a cosmic ray leaves them: they have no say there"
         )
-    remarks += [f"frame {frame}: {reason}" for frame, reason in frames.items()][:NAMED_MAX]
+    remarks += [f"frame {names[frame]}: {reason}" for frame, reason in frames.items()][:NAMED_MAX]
     if len(frames) > NAMED_MAX:
         remarks.append(f"{len(frames)} of {len(patterns)} frames were left out in all")
     return DetectorFaults(pixels, values, frames, tuple(remarks))
@@ -237,6 +249,15 @@ class _Counts:
             return np.zeros(self.shape[1:], bool)
         always: np.ndarray = np.all(self.bad.reshape(-1, *self.shape[1:]), axis=0)
         return always
+
+    @property
+    def valid_frames(self) -> Float[np.ndarray, "h w"]:
+        """Number of frames in which each pixel has a valid count."""
+        count, *shape = self.shape
+        if self.bad is None:
+            return np.full(shape, float(count))
+        valid: np.ndarray = count - np.broadcast_to(self.bad, self.shape).sum(axis=0, dtype=float)
+        return valid
 
     def frames(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield counts (frames, h, w) as 64-bit numbers."""
@@ -273,9 +294,9 @@ def _frames_at_a_time(patterns: np.ndarray) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Of each pixel over the scan, (h, w); ``usual`` is the mean without the largest value."""
+    """Of each pixel over its valid frames, (h, w); ``usual`` is the mean without the largest."""
 
-    frames: int
+    valid_frames: Float[np.ndarray, "h w"]
     mean: Float[np.ndarray, "h w"]
     usual: Float[np.ndarray, "h w"]
     dispersion: Float[np.ndarray, "h w"]
@@ -286,15 +307,19 @@ class _Facts:
     def of(cls, counts: _Counts) -> "_Facts":
         """Return them for a scan."""
         mean, dispersion, largest, third = np.zeros((4, *counts.shape[1:]))
-        count = counts.shape[0]
+        valid = counts.valid_frames
+        used = np.maximum(valid, 2)
         for rows, values in counts.rows():
-            mean[rows] = values.mean(axis=0)
-            spread = values.var(axis=0, ddof=1)
+            mean[rows] = values.sum(axis=0) / used[rows]
+            # What is masked is zero here, and each differs from the mean by as much.
+            squares = ((values - mean[rows]) ** 2).sum(axis=0)
+            squares -= (len(values) - used[rows]) * mean[rows] ** 2
+            spread = np.maximum(squares, 0) / (used[rows] - 1)
             dispersion[rows] = spread / np.maximum(mean[rows], np.finfo(float).tiny)
             top = np.partition(values, (-3, -1), axis=0)
             largest[rows], third[rows] = top[-1], top[-3]
-        usual = (count * mean - largest) / (count - 1)
-        return cls(count, mean, usual, dispersion, largest, third)
+        usual = (used * mean - largest) / (used - 1)
+        return cls(valid, mean, usual, dispersion, largest, third)
 
 
 # --- Pixels
@@ -314,17 +339,50 @@ def _bad_pixels(facts: _Facts, known: Bool[np.ndarray, "h w"]) -> dict[str, np.n
     beam = np.zeros(mean.shape, bool)
     middle = [slice(side // 2 - BEAM_PX, side // 2 + BEAM_PX + 1) for side in mean.shape]
     beam[tuple(middle)] = True
+    # Masked in some frames, beside pixels that are in all: the rim of what is saturated.
+    rim = ndimage.binary_dilation(known, np.ones((3, 3), bool))
+    beam |= rim & (facts.valid_frames < facts.valid_frames.max())
     steady = (mean > 1) & (facts.dispersion < STEADY)
     found = {CONSTANT: steady & ~known}
-    found[DEAD] = _dead(mean * facts.frames, known)
+    found[DEAD] = _dead(mean * facts.valid_frames, known)
     hot = (facts.usual > FACTOR * around) & (facts.usual > 1) & ~beam
-    found[HOT] = _alone(hot & ~known & ~found[CONSTANT]) | (_hot_lines(facts.usual) & ~known)
     usual = np.maximum(_around(facts.dispersion), 1)
     wild = (facts.dispersion > FLICKER * usual) & (facts.third_largest > SPIKE_COUNTS)
     wild &= facts.third_largest > FACTOR * _around(facts.third_largest)
-    taken = known | found[CONSTANT] | found[HOT]
-    found[FLICKERING] = _alone(wild & ~beam & ~taken)
-    return found
+    taken = known | found[CONSTANT]
+    hot_spots, wild_spots = _alone(hot & ~taken), _alone(wild & ~beam & ~taken)
+    orders = _orders(facts.usual, around, hot_spots | wild_spots, middle)
+    found[HOT] = (hot_spots & ~orders) | (_hot_lines(facts.usual) & ~known)
+    found[FLICKERING] = wild_spots & ~orders & ~found[HOT]
+    enough = facts.valid_frames >= FRAMES_MIN
+    return {kind: pixels & enough for kind, pixels in found.items()}
+
+
+def _orders(
+    usual: Float[np.ndarray, "h w"],
+    around: Float[np.ndarray, "h w"],
+    spots: Bool[np.ndarray, "h w"],
+    middle: list[slice],
+) -> Bool[np.ndarray, "h w"]:
+    """Return the bright spots that may be diffraction orders of a grating or a lattice of holes.
+
+    Orders have the width of the direct beam, which is sampled more finely than it can vary: the
+    pixels beside them have light. They come in pairs on opposite sides of it; where there is one
+    such pair, others may be orders whose partner is weak or off the detector.
+    """
+    beam = np.unravel_index(usual[tuple(middle)].argmax(), usual[tuple(middle)].shape)
+    twice = [2 * (part.start + int(at)) for part, at in zip(middle, beam, strict=True)]
+    places = np.argwhere(spots)
+    opposite = twice - places
+    inside = ((opposite >= 0) & (opposite < usual.shape)).all(axis=1)
+    stands_out = np.where(usual > ORDER_FACTOR * around, usual, 0)
+    nearby = ndimage.maximum_filter(stands_out, size=3)  # the beam is found to a pixel
+    partner = np.zeros(len(places))
+    partner[inside] = nearby[tuple(opposite[inside].T)]
+    beside = ndimage.rank_filter(usual, -2, size=3, mode="nearest")
+    wide = spots & (usual < FACTOR * beside)
+    paired = wide[spots] & (partner > usual[spots] / ORDERS_ALIKE)
+    return wide if paired.sum() >= 2 else np.zeros(spots.shape, bool)
 
 
 def _hot_lines(usual: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -347,11 +405,13 @@ def _hot_lines(usual: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _around(image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Return the second largest value two pixels around each pixel; NaN counts as zero.
+    """Return the second largest value two pixels around each pixel; NaN is as bright as beside it.
 
-    A streak or a rim crosses that ring twice, another fault nearby touches it once.
+    Saturated pixels have no value here, and those at their rim are not hot. A streak or a rim
+    crosses that ring twice, another fault nearby touches it once.
     """
     filled = np.nan_to_num(image)
+    filled = np.where(np.isnan(image), ndimage.maximum_filter(filled, size=3), filled)
     ranked: np.ndarray = ndimage.rank_filter(filled, -2, footprint=RING, mode="nearest")
     return ranked
 
@@ -503,26 +563,21 @@ def with_faults_masked(path: Path, raw: RawScan, choices: ReadChoices) -> RawSca
     patterns = raw.patterns
     if patterns is None or choices.keep_all or raw.is_normalized:
         return raw
-    found = faults_of_scan(patterns, raw.bad_pixels, are_roots=raw.domain == "amplitude")
+    found = faults_of_scan(
+        patterns, raw.bad_pixels, are_roots=raw.domain == "amplitude", names=raw.names
+    )
     raw = _masked(raw, found)
     if not found.frames:
         return raw
-    kept = np.setdiff1d(np.arange(len(raw.positions_px)), list(found.frames))
-    if len(kept) < 2:
+    left = len(raw.positions_px) - len(found.frames)
+    if left < 2:
         raise InputError(
             f"{path}: {len(found.frames)} of {len(raw.positions_px)} frames are faulty and fewer "
             "than two are left; take all of them with --keep-all"
         )
-    bad = raw.bad_pixels
-    names = np.arange(len(raw.positions_px)) if raw.scan_index is None else raw.scan_index
-    return raw.after(
-        transformation(
-            "leave out frames", **{str(names[one]): why for one, why in found.frames.items()}
-        ),
-        positions_px=raw.positions_px[kept],
-        patterns=patterns[kept],
-        bad_pixels=bad if bad is None or bad.ndim == 2 else bad[kept],
-        scan_index=names[kept],
+    reasons = {str(raw.names[one]): why for one, why in found.frames.items()}
+    return raw.without_frames(
+        np.array(list(found.frames)), transformation("leave out frames", **reasons)
     )
 
 

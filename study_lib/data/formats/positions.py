@@ -1,10 +1,12 @@
 """Where the patches are: from the unit of a file to pixels of the object, and whether it can be."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial import KDTree
 
 from study_lib.data.formats.acquisition import (
     PositionUnit,
@@ -60,8 +62,13 @@ def positions_in_px(
     return values * (UNITS_M[unit] / pixel_m), (record,)
 
 
-def check_extent(path: Path, raw: RawScan, choices: ReadChoices) -> None:
-    """Refuse a scan of one place, and one whose extent no unit of this kind can mean.
+DENSE_EXTENT, DENSE_STEP_PX, DENSE_COUNT = 0.25, 0.5, 10  # of a frame's side; in object pixels
+
+
+def with_extent_checked(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
+    """Return the scan with a remark if positions in pixels look like lengths.
+
+    Refuses a scan of one place, and one whose extent no unit of this kind can mean.
 
     Raises
     ------
@@ -81,8 +88,10 @@ def check_extent(path: Path, raw: RawScan, choices: ReadChoices) -> None:
             "patterns of different places; give each its own"
         )
     extent_px = max(rows, columns)
-    if raw.patterns is None or 1 <= extent_px <= OBJECT_SIDE_MAX_PX:
-        return
+    if raw.patterns is None:
+        return raw
+    if 1 <= extent_px <= OBJECT_SIDE_MAX_PX:
+        return _with_doubt_of_unit(raw, choices, extent_px)
     unit = choices.position_unit or raw.position_unit
     found = (
         f"an object of {rows:.6g} x {columns:.6g} pixels"
@@ -93,6 +102,23 @@ def check_extent(path: Path, raw: RawScan, choices: ReadChoices) -> None:
         f"{path}: positions: in {unit} they ask for {found}; allowed are 1 to "
         f"{OBJECT_SIDE_MAX_PX} x {OBJECT_SIDE_MAX_PX}; {_other_units(raw, unit, extent_px)}"
     )
+
+
+def _with_doubt_of_unit(raw: RawScan, choices: ReadChoices, extent_px: float) -> RawScan:
+    places = np.unique(raw.positions_px, axis=0)
+    is_stated = choices.position_unit is not None or raw.position_unit != "px"
+    is_wide = extent_px > DENSE_EXTENT * min(raw.frames().shape[1:])
+    if is_stated or is_wide or len(places) < DENSE_COUNT:
+        return raw
+    distances = np.asarray(KDTree(places).query(places, k=2)[0])
+    step_px = float(np.median(distances[:, 1]))
+    if step_px > DENSE_STEP_PX:
+        return raw
+    remark = (
+        f"the positions lie within {extent_px:.3g} object pixels, the nearest {step_px:.2g} apart, "
+        "which is hardly a scan; if they are micrometres, say --position-unit um"
+    )
+    return replace(raw, remarks=(*raw.remarks, remark))
 
 
 def _other_units(raw: RawScan, unit: PositionUnit, extent_px: float) -> str:

@@ -254,6 +254,12 @@ def _axes(
             f"{path}: {key}: shape {patterns.shape} is {count} patterns whichever axis counts "
             "them; say --axes nhw for (scan, row, column) or --axes hwn for (row, column, scan)"
         )
+    if choices.axes is None and count not in patterns.shape:
+        raise InputError(
+            f"{path}: {key}: shape {patterns.shape}, and {count} positions, a number that is none "
+            f"of its axes: give one position for every pattern; ({count}, n, n) or (n, n, {count}) "
+            "would fit"
+        )
     if not possible or choices.axes not in (None, *possible):
         asked = f" as {choices.axes}" if choices.axes else ""
         raise InputError(

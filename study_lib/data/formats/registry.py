@@ -98,7 +98,7 @@ def recognised(path: Path, links_below: Path | None = None) -> str:
         raise InputError(f"{path}: no such file; give the path of measured data")
     if path.suffix == ".bz2":
         return "tike"
-    if path.suffix == ".mat" or _begins_as_matlab(path):
+    if path.suffix == ".mat" or _begins_as(path, b"MATLAB"):
         raise InputError(
             f"{path}: a MATLAB file, whose layout is that of its program: read it with "
             "scipy.io.loadmat (or h5py, if it was saved as v7.3) and write diffraction, xcoords "
@@ -106,6 +106,11 @@ def recognised(path: Path, links_below: Path | None = None) -> str:
         )
     if path.suffix.lower() in (*TIFF, ".npy"):
         return "stack"
+    if not is_hdf5(path) and path.suffix != ".npz" and not _begins_as(path, b"PK"):
+        raise InputError(
+            f"{path}: neither HDF5 nor NPZ by its first bytes, whatever its name; write or fetch "
+            "it again, or give the file of measured data"
+        )
     found = _in_hdf5(path, links_below) if is_hdf5(path) else _in_npz(path)
     if found is None:
         raise InputError(
@@ -205,9 +210,9 @@ def _entry(name: str) -> Format:
     return FORMATS[name]
 
 
-def _begins_as_matlab(path: Path) -> bool:
+def _begins_as(path: Path, beginning: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(6) == b"MATLAB"
+        return file.read(len(beginning)) == beginning
 
 
 def _in_hdf5(path: Path, links_below: Path | None) -> str | None:

@@ -109,8 +109,8 @@ def test_bad_frames_are_refused_with_their_indices_or_dropped(patterns, harm, re
     harm(values, positions)
     raw = RawScan(positions, patterns=values, domain="counts", scan_index=np.arange(6) + 10)
 
-    with pytest.raises(InputError, match=f"{reason} at index 1; .*--drop-bad-frames"):
-        acquisition_of(FILE, raw, ReadChoices())
+    with pytest.raises(InputError, match=f"{reason} at index 11; .*--drop-bad-frames"):
+        acquisition_of(FILE, raw, ReadChoices(keep_all=True))
     found = acquisition_of(FILE, raw, ReadChoices(drop_bad_frames=True))
 
     np.testing.assert_array_equal(found.scan_index, [10, 12, 13, 14, 15])
@@ -118,6 +118,73 @@ def test_bad_frames_are_refused_with_their_indices_or_dropped(patterns, harm, re
     np.testing.assert_allclose(found.counts(), np.delete(patterns, 1, axis=0), rtol=1e-6)
     (record,) = [step for step in found.transformations if step["operation"] == "drop frames"]
     assert record["parameters"] == {reason: [11]}
+
+
+@pytest.mark.parametrize("harm", ["NaN", "empty", "masked"])
+def test_a_frame_that_says_nothing_is_left_out_and_named(patterns, harm):
+    values, masks = patterns.astype(float), np.zeros(patterns.shape, bool)
+    if harm == "masked":
+        masks[1] = True
+    else:
+        values[1] = np.nan if harm == "NaN" else 0
+    raw = RawScan(
+        POSITIONS, patterns=values, domain="counts", bad_pixels=masks, scan_index=np.arange(6) + 10
+    )
+
+    found = acquisition_of(FILE, raw, ReadChoices())
+
+    np.testing.assert_array_equal(found.scan_index, [10, 12, 13, 14, 15])
+    np.testing.assert_array_equal(found.positions_px, np.delete(POSITIONS, 1, axis=0))
+    assert "1 frame was left out: index 11" in " ".join(found.remarks)
+
+
+def test_most_frames_that_say_nothing_are_no_accident(patterns):
+    patterns[:4] = 0
+
+    with pytest.raises(InputError, match="empty patterns at index 0, 1, 2, 3; mend them"):
+        acquisition_of(FILE, RawScan(POSITIONS, patterns, domain="counts"), ReadChoices())
+
+
+def test_named_frames_are_left_out_and_later_messages_keep_the_numbers(rng):
+    counts = rng.poisson(40.0, (14, 8, 8))
+    counts[9] *= 40
+    counts[12] = 0
+    raw = RawScan(np.arange(28.0).reshape(14, 2), counts, domain="counts")
+
+    found = acquisition_of(FILE, raw, ReadChoices(leave_out=(range(3, 4), range(6, 8))))
+
+    np.testing.assert_array_equal(found.scan_index, [0, 1, 2, 4, 5, 8, 10, 11, 13])
+    assert found.remarks[0].startswith("1 frame was left out: index 12")
+    assert found.remarks[1].startswith("frame 9: ")
+    (record,) = [one for one in found.transformations if one["operation"].endswith("named frames")]
+    assert record["parameters"] == {"frames": [3, 6, 7]}
+
+
+NEGATIVES = {
+    "a subtracted dark": (lambda p: p - 2.0 * (np.indices(p.shape).sum(0) % 2), "--dark"),
+    "pixels": (
+        lambda p: np.where(np.indices(p.shape)[1] > 6, -1 - 1e9 * p, p),
+        r"8 detector pixels are negative in every frame, \(7, 0\), .*--mask",
+    ),
+    "one frame": (lambda p: np.where(np.indices(p.shape)[0] == 2, -1.5, p), "--drop-bad-frames"),
+}
+
+
+@pytest.mark.parametrize(("harm", "advice"), NEGATIVES.values(), ids=NEGATIVES)
+def test_negative_values_get_the_advice_that_fits(patterns, harm, advice):
+    raw = RawScan(POSITIONS, harm(patterns), domain="counts")
+
+    with pytest.raises(InputError, match=f"negative patterns at .*{advice}"):
+        acquisition_of(FILE, raw, ReadChoices())
+
+
+def test_pixels_of_one_negative_number_are_no_counts(patterns):
+    patterns[:, 2, 3] = -1_000_000_000
+
+    found = acquisition_of(FILE, RawScan(POSITIONS, patterns, domain="counts"), ReadChoices())
+
+    assert np.argwhere(found.bad_pixels).tolist() == [[2, 3]]
+    assert "1 pixel has one negative number in every frame: (2, 3)" in found.remarks
 
 
 def test_a_scan_without_a_good_frame_is_refused():
@@ -254,7 +321,7 @@ def test_pairs_that_cannot_be_are_refused(left, right, message):
         ({"positions_px": np.zeros((6, 3))}, r"positions: found shape \(6, 3\)"),
         (
             {"patterns": np.ones((5, 8, 8))},
-            r"patterns: found shape \(5, 8, 8\); expected \(6, n, n",
+            r"found 5 patterns and 6 positions; give one position for every pattern",
         ),
         ({"bad_pixels": np.zeros((8, 7))}, r"bad pixels: found shape \(8, 7\); expected \(8, 8\)"),
         ({"scan_index": np.arange(4)}, r"indices: found shape \(4,\); expected \(6,\)"),

@@ -150,6 +150,45 @@ def test_a_bad_pixel_is_found_and_no_other(harm, place, words, counts, rng):
     assert f"({place[0]}, {place[1]})" in remark
 
 
+def lattice(kind, diameter_px):
+    """Expected patterns (100, 64, 64) of a grating or an array of holes, from a disc of light."""
+    side, length = 64, 128
+    y, x = np.mgrid[:length, :length].astype(float)
+    stripes = (0.96 * x + 0.3 * y) % 7.3 < 3.2
+    holes = (x % 9 - 4.5) ** 2 + ((y + 0.1 * x) % 9 - 4.5) ** 2 < 6
+    objects = {
+        "grating": np.where(stripes, 1, 0.3),
+        "phase grating": np.exp(1.2j * stripes),
+        "holes": holes,
+    }
+    radius = np.hypot(*(np.mgrid[:side, :side] - side // 2))
+    probe = 1 / (1 + np.exp(radius - diameter_px / 2))
+    probe *= np.sqrt(1e6 / (probe**2).sum())
+    places = np.random.default_rng(1).integers(0, length - side, (100, 2))
+    waves = np.stack([probe * objects[kind][a : a + side, b : b + side] for a, b in places])
+    spectra = np.fft.fft2(np.fft.ifftshift(waves, axes=(1, 2)), norm="ortho")
+    rates: np.ndarray = np.abs(np.fft.fftshift(spectra, axes=(1, 2))) ** 2
+    return rates
+
+
+@pytest.mark.parametrize("diameter_px", [32, 44])
+@pytest.mark.parametrize("kind", ["grating", "phase grating", "holes"])
+def test_diffraction_orders_are_no_faults_and_hot_pixels_among_them_are(kind, diameter_px, rng):
+    """Dozens of orders stand out by more than a factor of 8 and are as narrow as a hot pixel."""
+    rates = lattice(kind, diameter_px)
+    counts = rng.poisson(rates)
+    far = [at for at in ((5, 40), (50, 9), (60, 58)) if rates.mean(axis=0)[at] < 100]
+
+    clean = faults_of_scan(counts)
+    for row, column in far:
+        counts[:, row, column] = rng.poisson(4000, len(counts))
+    found = faults_of_scan(counts)
+
+    assert not clean.bad_pixels.any()
+    assert [tuple(place) for place in np.argwhere(found.bad_pixels)] == sorted(far)
+    assert len(far) >= 2
+
+
 def test_a_pair_of_hot_pixels_does_not_hide_itself(counts, rng):
     counts[:, 4:6, 26:28] = rng.poisson(3000, (len(counts), 2, 2))
 
@@ -178,6 +217,19 @@ def test_the_rows_of_a_gap_are_dead(counts):
 
     assert found.bad_pixels.any(axis=1).nonzero()[0].tolist() == [12, 13]
     assert found.bad_pixels[12:14].all()
+
+
+@pytest.mark.parametrize("photons", [1e5, 1e6])
+def test_counts_that_end_at_the_largest_number_of_a_byte_are_saturated_alone(photons, rates, rng):
+    """Pixels that are saturated in most frames have no spike and no heat in the others."""
+    patterns = np.minimum(rng.poisson(photons * rates), 255).astype(np.uint8)
+    raw = RawScan(np.arange(2.0 * len(patterns)).reshape(-1, 2), patterns, domain="counts")
+
+    found = acquisition_of(FILE, raw, ReadChoices())
+
+    at = np.broadcast_to(found.bad_pixels, patterns.shape)
+    np.testing.assert_array_equal(at, patterns == 255)
+    assert all("largest number of its type" in remark for remark in found.remarks)
 
 
 def test_a_cosmic_ray_is_masked_in_its_frame_alone(counts):

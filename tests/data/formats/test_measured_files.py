@@ -80,6 +80,7 @@ def test_the_first_opr_mode_is_the_probe_however_strong_the_others_are(
     assert arrays["probeGuess"].shape == (SIDE, SIDE)
     assert scan.r_of(tmp_path / "base.npz") == pytest.approx(scan.noise_r(), rel=1e-3)
     assert "2 OPR modes; their first, the mean probe, was taken" in said
+    assert "incoherent modes are (modes, n, n)" in said
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.7, np.pi / 4])
@@ -195,6 +196,85 @@ def test_patterns_without_a_finite_power_are_refused(values, message, scan, refu
     scan.write_cxi(tmp_path / "scan.cxi", counts=values * np.float64(1e3))
 
     assert message in refused("scan.cxi", "base.npz")
+
+
+def test_a_mask_without_a_name_gets_the_names_in_its_file(scan, refused, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi")
+    with h5py.File(tmp_path / "masks.h5", "w") as file:
+        file["entry/mask"], file["entry/beam/stop"] = np.zeros((2, SIDE, SIDE))
+
+    error = refused("scan.cxi", "base.npz", "--mask", "masks.h5")
+
+    assert "found entry/mask, entry/beam/stop; say which with masks.h5:NAME" in error
+
+
+def test_a_target_that_is_no_npz_and_a_file_of_junk_are_named(scan, refused, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi")
+    (tmp_path / "junk.h5").write_bytes(b"junk" * 100)
+
+    target = refused("scan.cxi", "base.h5")
+    junk = refused("junk.h5", "base.npz")
+
+    assert "base.h5: what an import writes is an NPZ file; end its name in .npz" in target
+    assert "junk.h5: neither HDF5 nor NPZ by its first bytes" in junk
+
+
+@pytest.mark.parametrize("name", ["scan.cxi", "scan.npz"])
+def test_fewer_positions_than_patterns_are_two_numbers(name, scan, refused, tmp_path):
+    y, x = scan.positions[:50].T.astype(float)
+    counts = scan.counts.astype(float)
+    np.savez(tmp_path / "scan.npz", diffraction=counts, ycoords=y, xcoords=x)
+    scan.write_cxi(tmp_path / "scan.cxi", images=False)
+    with h5py.File(tmp_path / "scan.cxi", "a") as file:
+        del file["entry_1/sample_1/geometry_1/translation"]
+        file["entry_1/sample_1/geometry_1/translation"] = scan.metres[:50]
+
+    error = refused(name, "base.npz", "--domain", "counts")
+
+    assert "50 positions" in error
+    assert "120" in error
+    assert "give one position for every pattern" in error
+    assert "order the axes" not in error
+
+
+def test_positions_in_micrometres_are_suspected(scan, study, tmp_path):
+    y, x = scan.positions.T * PIXEL_M * 1e6
+    np.savez(tmp_path / "scan.npz", diffraction=scan.counts.astype(float), ycoords=y, xcoords=x)
+    words = ["--domain", "counts", "--object-pixel-nm", PIXEL_M * 1e9, "--epochs", 2]
+
+    _, _, suspected = study("import", "scan.npz", "base.npz", *words)
+    _, _, stated = study("import", "scan.npz", "um.npz", *words, "--position-unit", "um")
+
+    assert "if they are micrometres, say --position-unit um" in suspected
+    assert "micrometres" not in stated
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("3,x", "--leave-out 3,x: found 'x'; give numbers of frames and ranges of them"),
+        ("9-4", "found '9-4'"),
+        ("3,40-1000000", "--leave-out: found no frame 120; the file has 120, with numbers from 0"),
+        ("0-118", "119 of 120 frames are to be left out, and two have to stay"),
+    ],
+)
+def test_frames_to_leave_out_are_numbers_of_the_file(words, message, scan, refused, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi")
+
+    assert message in refused("scan.cxi", "base.npz", "--leave-out", words)
+
+
+def test_frames_are_left_out_as_asked(scan, imported, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi")
+
+    arrays, metadata, _ = imported("scan.cxi", "base.npz", "--leave-out", "3,17,40-52")
+
+    gone = [3, 17, *range(40, 53)]
+    kept = np.delete(scan.counts, gone, axis=0)
+    np.testing.assert_allclose(arrays["diffraction"] ** 2, kept, rtol=1e-5)
+    assert set(arrays["scan_index"]).isdisjoint(gone)
+    steps = {step["operation"]: step["parameters"] for step in metadata["transformations"]}
+    assert steps["leave out named frames"] == {"frames": gone}
 
 
 def test_an_object_that_lets_no_light_through_is_refused(scan, refused, tmp_path):
