@@ -278,8 +278,9 @@ def _score_arms(
     if design.is_measured:
         reference = reference_of(condition)
         work.add_inputs(reference.files)
-        _, second = condition.score_on(reference.second_object, truth, crop, mask)
-        arrays[SECOND_REFERENCE] = second
+        if reference.second_object is not None:
+            _, second = condition.score_on(reference.second_object, truth, crop, mask)
+            arrays[SECOND_REFERENCE] = second
         judged = _judged_by_measured(condition, measurement, metadata, reference, crop, mask)
     else:
         fresh = fresh_counts(condition, lit, truth)
@@ -337,15 +338,20 @@ def _judged_by_measured(
     crop: tuple[slice, slice],
     mask: np.ndarray,
 ) -> Callable[[ArmResult], dict[str, Any]]:
-    """Return what gives an arm's columns by the judge's counts, and against the other reference."""
+    """Return what gives an arm's columns by the judge's counts, and against the other reference.
+
+    These are left out where there is no other.
+    """
     counts = HeldOutCounts(condition, measurement, share_of(metadata, condition.file), reference)
 
     def judged(result: ArmResult) -> dict[str, Any]:
+        found = counts.scores(result.object_, result.probe)
+        if reference.second_object is None:
+            return found
         scores, _ = condition.score_on(result.object_, reference.second_object, crop, mask)
-        second = {
+        return found | {
             f"{name}_second_reference": scores[name] for name in ("phase_ssim", "phase_psnr_db")
         }
-        return counts.scores(result.object_, result.probe) | second
 
     return judged
 

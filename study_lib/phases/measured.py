@@ -91,14 +91,15 @@ def mean_photons(counts: Float[np.ndarray, "scan n n"]) -> float:
 class Reference:
     """The reference of a draw: objects (oy, ox) of two algorithms, and the probe of the first.
 
-    The probe is in roots of the photons of the reference's own share.
+    The probe is in roots of the photons of the reference's own share. ``second`` and its object are
+    None where the other algorithm does not model the masks of the data.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
     probe: Complex[np.ndarray, "..."]
-    second_object: Complex[np.ndarray, "oy ox"]
+    second_object: Complex[np.ndarray, "oy ox"] | None
     first: str
-    second: str
+    second: str | None
     files: tuple[Path, ...]
 
 
@@ -120,9 +121,9 @@ def reference_of(condition: Condition) -> Reference:
     return Reference(
         arrays["object"],
         arrays["probe"],
-        arrays["second_object"],
+        arrays.get("second_object"),
         str(metadata["first"]),
-        str(metadata["second"]),
+        metadata["second"],
         (folder / OBJECTS, folder / PHOTONS),
     )
 

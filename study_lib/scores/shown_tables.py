@@ -138,8 +138,11 @@ MEASURED_NOTES = (
     "of the judge's counts, which neither an arm nor the reference has, under the reference less "
     "that under the arm, at the patterns of the view, and at those positions of the split that the "
     "view left out. 0 is as good as the reference, larger is worse, and below 0 the arm explains "
-    "measured counts better. Columns of the 2nd reference hold arms against the object that "
-    "another algorithm made of the reference's photons.",
+    "measured counts better.",
+)
+SECOND_NOTE = (
+    "Columns of the 2nd reference hold arms against the object that another algorithm made of the "
+    "reference's photons."
 )
 SPREAD_NOTE = (
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
@@ -194,7 +197,10 @@ def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
     notes += MEASURED_NOTES if is_measured(table) else [FRESH_NOTE]
     notes += filter(None, [_arms_text(table), _scales_text(table)])
     notes.append(_note_on_dose(table))
-    if "dose_gy" in columns_of(table):
+    columns = columns_of(table)
+    if "phase_ssim_second_reference" in columns:
+        notes.append(SECOND_NOTE)
+    if "dose_gy" in columns:
         notes.append(GRAY_NOTE)
     mismatch = mismatch_text(table[0]) if table else ""
     if mismatch:
