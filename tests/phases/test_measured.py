@@ -327,6 +327,15 @@ def test_all_arms_are_judged_by_the_same_measured_counts(run, monkeypatch):
     assert rows["flat"]["measured_excess_nats"] > 20
     assert rows["flat"]["measured_excess_left_out_nats"] > 20
     assert "held_out_excess_nats" not in rows["same"]
+    parts, _ = read_npz(run.root("dataset") / "reference" / "photons.npz", only=["reference"])
+    of_reference = parts["reference"][load_measurement(condition.whole_file).scan_index].sum()
+    expected = np.sqrt(1 + condition.measurement().counts.sum() / of_reference)
+    for row in rows.values():  # errors of independent photons add in squares
+        both, own = row["both_limits_phase_rad"], row["photon_limit_phase_rad"]
+        assert both / own == pytest.approx(expected, rel=0.01)
+        assert row["phase_error_over_both_limits"] * both == pytest.approx(
+            row["phase_mse_rad2"] ** 0.5
+        )
     assert {row["source"] for row in rows.values()} == {"measured"}
     arrays, _ = read_aligned(condition.folder("compare"))
     assert {"reference", "second_reference"} <= arrays.keys()
