@@ -241,6 +241,7 @@ class HeldOutCounts:
         with open_npz(condition.whole_file) as archive:
             of_whole = share_of(metadata_of(archive), condition.whole_file)
         is_kept = np.isin(whole.scan_index, measurement.scan_index)
+        root = np.float32(np.sqrt(SHARES["judge"] / SHARES["reference"]))
         self._scale = np.sqrt(SHARES["judge"] / share)
         self._parts: dict[str, Measurement] = {}
         for name, chosen in (("", is_kept), (LEFT_OUT, ~is_kept)):
@@ -248,7 +249,8 @@ class HeldOutCounts:
                 part = at_positions(whole, np.flatnonzero(chosen))
                 some = counts[part.scan_index].astype(np.float32)
                 weaker = as_share(part, some, SHARES["judge"] / of_whole)
-                self._parts[name] = replace(weaker, probe=reference.probe)
+                of_judge = (reference.probe * root).astype(reference.probe.dtype)
+                self._parts[name] = replace(weaker, probe=of_judge)
         self._of_reference = self._nats(reference.object_, None)
 
     def scores(

@@ -114,13 +114,14 @@ def make_reference(condition: Condition) -> dict[str, Any]:
         parts = divided(measurement.counts, draw=design.replicate, seed=design.seeds.simulation)
         given = as_share(measurement, parts["reference"], SHARES["reference"])
         judge = as_share(measurement, parts["judge"], SHARES["judge"])
+        root = np.float32(np.sqrt(SHARES["judge"] / SHARES["reference"]))
         able, reasons = algorithms_for(given.bad_pixels)
         for name, reason in reasons.items():
             work.log.line(f"reference by {name} is left out: {reason}")
         found = {name: _solved(name, given, design, work) for name in able}
         objects = {name: _settled(one, given, design) for name, one in found.items()}
         nats = {
-            name: float(likelihood_judge(replace(judge, probe=probe))(object_).mean())
+            name: float(likelihood_judge(replace(judge, probe=root * probe))(object_).mean())
             for name, (object_, probe) in objects.items()
         }
         first, *others = sorted(nats, key=lambda name: nats[name])

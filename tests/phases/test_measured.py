@@ -25,6 +25,7 @@ from study_lib.phases.reconstruct import reconstruct
 from study_lib.phases.reference import make_reference, reference_figure
 from study_lib.phases.train_thinned import train_thinned
 from study_lib.physics.measurement import photon_budget
+from study_lib.physics.photons import SHARES
 from study_lib.runs.run import Run, base_data, create_run, usual_source
 from study_lib.scores.shown_tables import notes_of
 from study_lib.scores.study_table import study_table
@@ -301,6 +302,17 @@ def test_an_arms_own_probe_is_scaled_to_the_judges_photons(run):
     assert own["measured_excess_nats"] == pytest.approx(0, abs=1e-3)
     weaker = judge.scores(reference.object_, measurement.probe * np.float32(0.9))
     assert weaker["measured_excess_nats"] > 10
+
+
+def test_probes_are_scaled_to_the_judges_photons_whatever_share_those_are(run, monkeypatch):
+    """Reference and arm have one probe, but for their photons: neither explains counts better."""
+    monkeypatch.setitem(SHARES, "judge", 0.1)
+    condition = run.condition(DOSE, "sparse")
+    measurement, reference = condition.measurement(), reference_of(condition)
+    share = share_of(read_npz(condition.file, only=[])[1], condition.file)
+    judge = HeldOutCounts(condition, measurement, share, reference)
+    own = judge.scores(reference.object_, measurement.probe)
+    assert own["measured_excess_nats"] == pytest.approx(0, abs=1e-2)
 
 
 def test_all_arms_are_judged_by_the_same_measured_counts(run, monkeypatch):
