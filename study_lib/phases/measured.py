@@ -173,13 +173,13 @@ def patterns_at(
         If the arms' photons are fewer.
     """
     arms = counts_of_part(condition, "arms")
-    held = mean_photons(arms[rows].astype(np.float32))
+    held = float(arms.sum(axis=(1, 2), dtype=np.float64)[rows].sum()) / len(rows)
     asked = photons_per_pattern / held
     if asked > 1 + HELD_TOLERANCE:
         raise InputError(too_many(photons_per_pattern, held, condition.design, condition.label))
     share = min(1.0, asked)
     seed, draw = condition.design.seeds.simulation, condition.design.replicate
-    counts = thinned(arms, share, seed=seed, draw=draw)[rows]
+    counts = thinned(arms, share, seed=seed, draw=draw, rows=rows)
     share *= SHARES["arms"]
     scale = np.sqrt(share / SHARES["reference"])
     return ThinnedPatterns(np.sqrt(counts), (reference.probe * scale).astype(np.complex64), share)
