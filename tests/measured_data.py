@@ -41,11 +41,13 @@ def write_measurement(
     *,
     photons_per_pattern: float = PHOTONS_PER_PATTERN,
     counted: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
+    each_masked: bool = False,
 ) -> dict[str, np.ndarray]:
     """Write a measurement; return its arrays and, under ``truth``, the object that it is of.
 
     ``counted`` is what the detector makes of the photons. The object in the file is a blurred one,
-    as a reconstruction may be: nothing but the counts knows the true one.
+    as a reconstruction may be: nothing but the counts knows the true one. ``each_masked``: one
+    pixel is bad in each pattern, another one in the next, together most of the detector.
     """
     scene = scene_of(load_design("smoke", SCENE_SETTINGS))
     scan = simulate(
@@ -69,5 +71,11 @@ def write_measurement(
         "ycoords": scene.positions_px[:, 0].copy(),
         "xcoords": scene.positions_px[:, 1].copy(),
     }
+    if each_masked:
+        masks = np.zeros(counts.shape, bool)
+        number = np.arange(len(counts))
+        masks.reshape(len(counts), -1)[number, number] = True
+        arrays |= {"bad_pixels": masks}
+        arrays["diffraction"][masks] = 0
     save_dataset(path, arrays, {"domain": "amplitude"}, base=True)
     return arrays | {"truth": scene.object_}

@@ -131,6 +131,7 @@ def feasible(
     from study_lib.runs.run import base_data, usual_source
 
     source: Source = "simulated"
+    measurement = None
     if base_npz:
         from study_lib.data.contract import require_valid
 
@@ -145,7 +146,8 @@ def feasible(
     if base_npz and design.is_measured:
         from study_lib.phases.measured import require_whole  # torch comes with it
 
-        require_whole(base_npz, load_measurement(base_npz).amplitudes)
+        measurement = load_measurement(base_npz)
+        require_whole(base_npz, measurement.amplitudes)
         print(
             f"{base_npz}: its own counts, patterns of {design.patch_size_px} pixels a side, "
             f"{_draws_text(design)}; --simulated for counts of its object",
@@ -154,6 +156,10 @@ def feasible(
     check_count(design)
     scene = scene_of(design, base_npz)
     check_feasible(design, scene)
+    if measurement is not None:
+        from study_lib.phases.reconstruct import check_algorithms  # torch comes with it
+
+        check_algorithms(design, scene, measurement)
     return design, scene
 
 

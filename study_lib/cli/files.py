@@ -488,6 +488,9 @@ def _write_report(report: Mapping[str, Any], path: Path) -> None:
         ("between_algorithms", ("half",)),
         ("between_halves", ("seventh", "half_bit", "one_bit")),
     ):
+        if why := report[name].get("why_none"):
+            print(f"  {name.replace('_', ' ')}: nothing to compare, {why}")
+            continue
         for crossing in crossings:
             at = report[name][f"crossing_{crossing}"]
             outcome = report[name][f"crossing_{crossing}_outcome"]

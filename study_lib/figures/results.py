@@ -169,6 +169,7 @@ REFERENCES = {
     "photon_limit_phase_rad": ("photon limit", "--", "_"),
     "ideal_limit_phase_rad": ("photon limit, ideal", ":", "1"),
     "wiener_phase_rad": ("Wiener", "-.", "+"),
+    "both_limits_phase_rad": ("limit of arm\nand reference", (0, (6, 2)), "x"),  # if measured
 }
 
 
@@ -242,7 +243,7 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
             _draw_line(axis, rows, names[arm], colour, x="dose", metric=SQUARED)
         with_limit = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
         for column, (name, style, marker) in REFERENCES.items():
-            if with_limit:
+            if any(column in row for row in with_limit.values()):
                 limits = [with_limit[dose][column] for dose in sorted(with_limit)]
                 line: dict[str, Any] = {
                     "color": "black",
@@ -250,7 +251,7 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
                     "markersize": 12,
                     "label": name,
                 }
-                axis.plot(sorted(with_limit), limits, style, **line)
+                axis.plot(sorted(with_limit), limits, linestyle=style, **line)
         overlap = next(row["overlap"] for row in part)
         axis.set(xscale="log", yscale="log", xlabel=unit_of(table))
         axis.set_title(f"{view}, overlap {overlap:.2f}", fontsize="medium")

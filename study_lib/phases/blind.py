@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 
 from study_lib.data.formats.acquisition import Acquisition, transformation
 from study_lib.errors import InputError
@@ -17,7 +17,7 @@ from study_lib.phases.import_fit import r_factor
 from study_lib.phases.import_verdict import require_overlap
 from study_lib.physics.measurement import Measurement
 from study_lib.physics.probe import modes_of, with_more_modes
-from study_lib.solvers.ptychi import EngineResult, run_ptychi
+from study_lib.solvers.ptychi import EngineResult, one_mask_of, run_ptychi
 from study_lib.solvers.solver import SolverResult, SolverSettings, solve_measurement
 from study_lib.system import memory_bytes
 
@@ -76,6 +76,23 @@ class Found:
 
 
 NOISE_SIGMAS = 3
+
+
+def algorithms_for(
+    bad_pixels: Bool[np.ndarray, "*each n n"] | None,
+) -> tuple[tuple[Algorithm, ...], dict[str, str]]:
+    """Return the algorithms that model such masks, and why each other one does not.
+
+    The solver takes any; pty-chi has one mask for all patterns.
+    """
+    reasons: dict[str, str] = {}
+    for name in ALGORITHMS:
+        if name != "solver":
+            try:
+                one_mask_of(name, bad_pixels)
+            except InputError as error:
+                reasons[name] = str(error)
+    return tuple(name for name in ALGORITHMS if name not in reasons), reasons
 
 
 def starting_probe(acquisition: Acquisition) -> Complex[np.ndarray, "n n"]:

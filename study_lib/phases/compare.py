@@ -9,6 +9,7 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.figure import Figure
 
 from study_lib.arm_names import STD, as_fallback
+from study_lib.data.archive import open_npz
 from study_lib.data.contract import load_object
 from study_lib.design.axes import dose_key
 from study_lib.design.experiment import mismatch_title
@@ -32,6 +33,7 @@ from study_lib.phases.mismatch import truly_lit
 from study_lib.phases.records import Work, recorded, work_of
 from study_lib.physics.likelihood import FreshCounts
 from study_lib.physics.measurement import Measurement, patterns_digest, photon_budget
+from study_lib.physics.photons import SHARES
 from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.frc import ring_correlation, ring_frequencies
 from study_lib.scores.metrics import metric_facts
@@ -54,6 +56,7 @@ LIMIT_COLUMNS = (
     "phase_error_over_shrinking",
     "amplitude_error_over_limit",
 )
+BOTH_LIMITS_COLUMNS = ("both_limits_phase_rad", "phase_error_over_both_limits")
 
 
 def limit_of(
@@ -118,6 +121,30 @@ def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str,
         amplitude / limit.amplitude_rms,
     )
     return dict(zip(LIMIT_COLUMNS, values, strict=True))
+
+
+def both_limits_row(
+    limit: PhotonLimit | None, scores: Mapping[str, Any], photons_to_reference: float
+) -> dict[str, float | None]:
+    """Return the phase error to expect against a reference, of measured counts, and an arm's in it.
+
+    Arm and reference are from photons of their own, so that their errors add in squares; both are
+    taken to be at the photon limit, which falls with the root of the photons on the specimen.
+
+    Parameters
+    ----------
+    limit
+        Of the arm's photons.
+    scores
+        Of the arm against the reference.
+    photons_to_reference
+        Photons of the arm over those that made the reference, on the same part of the specimen.
+    """
+    if limit is None:
+        return dict.fromkeys(BOTH_LIMITS_COLUMNS)
+    both = limit.phase_rms_rad * math.sqrt(1 + photons_to_reference)
+    values = both, math.sqrt(scores["phase_mse_rad2"]) / both
+    return dict(zip(BOTH_LIMITS_COLUMNS, values, strict=True))
 
 
 def limit_arrays(
@@ -275,12 +302,15 @@ def _score_arms(
     limit = limit_of(lit, truth, crop, mask, design)
     arrays = {design.held_against: truth[crop], "mask": mask, **limit_arrays(limit, crop, mask)}
     judged: Callable[[ArmResult], dict[str, Any]]
+    photons_to_reference = None
     if design.is_measured:
         reference = reference_of(condition)
         work.add_inputs(reference.files)
-        _, second = condition.score_on(reference.second_object, truth, crop, mask)
-        arrays[SECOND_REFERENCE] = second
+        if reference.second_object is not None:
+            _, second = condition.score_on(reference.second_object, truth, crop, mask)
+            arrays[SECOND_REFERENCE] = second
         judged = _judged_by_measured(condition, measurement, metadata, reference, crop, mask)
+        photons_to_reference = _photons_to_reference(condition, measurement, metadata)
     else:
         fresh = fresh_counts(condition, lit, truth)
 
@@ -317,6 +347,8 @@ def _score_arms(
                 **limit_row(limit, scores),
             }
         )
+        if photons_to_reference is not None:
+            rows[-1] |= both_limits_row(limit, scores, photons_to_reference)
         if result.fallback:
             rows[-1] |= as_fallback(rows[-1], result.fallback, result.fallback_reason)
         arrays |= {f"{name}{STD}": std_rad} if std_rad is not None else {}
@@ -329,6 +361,16 @@ def _score_arms(
     return rows, arrays, missing
 
 
+def _photons_to_reference(
+    condition: Condition, measurement: Measurement, metadata: Mapping[str, Any]
+) -> float:
+    """Return the photons of a view over those of the reference at all positions of its split."""
+    with open_npz(condition.whole_file) as archive:
+        (positions,) = archive.members["xcoords"].shape
+    kept = len(measurement.scan_index) / positions
+    return share_of(metadata, condition.file) * kept / SHARES["reference"]
+
+
 def _judged_by_measured(
     condition: Condition,
     measurement: Measurement,
@@ -337,15 +379,20 @@ def _judged_by_measured(
     crop: tuple[slice, slice],
     mask: np.ndarray,
 ) -> Callable[[ArmResult], dict[str, Any]]:
-    """Return what gives an arm's columns by the judge's counts, and against the other reference."""
+    """Return what gives an arm's columns by the judge's counts, and against the other reference.
+
+    These are left out where there is no other.
+    """
     counts = HeldOutCounts(condition, measurement, share_of(metadata, condition.file), reference)
 
     def judged(result: ArmResult) -> dict[str, Any]:
+        found = counts.scores(result.object_, result.probe)
+        if reference.second_object is None:
+            return found
         scores, _ = condition.score_on(result.object_, reference.second_object, crop, mask)
-        second = {
+        return found | {
             f"{name}_second_reference": scores[name] for name in ("phase_ssim", "phase_psnr_db")
         }
-        return counts.scores(result.object_, result.probe) | second
 
     return judged
 

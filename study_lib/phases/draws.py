@@ -57,13 +57,6 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
         return []
     first = next(iter(records.values()))
     photons = first["photons_per_pattern"]
-    between = [record["between_algorithms"] for record in records.values()]
-    names = ", ".join(f"{record['first']} (draw {draw})" for draw, record in records.items())
-    low, high = (f([one["phase_ssim"] for one in between]) for f in (min, max))
-    reach = ", ".join(
-        f"{_where_below(record['between_algorithms'])} (draw {draw})"
-        for draw, record in records.items()
-    )
     counts = "Counts are those measured,"
     if design.base and design.base.simulated_from:
         counts = (
@@ -74,11 +67,28 @@ def sentences_on_measured(run_folder: Path, design: StudyDesign) -> list[str]:
         f"{counts} {photons['measured']:.4g} photons in each of "
         f"{first['patterns']} patterns: half are the arms', a quarter makes the reference, a "
         f"quarter judges. {first['noise']['sentence']}",
+        f"{_sentences_on_references(records, design.metrics.frc_threshold)} "
+        "The reference is no truth.",
+    ]
+
+
+def _sentences_on_references(records: Mapping[int, Mapping[str, Any]], threshold: float) -> str:
+    """Return by which algorithms the references of some draws are, and how far two agree."""
+    between = {draw: record["between_algorithms"] for draw, record in records.items()}
+    names = ", ".join(f"{record['first']} (draw {draw})" for draw, record in records.items())
+    reasons = dict.fromkeys(one["why_none"] for one in between.values() if "why_none" in one)
+    if reasons:
+        return (
+            f"The reference is made by {names} alone, and how far another algorithm agrees with it "
+            f"is not known: {'; '.join(reasons)}."
+        )
+    low, high = (f([one["phase_ssim"] for one in between.values()]) for f in (min, max))
+    reach = ", ".join(f"{_where_below(one)} (draw {draw})" for draw, one in between.items())
+    return (
         f"The reference is made by {names}, the algorithm that explains the judge's counts better. "
         f"The object of the other one agrees with it to a phase SSIM of {low:.3f} to {high:.3f}. "
-        f"Against a threshold of {design.metrics.frc_threshold:g} the ring correlation of the two "
-        f"{reach}. The reference is no truth.",
-    ]
+        f"Against a threshold of {threshold:g} the ring correlation of the two {reach}."
+    )
 
 
 def _where_below(scores: Mapping[str, Any]) -> str:

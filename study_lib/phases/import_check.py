@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import Complex
 
 from study_lib.data.formats.acquisition import Acquisition
+from study_lib.errors import InputError
 from study_lib.phases.blind import (
-    ALGORITHMS,
     OBJECT_AND_PROBE,
     Algorithm,
     Progress,
     Unknowns,
+    algorithms_for,
     measurement_of,
     solve_blind,
 )
@@ -63,18 +64,28 @@ def checked(
     dict
         For each algorithm its R-factor and processor seconds; the ring correlation between them and
         between the halves, as fractions of Nyquist, and where it first falls below 1/2, 1/7, half a
-        bit and one bit, with the outcome in words where that is no resolution.
+        bit and one bit, with the outcome in words where that is no resolution. An algorithm that
+        does not model the masks of these data is left out: ``between_algorithms`` has ``why_none``
+        alone, which says so.
+
+    Raises
+    ------
+    InputError
+        If it is ``algorithm`` that does not model them.
 
     References
     ----------
     Halves and 1/7: Rosenthal and Henderson, J. Mol. Biol. 333, 721 (2003),
     doi:10.1016/j.jmb.2003.07.013
     """
+    able_algorithms, reasons = algorithms_for(acquisition.bad_pixels)
+    if algorithm in reasons:
+        raise InputError(f"algorithm {algorithm}: {reasons[algorithm]}")
     measurement, _ = measurement_of(acquisition)
     objects: dict[str, Complex[np.ndarray, "oy ox"]] = {}
     report: dict[str, Any] = {"algorithms": {}}
     positions = measurement.positions_px
-    for each in ALGORITHMS:
+    for each in able_algorithms:
         able = unknowns if each == "solver" else Unknowns(unknowns.modes)
         found = solve_blind(measurement, each, epochs, seed, progress, each, unknowns=able)
         objects[each] = found.object_
@@ -90,8 +101,12 @@ def checked(
         objects[parity] = solve_blind(
             half, algorithm, epochs, seed, progress, half_name, unknowns=able
         ).object_
-    for name, pair in (("between_algorithms", ALGORITHMS), ("between_halves", ("even", "odd"))):
-        report[name] = _agreement(objects[pair[0]], objects[pair[1]], measurement)
+    if reasons:
+        report["between_algorithms"] = {"why_none": "; ".join(reasons.values())}
+    else:
+        first_object, second_object = (objects[each] for each in able_algorithms)
+        report["between_algorithms"] = _agreement(first_object, second_object, measurement)
+    report["between_halves"] = _agreement(objects["even"], objects["odd"], measurement)
     return report
 
 

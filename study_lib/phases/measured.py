@@ -91,14 +91,15 @@ def mean_photons(counts: Float[np.ndarray, "scan n n"]) -> float:
 class Reference:
     """The reference of a draw: objects (oy, ox) of two algorithms, and the probe of the first.
 
-    The probe is in roots of the photons of the reference's own share.
+    The probe is in roots of the photons of the reference's own share. ``second`` and its object are
+    None where the other algorithm does not model the masks of the data.
     """
 
     object_: Complex[np.ndarray, "oy ox"]
     probe: Complex[np.ndarray, "..."]
-    second_object: Complex[np.ndarray, "oy ox"]
+    second_object: Complex[np.ndarray, "oy ox"] | None
     first: str
-    second: str
+    second: str | None
     files: tuple[Path, ...]
 
 
@@ -120,9 +121,9 @@ def reference_of(condition: Condition) -> Reference:
     return Reference(
         arrays["object"],
         arrays["probe"],
-        arrays["second_object"],
+        arrays.get("second_object"),
         str(metadata["first"]),
-        str(metadata["second"]),
+        metadata["second"],
         (folder / OBJECTS, folder / PHOTONS),
     )
 
@@ -172,13 +173,13 @@ def patterns_at(
         If the arms' photons are fewer.
     """
     arms = counts_of_part(condition, "arms")
-    held = mean_photons(arms[rows].astype(np.float32))
+    held = float(arms.sum(axis=(1, 2), dtype=np.float64)[rows].sum()) / len(rows)
     asked = photons_per_pattern / held
     if asked > 1 + HELD_TOLERANCE:
         raise InputError(too_many(photons_per_pattern, held, condition.design, condition.label))
     share = min(1.0, asked)
     seed, draw = condition.design.seeds.simulation, condition.design.replicate
-    counts = thinned(arms, share, seed=seed, draw=draw)[rows]
+    counts = thinned(arms, share, seed=seed, draw=draw, rows=rows)
     share *= SHARES["arms"]
     scale = np.sqrt(share / SHARES["reference"])
     return ThinnedPatterns(np.sqrt(counts), (reference.probe * scale).astype(np.complex64), share)
@@ -240,6 +241,7 @@ class HeldOutCounts:
         with open_npz(condition.whole_file) as archive:
             of_whole = share_of(metadata_of(archive), condition.whole_file)
         is_kept = np.isin(whole.scan_index, measurement.scan_index)
+        root = np.float32(np.sqrt(SHARES["judge"] / SHARES["reference"]))
         self._scale = np.sqrt(SHARES["judge"] / share)
         self._parts: dict[str, Measurement] = {}
         for name, chosen in (("", is_kept), (LEFT_OUT, ~is_kept)):
@@ -247,7 +249,8 @@ class HeldOutCounts:
                 part = at_positions(whole, np.flatnonzero(chosen))
                 some = counts[part.scan_index].astype(np.float32)
                 weaker = as_share(part, some, SHARES["judge"] / of_whole)
-                self._parts[name] = replace(weaker, probe=reference.probe)
+                of_judge = (reference.probe * root).astype(reference.probe.dtype)
+                self._parts[name] = replace(weaker, probe=of_judge)
         self._of_reference = self._nats(reference.object_, None)
 
     def scores(

@@ -1,5 +1,6 @@
 """Phase F (04_reconstruct): iterative reconstructions of a condition, and their denoisers."""
 
+import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,16 +10,20 @@ import numpy as np
 
 from study_lib.arm_names import key_of
 from study_lib.data.archive import read_npz
+from study_lib.design.axes import SPLITS
 from study_lib.design.methods import IterativeDesign
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.files import manifest_jobs, read_json, write_json, write_npz
+from study_lib.overlap.views import view_of
 from study_lib.phases.conditions import RECONSTRUCTED, Condition
 from study_lib.phases.records import Computed, Work, computed_before, performed, provenance, work_of
+from study_lib.phases.scene import Scene
 from study_lib.physics.measurement import Measurement, split_photons
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import DEVICE, IterativeResult, run_algorithm
 from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
+from study_lib.solvers.ptychi import background_for, one_mask_of
 
 RESULT = "reconstruction.npz"
 FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
@@ -43,6 +48,52 @@ def why_missing(condition: Condition, algorithm: str) -> str:
     key = folder.relative_to(condition.root("reconstruct")).as_posix()
     record = manifest_jobs(manifest).get(key, {}) if manifest.is_file() else {}
     return str(record.get("error") or "it was not run; run `study reconstruct`")
+
+
+# --- Whether all algorithms of a design model the data, before anything is computed
+
+
+def check_algorithms(design: StudyDesign, scene: Scene, measurement: Measurement) -> None:
+    """Refuse iterative algorithms that do not model the masks or the background of measured data.
+
+    Asked of every view and split, whose masks are those of the positions that it keeps.
+
+    Parameters
+    ----------
+    design
+        Of measured counts.
+    scene
+        Its positions and splits.
+    measurement
+        All that was measured.
+
+    Raises
+    ------
+    InputError
+        If there is such an algorithm; it names view, split, and the algorithms that are left.
+    """
+    engines = [name for name in design.iterative.algorithms if name != "solver"]
+    bad, dark = measurement.bad_pixels, measurement.background
+    if not engines or (dark is None and (bad is None or bad.ndim == 2)):
+        return
+    reasons: dict[str, str] = {}
+    for view, split in itertools.product(design.views, SPLITS):
+        kept = view_of(scene.positions_of(split), scene.probe, view, split, design).kept
+        rows = np.flatnonzero(scene.splits[split])[kept]
+        some = bad if bad is None or bad.ndim == 2 else bad[rows]
+        for name in engines:
+            try:
+                mask, _ = one_mask_of(name, some)
+                background_for(name, dark, measurement.amplitudes[rows], mask)
+            except InputError as error:
+                reasons.setdefault(name, f"view {view.name}, {split} split: {error}")
+    if not reasons:
+        return
+    left = [name for name in design.iterative.algorithms if name not in reasons] or ["solver"]
+    raise InputError(
+        f"iterative.algorithms: {'; '.join(reasons.values())}; give --set "
+        f"'iterative.algorithms=[{', '.join(left)}]'"
+    )
 
 
 # --- The denoiser of an algorithm: chosen on the train split, applied to any

@@ -1,7 +1,8 @@
 """Phase C of measured counts (01_reference): who gets which photons, and the reference of all arms.
 
 No truth is known of a measurement. A quarter of its photons, which no arm gets, makes an object and
-a probe by two algorithms: the reference. Another quarter judges, without any reference.
+a probe by each of two algorithms: the better one is the reference. Another quarter judges, without
+any reference.
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ from matplotlib.figure import Figure
 from study_lib.data.datasets import load_measurement
 from study_lib.data.formats.acquisition import Acquisition
 from study_lib.design.models import StudyDesign
+from study_lib.figures.common import phases
 from study_lib.figures.results import condition_figure
 from study_lib.files import write_json, write_npz
-from study_lib.phases.blind import ALGORITHMS, Found, solve_blind
+from study_lib.phases.blind import Found, algorithms_for, solve_blind
 from study_lib.phases.conditions import REFERENCE, REFERENCE_FILES, Condition, claim_root
 from study_lib.phases.import_fit import fit_of
 from study_lib.phases.measured import (
@@ -54,7 +56,8 @@ def make_reference(condition: Condition) -> dict[str, Any]:
 
     Writes ``photons.npz`` with the counts of each part, ``reference.npz`` with the objects and
     probes of both algorithms, and ``reference.json``. The one that explains the judge's counts
-    better is *the* reference, the other is kept beside it.
+    better is *the* reference, the other is kept beside it. An algorithm that does not model the
+    masks of these data is left out: the other one's object is the reference, with none beside it.
 
     Both start from the probe of the base data and take its positions, masks and background as they
     are. Those were found, if not measured, from all photons: so much the reference has of the
@@ -69,7 +72,8 @@ def make_reference(condition: Condition) -> dict[str, Any]:
     -------
     dict
         Photons of each part, the test of the noise, algorithms, how they ended, and how far they
-        agree; plain values.
+        agree; plain values. Where an algorithm was left out ``second`` is None, and
+        ``between_algorithms`` has ``why_none`` alone.
 
     Raises
     ------
@@ -110,14 +114,21 @@ def make_reference(condition: Condition) -> dict[str, Any]:
         parts = divided(measurement.counts, draw=design.replicate, seed=design.seeds.simulation)
         given = as_share(measurement, parts["reference"], SHARES["reference"])
         judge = as_share(measurement, parts["judge"], SHARES["judge"])
-        found = {name: _solved(name, given, design, work) for name in ALGORITHMS}
+        root = np.float32(np.sqrt(SHARES["judge"] / SHARES["reference"]))
+        able, reasons = algorithms_for(given.bad_pixels)
+        for name, reason in reasons.items():
+            work.log.line(f"reference by {name} is left out: {reason}")
+        found = {name: _solved(name, given, design, work) for name in able}
         objects = {name: _settled(one, given, design) for name, one in found.items()}
         nats = {
-            name: float(likelihood_judge(replace(judge, probe=probe))(object_).mean())
+            name: float(likelihood_judge(replace(judge, probe=root * probe))(object_).mean())
             for name, (object_, probe) in objects.items()
         }
-        first, second = sorted(nats, key=lambda name: nats[name])
-        between = _agreement(objects[second][0], objects[first][0], given, design)
+        first, *others = sorted(nats, key=lambda name: nats[name])
+        second = others[0] if others else None
+        between: dict[str, Any] = {"why_none": "; ".join(reasons.values())}
+        if second:
+            between = _agreement(objects[second][0], objects[first][0], given, design)
         work.results |= {
             "source": base_npz.name,
             "draw": design.replicate,
@@ -129,14 +140,14 @@ def make_reference(condition: Condition) -> dict[str, Any]:
             "noise": noise.record(),
             "first": first,
             "second": second,
-            "chosen_by": "counts of the judge",
+            "chosen_by": "counts of the judge" if second else "the only algorithm for these masks",
             "judge_nats_per_pattern": nats,
             "between_algorithms": between,
             "ends": {name: _end_of(one, given) for name, one in found.items()},
             "cpu_s": {name: one.cpu_s for name, one in found.items()},
             "options": {name: one.options for name, one in found.items()},
         }
-        _write(folder, work, parts, objects[first], objects[second], given)
+        _write(folder, work, parts, objects[first], objects[second] if second else None, given)
     return work.results
 
 
@@ -214,16 +225,13 @@ def _write(
     work: Work,
     parts: Mapping[str, Float[np.ndarray, "scan n n"]],
     first: tuple[np.ndarray, np.ndarray],
-    second: tuple[np.ndarray, np.ndarray],
+    second: tuple[np.ndarray, np.ndarray] | None,
     given: Measurement,
 ) -> None:
-    arrays = {
-        "object": first[0],
-        "probe": first[1],
-        "second_object": second[0],
-        "second_probe": second[1],
-        "positions_px": given.positions_px,
-    }
+    arrays = {"object": first[0], "probe": first[1]}
+    if second:
+        arrays |= {"second_object": second[0], "second_probe": second[1]}
+    arrays["positions_px"] = given.positions_px
     names = {name: work.results[name] for name in ("source", "first", "second")}
     write_npz(folder / OBJECTS, arrays, {**names, SHARE: SHARES["reference"]})
     largest = max(float(part.max()) for part in parts.values())
@@ -235,12 +243,17 @@ def _write(
 
 
 def reference_figure(condition: Condition) -> Figure:
-    """Return the picture of a draw's reference beside the object of its other algorithm."""
+    """Return the picture of a draw's reference beside the object of its other algorithm, if any."""
     reference, limits = reference_of(condition), condition.design.metrics
     given = replace(base_measurement(condition), probe=reference.probe)
     crop, mask = scored_pixels(given, limits.illumination_threshold)
-    scores, second = condition.score_on(reference.second_object, reference.object_, crop, mask)
     first = reference.object_[crop]
+    if reference.second is None or reference.second_object is None:
+        return phases(
+            {f"reference ({reference.first})": np.where(mask, first, np.nan)},
+            title=f"reference of draw {condition.design.replicate}, by {reference.first} alone",
+        )
+    scores, second = condition.score_on(reference.second_object, reference.object_, crop, mask)
     return condition_figure(
         first,
         {reference.second: second},

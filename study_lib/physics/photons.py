@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.spatial import cKDTree
 
 from study_lib.physics.measurement import counts_of, split_counts
@@ -80,8 +80,13 @@ def share_no_photons(draw: int, other: int) -> bool:
 
 
 def thinned(
-    counts: Shaped[np.ndarray, "scan n n"], share: float, *, seed: int, draw: int
-) -> Float[np.ndarray, "scan n n"]:
+    counts: Shaped[np.ndarray, "scan n n"],
+    share: float,
+    *,
+    seed: int,
+    draw: int,
+    rows: Int[np.ndarray, " some"] | None = None,
+) -> Float[np.ndarray, "some n n"]:
     """Return the photons that are left at a share of them; those of a smaller share are among them.
 
     Each photon has a hidden number, uniform between 0 and 1, and is kept if that is below the
@@ -97,6 +102,8 @@ def thinned(
         Above 0, at most 1.
     seed, draw
         Name the hidden numbers.
+    rows
+        Which patterns are returned, in this order; None: all. Each is as it is among all.
 
     Raises
     ------
@@ -121,11 +128,15 @@ def thinned(
     """
     if not 0 < share <= 1:
         raise ValueError(f"share {share} of the photons: above 0, at most 1")
-    kept = np.zeros(counts.shape, np.float32)
-    for chunk, start in enumerate(range(0, len(counts), PATTERNS_AT_A_TIME)):
-        some = slice(start, start + PATTERNS_AT_A_TIME)
-        flat = counts[some].astype(np.int64).ravel()
-        kept[some] = _below(flat, share, seed, draw, chunk).reshape(counts[some].shape)
+    wanted = np.arange(len(counts)) if rows is None else rows
+    kept = np.zeros((len(wanted), *counts.shape[1:]), np.float32)
+    # A chunk has a random stream of its own: those without a wanted pattern are left out.
+    for chunk in np.unique(wanted // PATTERNS_AT_A_TIME).tolist():
+        start = chunk * PATTERNS_AT_A_TIME
+        part = counts[start : start + PATTERNS_AT_A_TIME]
+        below = _below(part.astype(np.int64).ravel(), share, seed, draw, chunk).reshape(part.shape)
+        places = np.flatnonzero(wanted // PATTERNS_AT_A_TIME == chunk)
+        kept[places] = below[wanted[places] - start]
     return kept
 
 
@@ -163,6 +174,7 @@ REPEATED_PX = 0.05  # frames of one place, as far as the object is concerned
 FAINT_COUNTS = 0.1  # mean of a pixel below which frames differ by noise alone
 PHOTONS_MIN = 1000  # whose dispersion is known to some percent
 PAIRS_MAX = 256
+PIXELS_AT_A_TIME = 2**20  # of pairs of frames
 LIT_MIN = 100  # values above zero, which hardly have a common divisor by chance
 FAINT = "faint pixels"
 OFF = (
@@ -324,23 +336,32 @@ def noise_test(
     4
     """
     pairs, is_repeated = _closest_pairs(positions_px)
-    first, second = (counts_of(amplitudes[pairs[:, side]]).astype(np.float64) for side in (0, 1))
-    good = np.ones(first.shape, bool)
-    if bad_pixels is not None:
-        bad = np.broadcast_to(bad_pixels, amplitudes.shape)
-        good = ~(bad[pairs[:, 0]] | bad[pairs[:, 1]])
-    squared, total = (first - second) ** 2 * good, (first + second) * good
-    valid = np.maximum(good.sum(axis=0), 1)
-    is_faint = total.sum(axis=0) / (2 * valid) < FAINT_COUNTS
-    places = np.ones(is_faint.shape, bool)
-    every = np.ones(len(pairs), bool)
+    pixels = amplitudes.shape[1:]
+    squared, total, squared_repeated, total_repeated = np.zeros((4, *pixels))
+    valid = np.zeros(pixels, np.int64)
+    at_a_time = max(1, PIXELS_AT_A_TIME // max(1, valid.size))
+    for start in range(0, len(pairs), at_a_time):
+        some = slice(start, start + at_a_time)
+        ones, others = pairs[some].T
+        first, second = (counts_of(amplitudes[side]).astype(np.float64) for side in (ones, others))
+        good = np.ones(first.shape, bool)
+        if bad_pixels is not None:
+            bad = np.broadcast_to(bad_pixels, amplitudes.shape)
+            good = ~(bad[ones] | bad[others])
+        valid += good.sum(axis=0)
+        differences, sums = (first - second) ** 2 * good, (first + second) * good
+        squared += differences.sum(axis=0)
+        total += sums.sum(axis=0)
+        squared_repeated += differences[is_repeated[some]].sum(axis=0)
+        total_repeated += sums[is_repeated[some]].sum(axis=0)
+    is_faint = total / (2 * np.maximum(valid, 1)) < FAINT_COUNTS
     return NoiseTest(
         whole_share_of_roots(amplitudes),
         _common_divisor(amplitudes),
         int(is_repeated.sum() or len(pairs)),
-        _dispersion(squared, total, is_repeated, places),
-        _dispersion(squared, total, every, is_faint),
-        _dispersion(squared, total, every, places),
+        _dispersion(squared_repeated, total_repeated),
+        _dispersion(squared[is_faint], total[is_faint]),
+        _dispersion(squared, total),
     )
 
 
@@ -357,12 +378,11 @@ def _common_divisor(amplitudes: Float[np.ndarray, "scan n n"]) -> int:
 
 
 def _dispersion(
-    squared: np.ndarray, total: np.ndarray, frames: np.ndarray, pixels: np.ndarray
+    squared: Float[np.ndarray, "*pixels"], total: Float[np.ndarray, "*pixels"]
 ) -> float | None:
-    photons = float(total[frames][:, pixels].sum())
-    if photons < PHOTONS_MIN:
-        return None
-    return float(squared[frames][:, pixels].sum()) / photons
+    """Return a dispersion from sums over pairs of frames, pixel by pixel; None of few photons."""
+    photons = float(total.sum())
+    return float(squared.sum()) / photons if photons >= PHOTONS_MIN else None
 
 
 def _closest_pairs(

@@ -17,7 +17,7 @@ from study_lib.overlap.metrics import legacy_spacing_px, lit_area_px
 from study_lib.overlap.views import ViewMetrics, view_of
 from study_lib.phases.scene import Scene, require_room_for_defocus
 from study_lib.physics.photons import SHARES
-from study_lib.physics.probe import power_of, probe_diameter_px
+from study_lib.physics.probe import modes_of, power_of, probe_diameter_px
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import job_costs, resources_of
 from study_lib.runs.room import data_bytes
@@ -66,7 +66,8 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
     ]
     jobs = plan_jobs(design)
     sizes = {(row.view, row.split): (row.patterns, row.groups) for row in rows}
-    costs_s = job_costs(design, sizes, jobs, scene.object_.size)
+    modes = len(modes_of(scene.probe))
+    costs_s = job_costs(design, sizes, jobs, scene.object_.size, modes)
     patterns = {split: int(mask.sum()) for split, mask in masks.items()}
     return {
         "preset": design.preset,
@@ -85,7 +86,7 @@ def derived_matrix(design: StudyDesign, scene: Scene) -> dict[str, Any]:
         "estimated_job_cpu_s": costs_s,
         "job_resources": {
             name: one.model_dump()
-            for name, one in resources_of(design, sizes, jobs, costs_s).items()
+            for name, one in resources_of(design, sizes, jobs, costs_s, modes).items()
         },
         "estimated_disk_gb": 1e-9 * data_bytes(design, scene),
         **design.mismatch.columns,

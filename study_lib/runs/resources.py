@@ -40,7 +40,7 @@ Sizes = Mapping[tuple[str, str], tuple[int, int]]
 
 
 def job_costs(
-    design: StudyDesign, sizes: Sizes, jobs: Sequence[PlannedJob], object_px: int
+    design: StudyDesign, sizes: Sizes, jobs: Sequence[PlannedJob], object_px: int, modes: int = 1
 ) -> dict[str, float]:
     """Return processor seconds of every job by name, on the reference machine.
 
@@ -54,6 +54,8 @@ def job_costs(
         From :func:`study_lib.runs.plan.plan_jobs` with the same design.
     object_px
         Pixels of the object.
+    modes
+        Of the probe: each has exit waves of its own.
     """
     by_name = {job.name: job for job in jobs}
     trained = {job.parameters["run_folder"] for job in jobs if job.notebook == "03_train_thinned"}
@@ -64,7 +66,7 @@ def job_costs(
         if any(_hold_the_same(sizes, job, other) for other in others):
             return NOTEBOOK_S
         own = design if job.parameters["run_folder"] in trained else untrained
-        return NOTEBOOK_S + _work_s(own, sizes, job, object_px)
+        return NOTEBOOK_S + _work_s(own, sizes, job, object_px, modes)
 
     return {job.name: cost_s(job) for job in jobs}
 
@@ -75,9 +77,11 @@ def _hold_the_same(sizes: Sizes, job: PlannedJob, other: PlannedJob) -> bool:
     return all(sizes[one, split][0] == sizes[two, split][0] for split in SPLITS)
 
 
-def _work_s(design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int) -> float:
+def _work_s(
+    design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int, modes: int
+) -> float:
     """Return what a job does beside starting; convolutions grow with the width squared."""
-    pixels = design.patch_size_px**2
+    pixels = modes * design.patch_size_px**2  # of exit waves of a pattern
     view, split = job.parameters.get("view"), job.parameters.get("split", "train")
     training = design.training
     if job.notebook == "03_train" and training is not None:
@@ -142,6 +146,9 @@ START_MB_ELSE = 200
 BYTES_PER_PIXEL = {"01_dataset": 10, "02_overlap": 10, "03_train": 20, "03_train_thinned": 80}
 BYTES_PER_PIXEL_ELSE = 65
 BYTES_PER_BATCH_PIXEL = 2000
+SOLVED = ("01_reference", "03_train_thinned", "04_reconstruct")
+BYTES_OF_A_MODE = 8  # of a pixel of a shifted probe
+STORED_BYTES = 2**30  # of shifted probes, at most
 MEMORY_MARGIN = 2.0
 ENGINE_MB = 1000  # beside the kernel: the job itself and the engine's two processes on the node
 
@@ -160,6 +167,7 @@ def resources_of(
     sizes: Sizes,
     jobs: Sequence[PlannedJob],
     costs_s: Mapping[str, float],
+    modes: int = 1,
 ) -> dict[str, JobResources]:
     """Return what each job asks for, by name: a multiple of what it is expected to need.
 
@@ -173,10 +181,12 @@ def resources_of(
         From :func:`study_lib.runs.plan.plan_jobs` with the same design.
     costs_s
         From :func:`job_costs` with the same jobs.
+    modes
+        Of the probe.
     """
     return {
         job.name: JobResources(
-            mem_mb=_memory_mb(design, sizes, job),
+            mem_mb=_memory_mb(design, sizes, job, modes),
             runtime_min=START_MIN
             + math.ceil(costs_s[job.name] / 60 * COST_MARGIN.get(job.notebook, COST_MARGIN_ELSE)),
         )
@@ -184,15 +194,17 @@ def resources_of(
     }
 
 
-def _memory_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> int:
+def _memory_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob, modes: int) -> int:
     """Return the memory that a job asks for, in steps of 500 MB."""
-    return 500 * math.ceil((ENGINE_MB + MEMORY_MARGIN * expected_mb(design, sizes, job)) / 500)
+    expected = expected_mb(design, sizes, job, modes)
+    return 500 * math.ceil((ENGINE_MB + MEMORY_MARGIN * expected) / 500)
 
 
-def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
+def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob, modes: int = 1) -> float:
     """Return the memory of a job's kernel; every pattern of its view may be held.
 
-    ``sizes`` has (patterns, groups) of each (view, split).
+    ``sizes`` has (patterns, groups) of each (view, split). Of further ``modes`` the solver keeps
+    a shifted probe for every pattern, up to its ``stored_bytes``.
     """
     pixels = design.patch_size_px**2
     view = job.parameters.get("view")
@@ -203,6 +215,9 @@ def expected_mb(design: StudyDesign, sizes: Sizes, job: PlannedJob) -> float:
         held = BYTES_PER_PIXEL.get(job.notebook, BYTES_PER_PIXEL_ELSE) * pixels * patterns
     if design.is_measured and job.notebook in ("01_reference", "01_dataset"):
         held = BYTES_PER_PIXEL_ELSE * pixels * patterns * BESIDE_SPLITS
+    if job.notebook in SOLVED:
+        shown = patterns * (BESIDE_SPLITS if job.notebook == "01_reference" else 1.0)
+        held += min((modes - 1) * BYTES_OF_A_MODE * pixels * shown, STORED_BYTES)
     training = design.training
     if job.notebook == "03_train" and training is not None:
         shown = training.batch_size * design.view(str(view)).gridsize ** 2 * pixels

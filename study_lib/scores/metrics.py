@@ -354,6 +354,11 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "phase_error_over_shrinking": Metric(
             "lower", "the same over a bound whose noise is at most the true phase, ring by ring"
         ),
+        "phase_error_over_both_limits": Metric(
+            "lower",
+            "the same over the bound of the arm's photons and that of the reference's, added in "
+            "squares",
+        ),
         "amplitude_error_over_limit": Metric("lower", _LIMIT),
         "cpu_s": Metric("lower", "processor seconds for these patterns"),
         "training_cpu_s": Metric("lower", "processor seconds of training before"),
@@ -392,7 +397,9 @@ def said_of(held_against: str, text: str) -> str:
 # Of which of the two kinds of counts alone a comparison has these.
 OF_SIMULATED = ("held_out_excess_nats",)
 OF_MEASURED = tuple(
-    name for name in METRICS if "second_reference" in name or name.startswith("measured_")
+    name
+    for name in METRICS
+    if "second_reference" in name or "both_limits" in name or name.startswith("measured_")
 )
 
 

@@ -32,6 +32,7 @@ COLUMNS = {
     "phase_psnr_db": "phase PSNR [dB]",
     "phase_mae_rad": "phase MAE [rad]",
     "phase_error_over_limit": "phase error / photon limit",
+    "phase_error_over_both_limits": "phase error / limit of arm and reference",
     "amplitude_ssim": "amplitude SSIM",
     "frc_crossing": "FRC crossing / Nyquist",
     "frc_half_bit_crossing": "FRC half-bit / Nyquist",
@@ -59,6 +60,7 @@ DECIMALS = {
     "phase_psnr_db": 2,
     "phase_mae_rad": 4,
     "phase_error_over_limit": 3,
+    "phase_error_over_both_limits": 3,
     "held_out_excess_nats": 1,
     "measured_excess_nats": 1,
     "measured_excess_left_out_nats": 1,
@@ -130,16 +132,19 @@ MEASURED_NOTES = (
     "noise and its faults are in every score, and an arm that is nearer to the specimen than the "
     "reference cannot show it there. Arms are given the probe of the reference. The photon limit "
     "is that of the reference's model, and bounds the error against the specimen: it is no bound "
-    "on the errors shown, which hold the reference's noise too. Errors in units of it are too "
-    "large by that: for an arm at the limit by the root of 1 + (share of the photons in its "
-    "patterns) / (share that made the reference, a quarter), if the reference is at its own limit. "
-    "That is 1.7 where an arm has half of the photons, and 1.02 at a hundredth.",
+    "on the errors shown, which hold the reference's noise too. The limit of arm and reference is "
+    "the error to expect of an arm at the limit against a reference at its own: the photon limit "
+    "times the root of 1 + (photons of the arm) / (photons of the reference), on the same part of "
+    "the specimen. The root is 1.7 where an arm has half of all photons, and 1.02 at a hundredth.",
     "Measured-count excess needs no reference to be right: it is the log-likelihood, per pattern, "
     "of the judge's counts, which neither an arm nor the reference has, under the reference less "
     "that under the arm, at the patterns of the view, and at those positions of the split that the "
     "view left out. 0 is as good as the reference, larger is worse, and below 0 the arm explains "
-    "measured counts better. Columns of the 2nd reference hold arms against the object that "
-    "another algorithm made of the reference's photons.",
+    "measured counts better.",
+)
+SECOND_NOTE = (
+    "Columns of the 2nd reference hold arms against the object that another algorithm made of the "
+    "reference's photons."
 )
 SPREAD_NOTE = (
     "A number with a plus-minus sign is the mean and the sample standard deviation over "
@@ -194,7 +199,10 @@ def notes_of(table: Sequence[Row]) -> tuple[str, ...]:
     notes += MEASURED_NOTES if is_measured(table) else [FRESH_NOTE]
     notes += filter(None, [_arms_text(table), _scales_text(table)])
     notes.append(_note_on_dose(table))
-    if "dose_gy" in columns_of(table):
+    columns = columns_of(table)
+    if "phase_ssim_second_reference" in columns:
+        notes.append(SECOND_NOTE)
+    if "dose_gy" in columns:
         notes.append(GRAY_NOTE)
     mismatch = mismatch_text(table[0]) if table else ""
     if mismatch:

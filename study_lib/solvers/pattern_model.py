@@ -47,8 +47,9 @@ class Pass:
     ``objective`` and ``held_out``, the same of held-out counts, are means per detector pixel;
     ``object_gradient`` and ``illumination`` (pixel,) belong to the box; ``probe_gradient`` is of
     every mode, ``probe_weight`` (n, n) the same for all; ``position_steps_px`` (scan, 2) are
-    Gauss-Newton steps; ``background_share`` (n, n) is how much of the background the counts ask
-    for, pixel by pixel.
+    Gauss-Newton steps; ``background_share`` (n, n) is how many times the background the counts ask
+    for, pixel by pixel: the mean of n / I, a step of expectation maximisation. ``deviance`` is half
+    the deviance per detector pixel: that step lowers it, and not every objective.
     """
 
     objective: float
@@ -59,6 +60,7 @@ class Pass:
     probe_weight: Float[Tensor, "n n"] | None = None
     position_steps_px: Float[Tensor, "scan 2"] | None = None
     background_share: Float[Tensor, "n n"] | None = None
+    deviance: float | None = None
 
 
 class PatternModel:
@@ -212,7 +214,7 @@ class PatternModel:
         slopes = shift_slopes(probe).to(probe.device) if refine_positions else None
         steps: list[Tensor] = []
         distances = (positions_px - self.anchors_px).to(probe.real.dtype)
-        value = judged = 0.0
+        value = judged = deviance = 0.0
         for part, probes in self.probes(probe, positions_px):
             indices = self.indices(part)
             patches = object_.index_select(0, indices).view(probes.shape[-3:])
@@ -222,10 +224,11 @@ class PatternModel:
                 expected += background
             judged += self._judge(expected, part) if len(self._held_out) else 0.0
             moduli = expected.clamp_min(DARKEST).sqrt_() if slopes is not None else None
+            if asked is not None:
+                asked += self._counts_over_expected(expected, part)
+                deviance += self._deviance(expected, part)
             chunk_value, residual = self._residual(expected, part)
             value += chunk_value
-            if asked is not None:
-                asked += residual.sum(0)
             waves = raw_inverse_fourier(spectra * residual)
             if probe_gradient is not None and light is not None and weight is not None:
                 probe_gradient += shift_adjoint(
@@ -252,7 +255,8 @@ class PatternModel:
             probe_gradient=probe_gradient,
             probe_weight=weight,
             position_steps_px=torch.cat(steps) if steps else None,
-            background_share=None if asked is None else 1 - asked / self._times_scored(),
+            background_share=None if asked is None else asked / self._times_scored(),
+            deviance=None if asked is None else deviance / self.scored_pixels,
         )
 
     def _times_scored(self) -> float | Float[Tensor, "n n"]:
@@ -260,6 +264,24 @@ class PatternModel:
         if self._scored is None or self._scored.ndim == 2:
             return float(self.scan)
         return self._scored.sum(0).clamp_min(1).to(self.amplitudes.dtype)
+
+    def _counts_over_expected(
+        self, expected: Float[Tensor, "part n n"], part: slice
+    ) -> Float[Tensor, "n n"]:
+        """Return n / I, summed over some patterns: what the likelihood of counts asks for.
+
+        Whatever the objective: roots of few counts lie below the root of their mean, and would ask
+        for a background that is too weak.
+        """
+        ratio = self.amplitudes[part].square().div_(expected.clamp_min(DARKEST))
+        scored = self.scored_in(part)
+        return (ratio if scored is None else ratio.mul_(scored)).sum(0)
+
+    def _deviance(self, expected: Float[Tensor, "part n n"], part: slice) -> float:
+        """Return half the deviance of some patterns, summed."""
+        terms, _ = _poisson(expected, self.amplitudes[part], self.offset)
+        scored = self.scored_in(part)
+        return float((terms if scored is None else terms.mul_(scored)).sum())
 
     def _residual(
         self, expected: Float[Tensor, "part n n"], part: slice

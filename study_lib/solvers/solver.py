@@ -129,7 +129,7 @@ class SolverSettings:
         Whether these are unknowns too; of a probe all its modes.
     refine_background
         Whether the background is an unknown too, from what is given on: a pixel without any gets
-        none.
+        none. It follows the likelihood of the counts under either objective.
     position_start, position_limit_px
         First epoch that moves positions; how far they may go along each axis.
     chunk
@@ -237,7 +237,7 @@ def next_state(
         refine_positions=moves,
         refine_background=settings.refine_background,
     )
-    loss = found.objective
+    loss = found.objective if found.deviance is None else found.deviance
     gradient = found.object_gradient
     if settings.total_variation:
         value, slope = total_variation(point.object_, model.box)
@@ -309,7 +309,7 @@ def _stepped(
         )
     background = point.background
     if background is not None and found.background_share is not None:
-        background = background * found.background_share.clamp_min(0)
+        background = background * found.background_share
     return Estimate(object_, probe, positions, background)
 
 
@@ -352,8 +352,9 @@ class SolverResult:
     (n, n) or (modes, n, n), ``positions_px`` (scan, 2) and ``background`` (n, n) are the given ones
     unless refined; refined modes are orthogonal, the strongest first. ``losses`` (epochs,)
     are means per scored detector pixel at the start of each epoch: squared differences of
-    amplitudes, or half deviances; ``held_out`` (epochs,) are the same of held-out counts, empty if
-    none were. ``stop`` says what ended the run, ``remarks`` what makes it doubtful.
+    amplitudes, or half deviances, as always where the background is refined; ``held_out`` (epochs,)
+    are the objective of held-out counts, empty if none were. ``stop`` says what ended the run,
+    ``remarks`` what makes it doubtful.
     """
 
     object_: Complex[np.ndarray, "oy ox"]

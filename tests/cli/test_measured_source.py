@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from measured_data import DOSE, PHOTONS_PER_PATTERN, STUDY_SETTINGS, write_measurement
 
@@ -102,6 +103,38 @@ def test_data_whose_values_are_no_photons_stop_before_anything_is_computed(
     assert "of its counts are whole numbers" in refused.err
     assert "--simulated" in refused.err
     assert not list((tmp_path / "data").rglob("*.*"))
+
+
+def test_an_arm_that_does_not_model_the_masks_is_refused_before_anything_is_computed(
+    study, words, tmp_path
+):
+    """A different pixel is bad in each pattern, and pty-chi has one mask for all of them."""
+    write_measurement(tmp_path / "scan.npz", each_masked=True)
+    some = ["--set", "iterative.algorithms=[LSQML, solver, rPIE]"]
+
+    refused = study("run", *words, *some, "--reports", "reports")
+
+    assert refused.code == 2
+    assert "iterative.algorithms: view baseline, train split: pty-chi's LSQML takes" in refused.err
+    assert "pty-chi's rPIE takes one mask for all patterns" in refused.err
+    remedy = refused.err.strip().rpartition("give --set ")[2].strip("'")
+    assert remedy == "iterative.algorithms=[solver]"
+    assert not (tmp_path / "reports").exists()
+    assert study("plan", *words, "--set", remedy).code == 0
+
+
+def test_an_arm_that_does_not_model_the_background_is_refused_before_anything_is_computed(
+    study, words, tmp_path
+):
+    arrays, metadata = read_npz(tmp_path / "scan.npz")
+    counts = np.round(arrays["diffraction"] ** 2)
+    for strength, code in ((0.001, 0), (0.1, 2)):
+        dark = np.full(counts.shape[1:], strength * counts.mean(), np.float32)
+        save_dataset(tmp_path / "scan.npz", arrays | {"background": dark}, metadata, base=True)
+        done = study("design", *words, "--set", "iterative.algorithms=[LSQML, DM]")
+        assert done.code == code, done.err
+    assert "pty-chi's DM has no background" in done.err
+    assert "give --set 'iterative.algorithms=[LSQML]'" in done.err
 
 
 def test_normalized_patterns_are_no_counts_and_their_object_is_simulated_on(study, words, tmp_path):

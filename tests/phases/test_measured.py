@@ -18,14 +18,17 @@ from study_lib.phases.arms import ArmResult, arms_of
 from study_lib.phases.compare import compare
 from study_lib.phases.conditions import read_aligned
 from study_lib.phases.dataset import generate
-from study_lib.phases.draws import warnings_on_measured
+from study_lib.phases.draws import sentences_on_measured, warnings_on_measured
 from study_lib.phases.measured import HeldOutCounts, reference_of, share_of
 from study_lib.phases.overlap import choose_view
 from study_lib.phases.reconstruct import reconstruct
-from study_lib.phases.reference import make_reference
+from study_lib.phases.reference import make_reference, reference_figure
 from study_lib.phases.train_thinned import train_thinned
 from study_lib.physics.measurement import photon_budget
+from study_lib.physics.photons import SHARES
 from study_lib.runs.run import Run, base_data, create_run, usual_source
+from study_lib.scores.shown_tables import notes_of
+from study_lib.scores.study_table import study_table
 
 DOSES = (DOSE / 4, DOSE)
 
@@ -215,6 +218,53 @@ def test_no_reference_is_made_for_simulated_counts(tiny_run):
         make_reference(tiny_run.condition(1e4))
 
 
+# --- Masks of each pattern that hide too much of the detector from an algorithm with one for all
+
+
+@pytest.fixture(scope="module")
+def masked_run(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("masked")
+    write_measurement(folder / "scan.npz", each_masked=True)
+    return run_of(folder / "run", folder / "scan.npz", "iterative.algorithms=[solver]")
+
+
+def test_a_reference_is_made_by_the_algorithm_that_takes_the_masks_and_says_so(masked_run):
+    condition = masked_run.condition(DOSE)
+    record = make_reference(condition)
+
+    assert (record["first"], record["second"]) == ("solver", None)
+    assert record["between_algorithms"].keys() == {"why_none"}
+    why = "LSQML takes one mask for all patterns, and pixels that are bad in any pattern are 0.62"
+    assert why in record["between_algorithms"]["why_none"]
+    log = (condition.folder("reference") / "reference.log").read_text()
+    assert f"reference by LSQML is left out: pty-chi's {why}" in log
+    _, sentence = sentences_on_measured(masked_run.folder, masked_run.design)
+    assert "solver (draw 0) alone, and how far another algorithm agrees with it is not" in sentence
+    assert why in sentence
+    assert "better" not in sentence
+    assert "by solver alone" in reference_figure(condition).get_suptitle()
+
+
+def test_without_a_second_reference_no_number_is_held_against_one(masked_run):
+    condition = masked_run.condition(DOSE, "baseline")
+    if not (condition.folder("reference") / "reference.npz").is_file():
+        make_reference(condition)
+    generate(condition)
+    choose_view(condition)
+    for split in ("train", "test"):
+        reconstruct(masked_run.condition(DOSE, "baseline", split))
+
+    rows = compare(condition)
+
+    assert [row["arm"] for row in rows] == ["solver", "solver-denoised"]
+    assert all(row["measured_excess_nats"] is not None for row in rows)
+    assert not [name for name in rows[0] if "second_reference" in name]
+    arrays, _ = read_aligned(condition.folder("compare"))
+    assert "second_reference" not in arrays
+    (table,) = [study_table(rows)]
+    assert not [note for note in notes_of(table) if "2nd reference" in note]
+
+
 # --- Held-out measured counts
 
 
@@ -254,6 +304,17 @@ def test_an_arms_own_probe_is_scaled_to_the_judges_photons(run):
     assert weaker["measured_excess_nats"] > 10
 
 
+def test_probes_are_scaled_to_the_judges_photons_whatever_share_those_are(run, monkeypatch):
+    """Reference and arm have one probe, but for their photons: neither explains counts better."""
+    monkeypatch.setitem(SHARES, "judge", 0.1)
+    condition = run.condition(DOSE, "sparse")
+    measurement, reference = condition.measurement(), reference_of(condition)
+    share = share_of(read_npz(condition.file, only=[])[1], condition.file)
+    judge = HeldOutCounts(condition, measurement, share, reference)
+    own = judge.scores(reference.object_, measurement.probe)
+    assert own["measured_excess_nats"] == pytest.approx(0, abs=1e-2)
+
+
 def test_all_arms_are_judged_by_the_same_measured_counts(run, monkeypatch):
     """An arm that hands back the reference has no excess; one that is flat has much."""
     condition = run.condition(DOSE, "sparse")
@@ -278,6 +339,15 @@ def test_all_arms_are_judged_by_the_same_measured_counts(run, monkeypatch):
     assert rows["flat"]["measured_excess_nats"] > 20
     assert rows["flat"]["measured_excess_left_out_nats"] > 20
     assert "held_out_excess_nats" not in rows["same"]
+    parts, _ = read_npz(run.root("dataset") / "reference" / "photons.npz", only=["reference"])
+    of_reference = parts["reference"][load_measurement(condition.whole_file).scan_index].sum()
+    expected = np.sqrt(1 + condition.measurement().counts.sum() / of_reference)
+    for row in rows.values():  # errors of independent photons add in squares
+        both, own = row["both_limits_phase_rad"], row["photon_limit_phase_rad"]
+        assert both / own == pytest.approx(expected, rel=0.01)
+        assert row["phase_error_over_both_limits"] * both == pytest.approx(
+            row["phase_mse_rad2"] ** 0.5
+        )
     assert {row["source"] for row in rows.values()} == {"measured"}
     arrays, _ = read_aligned(condition.folder("compare"))
     assert {"reference", "second_reference"} <= arrays.keys()

@@ -161,3 +161,11 @@ def test_data_that_cannot_tell_say_so(rng):
     found = noise_test(np.sqrt(rng.poisson(rates)), rng.uniform(0, 100, (20, 2)))
     assert found.is_poisson is None
     assert "cannot be said" in found.sentence
+
+
+def test_some_patterns_are_thinned_as_they_are_among_all(rng):
+    counts = rng.poisson(20.0, (150, 6, 6))
+    every = thinned(counts, 0.3, seed=5, draw=1)
+    for rows in (np.array([149, 3, 70, 4]), np.arange(64, 128), np.array([0])):
+        some = thinned(counts, 0.3, seed=5, draw=1, rows=rows)
+        assert some.tobytes() == every[rows].tobytes()

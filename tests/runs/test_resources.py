@@ -1,14 +1,18 @@
 """What jobs ask of a cluster: enough for what was measured, more for more data."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from study_lib.design.axes import SPLITS
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import (
+    NOTEBOOK_S,
     JobResources,
+    expected_mb,
     job_costs,
     read_resources,
     resources_of,
@@ -85,6 +89,22 @@ def test_what_improves_the_object_by_thinned_counts_costs_wherever_it_is_done():
         assert each_s > 0
     for train in (name for name in few if name.startswith("03_train_thinned")):
         assert tested[train] > few[train]
+
+
+def test_the_reference_and_the_arms_take_as_long_as_there_are_modes_of_the_probe():
+    design = load_design("laptop", ["iterative.denoised=false"])
+    jobs = plan_jobs(design)
+    reference = replace(
+        jobs[0], name="reference", notebook="01_reference", parameters={"run_folder": "."}
+    )
+    arm = next(job for job in jobs if job.notebook == "04_reconstruct")
+    sizes = {(view.name, split): (700, 700) for view in design.views for split in SPLITS}
+    for job in (reference, arm):
+        one, three = (
+            job_costs(design, sizes, [job], OBJECT_PX, modes)[job.name] for modes in (1, 3)
+        )
+        assert three - NOTEBOOK_S == pytest.approx(3 * (one - NOTEBOOK_S))
+        assert expected_mb(design, sizes, job, 3) > expected_mb(design, sizes, job)
 
 
 def changed(design, **settings):

@@ -32,6 +32,7 @@ from study_lib.physics.probe import mode_shares, orthogonal_modes
 
 NAMED_MAX = 8
 SAYING_NOTHING_MAX = 0.5  # of the frames: more are no accident of single frames
+VALUES_AT_A_TIME = 2**22
 NO_NUMBERS, NEGATIVE, EMPTY = "NaN or infinite patterns", "negative patterns", "empty patterns"
 
 
@@ -133,19 +134,22 @@ def _remedy(raw: RawScan, faults: dict[str, np.ndarray]) -> str:
 def _pattern_faults(
     patterns: np.ndarray, bad_pixels: np.ndarray | None
 ) -> dict[str, Bool[np.ndarray, " scan"]]:
-    counted = np.ones(patterns.shape, bool)
-    if bad_pixels is not None:
-        counted &= ~bad_pixels.astype(bool)
-    faults = {reason: np.zeros(len(patterns), bool) for reason in (NO_NUMBERS, NEGATIVE, EMPTY)}
-    for index, pattern in enumerate(patterns):
-        values = pattern[counted[index]]
-        if patterns.dtype.kind == "f" and not np.isfinite(values).all():
-            faults[NO_NUMBERS][index] = True
-        elif (values < 0).any():
-            faults[NEGATIVE][index] = True
-        elif not values.any():
-            faults[EMPTY][index] = True
-    return faults
+    faults = np.zeros((3, len(patterns)), bool)
+    at_a_time = max(1, VALUES_AT_A_TIME // max(1, patterns[0].size if len(patterns) else 1))
+    for start in range(0, len(patterns), at_a_time):
+        some = slice(start, start + at_a_time)
+        part = patterns[some]
+        counted = np.ones(part.shape, bool)
+        if bad_pixels is not None:
+            counted &= ~(bad_pixels if bad_pixels.ndim == 2 else bad_pixels[some]).astype(bool)
+        pixels = (1, 2)
+        no_number = np.zeros(len(part), bool)
+        if patterns.dtype.kind == "f":
+            no_number = (counted & ~np.isfinite(part)).any(axis=pixels)
+        negative = (counted & (part < 0)).any(axis=pixels)
+        lit = (counted & (part != 0)).any(axis=pixels)
+        faults[:, some] = no_number, ~no_number & negative, ~no_number & ~negative & ~lit
+    return dict(zip((NO_NUMBERS, NEGATIVE, EMPTY), faults, strict=True))
 
 
 def _named(names: np.ndarray) -> str:

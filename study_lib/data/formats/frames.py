@@ -156,6 +156,7 @@ def _with_one_dark(path: Path, raw: RawScan) -> RawScan:
 
 # --- Cropped, binned, padded about the zero frequency
 
+FRAMES_AT_A_TIME = 64
 SHARE_LOST_MAX = 0.01  # of the probe's power, when its window shrinks
 
 
@@ -264,16 +265,20 @@ def _binned(path: Path, raw: RawScan, count: int) -> RawScan:
         total: np.ndarray = values.reshape(blocks).sum(axis=(2, 4), dtype=np.float64)
         return total.reshape(*values.shape[:-2], side, side)
 
-    counts = raw.frames()
+    frames, bad = raw.frames(), raw.bad_pixels
+    patterns = np.empty((len(frames), side, side))
+    for start in range(0, len(frames), FRAMES_AT_A_TIME):
+        some = slice(start, start + FRAMES_AT_A_TIME)
+        counts = frames[some]
+        if raw.domain == "amplitude":
+            counts = counts.astype(np.float64) ** 2
+        if bad is not None:  # what a bad pixel holds, NaN perhaps, must not spread
+            counts = np.where((bad if bad.ndim == 2 else bad[some]).astype(bool), 0, counts)
+        patterns[some] = summed(counts)
     if raw.domain == "amplitude":
-        counts = counts.astype(np.float64) ** 2
-    bad = raw.bad_pixels
-    if bad is not None:  # what a bad pixel holds, NaN perhaps, must not spread
-        counts = np.where(bad.astype(bool), 0, counts)
-        bad = summed(bad != 0) > 0
-    patterns = summed(counts)
-    if raw.domain == "amplitude":
-        patterns = np.sqrt(patterns)
+        np.sqrt(patterns, out=patterns)
+    if bad is not None:
+        bad = bad.astype(bool).reshape(blocks).any(axis=(2, 4)).reshape(*bad.shape[:-2], side, side)
     remarks = []
     probe = raw.probe
     if probe is not None:

@@ -209,6 +209,30 @@ def test_a_check_tells_of_both_algorithms_and_both_halves(name, tmp_path, acquis
             assert found or "falls below at" in line or "not below it up to Nyquist" in line
 
 
+def test_a_check_of_data_whose_masks_one_algorithm_does_not_model_is_by_the_other(
+    tmp_path, acquisition, study
+):
+    number = np.arange(len(acquisition.amplitudes))
+    masks = np.zeros(acquisition.amplitudes.shape, bool)
+    masks[number, :4, number % 16] = True  # another column in each
+    amplitudes = np.where(masks, 0, acquisition.amplitudes)
+    masked = replace(acquisition, amplitudes=amplitudes, bad_pixels=masks)
+    write_dataset(tmp_path / "a.npz", masked, "test")
+    words = ["import", "a.npz", "b.npz", "--check", "--epochs", "2"]
+
+    code, printed, error = study(*words)
+    refused = study(*words[:2], "c.npz", *words[3:], "--algorithm", "LSQML")
+
+    assert code == 0, error
+    report = read_json(tmp_path / "b.check.json")
+    assert report["algorithms"].keys() == {"solver"}
+    assert "LSQML takes one mask for all patterns" in report["between_algorithms"]["why_none"]
+    assert "between algorithms: nothing to compare, pty-chi's LSQML takes one mask" in printed
+    assert "ring correlation between halves, threshold 1/7" in printed
+    assert refused[0] == 2
+    assert "algorithm LSQML: pty-chi's LSQML takes one mask for all patterns" in refused[2]
+
+
 @pytest.mark.slow
 def test_a_check_that_fails_costs_no_reconstruction(tmp_path, monkeypatch, acquisition, study):
     write_dataset(tmp_path / "a.npz", acquisition, "test")
