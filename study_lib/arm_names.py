@@ -9,6 +9,8 @@ from typing import Any
 
 PINN, PINN_LABEL = "pinn", "PtychoPINN"
 THINNING_NET, THINNING_NET_LABEL = "thinning-net", "thinning network"
+SOLVER_ALTERNATING, SOLVER_ALTERNATING_LABEL = "solver-alternating", "solver alternating"
+THINNED_BASE, THINNED_BASE_LABEL = "thinned-base", "base of the thinning network"
 STD = "_phase_std_rad"  # after an arm's key: the array of its own standard deviation
 FORMER = {
     "pinn-thinned": THINNING_NET,

@@ -66,16 +66,31 @@ class IterativeDesign(Frozen):
         description="whether each is also shown denoised, an arm of its own, as held-out counts of "
         "the train split choose",
     )
+    alternating: bool = Field(
+        default=False,
+        exclude_if=lambda alternating: not alternating,
+        description="whether steps of the solver and a denoiser in turn are an arm, too, as "
+        "held-out counts of the train split choose",
+    )
     judged_share: Share = Field(
         default=0.8, description="photons left to the object that these counts judge"
     )
 
     @model_validator(mode="after")
     def check_algorithms(self) -> "IterativeDesign":
-        """Check that no algorithm comes twice."""
+        """Check that no algorithm comes twice, and that what alternates is there."""
         if len(set(self.algorithms)) < len(self.algorithms):
             raise ValueError(f"algorithms {', '.join(self.algorithms)}: name each once")
+        if self.alternating and "solver" not in self.algorithms:
+            raise ValueError(
+                "alternating = true starts from the solver's object; add solver to algorithms"
+            )
         return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether held-out counts of the train split choose something for an arm."""
+        return self.denoised or self.alternating
 
 
 # --- The networks
@@ -163,6 +178,11 @@ class ThinnedDesign(Frozen):
     )
     thinnings: Annotated[int, at_most(1000, TIME_REASON)] = Field(
         ge=2, description="of a measurement, whose spread is shown"
+    )
+    base_shown: bool = Field(
+        default=False,
+        exclude_if=lambda base_shown: not base_shown,
+        description="whether what the network starts from is an arm, too",
     )
 
     @model_validator(mode="after")

@@ -14,6 +14,10 @@ from study_lib.arm_names import (
     NOT_TRUSTED,
     PINN,
     PINN_LABEL,
+    SOLVER_ALTERNATING,
+    SOLVER_ALTERNATING_LABEL,
+    THINNED_BASE,
+    THINNED_BASE_LABEL,
     THINNING_NET,
     THINNING_NET_LABEL,
     key_of,
@@ -28,13 +32,18 @@ from study_lib.networks.pinn.bundle import BUNDLE, load_network
 from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.thinned.ensemble import (
     ENSEMBLE,
+    ThinnedEnsemble,
+    base_of,
     load_ensemble,
     photon_spread,
     reconstruct_thinned,
 )
 from study_lib.phases.conditions import Condition
 from study_lib.phases.reconstruct import (
-    denoiser_of,
+    ALTERNATION,
+    DENOISER,
+    chosen_by_train,
+    read_alternation,
     read_denoiser,
     result_of,
     why_missing,
@@ -42,6 +51,7 @@ from study_lib.phases.reconstruct import (
 from study_lib.physics.measurement import Measurement
 from study_lib.scores.featureless import stayed_text, stays_featureless
 from study_lib.seeding import generator
+from study_lib.solvers.algorithms import SOLVER
 from study_lib.solvers.denoising import NONE, LitPart
 
 
@@ -152,7 +162,7 @@ def denoised(
     """Denoise the reconstruction of an iterative algorithm as was chosen on the train split."""
     plain = iterative(algorithm, condition, measurement, hash_of)
     label, command = label_of(algorithm, denoised=True), "reconstruct --split train"
-    path = _existing(denoiser_of(condition, algorithm), label, command)
+    path = _existing(chosen_by_train(condition, algorithm, DENOISER), label, command)
     choice, written = read_denoiser(path)
     made_from = str(written.get("measurement_sha256"))
     _require_made_from(made_from, hash_of(condition.of("train").file), path, command)
@@ -171,13 +181,36 @@ def denoised(
     )
 
 
+def alternating(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
+    """Improve the solver's object by its steps and a denoiser in turn, as the train split chose."""
+    plain = iterative(SOLVER, condition, measurement, hash_of)
+    command = "reconstruct --split train"
+    chosen = chosen_by_train(condition, SOLVER, ALTERNATION)
+    path = _existing(chosen, SOLVER_ALTERNATING_LABEL, command)
+    choice, written = read_alternation(path)
+    made_from = str(written.get("measurement_sha256"))
+    _require_made_from(made_from, hash_of(condition.of("train").file), path, command)
+    lit_by = measurement if plain.probe is None else replace(measurement, probe=plain.probe)
+    started = time.process_time()
+    object_ = choice.applied(lit_by, plain.object_, LitPart.of(lit_by))
+    in_turn = f"{choice.family}, {choice.epochs} epochs" if choice.epochs else choice.family
+    return replace(
+        plain,
+        label=SOLVER_ALTERNATING_LABEL,
+        knows=f"{plain.knows}; denoiser ({in_turn}; last {choice.last_family}) chosen on the train "
+        "split of this view",
+        object_=object_,
+        cpu_s=plain.cpu_s + time.process_time() - started,
+        training_cpu_s=float(written["choice_cpu_s"]),
+        sources=(*plain.sources, path),
+        fallback=plain.label if choice.is_none else "",
+        fallback_reason=NOT_DENOISED if choice.is_none else "",
+    )
+
+
 def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Improve the solver's object by the ensemble that thinned counts of the train split taught."""
-    folder = condition.folder("train_thinned")
-    path = _existing(folder / ENSEMBLE, THINNING_NET_LABEL, "train-thinned")
-    ensemble = load_ensemble(path)
-    made_from = hash_of(condition.of("train").file)
-    _require_made_from(ensemble.measurement_sha256, made_from, path, "train-thinned")
+    path, ensemble = _ensemble_of(condition, hash_of)
     started = time.process_time()
     found = reconstruct_thinned(ensemble, measurement)
     cpu_s = time.process_time() - started
@@ -202,6 +235,39 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
     )
 
 
+def thinned_base(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
+    """Return what the thinning network starts from: chosen by the same counts, without learning."""
+    path, ensemble = _ensemble_of(condition, hash_of)
+    if ensemble.choice_cpu_s is None:
+        raise MissingResultError(
+            f"{THINNED_BASE_LABEL}: {path} does not say what its choice cost; run "
+            "`study train-thinned` again"
+        )
+    started = time.process_time()
+    object_ = base_of(ensemble, measurement)
+    base = base_name(ensemble.choices.base)
+    return ArmResult(
+        label=THINNED_BASE_LABEL,
+        knows=f"{condition.design.probe_known}, positions; {base} chosen on the train split of "
+        "this view",
+        object_=object_,
+        scan_index=measurement.scan_index,
+        cpu_s=time.process_time() - started,
+        training_cpu_s=ensemble.choice_cpu_s,
+        sources=(path,),
+    )
+
+
+def _ensemble_of(condition: Condition, hash_of: HashOf) -> tuple[Path, ThinnedEnsemble]:
+    """Return the ensemble of a condition's view and its file, made from the data as they are."""
+    folder = condition.folder("train_thinned")
+    path = _existing(folder / ENSEMBLE, THINNING_NET_LABEL, "train-thinned")
+    ensemble = load_ensemble(path)
+    made_from = hash_of(condition.of("train").file)
+    _require_made_from(ensemble.measurement_sha256, made_from, path, "train-thinned")
+    return path, ensemble
+
+
 def base_name(base: str) -> str:
     """Return the candidate that a thinning network starts from, as short as a label needs it."""
     family = base.removeprefix("alternating ")
@@ -215,10 +281,14 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
         arms.pop(PINN, None)
     if design.thinned is not None:
         arms[THINNING_NET] = thinning_net
+        if design.thinned.base_shown:
+            arms[THINNED_BASE] = thinned_base
     for name in design.iterative.algorithms:
         arms[key_of(name)] = partial(iterative, name)
         if design.iterative.denoised:
             arms[key_of(name, denoised=True)] = partial(denoised, name)
+    if design.iterative.alternating:
+        arms[SOLVER_ALTERNATING] = alternating
     return arms
 
 

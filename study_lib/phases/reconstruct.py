@@ -2,9 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,13 +21,23 @@ from study_lib.phases.records import Computed, Work, computed_before, performed,
 from study_lib.phases.scene import Scene
 from study_lib.physics.measurement import Measurement, split_photons
 from study_lib.seeding import generator
-from study_lib.solvers.algorithms import DEVICE, IterativeResult, run_algorithm
+from study_lib.solvers.algorithms import DEVICE, SOLVER, IterativeResult, run_algorithm
+from study_lib.solvers.alternating import Alternation, choose_alternation
 from study_lib.solvers.denoising import DenoiserChoice, LitPart, choose_denoiser
 from study_lib.solvers.ptychi import background_for, one_mask_of
 
 RESULT = "reconstruction.npz"
+SHOWN_OF_CHOICE = (
+    "family",
+    "strength",
+    "epochs",
+    "last_family",
+    "last_strength",
+    "choice_cpu_s",
+)
 FRAME = "object of the dataset file: pixel (0, 0) is its first, positions are patch centres in it"
 LINES_PRINTED = 10
+Choice = TypeVar("Choice")
 TAKEN = "taken_from_view"  # of the same patterns, in records
 
 
@@ -36,9 +46,9 @@ def result_of(condition: Condition, algorithm: str) -> Path:
     return condition.folder("reconstruct") / key_of(algorithm) / RESULT
 
 
-def denoiser_of(condition: Condition, algorithm: str) -> Path:
-    """Return the file of the denoiser that the train split chose for an algorithm."""
-    return condition.of("train").folder("reconstruct") / key_of(algorithm) / DENOISER
+def chosen_by_train(condition: Condition, algorithm: str, name: str) -> Path:
+    """Return the file of what the train split chose for an algorithm, ``DENOISER`` or another."""
+    return condition.of("train").folder("reconstruct") / key_of(algorithm) / name
 
 
 def why_missing(condition: Condition, algorithm: str) -> str:
@@ -96,17 +106,24 @@ def check_algorithms(design: StudyDesign, scene: Scene, measurement: Measurement
     )
 
 
-# --- The denoiser of an algorithm: chosen on the train split, applied to any
+# --- What is chosen for an algorithm on the train split, and applied to any
 
-DENOISER = "denoiser.json"
+DENOISER, ALTERNATION = "denoiser.json", "alternation.json"
 
 
-def choose_denoiser_of(
-    algorithm: str, measurement: Measurement, design: IterativeDesign, *, seed: int
-) -> dict[str, Any]:
-    """Return the denoiser that suits an algorithm's objects, as plain data, and what it cost.
+def choices_of(
+    algorithm: str,
+    measurement: Measurement,
+    design: IterativeDesign,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return the choices that suit an algorithm's objects, each as plain data with its cost.
 
-    The algorithm runs again on a share of the photons; the others judge what denoising makes of it.
+    The algorithm runs again on a share of the photons; the others judge what denoising makes of it,
+    and for the solver what steps and a denoiser in turn make of it. Each choice is charged with
+    this run, too.
 
     Parameters
     ----------
@@ -115,38 +132,72 @@ def choose_denoiser_of(
     measurement
         Of the train split.
     design
-        The algorithm's settings, and the share of photons.
+        The algorithm's settings, the share of photons, and what is to be chosen.
     seed
         Of the algorithm, and of the choice of photons.
+    progress
+        Called with how many of the alternations have been tried, and of how many.
+
+    Returns
+    -------
+    dict
+        By the name of the file that each is written to.
     """
     started = time.process_time()
     part, held_out = split_photons(
         measurement, design.judged_share, generator(seed, "denoiser", algorithm)
     )
     object_ = run_algorithm(algorithm, part, design, seed=seed).object_
-    choice = choose_denoiser(object_, LitPart.of(part), held_out)
-    return choice.record() | {
-        "algorithm": algorithm,
-        "judged_share": design.judged_share,
-        "choice_cpu_s": time.process_time() - started,
-    }
+    common_s = time.process_time() - started
+    ways: dict[str, Callable[[], DenoiserChoice | Alternation]] = {}
+    if design.denoised:
+        ways[DENOISER] = lambda: choose_denoiser(object_, LitPart.of(part), held_out)
+    if design.alternating and algorithm == SOLVER:
+        ways[ALTERNATION] = lambda: choose_alternation(object_, part, held_out, progress)
+    found = {}
+    for name, choose in ways.items():
+        started = time.process_time()
+        choice = choose().record()
+        found[name] = choice | {
+            "algorithm": algorithm,
+            "judged_share": design.judged_share,
+            "choice_cpu_s": common_s + time.process_time() - started,
+        }
+    return found
 
 
 def read_denoiser(path: Path) -> tuple[DenoiserChoice, dict[str, Any]]:
-    """Return a choice and all that was written beside it.
+    """Return a denoiser's choice and all that was written beside it.
 
     Raises
     ------
     InputError
         If the file is not such a choice.
     """
+    return _read_choice(path, DenoiserChoice.from_record, "the choice of a denoiser")
+
+
+def read_alternation(path: Path) -> tuple[Alternation, dict[str, Any]]:
+    """Return an alternation's choice and all that was written beside it.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a choice.
+    """
+    return _read_choice(path, Alternation.from_record, "the choice of an alternation")
+
+
+def _read_choice(
+    path: Path, from_record: Callable[[Mapping[str, Any]], Choice], what: str
+) -> tuple[Choice, dict[str, Any]]:
     content: dict[str, Any] = read_json(path)
     try:
         float(content["choice_cpu_s"])  # the arm's cost
-        return DenoiserChoice.from_record(content), content
+        return from_record(content), content
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: not the choice of a denoiser ({error}); run `study reconstruct --split train`"
+            f"{path}: not {what} ({error}); run `study reconstruct --split train`"
         ) from None
 
 
@@ -186,7 +237,9 @@ def reconstruct_by(
         parameters={
             "view": condition.view.name,
             "split": condition.split,
-            **design.iterative.model_dump(mode="json", exclude={"algorithms", "denoised"}),
+            **design.iterative.model_dump(
+                mode="json", exclude={"algorithms", "denoised", "alternating"}
+            ),
             "algorithm": algorithm,
         },
         seeds={"iterative": seed},
@@ -196,7 +249,7 @@ def reconstruct_by(
         return work.parameters | {"dry_run": True}
     with performed(work, "reconstruct.log", f"{condition.label} algorithm={algorithm}"):
         work.report_device(DEVICE)
-        for name in (RESULT, DENOISER):  # never taken for this run's
+        for name in (RESULT, DENOISER, ALTERNATION):  # never taken for this run's
             (work.folder / name).unlink(missing_ok=True)
         made_from = {"measurement_sha256": work.sha256_of_input(condition.file)}
         earlier = computed_before(condition, "reconstruct", work.parameters, arm=key_of(algorithm))
@@ -211,14 +264,22 @@ def reconstruct_by(
 
         found = run_algorithm(algorithm, measurement, design.iterative, seed=seed, progress=epoch)
         work.results |= _results(found, measurement, design) | made_from
-        if condition.split == "train" and design.iterative.denoised:
+        if condition.split == "train" and design.iterative.chooses:
             work.log.line(f"{algorithm} again on a share of the photons, to choose its denoiser")
-            choice = choose_denoiser_of(algorithm, measurement, design.iterative, seed=seed)
-            write_json(work.folder / DENOISER, choice | made_from)
-            work.outputs.append(work.folder / DENOISER)
-            work.results["denoiser"] = {
-                name: choice[name] for name in ("family", "strength", "choice_cpu_s")
-            }
+
+            def tried(done: int, total: int) -> None:
+                text = f"{algorithm} alternating {done}/{total}"
+                work.step(f"{algorithm} alternating", done, total, text, "choice", LINES_PRINTED)
+
+            choices = choices_of(
+                algorithm, measurement, design.iterative, seed=seed, progress=tried
+            )
+            for name, choice in choices.items():
+                write_json(work.folder / name, choice | made_from)
+                work.outputs.append(work.folder / name)
+                work.results[name.removesuffix(".json")] = {
+                    each: choice[each] for each in SHOWN_OF_CHOICE if each in choice
+                }
         _write(work, found, measurement, key_of(algorithm))
         work.outputs.append(work.folder / RESULT)
         for remark in found.remarks:
@@ -231,11 +292,11 @@ def _take(work: Work, earlier: Computed, made_from: Mapping[str, str]) -> None:
     own = {**made_from, TAKEN: earlier.view}
     work.log.line(f"the same patterns as view {earlier.view}: its results are taken")
     work.results |= earlier.results | own
-    names = [name for name in (RESULT, DENOISER) if (earlier.folder / name).is_file()]
+    names = [name for name in (RESULT, DENOISER, ALTERNATION) if (earlier.folder / name).is_file()]
     work.add_inputs(earlier.folder / name for name in names)
     for name in names:
         path = work.folder / name
-        if name == DENOISER:
+        if name != RESULT:
             write_json(path, read_json(earlier.folder / name) | own)
         else:
             arrays, metadata = read_npz(earlier.folder / name)

@@ -102,7 +102,7 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
         parameters={
             "view": condition.view.name,
             "seed": seed,
-            **thinned.model_dump(mode="json"),
+            **thinned.model_dump(mode="json", exclude={"base_shown"}),
         },
         seeds={"training": seed},
         inputs=[train.file, test.file],

@@ -356,7 +356,7 @@ def _check_target(design: StudyDesign, metrics: ViewMetrics, view: str, split: s
 def _check_photons(design: StudyDesign, dose: float, patterns: int, view: str, split: str) -> None:
     """Refuse shares of the photons of a view that hold next to none."""
     shares = {"iterative.judged_share": design.iterative.judged_share}
-    if not design.iterative.denoised:
+    if not design.iterative.chooses:
         shares = {}
     if design.thinned is not None:
         shares["thinned.judged_share"] = design.thinned.judged_share

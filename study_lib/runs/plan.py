@@ -247,7 +247,7 @@ def _jobs_of_view(
         for phase, names in written.items()
     ]
     jobs = [overlap, *learned]
-    chosen: list[PlannedJob] = []  # what is denoised is denoised as the train split chose
+    chosen: list[PlannedJob] = []  # as the train split chose
     for one in (condition.of(split) for split in SPLITS):
         iterated = _job_of(
             "04_reconstruct",
@@ -260,7 +260,7 @@ def _jobs_of_view(
             ],
             outputs=[one.folder("reconstruct") / RECONSTRUCTED],
         )
-        if one.split == "train" and design.iterative.denoised:
+        if one.split == "train" and design.iterative.chooses:
             chosen.append(iterated)
         compared = _job_of(
             "05_compare",

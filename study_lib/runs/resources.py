@@ -26,6 +26,9 @@ PATTERN_S_PER_PIXEL = 7.5e-8
 ENGINE_S_PER_PIXEL = 1.3e-7  # LSQML of pty-chi
 SOLVER_S_PER_PIXEL = 1.9e-8
 CHOICE_S_PER_PIXEL = 1.4e-5  # of an object pixel, for the choice of a denoiser
+ALTERNATED_S_PER_PIXEL = 7.0e-7  # of an object pixel that is denoised once, in turn with a step
+ALTERNATIONS_TO_CHOOSE = 15  # runs of as many epochs as are allowed
+ALTERNATION_EPOCHS = 40
 LIMIT_S_PER_PIXEL = 6.0e-7  # of one solve
 SPREAD_S_PER_PIXEL = 3.0e-7  # of one thinning whose spread is shown
 APPLIED_S_PER_PIXEL = 1.2e-5  # of an object pixel that a member improves
@@ -113,16 +116,24 @@ def _work_s(
             for name in iterative.algorithms
         )
         choice_s = 0.0
-        if iterative.denoised and split == "train":  # once more, to choose the denoiser
+        if iterative.chooses and split == "train":  # once more, on a share of the photons
             per_pattern_s *= 2
-            choice_s = CHOICE_S_PER_PIXEL * object_px * len(iterative.algorithms)
+            if iterative.denoised:
+                choice_s = CHOICE_S_PER_PIXEL * object_px * len(iterative.algorithms)
+            if iterative.alternating:
+                epochs = ALTERNATIONS_TO_CHOOSE * ALTERNATION_EPOCHS
+                per_pattern_s += SOLVER_S_PER_PIXEL * epochs
+                choice_s += ALTERNATED_S_PER_PIXEL * object_px * epochs
         return per_pattern_s * pixels * patterns + choice_s
     if job.notebook == "05_compare":
         per_pattern_s, applied_s = LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves, 0.0
+        if design.iterative.alternating:
+            per_pattern_s += SOLVER_S_PER_PIXEL * ALTERNATION_EPOCHS
+            applied_s += ALTERNATED_S_PER_PIXEL * object_px * ALTERNATION_EPOCHS
         if design.thinned is not None:  # its object, and those whose spread is shown
             shown = 1 + design.thinned.thinnings
             per_pattern_s += SPREAD_S_PER_PIXEL * shown
-            applied_s = APPLIED_S_PER_PIXEL * design.thinned.members * shown * object_px
+            applied_s += APPLIED_S_PER_PIXEL * design.thinned.members * shown * object_px
         return per_pattern_s * pixels * patterns + applied_s
     return 0.0
 

@@ -5,7 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from study_lib.arm_names import PINN_LABEL, THINNING_NET_LABEL, label_of, plain_label
+from study_lib.arm_names import (
+    PINN_LABEL,
+    SOLVER_ALTERNATING_LABEL,
+    THINNED_BASE_LABEL,
+    THINNING_NET_LABEL,
+    label_of,
+    plain_label,
+)
 from study_lib.design.experiment import mismatch_text
 from study_lib.scores.frc import OUTCOME
 from study_lib.scores.metrics import METRICS, OF_MEASURED, OF_SIMULATED, said_of
@@ -81,6 +88,12 @@ ARM_NOTES = {
     "`study_table.csv` says.",
     THINNING_NET_LABEL: "The thinning network improves the solver's object. What it knows it "
     "learned from photons of the train split that the solver was not given, without any object.",
+    THINNED_BASE_LABEL: "The base of the thinning network is what it starts from: the solver's "
+    "object after steps of the solver and a denoiser in turn, or after a denoiser, as held-out "
+    "counts of the train split chose. Its training is that choice.",
+    SOLVER_ALTERNATING_LABEL: "Solver alternating takes up to 40 steps of the solver and a "
+    "denoiser in turn, and a last smoothing; held-out counts of the train split chose denoiser, "
+    "strength and epochs. Nothing is learned; its training is that choice.",
     "LSQML": "LSQML is the engine of pty-chi. Its settings are those of the design's table "
     "`iterative`, which in preset laptop are near pty-chi's defaults; they are not tuned to the "
     "data.",

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Complex, Float
 from scipy.ndimage import gaussian_filter
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
@@ -18,8 +17,6 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Box, Measurement, box_of
 from study_lib.scores.scoring import light_of
-from study_lib.solvers.solver import SolverSettings, model_of
-from study_lib.solvers.steps import next_momentum, object_step, rms_width_px
 
 SLOW_PX = 14.0  # standard deviation of the window in which a phase counts as slow
 PATCH_PX, SEARCH_PX = 5, 6  # of non-local means
@@ -245,75 +242,3 @@ def _strongest_good_one(
 def _mean_and_error(differences: Float[np.ndarray, " scan"]) -> tuple[float, float]:
     spread = float(differences.std(ddof=1)) if len(differences) > 1 else float("inf")
     return float(differences.mean()), spread / len(differences) ** 0.5
-
-
-# --- Steps of the solver and a denoiser in turn
-#
-# Each epoch takes one accelerated, preconditioned step down the Poisson objective, as the solver
-# does, and denoises what it finds. Where a scan is sparse, a pixel that denoising has improved
-# helps the data to determine its neighbours (Venkatakrishnan, Bouman and Wohlberg, GlobalSIP 2013,
-# doi:10.1109/GlobalSIP.2013.6737048).
-
-EPOCHS = 10
-STEP = 0.5  # of the solver, for Poisson counts
-
-
-def alternate(
-    measurement: Measurement,
-    start: Complex[np.ndarray, "oy ox"],
-    family: str,
-    strength: float,
-    lit: LitPart,
-    *,
-    epochs: int = EPOCHS,
-) -> Complex[np.ndarray, "oy ox"]:
-    """Return the object after epochs of one step and one denoising each.
-
-    Parameters
-    ----------
-    measurement
-        Patterns, positions and probe.
-    start : (oy, ox)
-        Where to begin: the solver's object.
-    family, strength
-        As for :func:`denoised`.
-    lit
-        What the measurement lights.
-    epochs
-        How often.
-    """
-    settings = SolverSettings()
-    model, probe, positions = model_of(
-        measurement.amplitudes,
-        measurement.positions_px,
-        measurement.probe,
-        measurement.bad_pixels,
-        settings,
-    )
-    dark = measurement.background
-    background = None if dark is None else torch.from_numpy(dark.astype(np.float32))
-    light = model.illumination(probe, positions)
-    corner = settings.slow_phase / (2 * np.pi * rms_width_px(probe))
-
-    def smoothed(flat: torch.Tensor) -> torch.Tensor:
-        image = flat.numpy().reshape(model.box)
-        return torch.from_numpy(denoised(image, family, strength, lit.noise)).flatten()
-
-    current = previous = smoothed(torch.from_numpy(start[lit.box].astype(np.complex64)).flatten())
-    age = 1.0
-    for _ in range(epochs):
-        age, weight = next_momentum(age, settings.momentum)
-        point = torch.lerp(previous, current, 1 + weight)
-        gradient = model.run(point, probe, positions, background).object_gradient
-        step = object_step(
-            point,
-            gradient,
-            light,
-            box=model.box,
-            damping=settings.damping,
-            corner_per_px=corner,
-        )
-        previous, current = current, smoothed(point - STEP * step)
-    result = start.copy()
-    result[lit.box] = current.numpy().reshape(model.box)
-    return result

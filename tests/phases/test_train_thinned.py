@@ -27,7 +27,7 @@ from study_lib.phases.arms import ArmResult, arms_of, base_name
 from study_lib.phases.conditions import Condition, conditions_of
 from study_lib.phases.reconstruct import (
     DENOISER,
-    denoiser_of,
+    chosen_by_train,
     read_denoiser,
     reconstruct,
     result_of,
@@ -221,9 +221,9 @@ def test_an_arm_whose_network_was_refused_says_what_it_is_and_by_which_numbers(
 def test_the_denoiser_is_chosen_on_the_train_split_and_used_on_both(reconstructed, algorithm):
     train, test = (reconstructed.of(split) for split in ("train", "test"))
 
-    choice, written = read_denoiser(denoiser_of(test, algorithm))
+    choice, written = read_denoiser(chosen_by_train(test, algorithm, DENOISER))
 
-    assert denoiser_of(test, algorithm).parent == result_of(train, algorithm).parent
+    assert chosen_by_train(test, algorithm, DENOISER).parent == result_of(train, algorithm).parent
     assert not (result_of(test, algorithm).parent / DENOISER).exists()
     assert written["measurement_sha256"] == sha256_of(train.file)
     assert written["choice_cpu_s"] > 0
@@ -238,7 +238,7 @@ def test_the_denoiser_is_chosen_on_the_train_split_and_used_on_both(reconstructe
 def test_an_arm_that_no_denoiser_helped_says_that_it_is_the_plain_one(reconstructed, tmp_path):
     shutil.copytree(reconstructed.root("reconstruct"), tmp_path, dirs_exist_ok=True)
     elsewhere = moved(reconstructed, reconstruct=tmp_path)
-    path = denoiser_of(elsewhere, "solver")
+    path = chosen_by_train(elsewhere, "solver", DENOISER)
     write_json(path, read_json(path) | {"family": "none", "strength": 0.0})
 
     plain, denoised = (result(elsewhere, f"solver{kind}") for kind in ("", "-denoised"))
@@ -263,7 +263,7 @@ def test_without_denoised_arms_nothing_is_chosen(matrix, tmp_path, tiny_design_w
     reconstruct(condition)
 
     assert result_of(condition, "solver").is_file()
-    assert not denoiser_of(condition, "solver").exists()
+    assert not chosen_by_train(condition, "solver", DENOISER).exists()
     assert set(arms_of(design)) == {"pinn", "thinning-net", "solver"}
 
 

@@ -6,7 +6,8 @@ from small_training import measurement_of, true_object
 
 from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import at_positions, box_of
-from study_lib.solvers.denoising import LitPart, alternate, denoised_where_lit
+from study_lib.solvers.alternating import alternate
+from study_lib.solvers.denoising import LitPart, denoised_where_lit
 from study_lib.solvers.solver import solve_measurement
 
 

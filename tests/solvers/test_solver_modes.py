@@ -11,8 +11,9 @@ from study_lib.physics.forward import patterns_expected, probe_power
 from study_lib.physics.likelihood import pattern_residuals
 from study_lib.physics.measurement import Measurement
 from study_lib.physics.probe import mode_shares, power_of, with_more_modes
+from study_lib.solvers.alternating import alternate
 from study_lib.solvers.checks import require_solvable
-from study_lib.solvers.denoising import LitPart, alternate
+from study_lib.solvers.denoising import LitPart
 from study_lib.solvers.pattern_model import PatternModel
 from study_lib.solvers.solver import SolverSettings, solve, solve_measurement
 

@@ -25,17 +25,10 @@ from study_lib.networks.thinned.network import MixingNetwork, mixing_network
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, box_of, split_photons
 from study_lib.scores.scoring import light_of
-from study_lib.solvers.denoising import (
-    NONE,
-    STRENGTHS,
-    Candidate,
-    DenoiserChoice,
-    choose_by_held_out_counts,
-    denoised,
-)
+from study_lib.solvers.alternating import last_smoothing
+from study_lib.solvers.denoising import NONE, Candidate, DenoiserChoice, denoised
 
 Seen = Callable[[ThinnedInput], ThinnedInput]
-SMOOTHED_BY = ("total_variation", "non_local_means")
 
 
 def as_it_is(shown: ThinnedInput) -> ThinnedInput:
@@ -84,13 +77,7 @@ class Smoothing:
             whole[box] = denoised(mixed, family, strength, shown.noise)
             return judge(whole)
 
-        plain = losses(NONE, 0.0)
-        tried = {
-            (family, strength): losses(family, strength)
-            for family in SMOOTHED_BY
-            for strength in STRENGTHS[family]
-        }
-        best: DenoiserChoice = choose_by_held_out_counts(plain, tried, least=True)
+        best = last_smoothing(losses)
         return cls(best.family, best.strength, best.tried)
 
 
@@ -115,6 +102,7 @@ class ThinnedEnsemble:
     """Everything learned from a train split.
 
     ``seen_as`` changes every input before the networks see it; it is not part of a bundle.
+    ``choice_cpu_s`` is the part of ``training_cpu_s`` that chose the base.
     """
 
     members: tuple[MixingNetwork, ...]
@@ -128,6 +116,7 @@ class ThinnedEnsemble:
     training_cpu_s: float
     measurement_sha256: str = ""
     seen_as: Seen = as_it_is
+    choice_cpu_s: float | None = None  # before the network; None where it was not recorded
 
 
 @dataclass(frozen=True)
@@ -210,6 +199,19 @@ def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> 
         smooth = ensemble.smoothing.applied
         spread = phase_std([smooth(one, shown.noise) for one in each], mean)
     return ThinnedResult(*_pasted(measurement, (mean, 1.0), (base, 1.0), (spread, 0.0)))
+
+
+def base_of(ensemble: ThinnedEnsemble, measurement: Measurement) -> Complex[np.ndarray, "oy ox"]:
+    """Return what an ensemble starts from, in the frame of the positions: no network is used.
+
+    Parameters
+    ----------
+    ensemble, measurement
+        As for :func:`reconstruct_thinned`.
+    """
+    base: np.ndarray
+    (base,) = _pasted(measurement, (_shown(ensemble, measurement).base_object.numpy(), 1.0))
+    return base
 
 
 def photon_spread(
@@ -318,6 +320,7 @@ def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
         "smoothing": asdict(ensemble.smoothing),
         "trust": asdict(ensemble.trust),
         "design": ensemble.design.model_dump(mode="json"),
+        "choice_cpu_s": ensemble.choice_cpu_s,
         **{name: getattr(ensemble, name) for name in AS_THEY_ARE},
     }
     with atomic_path(path) as temporary:
@@ -381,5 +384,6 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
             smoothing=Smoothing(**content["smoothing"], tried=tried),
             trust=Trust(**content["trust"]),
             design=design,
+            choice_cpu_s=content.get("choice_cpu_s"),
             **{name: content[name] for name in AS_THEY_ARE},
         )

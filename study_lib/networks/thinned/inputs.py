@@ -19,11 +19,11 @@ from study_lib.physics.forward import (
 from study_lib.physics.fourier import fourier, inverse_fourier
 from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge, masks_of
 from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
+from study_lib.solvers.alternating import alternate
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
     LitPart,
-    alternate,
     choose_by_held_out_counts,
     choose_denoiser,
     denoised,

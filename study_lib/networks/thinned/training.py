@@ -328,7 +328,7 @@ class _Training:
             self.checkpoints = CheckpointFolder(
                 checkpoints,
                 {
-                    **design.model_dump(mode="json"),
+                    **design.model_dump(mode="json", exclude={"base_shown"}),
                     "seed": seed,
                     "measurement": measurement_digest(measurement),
                 },
@@ -349,6 +349,7 @@ class _Training:
             part, progress=lambda done, count, loss: self._end_if_asked()
         ).object_
         self.choices = thinned_choices(solved, part, held_out)
+        choice_cpu_s = time.process_time() - self.started_s
         self.report_progress("choose", 1, 1, math.nan)
         self._end_if_asked()
         self.sets: list[ThinnedSet] = []
@@ -391,6 +392,7 @@ class _Training:
             half_precision=self.half_precision,
             training_cpu_s=self._cpu_s(),
             seen_as=self.seen_as,
+            choice_cpu_s=choice_cpu_s,
         )
         return ensemble, self.records
 

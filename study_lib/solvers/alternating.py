@@ -1,0 +1,264 @@
+"""Steps of the solver and a denoiser in turn: what is known of objects helps the data inside.
+
+Each epoch takes one accelerated, preconditioned step down the Poisson objective, as the solver
+does, and denoises what it finds. Where a scan is sparse, a pixel that denoising has improved helps
+the data to determine its neighbours. Nothing is learned but a family, its strength and the number
+of epochs, by held-out counts.
+
+References
+----------
+Plug-and-play priors: Venkatakrishnan, Bouman and Wohlberg, GlobalSIP 2013,
+doi:10.1109/GlobalSIP.2013.6737048. For ptychography: Chang and Marchesini, arXiv:1611.01417 and
+arXiv:1811.02081.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+
+from study_lib.physics.likelihood import likelihood_judge
+from study_lib.physics.measurement import Measurement
+from study_lib.solvers.denoising import (
+    NONE,
+    STRENGTHS,
+    Candidate,
+    DenoiserChoice,
+    LitPart,
+    choose_by_held_out_counts,
+    denoised,
+    denoised_where_lit,
+)
+from study_lib.solvers.solver import SolverSettings, model_of
+from study_lib.solvers.steps import next_momentum, object_step, rms_width_px
+
+EPOCHS = 10
+STEP = 0.5  # of the solver, for Poisson counts
+
+
+def alternate(
+    measurement: Measurement,
+    start: Complex[np.ndarray, "oy ox"],
+    family: str,
+    strength: float,
+    lit: LitPart,
+    *,
+    epochs: int = EPOCHS,
+) -> Complex[np.ndarray, "oy ox"]:
+    """Return the object after epochs of one step and one denoising each.
+
+    Parameters
+    ----------
+    measurement
+        Patterns, positions and probe.
+    start : (oy, ox)
+        Where to begin: the solver's object.
+    family, strength
+        As for :func:`study_lib.solvers.denoising.denoised`.
+    lit
+        What the measurement lights.
+    epochs
+        How often.
+    """
+    (result,) = alternations(measurement, start, family, strength, lit, (epochs,))
+    return result
+
+
+def alternations(
+    measurement: Measurement,
+    start: Complex[np.ndarray, "oy ox"],
+    family: str,
+    strength: float,
+    lit: LitPart,
+    after_epochs: Sequence[int],
+) -> Iterator[Complex[np.ndarray, "oy ox"]]:
+    """Yield the objects of :func:`alternate` after each of these rising numbers of epochs."""
+    settings = SolverSettings()
+    model, probe, positions = model_of(
+        measurement.amplitudes,
+        measurement.positions_px,
+        measurement.probe,
+        measurement.bad_pixels,
+        settings,
+    )
+    dark = measurement.background
+    background = None if dark is None else torch.from_numpy(dark.astype(np.float32))
+    light = model.illumination(probe, positions)
+    corner = settings.slow_phase / (2 * np.pi * rms_width_px(probe))
+
+    def smoothed(flat: torch.Tensor) -> torch.Tensor:
+        image = flat.numpy().reshape(model.box)
+        return torch.from_numpy(denoised(image, family, strength, lit.noise)).flatten()
+
+    current = previous = smoothed(torch.from_numpy(start[lit.box].astype(np.complex64)).flatten())
+    age = 1.0
+    for epoch in range(1, after_epochs[-1] + 1):
+        age, weight = next_momentum(age, settings.momentum)
+        point = torch.lerp(previous, current, 1 + weight)
+        gradient = model.run(point, probe, positions, background).object_gradient
+        step = object_step(
+            point,
+            gradient,
+            light,
+            box=model.box,
+            damping=settings.damping,
+            corner_per_px=corner,
+        )
+        previous, current = current, smoothed(point - STEP * step)
+        if epoch in after_epochs:
+            result = start.copy()
+            result[lit.box] = current.numpy().reshape(model.box)
+            yield result
+
+
+# --- Which family, strength and number of epochs, and the last smoothing
+
+AFTER_EPOCHS = (10, 20, 40)
+STRENGTHS_IN_TURN: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "total_variation": (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8),
+        "non_local_means": (0.07, 0.1, 0.15, 0.22, 0.33, 0.5),
+    }
+)
+SMOOTHED_LAST_BY = ("total_variation", "non_local_means")
+IN_TURN = " in turn, epochs "  # between a family and their number, in the names of candidates
+Tried = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """What held-out counts chose: a denoiser in turn with the solver's steps, and a last one.
+
+    ``epochs`` 0: the denoiser is applied once, to the solver's object. ``last`` is the strongest
+    smoothing that the counts do not refuse, of whatever is left; ``tried`` and ``tried_last`` are
+    all candidates, with their gains over the solver's object and over what was left.
+    """
+
+    family: str
+    strength: float
+    epochs: int
+    last_family: str
+    last_strength: float
+    tried: tuple[Candidate, ...]
+    tried_last: tuple[Candidate, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return the choice as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, content: Mapping[str, Any]) -> "Alternation":
+        """Return the choice that :meth:`record` was made from."""
+        tried, tried_last = (
+            tuple(Candidate(**one) for one in content[name]) for name in ("tried", "tried_last")
+        )
+        return cls(
+            content["family"],
+            content["strength"],
+            content["epochs"],
+            content["last_family"],
+            content["last_strength"],
+            tried,
+            tried_last,
+        )
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing made held-out counts likelier: the object is the solver's."""
+        return self.family == NONE and self.last_family == NONE
+
+    def applied(
+        self, measurement: Measurement, start: Complex[np.ndarray, "oy ox"], lit: LitPart
+    ) -> Complex[np.ndarray, "oy ox"]:
+        """Return the object made of the solver's (oy, ox) of a measurement."""
+        object_ = start
+        if self.epochs:
+            object_ = alternate(
+                measurement, start, self.family, self.strength, lit, epochs=self.epochs
+            )
+        elif self.family != NONE:
+            object_ = denoised_where_lit(start, lit, self.family, self.strength)
+        return denoised_where_lit(object_, lit, self.last_family, self.last_strength)
+
+
+def choose_alternation(
+    solved: Complex[np.ndarray, "oy ox"],
+    measurement: Measurement,
+    held_out: Measurement,
+    progress: Tried | None = None,
+) -> Alternation:
+    """Return the alternation under which held-out counts are likeliest.
+
+    Of each family and number of epochs the strongest that is as good as its best, then what gains
+    most, by :func:`study_lib.solvers.denoising.choose_by_held_out_counts`; denoising once is among
+    the candidates. The last smoothing is chosen by the rule of the thinning network: the strongest
+    that held-out counts do not refuse.
+
+    Parameters
+    ----------
+    solved : (oy, ox)
+        The solver's object of `measurement`.
+    measurement, held_out
+        Two independent parts of the same counts.
+    progress
+        Called with how many runs are done, and of how many.
+    """
+    lit, judge = LitPart.of(measurement), likelihood_judge(held_out)
+    losses: dict[tuple[str, float], Float[np.ndarray, " scan"]] = {
+        (_named(family, 0), strength): judge(denoised_where_lit(solved, lit, family, strength))
+        for family, strengths in STRENGTHS.items()
+        for strength in strengths
+    }
+    runs = [(family, one) for family, each in STRENGTHS_IN_TURN.items() for one in each]
+    for done, (family, strength) in enumerate(runs, start=1):
+        found = alternations(measurement, solved, family, strength, lit, AFTER_EPOCHS)
+        for epochs, object_ in zip(AFTER_EPOCHS, found, strict=True):
+            losses[_named(family, epochs), strength] = judge(object_)
+        if progress is not None:
+            progress(done, len(runs))
+    first = choose_by_held_out_counts(judge(solved), losses)
+    family, _, epochs_text = first.family.partition(IN_TURN)
+    unsmoothed = Alternation(
+        family, first.strength, int(epochs_text or 0), NONE, 0.0, first.tried, ()
+    )
+    object_ = unsmoothed.applied(measurement, solved, lit)
+    last = last_smoothing(
+        lambda family, strength: judge(denoised_where_lit(object_, lit, family, strength))
+    )
+    return Alternation(
+        unsmoothed.family,
+        unsmoothed.strength,
+        unsmoothed.epochs,
+        last.family,
+        last.strength,
+        first.tried,
+        last.tried,
+    )
+
+
+def last_smoothing(
+    losses_by: Callable[[str, float], Float[np.ndarray, " scan"]],
+) -> DenoiserChoice:
+    """Return the strongest smoothing that held-out counts do not refuse.
+
+    Likelihood hardly sees faint texture that is left.
+
+    Parameters
+    ----------
+    losses_by
+        Losses (scan,) of held-out counts under what a family and strength leave of an object.
+    """
+    tried = {
+        (family, strength): losses_by(family, strength)
+        for family in SMOOTHED_LAST_BY
+        for strength in STRENGTHS[family]
+    }
+    return choose_by_held_out_counts(losses_by(NONE, 0.0), tried, least=True)
+
+
+def _named(family: str, epochs: int) -> str:
+    return f"{family}{IN_TURN}{epochs}" if epochs else family
