@@ -436,6 +436,7 @@ def _planned(
 
     ``is_here`` says whether this machine carries it out, and not a cluster.
     """
+    from study_lib.physics.probe import modes_of
     from study_lib.runs.forecast import derived_matrix
     from study_lib.runs.plan import plan_jobs
     from study_lib.runs.room import check_disk, check_memory
@@ -445,7 +446,7 @@ def _planned(
     check_disk(design, scene, reports / run_name(design))
     jobs, derived = plan_jobs(design), derived_matrix(design, scene)
     if is_here:
-        check_memory(design, derived["views"], jobs)
+        check_memory(design, derived["views"], jobs, len(modes_of(scene.probe)))
     return design, jobs, derived
 
 

@@ -86,11 +86,15 @@ def check_disk(design: StudyDesign, scene: Scene, folder: Path) -> None:
 
 
 def check_memory(
-    design: StudyDesign, views: Sequence[Mapping[str, Any]], jobs: Sequence[PlannedJob]
+    design: StudyDesign,
+    views: Sequence[Mapping[str, Any]],
+    jobs: Sequence[PlannedJob],
+    modes: int,
 ) -> None:
     """Check that this machine's memory holds the largest job of a plan.
 
-    ``views`` has a row for each view and split, with its patterns and groups.
+    ``views`` has a row for each view and split, with its patterns and groups; ``modes`` are those
+    of the probe.
 
     Raises
     ------
@@ -98,7 +102,7 @@ def check_memory(
         If it does not.
     """
     sizes = {(row["view"], row["split"]): (row["patterns"], row["groups"]) for row in views}
-    needs = {job.name: expected_mb(design, sizes, job) for job in jobs}
+    needs = {job.name: expected_mb(design, sizes, job, modes) for job in jobs}
     largest, memory = max(needs, key=lambda name: needs[name]), memory_bytes()
     needed = int(needs[largest] * 2**20)
     if needed > memory:
