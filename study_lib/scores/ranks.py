@@ -17,7 +17,10 @@ from study_lib.scores.study_table import CONDITION, Row, grouped, is_score
 RANKED = {
     "phase_ssim": ("phase SSIM", 3),
     "phase_psnr_db": ("phase PSNR [dB]", 2),
-    "measured_excess_nats": ("excess of held-out counts [nats per pattern]", 1),
+    "measured_excess_nats": (
+        "excess of held-out counts over its own reference [nats per pattern]",
+        1,
+    ),
 }
 OVERTAKEN_SHOWN = 4
 

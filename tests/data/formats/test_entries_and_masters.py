@@ -252,7 +252,7 @@ def test_a_stack_of_frames_is_read_with_positions_beside(kind, scan, reconstruct
     [
         ("y,x\n1,2,3\n4,5\n", "no table of numbers"),
         ("1,2,3\n4,5,6\n", "found shape (2, 3); expected (scan, 2), row and column"),
-        ("x,y\n1,2\n", "patterns: found shape (120, 32, 32); expected (1, n, n)"),
+        ("x,y\n1,2\n", "found 120 patterns and 1 positions; give one position"),
     ],
 )
 def test_a_table_of_positions_that_does_not_fit_is_refused(text, message, scan, refused, tmp_path):

@@ -95,7 +95,7 @@ def test_modes_in_double_precision_come_as_they_are(product, acquisition):
         ("probe", np.complex64(1), r"probe: found shape \(\); expected 2 or more axes"),
         ("probe_position_indexes", np.arange(4), r"indexes: found shape \(4,\); give 5, one each"),
         ("probe_position_x_m", np.zeros(4), r"found shapes \(5,\) and \(4,\); give one y and"),
-        ("probe_position_x_m", np.full(5, np.nan), r"positions that are no numbers at index 0"),
+        ("probe_position_x_m", np.full(5, np.nan), r"positions that are no numbers at index 3, 4"),
         ("probe", np.ones((1, 1, 16, 12), complex), r"probe: found shape \(1, 1, 16, 12\)"),
     ],
 )
