@@ -363,14 +363,18 @@ def simulate(
     from study_lib.phases.import_data import described, preview_of
     from study_lib.phases.simulated_base import with_simulated_counts
 
-    files, _ = _files_of(source, target, overwrite=overwrite)
+    good, doubtful = _files_of(source, target, overwrite=overwrite)
     found = with_simulated_counts(source, seed)
+    wrong = found.verdict.level == "wrong"
+    files = doubtful if wrong else good
     name = f"simulated counts of {source.name}"
     write_dataset(files.data, found.acquisition, name)
     save_figure(preview_of(found, title=name), files.preview)
     print(f"{files.data}: {name}, {found.facts.patterns} positions; picture {files.preview.name}")
     for line in described(found):
         print(f"  {line}")
+    if wrong:
+        raise typer.Exit(1)
 
 
 def example(

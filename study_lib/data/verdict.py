@@ -23,6 +23,13 @@ class Verdict:
         return self.level + (f": {'; '.join(self.reasons)}" if self.reasons else "")
 
 
+def worse_of(first: Verdict, second: Verdict) -> Verdict:
+    """Return the worse level of two verdicts, with the reasons of both."""
+    levels = get_args(Level)
+    worse = max(first.level, second.level, key=levels.index)
+    return Verdict(worse, (*first.reasons, *second.reasons))
+
+
 def verdict_in(metadata: Mapping[str, Any]) -> Verdict | None:
     """Return the verdict in the metadata of a data set; None where it was not imported here."""
     said = metadata.get(VERDICT)

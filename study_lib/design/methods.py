@@ -85,6 +85,11 @@ class IterativeDesign(Frozen):
             raise ValueError(
                 "alternating = true starts from the solver's object; add solver to algorithms"
             )
+        if self.alternating and (self.probe, self.positions) != ("known", "given"):
+            raise ValueError(
+                "alternating = true takes probe and positions as given, and they are refined here; "
+                "leave one of both out"
+            )
         return self
 
     @property

@@ -243,15 +243,19 @@ def phase_error_by_dose(table: Sequence[Row], *, title: str) -> Figure:
             _draw_line(axis, rows, names[arm], colour, x="dose", metric=SQUARED)
         with_limit = {row["dose"]: row for row in part if row["photon_limit_phase_rad"] is not None}
         for column, (name, style, marker) in REFERENCES.items():
-            if any(column in row for row in with_limit.values()):
-                limits = [with_limit[dose][column] for dose in sorted(with_limit)]
+            found = {
+                dose: row[column]
+                for dose, row in sorted(with_limit.items())
+                if row.get(column) is not None
+            }
+            if found:
                 line: dict[str, Any] = {
                     "color": "black",
                     "marker": marker,
                     "markersize": 12,
                     "label": name,
                 }
-                axis.plot(sorted(with_limit), limits, linestyle=style, **line)
+                axis.plot(list(found), list(found.values()), linestyle=style, **line)
         overlap = next(row["overlap"] for row in part)
         axis.set(xscale="log", yscale="log", xlabel=unit_of(table))
         axis.set_title(f"{view}, overlap {overlap:.2f}", fontsize="medium")

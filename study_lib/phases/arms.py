@@ -190,9 +190,8 @@ def alternating(condition: Condition, measurement: Measurement, hash_of: HashOf)
     choice, written = read_alternation(path)
     made_from = str(written.get("measurement_sha256"))
     _require_made_from(made_from, hash_of(condition.of("train").file), path, command)
-    lit_by = measurement if plain.probe is None else replace(measurement, probe=plain.probe)
     started = time.process_time()
-    object_ = choice.applied(lit_by, plain.object_, LitPart.of(lit_by))
+    object_ = choice.applied(measurement, plain.object_, LitPart.of(measurement))
     in_turn = f"{choice.family}, {choice.epochs} epochs" if choice.epochs else choice.family
     return replace(
         plain,
@@ -210,7 +209,7 @@ def alternating(condition: Condition, measurement: Measurement, hash_of: HashOf)
 
 def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Improve the solver's object by the ensemble that thinned counts of the train split taught."""
-    path, ensemble = _ensemble_of(condition, hash_of)
+    path, ensemble = _ensemble_of(condition, hash_of, THINNING_NET_LABEL)
     started = time.process_time()
     found = reconstruct_thinned(ensemble, measurement)
     cpu_s = time.process_time() - started
@@ -237,7 +236,7 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
 
 def thinned_base(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Return what the thinning network starts from: chosen by the same counts, without learning."""
-    path, ensemble = _ensemble_of(condition, hash_of)
+    path, ensemble = _ensemble_of(condition, hash_of, THINNED_BASE_LABEL)
     if ensemble.choice_cpu_s is None:
         raise MissingResultError(
             f"{THINNED_BASE_LABEL}: {path} does not say what its choice cost; run "
@@ -255,13 +254,15 @@ def thinned_base(condition: Condition, measurement: Measurement, hash_of: HashOf
         cpu_s=time.process_time() - started,
         training_cpu_s=ensemble.choice_cpu_s,
         sources=(path,),
+        fallback=label_of(SOLVER) if base == SOLVER else "",
+        fallback_reason=NOT_DENOISED if base == SOLVER else "",
     )
 
 
-def _ensemble_of(condition: Condition, hash_of: HashOf) -> tuple[Path, ThinnedEnsemble]:
+def _ensemble_of(condition: Condition, hash_of: HashOf, label: str) -> tuple[Path, ThinnedEnsemble]:
     """Return the ensemble of a condition's view and its file, made from the data as they are."""
     folder = condition.folder("train_thinned")
-    path = _existing(folder / ENSEMBLE, THINNING_NET_LABEL, "train-thinned")
+    path = _existing(folder / ENSEMBLE, label, "train-thinned")
     ensemble = load_ensemble(path)
     made_from = hash_of(condition.of("train").file)
     _require_made_from(ensemble.measurement_sha256, made_from, path, "train-thinned")

@@ -8,6 +8,7 @@ import numpy as np
 
 from study_lib.data.archive import read_npz
 from study_lib.design.models import StudyDesign
+from study_lib.design.notebooks import dotted
 from study_lib.design.presets import parse_design
 from study_lib.errors import InputError
 from study_lib.files import read_json
@@ -287,6 +288,12 @@ def simulated_beside(run_folder: Path, design: StudyDesign) -> Path | None:
     return max(found)[-1] if found else None
 
 
+MAY_DIFFER = {
+    *("base", "doses", "views", "points", "replicate", "replicates", "trained_replicates"),
+    *("wanted", "flux_per_s", "pixel_size_m", "material"),
+}  # between two runs whose scores compare, condition by condition
+
+
 def _unlike(design: StudyDesign, other: StudyDesign) -> str:
     """Return why ranks of two designs cannot be held against each other; empty if they can."""
     ours, theirs = (one.base.sha256 if one.base else None for one in (design, other))
@@ -297,6 +304,16 @@ def _unlike(design: StudyDesign, other: StudyDesign) -> str:
                 "its counts are measured too; give a run that was made with --simulated, or of "
                 "what `study simulate` writes"
             )
+        contents = [
+            dotted(one.model_dump(mode="json", exclude=MAY_DIFFER)) for one in (design, other)
+        ]
+        differing = [
+            name
+            for name in contents[0] | contents[1]
+            if contents[0].get(name) != contents[1].get(name)
+        ]
+        if differing:
+            return f"it is not the same study: {', '.join(differing)} differ"
     if ours != theirs:
         names = [one[:12] if one else "the synthetic object" for one in (ours, theirs)]
         return f"it is of {names[1]} (SHA-256), the measured run of {names[0]}"
@@ -320,8 +337,9 @@ def ranks_against(
     Raises
     ------
     InputError
-        If the other run has no summary, is one of measured counts, or differs in the base data, in
-        what doses are counted on, or in a view of the same name.
+        If the other run has no summary, is one of other measured counts, or differs in the base
+        data, in what doses are counted on, in a view of the same name, or, where scores are to
+        compare, in any setting.
     """
     design_path = simulated_run / "design.json"
     other = parse_design(read_json(design_path), str(design_path))

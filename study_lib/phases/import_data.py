@@ -112,7 +112,7 @@ def imported(
             facts = with_better_orientation(
                 facts, measured, choices, lambda part: few_epochs_r_factor(part, seed, progress)
             )
-    return _with_verdict(Imported(found, facts, Verdict("good"), fit))
+    return with_verdict(Imported(found, facts, Verdict("good"), fit), judged(facts))
 
 
 def with_check(
@@ -153,12 +153,12 @@ def with_check(
     best = min(each["r_factor"] for each in report["algorithms"].values())
     is_given = found.facts.stop == AS_GIVEN
     facts = replace(found.facts, halves_agree=halves, r_reconstructed=best if is_given else None)
-    return _with_verdict(replace(found, facts=facts, report=report))
+    return with_verdict(replace(found, facts=facts, report=report), judged(facts))
 
 
-def _with_verdict(found: Imported) -> Imported:
-    """Return an import with the verdict on its facts, which its metadata keep."""
-    verdict, acquisition = judged(found.facts), found.acquisition
+def with_verdict(found: Imported, verdict: Verdict) -> Imported:
+    """Return an import with a verdict, which its metadata keep beside the facts."""
+    acquisition = found.acquisition
     said = {
         "level": verdict.level,
         "reasons": list(verdict.reasons),

@@ -156,8 +156,8 @@ UNEVEN_MAX = 0.03  # squared relative spread from pixel to pixel
 PEAK_MIN = 5.0  # brightest pixel over the floor: else all of it may be the disc of a beam
 
 
-def floor_counts(acquisition: Acquisition) -> float:
-    """Return the counts that all dim pixels of all frames have alike, 0 if there is no such floor.
+def floor_of(acquisition: Acquisition) -> tuple[float, float]:
+    """Return the counts that all dim pixels of all frames have alike, and their share of all.
 
     Light that an object diffracts differs from frame to frame by as much as its mean, and from
     pixel to pixel: in the dimmest quarter of the pixels neither may be so, beyond photon noise.
@@ -165,12 +165,18 @@ def floor_counts(acquisition: Acquisition) -> float:
     Parameters
     ----------
     acquisition
-        With counts; 0 where there are none, or where a background is known.
+        With counts; bad pixels have no say.
+
+    Returns
+    -------
+    tuple
+        Zeros where there is no such floor, or a background is known.
     """
+    none = 0.0, 0.0
     if acquisition.amplitudes is None or acquisition.is_normalized:
-        return 0.0
+        return none
     if acquisition.background is not None or len(acquisition.amplitudes) < 2:
-        return 0.0
+        return none
     used, first, second = np.zeros((3, *acquisition.amplitudes.shape[1:]))
     for start in range(0, len(acquisition.amplitudes), CHUNK):
         part = slice(start, start + CHUNK)
@@ -186,9 +192,9 @@ def floor_counts(acquisition: Acquisition) -> float:
     dim = np.argsort(mean, kind="stable")[: int(DIM_SHARE * len(mean))]
     level = float(mean[dim].mean()) if len(dim) >= DIM_PIXELS_MIN else 0.0
     if not level or mean.max() < PEAK_MIN * level:
-        return 0.0
+        return none
     contrast = (variance - mean)[dim].sum() / (mean[dim] ** 2).sum()
     doubt = np.sqrt(2 / used[dim].sum()) / level
     uneven = (mean[dim].var() - (mean / used)[dim].mean()) / level**2
     is_floor = contrast + 2 * doubt < CONTRAST_MAX and uneven < UNEVEN_MAX
-    return level if is_floor else 0.0
+    return (level, min(1.0, level * used.sum() / first.sum())) if is_floor else none

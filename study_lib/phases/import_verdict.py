@@ -11,7 +11,7 @@ from study_lib.data.formats.acquisition import Acquisition, ReadChoices
 from study_lib.data.verdict import Verdict
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import disc_overlap, linear_overlap, nearest_others
-from study_lib.phases.import_fit import Fit, floor_counts, hot_after_fit
+from study_lib.phases.import_fit import Fit, floor_of, hot_after_fit
 from study_lib.physics.probe import probe_diameter_px
 
 # --- What is known
@@ -117,8 +117,7 @@ def facts_of(
         totals = acquisition.amplitudes.reshape(len(positions), -1).astype(np.float64)
         photons = np.vecdot(totals, totals)
         known["photons_per_pattern"] = tuple(np.percentile(photons, (0, 50, 100)).tolist())
-        known["floor_counts"] = floor = floor_counts(acquisition)
-        known["floor_share"] = min(1.0, floor * side**2 / float(photons.mean()))
+        known["floor_counts"], known["floor_share"] = floor_of(acquisition)
     bad = acquisition.bad_pixels
     return ImportFacts(
         patterns=len(positions),
@@ -290,7 +289,7 @@ def _of_model(facts: ImportFacts) -> tuple[list[str], list[str]]:
         wrong.append(
             f"the complex conjugate of {facts.conjugate_of} explains the patterns better: R-factor "
             f"{_r(facts.r_conjugate)} instead of {_r(facts.r_end)}; the file has the other sign "
-            "convention there: conjugate it, or take --ignore object,probe"
+            "convention there: take the conjugate of that in the file, or --ignore object,probe"
         )
     if facts.r_reconstructed is not None and facts.r_reconstructed < BETTER * facts.r_end:
         wrong.append(

@@ -143,21 +143,23 @@ def choices_of(
     dict
         By the name of the file that each is written to.
     """
+    wanted = {DENOISER: design.denoised, ALTERNATION: design.alternating and algorithm == SOLVER}
+    if not any(wanted.values()):
+        return {}
     started = time.process_time()
     part, held_out = split_photons(
         measurement, design.judged_share, generator(seed, "denoiser", algorithm)
     )
     object_ = run_algorithm(algorithm, part, design, seed=seed).object_
     common_s = time.process_time() - started
-    ways: dict[str, Callable[[], DenoiserChoice | Alternation]] = {}
-    if design.denoised:
-        ways[DENOISER] = lambda: choose_denoiser(object_, LitPart.of(part), held_out)
-    if design.alternating and algorithm == SOLVER:
-        ways[ALTERNATION] = lambda: choose_alternation(object_, part, held_out, progress)
+    choosers: dict[str, Callable[[], DenoiserChoice | Alternation]] = {
+        DENOISER: lambda: choose_denoiser(object_, LitPart.of(part), held_out),
+        ALTERNATION: lambda: choose_alternation(object_, part, held_out, progress),
+    }
     found = {}
-    for name, choose in ways.items():
+    for name in (name for name, is_wanted in wanted.items() if is_wanted):
         started = time.process_time()
-        choice = choose().record()
+        choice = choosers[name]().record()
         found[name] = choice | {
             "algorithm": algorithm,
             "judged_share": design.judged_share,
@@ -265,7 +267,7 @@ def reconstruct_by(
         found = run_algorithm(algorithm, measurement, design.iterative, seed=seed, progress=epoch)
         work.results |= _results(found, measurement, design) | made_from
         if condition.split == "train" and design.iterative.chooses:
-            work.log.line(f"{algorithm} again on a share of the photons, to choose its denoiser")
+            work.log.line(f"{algorithm}: what held-out photons choose for it, if anything")
 
             def tried(done: int, total: int) -> None:
                 text = f"{algorithm} alternating {done}/{total}"

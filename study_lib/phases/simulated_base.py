@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from study_lib.data.archive import metadata_of, open_npz
 from study_lib.data.datasets import read_dataset
 from study_lib.data.formats.acquisition import ReadChoices, transformation
-from study_lib.data.verdict import SIMULATED_FROM
+from study_lib.data.verdict import SIMULATED_FROM, Verdict, verdict_in, worse_of
 from study_lib.errors import InputError
 from study_lib.files import sha256_of
-from study_lib.phases.import_data import Imported, imported
+from study_lib.phases.import_data import Imported, imported, with_verdict
 from study_lib.physics.simulation import count_photons, expected_patterns
 
 
@@ -31,7 +32,8 @@ def with_simulated_counts(path: Path, seed: int) -> Imported:
     Returns
     -------
     Imported
-        With the facts and the verdict on the simulated counts; its metadata name the measurement.
+        With the facts and the verdict on the simulated counts, which is no better than that on the
+        measurement; its metadata name the measurement.
 
     Raises
     ------
@@ -50,9 +52,11 @@ def with_simulated_counts(path: Path, seed: int) -> Imported:
     scan.npz: no such file; give the path of an NPZ file
     """
     measured = read_dataset(path)
+    with open_npz(path) as archive:
+        metadata = metadata_of(archive)
     if measured.amplitudes is None or measured.is_normalized:
-        found = "amplitudes without a photon scale" if measured.is_normalized else "no patterns"
-        raise InputError(f"{path}: {found}; give base data with counts, as `study import` writes")
+        what = "amplitudes without a photon scale" if measured.is_normalized else "no patterns"
+        raise InputError(f"{path}: {what}; give base data with counts, as `study import` writes")
     probe, object_ = measured.require("probe", "object_")
     patterns = expected_patterns(object_, probe, measured.positions_px)
     count_photons(
@@ -64,7 +68,15 @@ def with_simulated_counts(path: Path, seed: int) -> Imported:
     simulated = replace(
         measured,
         amplitudes=patterns,
-        transformations=(transformation("counts simulated", source=path.name, seed=seed),),
+        transformations=(
+            *metadata.get("transformations", ()),
+            transformation("counts simulated", source=path.name, seed=seed),
+        ),
         metadata={"source": path.name, SIMULATED_FROM: sha256_of(path)},
     )
-    return imported(simulated, ReadChoices(), algorithm="solver", epochs=1, seed=seed)
+    found = imported(simulated, ReadChoices(), algorithm="solver", epochs=1, seed=seed)
+    before = verdict_in(metadata)
+    if before is None or before.level == "good":
+        return found
+    reasons = tuple(f"the measurement: {reason}" for reason in before.reasons)
+    return with_verdict(found, worse_of(found.verdict, Verdict(before.level, reasons)))

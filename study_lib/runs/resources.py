@@ -84,15 +84,16 @@ def _work_s(
     design: StudyDesign, sizes: Sizes, job: PlannedJob, object_px: int, modes: int
 ) -> float:
     """Return what a job does beside starting; convolutions grow with the width squared."""
-    pixels = modes * design.patch_size_px**2  # of exit waves of a pattern
+    side2 = design.patch_size_px**2
+    pixels = modes * side2  # of exit waves of a pattern
     view, split = job.parameters.get("view"), job.parameters.get("split", "train")
     training = design.training
     if job.notebook == "03_train" and training is not None:
         groups = sizes[str(view), "train"][1]
         shown = max(training.epochs * groups, training.steps_min * training.batch_size)
-        per_group_s = GROUP_S_PER_PIXEL * training.filters_scale**2
-        per_group_s += PATTERN_S_PER_PIXEL * design.view(str(view)).gridsize ** 2
-        return STEP_S * shown / training.batch_size + per_group_s * pixels * shown
+        convolved_s = GROUP_S_PER_PIXEL * training.filters_scale**2 * side2
+        waves_s = PATTERN_S_PER_PIXEL * design.view(str(view)).gridsize ** 2 * pixels
+        return STEP_S * shown / training.batch_size + (convolved_s + waves_s) * shown
     if job.notebook == "01_reference":
         positions = sum(max(sizes[one.name, part][0] for one in design.views) for part in SPLITS)
         each_s = design.reference_epochs * (ENGINE_S_PER_PIXEL + SOLVER_S_PER_PIXEL)
@@ -117,7 +118,8 @@ def _work_s(
         )
         choice_s = 0.0
         if iterative.chooses and split == "train":  # once more, on a share of the photons
-            per_pattern_s *= 2
+            again_s = SOLVER_S_PER_PIXEL * iterative.solver.epochs
+            per_pattern_s += per_pattern_s if iterative.denoised else again_s
             if iterative.denoised:
                 choice_s = CHOICE_S_PER_PIXEL * object_px * len(iterative.algorithms)
             if iterative.alternating:
@@ -130,6 +132,8 @@ def _work_s(
         if design.iterative.alternating:
             per_pattern_s += SOLVER_S_PER_PIXEL * ALTERNATION_EPOCHS
             applied_s += ALTERNATED_S_PER_PIXEL * object_px * ALTERNATION_EPOCHS
+        if design.thinned is not None and design.thinned.base_shown:
+            per_pattern_s += SPREAD_S_PER_PIXEL
         if design.thinned is not None:  # its object, and those whose spread is shown
             shown = 1 + design.thinned.thinnings
             per_pattern_s += SPREAD_S_PER_PIXEL * shown

@@ -2,7 +2,8 @@
 
 Simulated counts are of two kinds. A run with ``--simulated`` scores against the true object: its
 ranks compare, its scores do not. A run on simulated counts of the same scan, divided and judged
-like the measured ones, differs from the measured run by what the model gets wrong alone.
+like the measured ones, differs from the measured run by what the model does not describe, and by
+chance; the noise of the import's object is part of the specimen there.
 """
 
 import math
@@ -100,9 +101,10 @@ SCORES_DO_NOT_COMPARE = (
     "scan; run the study on them, and hold this run against that one."
 )
 SCORES_COMPARE = (
-    "Both runs divide, reconstruct, refer and judge in the same way, so their scores compare too. "
-    "What differs is what object, probe and positions of the base data, with Poisson counts, do "
-    "not describe of the measurement, and the chance of the counts."
+    "Both runs have the same settings, and divide, reconstruct and judge in the same way, so their "
+    "scores compare too; by which algorithm each draw's reference is stands in the summary of each "
+    "run. What differs is what object, probe and positions of the base data, with Poisson counts, "
+    "do not describe of the measurement, and the chance of the counts."
 )
 
 
@@ -119,8 +121,7 @@ def rank_sentences(
     """Return what the differences say, of the test split; of the other if there is no test split.
 
     An arm has overtaken another where the measured scores of the two differ by more than
-    ``ERRORS_APART`` standard errors of their means over draws, and the simulated ones too where
-    they are means.
+    ``ERRORS_APART`` standard errors of their means over draws, and the simulated ones too.
 
     Parameters
     ----------
@@ -218,9 +219,7 @@ def _kind_of_swap(one: Mapping[str, Any], other: Mapping[str, Any], metric: str)
     for source in ("measured", "simulated"):
         errors = [row[f"{metric}_error_{source}"] for row in (one, other)]
         if None in errors:
-            if source == "measured":
-                return UNKNOWN
-            continue
+            return UNKNOWN
         apart = abs(one[f"{metric}_{source}"] - other[f"{metric}_{source}"])
         if apart <= ERRORS_APART * math.hypot(*errors):
             return WITHIN

@@ -38,6 +38,10 @@ UNLIKE = {
     ),
     "unit of doses": (design_of("simulated", "dose_per=pixel"), "its doses are per pixel"),
     "a view": (design_of("simulated", VIEWS % 0.5), "keep other patterns: baseline"),
+    "a setting of the same scan": (
+        design_of("measured", "reference_epochs=21", sha256="c" * 64, simulated_from="a" * 64),
+        "not the same study: reference_epochs differ",
+    ),
     "source": (design_of("measured"), "its counts are measured too"),
 }
 

@@ -10,7 +10,7 @@ from study_lib.data.contract import load_dataset
 from study_lib.data.formats.acquisition import Acquisition
 from study_lib.data.verdict import verdict_in
 from study_lib.files import read_json
-from study_lib.phases.import_fit import floor_counts
+from study_lib.phases.import_fit import floor_of
 from study_lib.phases.import_verdict import ImportFacts, Turn, explained_share, judged
 from study_lib.runs.run import base_data
 
@@ -178,8 +178,18 @@ def test_diffracted_light_is_no_floor_and_a_floor_under_it_is(how, rng):
     """Of the dimmest pixels the mean is a little below the floor: so they were chosen."""
     rates = rates_of(**how)
 
-    assert floor_counts(counted(rng.poisson(rates))) == 0
-    assert floor_counts(counted(rng.poisson(rates + 1))) == pytest.approx(1, rel=0.2)
+    assert floor_of(counted(rng.poisson(rates))) == (0, 0)
+    counts = rng.poisson(rates + 1)
+    level, share = floor_of(counted(counts))
+    assert level == pytest.approx(1, rel=0.2)
+    assert share == pytest.approx(1 / counts.mean(), rel=0.2)
+    # What is masked is in neither number, hot as it may be.
+    masked = np.zeros(counts.shape[1:], bool)
+    masked[:6] = True
+    hot = np.where(masked, 10**6, counts)
+    level, share = floor_of(replace(counted(hot), bad_pixels=masked))
+    assert level == pytest.approx(1, rel=0.2)
+    assert share == pytest.approx(1 / counts[:, ~masked].mean(), rel=0.2)
 
 
 def rates_of(photons=2e5, defocus_rad=0.0, step=4, grating=False):

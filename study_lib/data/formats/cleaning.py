@@ -28,10 +28,10 @@ from study_lib.data.formats.positions import with_extent_checked
 from study_lib.errors import InputError
 from study_lib.physics.probe import mode_shares, orthogonal_modes
 
-# --- Frames that cannot be used: left out if they say nothing, else refused or dropped
+# --- Frames that cannot be used: left out if they have no valid count, else refused or dropped
 
 NAMED_MAX = 8
-SAYING_NOTHING_MAX = 0.5  # of the frames: more are no accident of single frames
+WITHOUT_COUNT_MAX = 0.5  # of the frames: more are no accident of single frames
 VALUES_AT_A_TIME = 2**22
 NO_NUMBERS, NEGATIVE, EMPTY = "NaN or infinite patterns", "negative patterns", "empty patterns"
 
@@ -90,8 +90,8 @@ def usable_frames(path: Path, raw: RawScan, choices: ReadChoices) -> RawScan:
         return raw
     bad = np.unique(np.concatenate(list(faults.values())))
     share = len(bad) / len(raw.positions_px)
-    say_nothing = faults.keys() <= {NO_NUMBERS, EMPTY} and share <= SAYING_NOTHING_MAX
-    if not choices.drop_bad_frames and (choices.keep_all or not say_nothing):
+    are_empty = faults.keys() <= {NO_NUMBERS, EMPTY} and share <= WITHOUT_COUNT_MAX
+    if not choices.drop_bad_frames and (choices.keep_all or not are_empty):
         text = "; ".join(
             f"{reason} at {_named(raw.names[where])}" for reason, where in faults.items()
         )
@@ -123,7 +123,7 @@ def _remedy(raw: RawScan, faults: dict[str, np.ndarray]) -> str:
             f"{int(always.sum())} detector pixels are negative in every frame, {places}: name them "
             "as bad with --mask"
         )
-    if len(faults[NEGATIVE]) > SAYING_NOTHING_MAX * len(raw.patterns):
+    if len(faults[NEGATIVE]) > WITHOUT_COUNT_MAX * len(raw.patterns):
         return (
             "values scattered below zero are what subtracting dark frames leaves: give the raw "
             "counts, and the dark frames with --dark, which become part of the model"
