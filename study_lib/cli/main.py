@@ -125,5 +125,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-        print("study: stopped; the same command goes on from here", file=sys.stderr)
+        after = "the same command goes on from here"
+        if arguments[0] in ("import", "simulate", "export", "example"):
+            after = "nothing was written"
+        print(f"study: stopped; {after}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -230,7 +230,8 @@ def described(imported_: Imported) -> list[str]:
             f"field of view {facts.field_m:.4g} m, {facts.field_px} pixels of {pixel_m:.4g} m"
             f"{fresnel}"
         )
-    if facts.r_end is not None and facts.r_noise and facts.r_end > HINT_FACTOR * facts.r_noise:
+    far = facts.r_end is not None and facts.r_noise and facts.r_end > HINT_FACTOR * facts.r_noise
+    if far and facts.r_end and facts.r_noise and imported_.verdict.level != "wrong":
         lines.append(
             f"R-factor {facts.r_end / facts.r_noise:.2f} times that of noise: see what --modes 2, "
             "--refine-positions or, for pixels that stand out in the picture, --mask make of it"

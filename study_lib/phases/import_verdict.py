@@ -12,6 +12,7 @@ from study_lib.data.verdict import Verdict
 from study_lib.errors import InputError
 from study_lib.overlap.metrics import disc_overlap, linear_overlap, nearest_others
 from study_lib.phases.import_fit import Fit, floor_of, hot_after_fit
+from study_lib.physics.photons import WHOLE_SHARE_MIN, whole_share_of_roots
 from study_lib.physics.probe import probe_diameter_px
 
 # --- What is known
@@ -37,7 +38,8 @@ class ImportFacts:
     ``hot_after_fit`` has (row, column, side) of squares of pixels that seem to be hot.
     ``conjugate_of`` is what has to be conjugated to reach ``r_conjugate``.
     ``floor_counts`` are in every pixel of every pattern without being part of the model, and
-    ``floor_share`` is their share of all counts.
+    ``floor_share`` is their share of all counts. ``seem_roots``: what was taken for counts are
+    roots of whole numbers.
     """
 
     patterns: int
@@ -51,6 +53,7 @@ class ImportFacts:
     masked_share: float
     floor_counts: float = 0.0
     floor_share: float = 0.0
+    seem_roots: bool = False
     r_start: float | None = None
     r_end: float | None = None
     r_noise: float | None = None
@@ -117,6 +120,11 @@ def facts_of(
         totals = acquisition.amplitudes.reshape(len(positions), -1).astype(np.float64)
         photons = np.vecdot(totals, totals)
         known["photons_per_pattern"] = tuple(np.percentile(photons, (0, 50, 100)).tolist())
+        some = acquisition.amplitudes[:SEEN_FOR_ROOTS].astype(np.float64) ** 2
+        known["seem_roots"] = (
+            whole_share_of_roots(acquisition.amplitudes[:SEEN_FOR_ROOTS]) < WHOLE_SHARE_MIN
+            and whole_share_of_roots(some) >= WHOLE_SHARE_MIN
+        )
         known["floor_counts"], known["floor_share"] = floor_of(acquisition)
     bad = acquisition.bad_pixels
     return ImportFacts(
@@ -185,6 +193,9 @@ EDGE_SHARE_MAX = 0.05
 LOUD_SHARE = 0.05
 BETTER = 0.85  # R of another orientation, or of the conjugate, in units of R as it is
 MASKED_MAX = 0.5
+SEEN_FOR_ROOTS = 64  # patterns
+MASKED_WRONG = 0.9  # of the values
+FAR_BELOW_NOISE = 0.5  # R over that of noise; an object that fits a sparse scan's noise has .7
 FLOOR_SHARE_MAX = 0.01  # of all counts: below, a floor is a hint
 AGAINST_FLOOR = "give dark frames with --dark, or take --refine-background"
 
@@ -223,9 +234,19 @@ def judged(facts: ImportFacts) -> Verdict:
             f"{_share(facts.probe_share_at_edge)} of the probe lies at the edge of its window: the "
             "detector is sampled too coarsely, or the probe has not been found"
         )
+    if facts.seem_roots:
+        doubts.append(
+            "what was taken for counts are roots of whole numbers: if they are roots of counts, "
+            "say --domain amplitude"
+        )
     if facts.floor_share > FLOOR_SHARE_MAX:
         doubts.append(f"{floor_said(facts)}: {AGAINST_FLOOR}")
-    if facts.masked_share > MASKED_MAX:
+    if facts.masked_share > MASKED_WRONG:
+        wrong.append(
+            f"{_share(facts.masked_share)} of the values are masked: True or 1 has to be bad, and "
+            "a mask that has it good is to be inverted"
+        )
+    elif facts.masked_share > MASKED_MAX:
         doubts.append(f"{_share(facts.masked_share)} of the values are masked")
     if facts.far_frames:
         shown = ", ".join(map(str, facts.far_frames[:NAMED_MAX]))
@@ -278,7 +299,15 @@ def _of_model(facts: ImportFacts) -> tuple[list[str], list[str]]:
     elif share < EXPLAINED_WRONG:
         wrong.append(f"the object explains hardly anything: {figures}{_near_field(facts)}")
     elif share < EXPLAINED_DOUBTFUL and not at_noise:
-        doubts.append(f"much of the patterns is not explained: {figures}{_near_field(facts)}")
+        doubts.append(
+            f"much of the patterns is not explained: {figures}{_near_field(facts)}; are positions "
+            "and frames in the same order, and is the zero frequency in the middle?"
+        )
+    if facts.r_noise is not None and facts.r_end < FAR_BELOW_NOISE * noise:
+        doubts.append(
+            f"the model is nearer to the values than photon noise lets it be ({figures}): they are "
+            "no plain counts, but scaled, averaged or mostly masked"
+        )
     if facts.r_better is not None:
         same, better = facts.r_better
         wrong.append(

@@ -429,6 +429,12 @@ VERDICTS = {
         "3 counts are in every pixel of every pattern alike, 3.0% of all",
     ),
     "mostly masked": ({"masked_share": 0.6}, "doubtful", "60% of the values are masked"),
+    "masked the wrong way round": ({"masked_share": 0.98}, "wrong", "is to be inverted"),
+    "nearer than noise": (
+        {"r_end": 0.02},
+        "doubtful",
+        "no plain counts, but scaled, averaged or mostly masked",
+    ),
     "a bad frame": ({"far_frames": (11,)}, "doubtful", "frame 11: explained far worse"),
     "a loud pixel": (
         {"loudest_pixel": (5, 50), "loudest_share": 0.3},

@@ -213,7 +213,7 @@ def _geometric_origin(side_px: int, object_shape: tuple[int, int]) -> Float[np.n
 # --- What a file says before any of it is checked, and what the user says about it
 
 Domain = Literal["amplitude", "counts"]
-PositionUnit = Literal["m", "um", "nm", "px"]
+PositionUnit = Literal["m", "mm", "um", "nm", "px"]
 
 WHOLE_SHARE = 0.999
 

@@ -260,11 +260,13 @@ def _check_headers(file: Hdf5Reader, at: Places, counts_name: str, translation_n
 
 
 def _geometry(file: Hdf5Reader, at: Places, choices: ReadChoices, side: int) -> Resolved:
-    remedy = "CXI keeps energy in joule; convert it"
+    remedy = "CXI keeps energy in joule; say the right one with --energy-ev"
     per_joule = 1 / ELEMENTARY_CHARGE_C
-    energy_ev = quantity_in(
-        file, f"{at.source}/energy", "photon_energy_ev", factor=per_joule, remedy=remedy
-    )
+    energy_ev = None
+    if choices.lengths.energy_ev is None:
+        energy_ev = quantity_in(
+            file, f"{at.source}/energy", "photon_energy_ev", factor=per_joule, remedy=remedy
+        )
     wavelength_m = quantity_in(file, f"{at.source}/wavelength", "wavelength_m")
     sides = [file.number(f"{at.detector}/{axis}_pixel_size") for axis in "yx"]
     pixel_m = square_side(file, at.detector, sides, "resample the patterns")

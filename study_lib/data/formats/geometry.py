@@ -160,12 +160,12 @@ class Span(NamedTuple):
 LENGTH = Span(1e-13, 1e5, "m")
 SPANS = {
     "photon_energy_ev": Span(10.0, 1e6, "eV"),
-    "detector_distance_m": LENGTH,
-    "detector_pixel_m": LENGTH,
+    "detector_distance_m": Span(1e-4, 300.0, "m"),
+    "detector_pixel_m": Span(1e-7, 0.01, "m"),
     "object_pixel_m": LENGTH,
     "wavelength_m": Span(1e-13, 1e-6, "m"),
 }
-POSITIVE = "a length is positive and in metres; correct it or leave it out"
+POSITIVE = "lengths are in metres; correct it, or give the right one by an option"
 IN_EV = "the energy is in eV; correct it or leave it out"
 
 

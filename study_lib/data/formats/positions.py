@@ -16,7 +16,7 @@ from study_lib.data.formats.acquisition import (
 )
 from study_lib.errors import InputError
 
-UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
+UNITS_M = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 OBJECT_SIDE_MAX_PX = 20_000
 LENGTH_FLAGS = "--object-pixel-nm, or --energy-ev, --distance-m and --detector-pixel-um"
 

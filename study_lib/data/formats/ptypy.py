@@ -60,7 +60,7 @@ def read_ptyd(path: Path, choices: ReadChoices) -> Acquisition:
         if shared is not None and shared.size and shared.shape != data[0].shape[1:]:
             found = f"found shape {shared.shape}, frames of {data[0].shape[1:]}"
             raise file.refusal("meta/weight2d", found, "prepare the data again")
-        stated = _geometry(file)
+        stated = _geometry(file, choices)
     patterns, names = np.concatenate(data), np.concatenate(indices).astype(np.int64)
     if len(np.unique(names)) != len(names):
         raise InputError(f"{path}: chunks: an index occurs twice; prepare the data again")
@@ -138,9 +138,13 @@ def _bad_pixels(
     return of_all_frames(np.concatenate(masks))
 
 
-def _geometry(file: Hdf5Reader) -> Geometry:
-    remedy = "ptypy keeps energy in keV; prepare the data again"
-    energy_ev = quantity_in(file, "meta/energy", "photon_energy_ev", factor=1000.0, remedy=remedy)
+def _geometry(file: Hdf5Reader, choices: ReadChoices) -> Geometry:
+    remedy = "ptypy keeps energy in keV; say the right one with --energy-ev"
+    energy_ev = None
+    if choices.lengths.energy_ev is None:
+        energy_ev = quantity_in(
+            file, "meta/energy", "photon_energy_ev", factor=1000.0, remedy=remedy
+        )
     distance_m = quantity_in(file, "meta/distance", "detector_distance_m")
     stated = file.optional_array("meta/psize", ranks=range(3))
     sides = [] if stated is None else stated.ravel().tolist()

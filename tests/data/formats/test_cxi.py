@@ -119,8 +119,8 @@ def test_a_pixel_with_signal_above_background_is_good(scan):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"distance": -1.5}, "distance: found -1.5; allowed are 1e-13 to 100000 m; a length is"),
-        ({"distance": 0.0}, "distance: found 0; allowed are 1e-13 to 100000 m"),
+        ({"distance": -1.5}, "distance: found -1.5; allowed are 0.0001 to 300 m; lengths are"),
+        ({"distance": 0.0}, "distance: found 0; allowed are 0.0001 to 300 m"),
         (
             {"energy": 8000.0},
             r"energy: found 8000, which is 4.\d+e.22 eV; allowed are 10 to 1e.06 eV; CXI keeps "

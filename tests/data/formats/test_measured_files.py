@@ -185,6 +185,13 @@ def test_counts_in_a_format_of_counts_may_be_roots_by_the_users_word(scan, tmp_p
     assert "--domain amplitude was taken" in said
 
 
+def test_roots_of_counts_that_are_called_counts_are_doubtful(scan, study, tmp_path):
+    scan.write_cxi(tmp_path / "roots.cxi", counts=np.sqrt(scan.counts).astype(np.float32))
+    done = study("import", "roots.cxi", "base.npz", "--domain", "counts", "--epochs", "5")
+    assert "roots of whole numbers: if they are roots of counts, say --domain amplitude" in done.out
+    assert "verdict: good" not in done.out
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -506,7 +513,9 @@ def test_the_lengths_of_the_beamline_do_for_the_pixel_of_the_object(scan, study,
     )
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("um", 1e6), ("nm", 1e9), ("px", 1 / PIXEL_M)])
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("mm", 1e3), ("um", 1e6), ("nm", 1e9), ("px", 1 / PIXEL_M)]
+)
 def test_positions_in_another_unit_are_refused_with_what_each_unit_would_give(
     unit, factor, scan, refused, imported, tmp_path
 ):
@@ -549,6 +558,13 @@ def test_an_option_has_the_last_word_over_the_file_and_it_is_said(scan, imported
     assert metadata["geometry"]["detector_distance_m"] == DISTANCE_M
     assert metadata["said_by_user"] == {"detector_distance_m": DISTANCE_M}
     assert "--distance-m makes it 2 m, the file states 4 m; the option holds" in said
+
+
+def test_an_energy_in_another_unit_is_mended_by_an_option(scan, refused, imported, tmp_path):
+    scan.write_cxi(tmp_path / "scan.cxi", **{"../source_1/energy": 8.0 * JOULE_PER_EV})
+    assert "say the right one with --energy-ev" in refused("scan.cxi", "base.npz")
+    _, metadata, _ = imported("scan.cxi", "base.npz", "--energy-ev", ENERGY_EV)
+    assert metadata["geometry"]["photon_energy_ev"] == ENERGY_EV
 
 
 def test_an_energy_against_the_wavelength_is_refused_with_both_and_decided_by_an_option(

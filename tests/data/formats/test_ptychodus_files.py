@@ -146,7 +146,7 @@ def test_base_data_without_patterns_become_a_product_alone(tmp_path, acquisition
             8e9,
             r"photon_energy_eV: found 8e.09; allowed are 10 to 1e.06 eV",
         ),
-        ("/", "detector_object_distance_m", -1.5, "distance_m: found -1.5; allowed are 1e-13 to"),
+        ("/", "detector_object_distance_m", -1.5, "distance_m: found -1.5; allowed are 0.0001 to"),
         ("object", "pixel_height_m", 1e-30, "object: found pixels of 1e-30 x"),
     ],
 )

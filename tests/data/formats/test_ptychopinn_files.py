@@ -118,7 +118,14 @@ def test_every_dialect_gives_the_same_scan(tmp_path, acquisition, arrays, change
             r"probe: found float64 that is not complex and",
         ),
         ({"probeGuess": np.zeros((16, 16), complex), **COUNTS}, r"probe: all zero"),
-        ({"objectGuess": np.ones((2, 40, 36), complex), **COUNTS}, r"object: .* one slice"),
+        (
+            {
+                "objectGuess": np.ones((2, 40, 36), complex),
+                "diff3d": np.random.default_rng(1).poisson(50, (5, 16, 16)).astype(np.float32),
+                **COUNTS,
+            },
+            r"object: .* one slice",
+        ),
     ],
 )
 def test_what_is_open_or_wrong_is_refused(tmp_path, arrays, change, message):
@@ -250,7 +257,7 @@ def test_coordinates_x_are_columns(tmp_path, acquisition):
     ("more", "message"),
     [
         ({"photon_energy_eV": 8.0}, "photon_energy_eV: found 8; allowed are 10 to 1e.06 eV"),
-        ({"detector_distance_m": -1.5}, "detector_distance_m: found -1.5; allowed are 1e-13 to"),
+        ({"detector_distance_m": -1.5}, "detector_distance_m: found -1.5; allowed are 0.0001 to"),
         (
             {"_metadata": '{"geometry": {"detector_pixel_m": -1}}'},
             "_metadata: geometry: detector_pixel_m: found -1; allowed",

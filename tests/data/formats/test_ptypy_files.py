@@ -138,7 +138,7 @@ def test_frames_without_position_are_dropped_only_if_asked(scan):
         ("meta/energy", None, "the pixel of the object is not known; give"),
         ("meta/energy", 1e-310, r"energy: found 1e-310, which is 1e-307 eV; .* energy in keV"),
         ("meta/energy", 6200.0, r"found 6200, which is 6.2e.06 eV; allowed are 10 to 1e.06 eV"),
-        ("meta/distance", -7.0, "meta/distance: found -7; allowed are 1e-13 to 100000 m"),
+        ("meta/distance", -7.0, "meta/distance: found -7; allowed are 0.0001 to 300 m"),
         ("meta/psize", np.nan, "found pixels of nan m"),
         ("meta/psize", [1e-6, 2e-6], "found pixels of 1e-06 x 2e-06 m"),
         ("chunks/0/indices", [5, 6, 7, 8], "an index occurs twice"),
