@@ -230,10 +230,10 @@ def described(imported_: Imported) -> list[str]:
             f"field of view {facts.field_m:.4g} m, {facts.field_px} pixels of {pixel_m:.4g} m"
             f"{fresnel}"
         )
-    far = facts.r_end is not None and facts.r_noise and facts.r_end > HINT_FACTOR * facts.r_noise
-    if far and facts.r_end and facts.r_noise and imported_.verdict.level != "wrong":
+    times_noise = facts.r_end / facts.r_noise if facts.r_end and facts.r_noise else 0.0
+    if times_noise > HINT_FACTOR and imported_.verdict.level != "wrong":
         lines.append(
-            f"R-factor {facts.r_end / facts.r_noise:.2f} times that of noise: see what --modes 2, "
+            f"R-factor {times_noise:.2f} times that of noise: see what --modes 2, "
             "--refine-positions or, for pixels that stand out in the picture, --mask make of it"
         )
     if facts.hot_after_fit:

@@ -100,3 +100,29 @@ def test_what_has_no_counts_or_would_be_lost_is_refused(study, measured, tmp_pat
     (tmp_path / "there.npz").write_bytes(b"mine")
     assert study("simulate", measured, tmp_path / "there.npz").code == 2
     assert (tmp_path / "there.npz").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("level", "code", "name"), [("doubtful", 0, "o"), ("wrong", 1, "o.doubtful")]
+)
+def test_simulated_counts_are_no_more_believed_than_the_measurement(
+    level, code, name, study, measured, tmp_path
+):
+    arrays, metadata = load_dataset(measured)
+    said = {"level": level, "reasons": ["of another scan"]}
+    before = {"transformations": [{"operation": "leave out frames", "parameters": {}}]}
+    save_dataset(
+        tmp_path / "in.npz", arrays, {**metadata, "import_verdict": said, **before}, base=True
+    )
+
+    done = study("simulate", tmp_path / "in.npz", tmp_path / "o.npz")
+
+    assert done.code == code
+    assert f"verdict: {level}: the measurement: of another scan" in done.out
+    _, written = load_dataset(tmp_path / f"{name}.npz")
+    assert written["import_verdict"]["level"] == level
+    assert [one["operation"] for one in written["transformations"]] == [
+        "leave out frames",
+        "counts simulated",
+    ]
+    assert ((tmp_path / "o.npz").exists()) == (level != "wrong")
