@@ -53,6 +53,7 @@ LIMIT_COLUMNS = (
     "wiener_phase_rad",
     "photon_limit_amplitude",
     "phase_error_over_limit",
+    "phase_error_over_wiener",
     "phase_error_over_shrinking",
     "amplitude_error_over_limit",
 )
@@ -117,6 +118,7 @@ def limit_row(limit: PhotonLimit | None, scores: Mapping[str, Any]) -> dict[str,
         limit.wiener_phase_rms_rad,
         limit.amplitude_rms,
         phase / limit.phase_rms_rad,
+        phase / limit.wiener_phase_rms_rad,
         phase / limit.shrinking_phase_rms_rad,
         amplitude / limit.amplitude_rms,
     )

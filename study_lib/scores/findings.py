@@ -20,7 +20,14 @@ from study_lib.scores.study_table import (
 BEST_OF = {
     "phase_ms_ssim": "phase MS-SSIM",
     "phase_ssim": "phase SSIM",
+    "phase_error_over_wiener": "phase error over the Wiener reference",
     "phase_error_over_limit": "phase error over the photon limit",
+}
+
+# An arm below the second is biased; few photons bring every arm below it.
+TIMES = {
+    "phase_error_over_wiener": "the Wiener reference",
+    "phase_error_over_limit": "the photon limit",
 }
 
 BEST_OF_MEASURED = {"measured_excess_nats": "excess of held-out measured counts"}
@@ -44,7 +51,11 @@ def findings(table: Sequence[Row], deltas: Sequence[Row]) -> list[str]:
     lines = [_extent(table), *_same(table), *_refused(once), *_not_counted(once)]
     if counted:
         of_measured = BEST_OF_MEASURED if is_measured(counted) else {}
-        lines += [_best(counted, *names) for names in (BEST_OF | of_measured).items()]
+        lines += [
+            _best(counted, metric, words)
+            for metric, words in (BEST_OF | of_measured).items()
+            if all(metric in row for row in counted)  # runs of before lack the newer ones
+        ]
         lines += _limits(counted)
         lines += _dose_effects(counted)
         lines += _overlap_effects(counted)
@@ -178,11 +189,12 @@ def _limits(counted: Sequence[Row]) -> list[str]:
     by_arm = grouped(limited, ("label",))
     lines = []
     for (arm,), part in by_arm.items():
-        low, high = _extremes(part, "phase_error_over_limit")
-        span = f"{low['phase_error_over_limit']:.2f} ({_where(low)})"
-        if low is not high:
-            span += f" to {high['phase_error_over_limit']:.2f} ({_where(high)})"
-        lines.append(f"Phase error of {arm}: {span} times the photon limit.")
+        spans = [
+            f"{_span(part, name)} times {words}"
+            for name, words in TIMES.items()
+            if all(row.get(name) is not None for row in part)
+        ]
+        lines.append(f"Phase error of {arm}: {', '.join(spans)}.")
     repeated = all(row.get("phase_error_over_limit_high") is not None for row in limited)
     bound = "phase_error_over_limit_high" if repeated else "phase_error_over_limit"
     if any(row[bound] < 1 for row in limited):
@@ -193,6 +205,13 @@ def _limits(counted: Sequence[Row]) -> list[str]:
         kind = "with its whole 95 % interval, and so biased" if repeated else "in this replicate"
         lines.append(f"Below the photon limit of unbiased estimates {kind}: {counts}.")
     return lines
+
+
+def _span(rows: Sequence[Row], name: str) -> str:
+    """Return the least and the largest value of a column, and where they are."""
+    low, high = _extremes(rows, name)
+    lowest = f"{low[name]:.2f} ({_where(low)})"
+    return lowest if low is high else f"{lowest} to {high[name]:.2f} ({_where(high)})"
 
 
 def _dose_effects(counted: Sequence[Row]) -> list[str]:

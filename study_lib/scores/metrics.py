@@ -50,7 +50,9 @@ def score(
     Beside each crossing, of the FRC or of a spectral signal-to-noise ratio of 1, its ``_outcome``
     says why there is none: :data:`study_lib.scores.frc.Outcome`.
 
-    SSIM compares means as ratios, so it needs an origin: phases count from the truth's smallest.
+    SSIM compares means as ratios, so it needs an origin: phases count from the truth's smallest,
+    or, in ``phase_ssim_centred``, from its mean. The first forgives a wrong local mean: where most
+    of the object is background, an empty one may have half a point.
 
     Parameters
     ----------
@@ -85,6 +87,8 @@ def score(
         scores[f"{name}_psnr_db"] = None if is_flat else psnr_db(image, reference, mask)
         scores[f"{name}_mae{unit}"] = mae(image, reference, mask)
         scores[f"{name}_mse{square}"] = mse(image, reference, mask)
+    mean = truth_phase[mask].mean()
+    scores["phase_ssim_centred"] = ssim(phase - mean, truth_phase - mean, mask)
     frc = ring_correlation(object_, truth, mask)
     # In decibels a curve that is infinite has a finite neighbour to be interpolated with.
     snr_db = 10 * np.log10(np.clip(spectral_snr(object_, truth, mask), 1e-30, 1e30))
@@ -313,6 +317,7 @@ SCORES: Mapping[str, Metric] = MappingProxyType(
     {
         "phase_ms_ssim": Metric("higher", _MS_SSIM),
         "phase_ssim": Metric("higher", _SSIM),
+        "phase_ssim_centred": Metric("higher", f"{_SSIM}; phases about the true phase's mean"),
         "phase_psnr_db": Metric("higher", f"{_OWN}.psnr_db, range of the truth"),
         "phase_mae_rad": Metric("lower", f"{_OWN}.mae"),
         "phase_mse_rad2": Metric("lower", f"{_OWN}.mse"),
@@ -351,6 +356,11 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "phase_ssim_second_reference": Metric("higher", f"{_SSIM}; {_SECOND}"),
         "phase_psnr_db_second_reference": Metric("higher", f"{_OWN}.psnr_db; {_SECOND}"),
         "phase_error_over_limit": Metric("lower", _LIMIT),
+        "phase_error_over_wiener": Metric(
+            "lower",
+            "the same over the error of the best linear estimate that knows the spectrum of the "
+            "true phase (Wiener): a reference, no bound",
+        ),
         "phase_error_over_shrinking": Metric(
             "lower", "the same over a bound whose noise is at most the true phase, ring by ring"
         ),

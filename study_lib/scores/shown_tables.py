@@ -36,8 +36,10 @@ COLUMNS = {
     "dose_gy": "dose [Gy]",
     "phase_ms_ssim": "phase MS-SSIM",
     "phase_ssim": "phase SSIM",
+    "phase_ssim_centred": "phase SSIM, centred",
     "phase_psnr_db": "phase PSNR [dB]",
     "phase_mae_rad": "phase MAE [rad]",
+    "phase_error_over_wiener": "phase error / Wiener",
     "phase_error_over_limit": "phase error / photon limit",
     "phase_error_over_both_limits": "phase error / limit of arm and reference",
     "amplitude_ssim": "amplitude SSIM",
@@ -57,6 +59,8 @@ NUMBERS = tuple(name for name in COLUMNS if name not in {"view", "label", "regis
 MARKED = tuple(name for name in NUMBERS if name in METRICS and name != "training_cpu_s")
 ONLY_IF_KNOWN = (
     "dose_gy",
+    "phase_ssim_centred",
+    "phase_error_over_wiener",
     *OF_SIMULATED,
     *OF_MEASURED,
 )  # columns of the tables of those runs alone that have it
@@ -66,6 +70,7 @@ DECIMALS = {
     "patterns": 1,
     "phase_psnr_db": 2,
     "phase_mae_rad": 4,
+    "phase_error_over_wiener": 3,
     "phase_error_over_limit": 3,
     "phase_error_over_both_limits": 3,
     "held_out_excess_nats": 1,
@@ -117,12 +122,14 @@ NOTES = (
     "All arms of a group used the same patterns, probe and mask. From view to view the number of "
     "patterns changes with the overlap, and the photons on the object with it; networks and "
     "denoisers learn from the train split of the same view.",
-    "Phase error / photon limit is the root mean square phase error over the Cramer-Rao bound of "
-    "the same pixels, from this view's photons. Below 1 is no mistake: the bound is "
-    "that of unbiased estimates, and an arm that smooths, or shrinks what the counts do not "
-    "determine, is biased. Wiener, in the figure of the phase error, is a reference for such arms: "
-    "the least mean square error of a linear estimate that knows the mean spectrum of the true "
-    "phase. An arm that is not linear may lie below that too.",
+    "Phase error / Wiener is the root mean square phase error over that of the best linear "
+    "estimate from this view's photons that knows the mean spectrum of the true phase: below 1 is "
+    "more than linear smoothing can do, and no bound. Phase error / photon limit is the same over "
+    "the Cramer-Rao bound of the same pixels. Below 1 is no mistake: the bound is that of unbiased "
+    "estimates, and an arm that smooths, or shrinks what the counts do not determine, is biased; "
+    "where photons are few every arm that does so lies below it, and it ranks none of them.",
+    "SSIM needs an origin of phases. That of phase SSIM is the smallest true phase, from which an "
+    "empty object may have a half; that of the centred one is the mean, which is stricter.",
     "An FRC column holds the frequency at which the correlation with the truth first falls below "
     "its threshold; that of FRC crossing is `metrics.frc_threshold` of the design, 0.5 in the "
     "presets. Words stand there if in at least one replicate there is no such frequency; then "

@@ -124,6 +124,7 @@ def test_equal_images_score_perfectly():
     assert scores == {
         "phase_ms_ssim": pytest.approx(1),
         "phase_ssim": pytest.approx(1),
+        "phase_ssim_centred": pytest.approx(1),
         "phase_psnr_db": None,
         "phase_mae_rad": pytest.approx(0, abs=1e-12),
         "phase_mse_rad2": pytest.approx(0, abs=1e-24),
@@ -140,6 +141,16 @@ def test_equal_images_score_perfectly():
     json.dumps(scores, allow_nan=False)
     numbers = {name for name in scores if not name.endswith("_outcome")}
     assert SCORES.keys() == numbers - {"ms_ssim_scales"}
+
+
+def test_an_empty_object_gains_least_from_phases_about_their_mean():
+    truth = crop(frame())
+    empty = np.full_like(truth, np.exp(1j * np.angle(truth)[inner_mask()].mean()))
+
+    scores = score(empty, truth, inner_mask(), frc_threshold=0.5)
+
+    assert scores["phase_ssim_centred"] < scores["phase_ssim"] - 0.05
+    assert abs(scores["phase_ssim_centred"]) < 0.2
 
 
 def test_every_score_falls_with_noise():

@@ -197,6 +197,7 @@ def matrix():
                     phase_ms_ssim=0.6 + gain,
                     phase_mse_rad2=(2 * limit) ** 2,
                     phase_error_over_limit=2.0,
+                    phase_error_over_wiener=1.5,
                     cpu_s=40.0,
                     training_cpu_s=0.0,
                 ),
@@ -206,6 +207,7 @@ def matrix():
                     phase_ms_ssim=0.5 + gain / 2,
                     phase_mse_rad2=(0.8 * 0.1) ** 2,
                     phase_error_over_limit=0.8 * 0.1 / limit,
+                    phase_error_over_wiener=2.0 if dose == 1e3 else 3.0,
                     cpu_s=2.0,
                     training_cpu_s=100.0,
                     registration="uncertain" if (dose, view) == (1e3, "sparse") else "ok",
@@ -222,7 +224,8 @@ def test_findings_are_the_numbers_of_the_table(matrix):
     assert "Highest phase MS-SSIM: LSQML in 3 of 3 conditions." in text
     lowest = "Lowest phase error over the photon limit: LSQML in 2 of 3 conditions, PINN in 1 of 3"
     assert lowest in text
-    assert "Phase error of PINN: 0.80 (1000, baseline) to 8.00 (100000, baseline) times" in text
+    assert "0.80 (1000, baseline) to 8.00 (100000, baseline) times the photon limit" in text
+    assert "Phase error of PINN: 2.00 (1000, baseline) to" in text
     below = "Below the photon limit of unbiased estimates in this replicate"
     assert f"{below}: LSQML in 0 of 4 conditions, PINN in 1 of 3 conditions." in text
     doses = "From 1000 to 100000 photons per pattern the phase error of"
