@@ -27,7 +27,7 @@ ENGINE_S_PER_PIXEL = 1.3e-7  # LSQML of pty-chi
 SOLVER_S_PER_PIXEL = 1.9e-8
 CHOICE_S_PER_PIXEL = 1.4e-5  # of an object pixel, for the choice of a denoiser
 ALTERNATED_S_PER_PIXEL = 7.0e-7  # of an object pixel that is denoised once, in turn with a step
-ALTERNATIONS_TO_CHOOSE = 15  # runs of as many epochs as are allowed
+EPOCHS_OF_CHOICE = 580  # in which an alternation is chosen
 ALTERNATION_EPOCHS = 40
 LIMIT_S_PER_PIXEL = 6.0e-7  # of one solve
 SPREAD_S_PER_PIXEL = 3.0e-7  # of one thinning whose spread is shown
@@ -123,9 +123,8 @@ def _work_s(
             if iterative.denoised:
                 choice_s = CHOICE_S_PER_PIXEL * object_px * len(iterative.algorithms)
             if iterative.alternating:
-                epochs = ALTERNATIONS_TO_CHOOSE * ALTERNATION_EPOCHS
-                per_pattern_s += SOLVER_S_PER_PIXEL * epochs
-                choice_s += ALTERNATED_S_PER_PIXEL * object_px * epochs
+                per_pattern_s += SOLVER_S_PER_PIXEL * EPOCHS_OF_CHOICE
+                choice_s += ALTERNATED_S_PER_PIXEL * object_px * EPOCHS_OF_CHOICE
         return per_pattern_s * pixels * patterns + choice_s
     if job.notebook == "05_compare":
         per_pattern_s, applied_s = LIMIT_S_PER_PIXEL * design.metrics.photon_limit_solves, 0.0

@@ -8,8 +8,8 @@ of epochs, by held-out counts.
 References
 ----------
 Plug-and-play priors: Venkatakrishnan, Bouman and Wohlberg, GlobalSIP 2013,
-doi:10.1109/GlobalSIP.2013.6737048. For ptychography: Chang and Marchesini, arXiv:1611.01417 and
-arXiv:1811.02081.
+doi:10.1109/GlobalSIP.2013.6737048. For phase retrieval of Poisson counts, with BM3D: Chang and
+Marchesini, arXiv:1611.01417. More, and what differs: docs/related_work.md.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,11 +33,70 @@ from study_lib.solvers.denoising import (
     denoised,
     denoised_where_lit,
 )
+from study_lib.solvers.pattern_model import PatternModel
 from study_lib.solvers.solver import SolverSettings, model_of
-from study_lib.solvers.steps import next_momentum, object_step, rms_width_px
+from study_lib.solvers.steps import (
+    next_momentum,
+    object_step,
+    rms_width_px,
+    total_variation,
+    tv_curvature,
+)
 
 EPOCHS = 10
 STEP = 0.5  # of the solver, for Poisson counts
+
+
+INSIDE = "total_variation_inside"  # no denoiser: the variation is part of what each step lowers
+
+
+@dataclass(frozen=True)
+class DataSteps:
+    """A measurement as the solver's steps see it; one of them serves any number of alternations.
+
+    ``light`` (pixel,) are photons on each pixel of the model's box.
+    """
+
+    model: PatternModel
+    probe: Complex[torch.Tensor, "*modes n n"]
+    positions_px: Float[torch.Tensor, "scan 2"]
+    background: Float[torch.Tensor, "n n"] | None
+    light: Float[torch.Tensor, " pixel"]
+    settings: SolverSettings
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> "DataSteps":
+        """Return the steps on a measurement, with the solver's usual settings."""
+        settings = SolverSettings()
+        model, probe, positions = model_of(
+            measurement.amplitudes,
+            measurement.positions_px,
+            measurement.probe,
+            measurement.bad_pixels,
+            settings,
+        )
+        dark = measurement.background
+        background = None if dark is None else torch.from_numpy(dark.astype(np.float32))
+        light = model.illumination(probe, positions)
+        return cls(model, probe, positions, background, light, settings)
+
+    def after(
+        self, point: Complex[torch.Tensor, " pixel"], variation: float = 0.0
+    ) -> Complex[torch.Tensor, " pixel"]:
+        """Return the object one step below a point; `variation` photons are the cost of a jump."""
+        gradient = self.model.run(
+            point, self.probe, self.positions_px, self.background
+        ).object_gradient
+        if variation:
+            gradient = gradient + variation * total_variation(point, self.model.box)[1]
+        return point - STEP * object_step(
+            point,
+            gradient,
+            self.light + tv_curvature(variation),
+            box=self.model.box,
+            damping=self.settings.damping,
+            corner_per_px=self.settings.slow_phase / (2 * np.pi * rms_width_px(self.probe)),
+        )
 
 
 def alternate(
@@ -58,18 +117,21 @@ def alternate(
     start : (oy, ox)
         Where to begin: the solver's object.
     family, strength
-        As for :func:`study_lib.solvers.denoising.denoised`.
+        As for :func:`study_lib.solvers.denoising.denoised`. Or ``total_variation_inside`` and its
+        weight in the same unit: what steps of the solver then lower is the likelihood with the
+        variation of the object, and there is no denoising in between.
     lit
         What the measurement lights.
     epochs
         How often.
     """
-    (result,) = alternations(measurement, start, family, strength, lit, (epochs,))
+    steps = DataSteps.of(measurement)
+    (result,) = alternations(steps, start, family, strength, lit, (epochs,))
     return result
 
 
 def alternations(
-    measurement: Measurement,
+    steps: DataSteps,
     start: Complex[np.ndarray, "oy ox"],
     family: str,
     strength: float,
@@ -77,41 +139,24 @@ def alternations(
     after_epochs: Sequence[int],
 ) -> Iterator[Complex[np.ndarray, "oy ox"]]:
     """Yield the objects of :func:`alternate` after each of these rising numbers of epochs."""
-    settings = SolverSettings()
-    model, probe, positions = model_of(
-        measurement.amplitudes,
-        measurement.positions_px,
-        measurement.probe,
-        measurement.bad_pixels,
-        settings,
-    )
-    dark = measurement.background
-    background = None if dark is None else torch.from_numpy(dark.astype(np.float32))
-    light = model.illumination(probe, positions)
-    corner = settings.slow_phase / (2 * np.pi * rms_width_px(probe))
+    box = steps.model.box
 
     def smoothed(flat: torch.Tensor) -> torch.Tensor:
-        image = flat.numpy().reshape(model.box)
+        if family == INSIDE:
+            return flat
+        image = flat.numpy().reshape(box)
         return torch.from_numpy(denoised(image, family, strength, lit.noise)).flatten()
 
+    variation = strength / (2 * lit.noise) if family == INSIDE else 0.0
     current = previous = smoothed(torch.from_numpy(start[lit.box].astype(np.complex64)).flatten())
     age = 1.0
     for epoch in range(1, after_epochs[-1] + 1):
-        age, weight = next_momentum(age, settings.momentum)
+        age, weight = next_momentum(age, steps.settings.momentum)
         point = torch.lerp(previous, current, 1 + weight)
-        gradient = model.run(point, probe, positions, background).object_gradient
-        step = object_step(
-            point,
-            gradient,
-            light,
-            box=model.box,
-            damping=settings.damping,
-            corner_per_px=corner,
-        )
-        previous, current = current, smoothed(point - STEP * step)
+        previous, current = current, smoothed(steps.after(point, variation))
         if epoch in after_epochs:
             result = start.copy()
-            result[lit.box] = current.numpy().reshape(model.box)
+            result[lit.box] = current.numpy().reshape(box)
             yield result
 
 
@@ -122,9 +167,12 @@ STRENGTHS_IN_TURN: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "total_variation": (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8),
         "non_local_means": (0.07, 0.1, 0.15, 0.22, 0.33, 0.5),
+        "similar_blocks_once": (0.15, 0.22, 0.3, 0.42, 0.6, 0.85),
+        INSIDE: (0.1, 0.2, 0.4, 0.8, 1.6),
     }
 )
-SMOOTHED_LAST_BY = ("total_variation", "non_local_means")
+FEWEST_LEFT = 2  # of a family's strengths, when half of them are given up
+SMOOTHED_LAST_BY = ("total_variation", "non_local_means", "similar_blocks")
 IN_TURN = " in turn, epochs "  # between a family and their number, in the names of candidates
 Tried = Callable[[int, int], None]
 
@@ -195,8 +243,9 @@ def choose_alternation(
 
     Of each family and number of epochs the strongest that is as good as its best, then what gains
     most, by :func:`study_lib.solvers.denoising.choose_by_held_out_counts`; denoising once is among
-    the candidates. The last smoothing is chosen by the rule of the thinning network: the strongest
-    that held-out counts do not refuse.
+    the candidates. After 10 and after 20 epochs the worse half of each family's strengths is given
+    up, which saves more than half of the time. The last smoothing is chosen by the rule of the
+    thinning network: the strongest that held-out counts do not refuse.
 
     Parameters
     ----------
@@ -213,13 +262,21 @@ def choose_alternation(
         for family, strengths in STRENGTHS.items()
         for strength in strengths
     }
-    runs = [(family, one) for family, each in STRENGTHS_IN_TURN.items() for one in each]
-    for done, (family, strength) in enumerate(runs, start=1):
-        found = alternations(measurement, solved, family, strength, lit, AFTER_EPOCHS)
-        for epochs, object_ in zip(AFTER_EPOCHS, found, strict=True):
-            losses[_named(family, epochs), strength] = judge(object_)
-        if progress is not None:
-            progress(done, len(runs))
+    steps = DataSteps.of(measurement)
+    running = {
+        family: {one: alternations(steps, solved, family, one, lit, AFTER_EPOCHS) for one in each}
+        for family, each in STRENGTHS_IN_TURN.items()
+    }
+    done = 0
+    for epochs in AFTER_EPOCHS:
+        for family, each in running.items():
+            for strength, found in each.items():
+                losses[_named(family, epochs), strength] = judge(next(found))
+                done += 1
+                if progress is not None:
+                    progress(done, TRIES)
+            better = sorted(each, key=lambda one: losses[_named(family, epochs), one].mean())
+            running[family] = {one: each[one] for one in better[: _left(len(each))]}
     first = choose_by_held_out_counts(judge(solved), losses)
     family, _, epochs_text = first.family.partition(IN_TURN)
     unsmoothed = Alternation(
@@ -238,6 +295,25 @@ def choose_alternation(
         first.tried,
         last.tried,
     )
+
+
+def _left(count: int) -> int:
+    """Return how many strengths of a family go on when the worse half is given up."""
+    return max(min(count, FEWEST_LEFT), (count + 1) // 2)
+
+
+def _tries() -> tuple[int, int]:
+    """Return how many alternations are judged, and the epochs that they take together."""
+    judged = epochs = 0
+    for strengths in STRENGTHS_IN_TURN.values():
+        count, before = len(strengths), 0
+        for after in AFTER_EPOCHS:
+            judged, epochs = judged + count, epochs + count * (after - before)
+            count, before = _left(count), after
+    return judged, epochs
+
+
+TRIES, EPOCHS_TRIED = _tries()
 
 
 def last_smoothing(

@@ -11,7 +11,7 @@ from study_lib.errors import InputError
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import (
     ALTERNATION_EPOCHS,
-    ALTERNATIONS_TO_CHOOSE,
+    EPOCHS_OF_CHOICE,
     NOTEBOOK_S,
     JobResources,
     expected_mb,
@@ -21,7 +21,7 @@ from study_lib.runs.resources import (
     write_resources,
 )
 from study_lib.runs.rules import RESOURCES_FILE
-from study_lib.solvers.alternating import AFTER_EPOCHS, STRENGTHS_IN_TURN
+from study_lib.solvers.alternating import AFTER_EPOCHS, EPOCHS_TRIED
 
 OBJECT_PX = 307 * 234  # of the preset laptop
 # Largest kernel [MiB] and longest time [s] of each kind of job in a run of the preset laptop with
@@ -160,5 +160,5 @@ def test_wrong_resources_are_refused_by_name_with_the_remedy(tmp_path, content, 
 
 def test_the_forecast_of_alternations_counts_those_that_are_tried():
     """The forecast answers without torch, so that it has the numbers of its own."""
-    assert sum(map(len, STRENGTHS_IN_TURN.values())) == ALTERNATIONS_TO_CHOOSE
+    assert EPOCHS_TRIED == EPOCHS_OF_CHOICE
     assert AFTER_EPOCHS[-1] == ALTERNATION_EPOCHS

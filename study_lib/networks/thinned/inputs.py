@@ -123,6 +123,7 @@ def _packed(counts: Float[np.ndarray, "scan n n"]) -> Shaped[Tensor, "scan n n"]
 
 # Strengths of the alternating steps, in those that suit one denoising: every step denoises again.
 ALTERNATING_SHARES = (0.25, 0.5, 1.0)
+DENOISED_BY = ("gaussian", "total_variation", "non_local_means")
 ALTERNATING_FAMILIES = ("total_variation", "non_local_means")
 # Denoised objects beside the best of each family: the network may take the weaker or stronger one.
 BESIDE = (("non_local_means", 0.5), ("non_local_means", 2.0), ("total_variation", 2.0))
@@ -199,7 +200,7 @@ def thinned_choices(
         Two independent parts of the same counts.
     """
     lit = LitPart.of(measurement)
-    after = choose_denoiser(solved, lit, held_out)
+    after = choose_denoiser(solved, lit, held_out, DENOISED_BY)
     judge = likelihood_judge(held_out)
     losses = {
         (family, share * after.of_family[family]): judge(
