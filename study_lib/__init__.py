@@ -4,7 +4,8 @@
 used. Everything else is imported from where it lives, ``from study_lib.scores.metrics import
 ssim``; docs/code.md says where that is.
 
-runs: ``open_run``, ``open_or_create``, ``create_run``, ``plan_jobs``, ``compare_runs``;
+runs: ``open_run``, ``open_or_create``, ``create_run``, ``plan_jobs``, ``compare_runs``,
+``read_science``;
 phases, each of a condition or a run: ``make_reference``, ``generate``, ``choose_view``, ``train``,
 ``train_thinned``, ``reconstruct``, ``compare``, ``summarize``;
 data: ``load_measurement``, ``load_dataset``, ``validate``, ``load_network``, ``load_ensemble``,

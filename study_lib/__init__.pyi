@@ -30,6 +30,7 @@ from .runs.results import compare_runs as compare_runs
 from .runs.run import create_run as create_run
 from .runs.run import open_or_create as open_or_create
 from .runs.run import open_run as open_run
+from .runs.science import read_science as read_science
 from .scores.frc import ring_correlation as ring_correlation
 from .scores.photon_limit import photon_limit as photon_limit
 from .scores.scoring import scored_pixels as scored_pixels

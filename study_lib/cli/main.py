@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from study_lib.cli import files, phases, results, runs
+from study_lib.cli import files, phases, results, runs, science
 from study_lib.errors import DISK_FULL, StudyError
 from study_lib.system import (
     INTERRUPTED,
@@ -33,6 +33,7 @@ runs.register(app)
 results.register(app)
 files.register(app)
 phases.register(app)
+science.register(app)
 
 
 @app.command()

@@ -118,6 +118,16 @@ class CompareRunsParameters(NotebookParameters, notebook="compare_runs"):
     metric: ComparedMetric = Field(description="the number whose differences are listed and drawn")
 
 
+class ScienceSummaryParameters(NotebookParameters, notebook="science_summary"):
+    """A notebook beside the phases: what one arm gains over the others, specimen by specimen."""
+
+    runs: dict[str, str] = Field(min_length=1, description="folder of a run by its specimen")
+    arm: Annotated[str, AfterValidator(current_arm)] = Field(
+        min_length=1, description="the arm that is held against all others"
+    )
+    split: SplitName
+
+
 class WatchRunParameters(PhaseParameters, notebook="watch_run"):
     """A notebook beside the phases: a run while it goes on."""
 

@@ -22,6 +22,7 @@ from .results import heat_maps as heat_maps
 from .results import phase_error_by_dose as phase_error_by_dose
 from .results import phase_error_spectra as phase_error_spectra
 from .results import quality_by_cost as quality_by_cost
+from .runs import gains_over_arms as gains_over_arms
 from .runs import metric_history as metric_history
 from .runs import run_differences as run_differences
 from .scene import coverage as coverage

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from study_lib.arm_names import label_of
 from study_lib.figures.common import PANEL_IN, TITLE_IN, colours_of, grid
 from study_lib.scores.across_runs import COMMIT_CHARACTERS, PLACE, place_text, title_of
+from study_lib.scores.paired import PairedGain
 from study_lib.scores.study_table import Row, grouped
 
 ROW_IN = 0.22
@@ -69,6 +71,50 @@ def run_differences(rows: Sequence[Row], *, metric: str) -> Figure:
     axes[0, 0].invert_yaxis()
     if len(runs) > 1:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left")
+    return figure
+
+
+def gains_over_arms(gains: Sequence[PairedGain], *, title: str) -> Figure:
+    """Show what one arm gains over each of the others, a panel for each, a row for each condition.
+
+    Right of the line the arm is better. Thick bars are 95 % intervals, thin ones those corrected
+    for the number of conditions; without replicates there are none. Small dots are the single
+    differences.
+
+    Parameters
+    ----------
+    gains
+        Of one metric, from :func:`study_lib.scores.paired.paired_gains`.
+    title
+        Of the number, with its unit.
+    """
+    part = [one for one in gains if one.gain is not None]
+    places = list(dict.fromkeys((one.specimen, one.dose, one.view) for one in part))
+    opponents = list(dict.fromkeys(one.opponent for one in part))
+    columns = max(1, min(len(opponents), PANELS_IN_A_ROW))
+    lines = max(1, -(-len(opponents) // columns))
+    size_in = (columns * PANEL_IN, lines * (3 * TITLE_IN + ROW_IN * max(4, len(places))))
+    figure, axes = grid(lines, columns, size_in, title, sharex=True, sharey=True)
+    specimens = list(dict.fromkeys(specimen for specimen, _, _ in places))
+    colours = {specimen: f"C{index % 10}" for index, specimen in enumerate(specimens)}
+    for axis, opponent in zip(axes.ravel(), opponents, strict=False):
+        axis.axvline(0, color="gray", linestyle=":")
+        for one in (one for one in part if one.opponent == opponent):
+            height, colour = places.index((one.specimen, one.dose, one.view)), colours[one.specimen]
+            for low, high, width in (
+                (one.corrected_low, one.corrected_high, 1.0),
+                (one.low, one.high, 3.0),
+            ):
+                if low is not None and high is not None:
+                    axis.plot([low, high], [height, height], color=colour, linewidth=width)
+            axis.plot(one.values, [height] * len(one.values), ".", color=colour, markersize=3)
+            axis.plot(one.gain, height, "o", color=colour, markersize=5)
+        axis.set_title(f"over {label_of(opponent)}", fontsize="medium")
+    for axis in axes.ravel()[len(opponents) :]:
+        axis.set_axis_off()
+    names = [f"{specimen} {dose:g} {view}" for specimen, dose, view in places]
+    axes[0, 0].set_yticks(range(len(places)), names)
+    axes[0, 0].invert_yaxis()
     return figure
 
 

@@ -1,13 +1,14 @@
 """The arms of the comparison: a registry of ways to an object, each with what it knows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
+from torch.nn import Module
 
 from study_lib.arm_names import (
     NOT_DENOISED,
@@ -59,7 +60,8 @@ from study_lib.solvers.denoising import NONE, LitPart
 class ArmResult:
     """An object in the frame of the dataset, the patterns it was made from, and its cost.
 
-    ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before;
+    ``cpu_s`` is processor time for these patterns, ``training_cpu_s`` for what was learned before,
+    ``learned_parameters`` how many numbers that left in networks, of all members together;
     ``phase_std_rad`` (oy, ox) is the arm's own estimate of its phase error, if it has one;
     ``device`` is what computed it here. If held-out counts refused what the arm adds, ``fallback``
     names what its object is instead, and ``fallback_reason`` says why. ``grouping`` says how an arm
@@ -80,9 +82,14 @@ class ArmResult:
     fallback_reason: str = ""
     grouping: str = ""
     probe: Complex[np.ndarray, "..."] | None = None
+    learned_parameters: int = 0
 
 
-SHORT_NAMES = {"total_variation": "TV", "non_local_means": "NLM", "gaussian": "Gaussian"}
+SHORT_NAMES = {
+    "total_variation": "TV",
+    "non_local_means": "NLM",
+    "gaussian": "Gaussian",
+}
 HashOf = Callable[[Path], str]
 Arm = Callable[[Condition, Measurement, HashOf], ArmResult]
 
@@ -117,7 +124,12 @@ def pinn(condition: Condition, measurement: Measurement, hash_of: HashOf) -> Arm
         sources=(path,),
         device=device,
         grouping=grouping_of(condition.view),
+        learned_parameters=_parameters_of([trained.network]),
     )
+
+
+def _parameters_of(networks: Sequence[Module]) -> int:
+    return sum(each.numel() for network in networks for each in network.parameters())
 
 
 def grouping_of(view: ViewDesign) -> str:
@@ -229,6 +241,7 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
         training_cpu_s=ensemble.training_cpu_s,
         sources=(path,),
         phase_std_rad=np.hypot(found.members_rad, photons_rad),
+        learned_parameters=_parameters_of(ensemble.members if trust.given else ()),
         fallback="" if trust.given else f"its base ({base_name(ensemble.choices.base)})",
         fallback_reason="" if trust.given else f"{NOT_TRUSTED} ({stated})",
     )

@@ -341,6 +341,7 @@ def _score_arms(
                 "cpu_s": result.cpu_s,
                 "training_cpu_s": result.training_cpu_s,
                 "refused_training_cpu_s": 0.0,
+                "learned_parameters": result.learned_parameters,
                 "grouping": result.grouping,
                 "fallback": "",
                 "fallback_reason": "",
