@@ -11,6 +11,9 @@ PINN, PINN_LABEL = "pinn", "PtychoPINN"
 THINNING_NET, THINNING_NET_LABEL = "thinning-net", "thinning network"
 SOLVER_ALTERNATING, SOLVER_ALTERNATING_LABEL = "solver-alternating", "solver alternating"
 THINNED_BASE, THINNED_BASE_LABEL = "thinned-base", "base of the thinning network"
+# An algorithm with its other noise model is an arm of its own, where a design names it.
+OTHER_NOISE_MODEL = {"LSQML": "LSQML-poisson", "solver": "solver-amplitude"}
+CHOSEN = "chosen"  # the likelier of both, denoised or not, by held-out counts
 STD = "_phase_std_rad"  # after an arm's key: the array of its own standard deviation
 FORMER = {
     "pinn-thinned": THINNING_NET,
@@ -28,6 +31,17 @@ def key_of(algorithm: str, *, denoised: bool = False) -> str:
 def label_of(algorithm: str, *, denoised: bool = False) -> str:
     """Return the label of an iterative algorithm's arm."""
     return algorithm + (" denoised" if denoised else "")
+
+
+def algorithm_of(name: str) -> str:
+    """Return the algorithm behind a name that says its other noise model, too.
+
+    >>> from study_lib.arm_names import algorithm_of
+    >>> algorithm_of("LSQML-poisson"), algorithm_of("solver"), algorithm_of("ePIE")
+    ('LSQML', 'solver', 'ePIE')
+    """
+    plain = {other: algorithm for algorithm, other in OTHER_NOISE_MODEL.items()}
+    return plain.get(name, name)
 
 
 def current_arm(name: str) -> str:

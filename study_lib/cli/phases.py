@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study_lib.arm_names import THINNING_NET_LABEL
+from study_lib.arm_names import THINNING_NET_LABEL, algorithm_of
 from study_lib.cli.designs import (
     AcceptDoubtful,
     BaseNpz,
@@ -284,7 +284,8 @@ def reconstruct(
         content["seeds"]["iterative"] = seed
     study = parse_design(content, "study reconstruct")
     algorithms = study.iterative.algorithms
-    lsqml, of_ptychi = "LSQML" in algorithms, set(algorithms) != {"solver"}
+    engines = set(map(algorithm_of, algorithms))
+    lsqml, of_ptychi = "LSQML" in engines, engines != {"solver"}
     for flag, value, is_taken, takers in (
         ("--noise-model", noise_model, lsqml, "only LSQML takes it"),
         ("--momentum", momentum, lsqml, "only LSQML takes it"),

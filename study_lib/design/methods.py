@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from study_lib.arm_names import OTHER_NOISE_MODEL
 from study_lib.design.limits import (
     EPOCHS_REASON,
     TIME_REASON,
@@ -46,8 +47,25 @@ class IterativeDesign(Frozen):
     """Iterative reconstruction: engines of pty-chi by name, and the project's own solver."""
 
     algorithms: tuple[
-        Literal["LSQML", "solver", "PIE", "ePIE", "rPIE", "DM", "RAAR", "BH", "autodiff"], ...
-    ] = Field(min_length=1, description="each is an arm; all but solver are of pty-chi")
+        Literal[
+            "LSQML",
+            "LSQML-poisson",
+            "solver",
+            "solver-amplitude",
+            "PIE",
+            "ePIE",
+            "rPIE",
+            "DM",
+            "RAAR",
+            "BH",
+            "autodiff",
+        ],
+        ...,
+    ] = Field(
+        min_length=1,
+        description="each is an arm; all but solver are of pty-chi. LSQML-poisson and "
+        "solver-amplitude are these two with the other noise model",
+    )
     probe: Literal["known", "refine"] = Field(
         description="refine: unknown to every algorithm, which starts from the given one"
     )
@@ -58,7 +76,9 @@ class IterativeDesign(Frozen):
     )
     epochs: Epochs = Field(description="of pty-chi's")
     batch_size: Patterns = Field(description="patterns per update of pty-chi's")
-    noise_model: Literal["gaussian", "poisson"] = Field(description="of LSQML; others: gaussian")
+    noise_model: Literal["gaussian", "poisson"] = Field(
+        description="of LSQML; others: gaussian, that is squared differences of amplitudes"
+    )
     momentum: float = Field(ge=0, lt=1, description="gain of LSQML's acceleration; 0: none")
     solver: SolverDesign
     denoised: bool = Field(
@@ -81,6 +101,13 @@ class IterativeDesign(Frozen):
         """Check that no algorithm comes twice, and that what alternates is there."""
         if len(set(self.algorithms)) < len(self.algorithms):
             raise ValueError(f"algorithms {', '.join(self.algorithms)}: name each once")
+        for name, setting, same in (
+            ("LSQML", "noise_model", self.noise_model == "poisson"),
+            ("solver", "solver.objective", self.solver.objective == "amplitude"),
+        ):
+            other = OTHER_NOISE_MODEL[name]
+            if same and {name, other} <= set(self.algorithms):
+                raise ValueError(f"with this {setting} {other} is {name}; leave one of both out")
         if self.alternating and "solver" not in self.algorithms:
             raise ValueError(
                 "alternating = true starts from the solver's object; add solver to algorithms"

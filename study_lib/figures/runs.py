@@ -2,12 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from study_lib.arm_names import label_of
 from study_lib.figures.common import PANEL_IN, TITLE_IN, colours_of, grid
 from study_lib.scores.across_runs import COMMIT_CHARACTERS, PLACE, place_text, title_of
 from study_lib.scores.paired import PairedGain
@@ -74,7 +73,9 @@ def run_differences(rows: Sequence[Row], *, metric: str) -> Figure:
     return figure
 
 
-def gains_over_arms(gains: Sequence[PairedGain], *, title: str) -> Figure:
+def gains_over_arms(
+    gains: Sequence[PairedGain], labels: Mapping[str, str], *, title: str
+) -> Figure:
     """Show what one arm gains over each of the others, a panel for each, a row for each condition.
 
     Right of the line the arm is better. Thick bars are 95 % intervals, thin ones those corrected
@@ -85,6 +86,8 @@ def gains_over_arms(gains: Sequence[PairedGain], *, title: str) -> Figure:
     ----------
     gains
         Of one metric, from :func:`study_lib.scores.paired.paired_gains`.
+    labels
+        Of arms by their keys.
     title
         Of the number, with its unit.
     """
@@ -109,7 +112,7 @@ def gains_over_arms(gains: Sequence[PairedGain], *, title: str) -> Figure:
                     axis.plot([low, high], [height, height], color=colour, linewidth=width)
             axis.plot(one.values, [height] * len(one.values), ".", color=colour, markersize=3)
             axis.plot(one.gain, height, "o", color=colour, markersize=5)
-        axis.set_title(f"over {label_of(opponent)}", fontsize="medium")
+        axis.set_title(f"over {labels[opponent]}", fontsize="medium")
     for axis in axes.ravel()[len(opponents) :]:
         axis.set_axis_off()
     names = [f"{specimen} {dose:g} {view}" for specimen, dose, view in places]

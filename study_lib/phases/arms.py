@@ -11,8 +11,10 @@ from jaxtyping import Complex, Float, Int
 from torch.nn import Module
 
 from study_lib.arm_names import (
+    CHOSEN,
     NOT_DENOISED,
     NOT_TRUSTED,
+    OTHER_NOISE_MODEL,
     PINN,
     PINN_LABEL,
     SOLVER_ALTERNATING,
@@ -43,6 +45,7 @@ from study_lib.phases.conditions import Condition
 from study_lib.phases.reconstruct import (
     ALTERNATION,
     DENOISER,
+    PLAIN_NATS,
     chosen_by_train,
     read_alternation,
     read_denoiser,
@@ -193,6 +196,38 @@ def denoised(
     )
 
 
+def chosen(
+    algorithms: Sequence[str], condition: Condition, measurement: Measurement, hash_of: HashOf
+) -> ArmResult:
+    """Return the object under which held-out counts are likeliest: which noise model, if denoised.
+
+    All algorithms were judged by the same photons of the train split; what each of the choices cost
+    is charged.
+    """
+    label, command = f"{algorithms[0]} {CHOSEN}", "reconstruct --split train"
+    held_out_nats, spent_s = {}, 0.0
+    for algorithm in algorithms:
+        path = _existing(chosen_by_train(condition, algorithm, DENOISER), label, command)
+        choice, written = read_denoiser(path)
+        if PLAIN_NATS not in written:
+            raise MissingResultError(
+                f"{label}: {path} does not say how likely counts are without a denoiser; run "
+                f"`study {command}` again"
+            )
+        held_out_nats[algorithm] = float(written[PLAIN_NATS]) - choice.gain_nats
+        spent_s += float(written["choice_cpu_s"])
+    best = min(held_out_nats, key=lambda algorithm: held_out_nats[algorithm])
+    found = denoised(best, condition, measurement, hash_of)
+    return replace(
+        found,
+        label=label,
+        knows=f"{found.knows}; noise model ({best}) chosen there too",
+        training_cpu_s=spent_s,
+        fallback="",
+        fallback_reason="",
+    )
+
+
 def alternating(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Improve the solver's object by its steps and a denoiser in turn, as the train split chose."""
     plain = iterative(SOLVER, condition, measurement, hash_of)
@@ -301,6 +336,9 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
         arms[key_of(name)] = partial(iterative, name)
         if design.iterative.denoised:
             arms[key_of(name, denoised=True)] = partial(denoised, name)
+    for both in OTHER_NOISE_MODEL.items():
+        if design.iterative.denoised and set(both) <= set(design.iterative.algorithms):
+            arms[key_of(f"{both[0]}-{CHOSEN}")] = partial(chosen, both)
     if design.iterative.alternating:
         arms[SOLVER_ALTERNATING] = alternating
     return arms

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from study_lib.arm_names import key_of
+from study_lib.arm_names import algorithm_of, key_of
 from study_lib.data.archive import read_npz
 from study_lib.design.axes import SPLITS
 from study_lib.design.methods import IterativeDesign
@@ -19,6 +19,7 @@ from study_lib.overlap.views import view_of
 from study_lib.phases.conditions import RECONSTRUCTED, Condition
 from study_lib.phases.records import Computed, Work, computed_before, performed, provenance, work_of
 from study_lib.phases.scene import Scene
+from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, split_photons
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import DEVICE, SOLVER, IterativeResult, run_algorithm
@@ -82,7 +83,7 @@ def check_algorithms(design: StudyDesign, scene: Scene, measurement: Measurement
     InputError
         If there is such an algorithm; it names view, split, and the algorithms that are left.
     """
-    engines = [name for name in design.iterative.algorithms if name != "solver"]
+    engines = [name for name in design.iterative.algorithms if algorithm_of(name) != SOLVER]
     bad, dark = measurement.bad_pixels, measurement.background
     if not engines or (dark is None and (bad is None or bad.ndim == 2)):
         return
@@ -94,7 +95,7 @@ def check_algorithms(design: StudyDesign, scene: Scene, measurement: Measurement
         for name in engines:
             try:
                 mask, _ = one_mask_of(name, some)
-                background_for(name, dark, measurement.amplitudes[rows], mask)
+                background_for(algorithm_of(name), dark, measurement.amplitudes[rows], mask)
             except InputError as error:
                 reasons.setdefault(name, f"view {view.name}, {split} split: {error}")
     if not reasons:
@@ -109,6 +110,7 @@ def check_algorithms(design: StudyDesign, scene: Scene, measurement: Measurement
 # --- What is chosen for an algorithm on the train split, and applied to any
 
 DENOISER, ALTERNATION = "denoiser.json", "alternation.json"
+PLAIN_NATS = "plain_held_out_nats"  # per pattern, under the object without what was chosen
 
 
 def choices_of(
@@ -123,7 +125,7 @@ def choices_of(
 
     The algorithm runs again on a share of the photons; the others judge what denoising makes of it,
     and for the solver what steps and a denoiser in turn make of it. Each choice is charged with
-    this run, too.
+    this run, too. An algorithm with its other noise model is judged by the same photons.
 
     Parameters
     ----------
@@ -148,10 +150,11 @@ def choices_of(
         return {}
     started = time.process_time()
     part, held_out = split_photons(
-        measurement, design.judged_share, generator(seed, "denoiser", algorithm)
+        measurement, design.judged_share, generator(seed, "denoiser", algorithm_of(algorithm))
     )
     object_ = run_algorithm(algorithm, part, design, seed=seed).object_
     common_s = time.process_time() - started
+    plain_nats = float(likelihood_judge(held_out)(object_).mean())
     choosers: dict[str, Callable[[], DenoiserChoice | Alternation]] = {
         DENOISER: lambda: choose_denoiser(object_, LitPart.of(part), held_out),
         ALTERNATION: lambda: choose_alternation(object_, part, held_out, progress),
@@ -163,6 +166,7 @@ def choices_of(
         found[name] = choice | {
             "algorithm": algorithm,
             "judged_share": design.judged_share,
+            PLAIN_NATS: plain_nats,
             "choice_cpu_s": common_s + time.process_time() - started,
         }
     return found

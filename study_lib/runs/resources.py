@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from study_lib.arm_names import algorithm_of
 from study_lib.design.axes import SPLITS
 from study_lib.design.models import StudyDesign
 from study_lib.design.settings import Frozen, describe_faults
@@ -112,7 +113,7 @@ def _work_s(
         iterative = design.iterative
         per_pattern_s = sum(
             SOLVER_S_PER_PIXEL * iterative.solver.epochs
-            if name == "solver"
+            if algorithm_of(name) == "solver"
             else ENGINE_S_PER_PIXEL * iterative.epochs
             for name in iterative.algorithms
         )

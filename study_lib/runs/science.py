@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from study_lib.arm_names import label_of
+from study_lib.arm_names import plain_label
 from study_lib.design.test_bed import SPECIMENS
 from study_lib.errors import InputError
 from study_lib.files import atomic_path, write_csv, write_json
@@ -49,6 +49,11 @@ class Science:
         return [arm for arm in dict.fromkeys(row["arm"] for row in self.rows) if arm != self.arm]
 
     @cached_property
+    def labels(self) -> dict[str, str]:
+        """The label of every arm by its key."""
+        return {row["arm"]: plain_label(row["label"]) for row in self.rows}
+
+    @cached_property
     def gains(self) -> list[PairedGain]:
         """Paired gains of the arm, by metric, opponent, specimen and condition."""
         return paired_gains(self.rows, self.arm, self.opponents)
@@ -63,7 +68,7 @@ class Science:
         for place, part in grouped(self.rows, names).items():
             sound = [row for row in part if row["registration"] == "ok"]
             line = dict(zip(names, place, strict=True)) | {
-                "label": label_of(place[-1]) if not part[0].get("label") else part[0]["label"],
+                "label": self.labels[place[-1]],
                 "seeds": len(part),
                 "no_score": len(part) - len(sound),
                 "refused": sum(bool(row.get("fallback")) for row in part),
@@ -107,9 +112,9 @@ class Science:
                     f"{high.gain:+.{decimals}f}{unit} ({_where(high)})"
                 )
             lines.append(
-                f"{label_of(self.arm)} against {label_of(opponent)}, {title}: ahead beyond chance "
-                f"in {len(ahead)}, behind in {len(behind)} of {len(of_opponent)} conditions, the "
-                f"rest undecided; {span}."
+                f"{self.labels[self.arm]} against {self.labels[opponent]}, {title}: ahead beyond "
+                f"chance in {len(ahead)}, behind in {len(behind)} of {len(of_opponent)} "
+                f"conditions, the rest undecided; {span}."
             )
         return lines
 
@@ -196,9 +201,10 @@ def table_lines(science: Science) -> list[str]:
 def gain_lines(science: Science, metric: str) -> list[str]:
     """Return the paired gains in one number as a table of Markdown."""
     title, unit, decimals = TITLES[metric]
+    title = f"{title} [{unit.strip()}]" if unit else title
     lines = [
         "",
-        f"### {label_of(science.arm)} over each arm: {title}{f' [{unit[1:]}]' if unit else ''}",
+        f"### {science.labels[science.arm]} over each arm: {title}",
         "",
         "| opponent | specimen | photons | view | pairs | gain | 95 % | corrected | by chance? |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -206,7 +212,7 @@ def gain_lines(science: Science, metric: str) -> list[str]:
     for one in (gain for gain in science.gains if gain.metric == metric):
         beyond = {None: "", True: "no", False: "perhaps"}[one.is_beyond_chance]
         cells = [
-            label_of(one.opponent),
+            science.labels[one.opponent],
             one.specimen,
             f"{one.dose:g}",
             one.view,
@@ -253,7 +259,7 @@ def write_science(science: Science, folder: Path) -> list[Path]:
     write_csv(folder / "rows.csv", list(science.rows))
     flat = [one | {"values": " ".join(f"{value:.6g}" for value in one["values"])} for one in gains]
     write_csv(folder / "gains.csv", flat)
-    lines = [f"# {label_of(science.arm)} and its opponents, {science.split} split", ""]
+    lines = [f"# {science.labels[science.arm]} and its opponents, {science.split} split", ""]
     lines += [f"- {sentence}" for metric in TITLES for sentence in science.sentences(metric)]
     lines += table_lines(science)
     for metric in PAIRED_METRICS:

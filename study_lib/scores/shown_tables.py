@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from study_lib.arm_names import (
+    CHOSEN,
     PINN_LABEL,
     SOLVER_ALTERNATING_LABEL,
     THINNED_BASE_LABEL,
@@ -102,6 +103,15 @@ ARM_NOTES = {
     "LSQML": "LSQML is the engine of pty-chi. Its settings are those of the design's table "
     "`iterative`, which in preset laptop are near pty-chi's defaults; they are not tuned to the "
     "data.",
+    "LSQML-poisson": "LSQML-poisson is LSQML with the likelihood of Poisson counts in place of "
+    "squared differences of amplitudes. Where a detector pixel has less than a photon its root "
+    "is biased: amplitudes give less noise where patterns hardly overlap, and the larger error "
+    "where they do.",
+    "solver-amplitude": "Solver-amplitude is the solver with squared differences of amplitudes in "
+    "place of the likelihood.",
+    f"LSQML {CHOSEN}": "LSQML chosen is the likelier of both noise models, denoised or not, by "
+    "the same held-out photons of the train split; its training is what both choices cost.",
+    f"solver {CHOSEN}": "Solver chosen is the same of the solver's two noise models.",
     "solver": "The solver is the study's own, gradient descent on the likelihood of the counts. "
     "Its settings were tuned on held-out counts of train patterns like those of preset laptop.",
 }

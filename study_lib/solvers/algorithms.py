@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex, Float
 
+from study_lib.arm_names import algorithm_of
 from study_lib.design.methods import IterativeDesign
 from study_lib.errors import StudyError
 from study_lib.physics.likelihood import pattern_residuals
@@ -57,7 +58,8 @@ def run_algorithm(
     Parameters
     ----------
     algorithm
-        ``solver``, or an engine of pty-chi.
+        ``solver``, or an engine of pty-chi; ``solver-amplitude`` and ``LSQML-poisson`` are these
+        two with the noise model of their name.
     measurement
         All that the algorithm is given.
     design
@@ -77,9 +79,11 @@ def run_algorithm(
     """
     found: SolverResult | ptychi_engine.EngineResult
     refine_probe, refine_positions = design.probe == "refine", design.positions == "refine"
-    if algorithm == SOLVER:
+    engine = algorithm_of(algorithm)
+    if engine == SOLVER:
+        objective = "amplitude" if algorithm != SOLVER else design.solver.objective
         settings = SolverSettings(
-            **design.solver.model_dump(),
+            **design.solver.model_dump() | {"objective": objective},
             seed=seed,
             refine_probe=refine_probe,
             refine_positions=refine_positions,
@@ -90,9 +94,10 @@ def run_algorithm(
         cpu_s = time.process_time() - started
         wall_s, stop, options = found.wall_s.cumsum(), str(found.stop), found.settings
     else:
-        lsqml = algorithm == "LSQML"
+        lsqml = engine == "LSQML"
+        noise_model = "poisson" if algorithm != engine else design.noise_model
         found = ptychi_engine.run_ptychi(
-            algorithm=algorithm,
+            algorithm=engine,
             amplitudes=measurement.amplitudes,
             positions_px=measurement.positions_px,
             probe=measurement.probe,
@@ -101,7 +106,7 @@ def run_algorithm(
             background=measurement.background,
             epochs=design.epochs,
             batch_size=design.batch_size,
-            noise_model=design.noise_model if lsqml else "gaussian",
+            noise_model=noise_model if lsqml else "gaussian",
             momentum=design.momentum if lsqml else 0.0,
             seed=seed,
             refine_probe=refine_probe,

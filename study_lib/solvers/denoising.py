@@ -157,6 +157,12 @@ class DenoiserChoice:
     of_family: Mapping[str, float]
     tried: tuple[Candidate, ...]
 
+    @property
+    def gain_nats(self) -> float:
+        """How much likelier held-out counts are per pattern than without; 0 if none was chosen."""
+        gains = {(one.family, one.strength): one.gain_nats for one in self.tried}
+        return gains.get((self.family, self.strength), 0.0)
+
     def record(self) -> dict[str, Any]:
         """Return the choice as plain data."""
         return asdict(self)
