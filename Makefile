@@ -1,4 +1,5 @@
 # make study   run the whole study (PRESET=laptop, BASE=scan.npz: its own counts, SIMULATED=1: others on its object, CORES=2)
+# make science  the test bed: every arm on the specimens of development, and what the network gains (hours; STAR=star.npz KEPT_BACK=1: the others)
 # make test    lint, types, order of imports, tests, notebooks (CORES=2)
 # make quick  lint, types, order of imports and the tests that need no long computation, in under two minutes (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
@@ -15,6 +16,8 @@ PRESET ?= laptop
 CORES ?= 2
 BASE ?=
 SIMULATED ?=
+KEPT_BACK ?=
+STAR ?=
 REPORTS ?= reports
 
 BIN := $(VENV)/bin
@@ -25,10 +28,13 @@ CDTOOLS := .venv-peer-cdtools
 CRATE := .venv-peer-crate
 RUN ?= $(lastword $(sort $(wildcard reports/*/ro-crate-metadata.json)))
 
-.PHONY: study test quick lab peers slurm-test wheel-test crate-test browser notebooks clean
+.PHONY: study science test quick lab peers slurm-test wheel-test crate-test browser notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)") $(if $(SIMULATED),--simulated)
+
+science: $(STAMP)
+	@$(BIN)/study science --cores "$(CORES)" --reports "$(REPORTS)" $(if $(KEPT_BACK),--kept-back) $(if $(STAR),--star "$(STAR)")
 
 test: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -211,7 +211,7 @@ def test_a_package_says_what_belongs_there(path):
 def test_the_library_is_few_files_and_none_is_long():
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
 
-    assert len(MODULES) <= 165
+    assert len(MODULES) <= 175
     assert [path for path, lines in lengths.items() if lines > 700] == []
 
 

@@ -1,0 +1,180 @@
+"""The test bed: what one arm gains over the others in runs of several specimens."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import made_run, row_of
+
+from study_lib.design.presets import load_design
+from study_lib.design.test_bed import PRESET, SPECIMENS, specimens_of
+from study_lib.errors import InputError
+from study_lib.figures.runs import gains_over_arms
+from study_lib.files import read_json
+from study_lib.runs.science import read_science, write_science
+
+SEEDS = 3
+BETTER_DB = {"grains": 0.6, "cells": -0.4}
+
+
+@pytest.fixture
+def runs(tmp_path, rng) -> dict[str, Path]:
+    """Two specimens, two doses, three arms; the network is above on one and below on the other."""
+    folders = {}
+    for specimen, better in BETTER_DB.items():
+        rows = []
+        for dose in (1e3, 1e4):
+            for seed in range(SEEDS):
+                psnr = 25 + rng.normal(0, 1)
+                place = {"dose": dose, "replicate": seed, "phase_ssim_centred": 0.5}
+                gain = better + rng.normal(0, 0.02)
+                rows += [
+                    row_of("solver", phase_psnr_db=psnr, learned_parameters=0, **place),
+                    row_of(
+                        "thinning-net",
+                        phase_psnr_db=psnr + gain,
+                        phase_error_over_wiener=0.9,
+                        training_cpu_s=100.0,
+                        learned_parameters=660_000,
+                        **place | {"label": "thinning network"},
+                    ),
+                    row_of("lsqml", phase_psnr_db=10.0, registration="featureless", **place),
+                ]
+        folders[specimen] = made_run(tmp_path / specimen, rows, "doses=[1e3, 1e4]")
+    return folders
+
+
+def test_it_says_where_the_arm_is_ahead_and_where_behind(runs):
+    science = read_science(runs)
+    assert science.opponents == ["lsqml", "solver"]
+    lsqml, solver = science.sentences()
+    assert solver.startswith(
+        "thinning network against solver, phase PSNR: ahead beyond chance in 2,"
+    )
+    assert "behind in 2 of 4 conditions" in solver
+    assert "-0.4" in solver
+    assert "(cells" in solver
+    assert "no condition has a score of both" in lsqml
+
+
+def test_means_have_no_number_where_a_seed_has_no_score(runs):
+    means = {(one["specimen"], one["dose"], one["arm"]): one for one in read_science(runs).means()}
+    assert means["grains", 1e3, "lsqml"]["phase_psnr_db"] is None
+    assert means["grains", 1e3, "lsqml"]["no_score"] == SEEDS
+    network = means["cells", 1e4, "thinning-net"]
+    assert network["learned_parameters"] == 660_000
+    assert network["phase_error_over_wiener"] == pytest.approx(0.9)
+    assert network["phase_psnr_db_std"] > 0
+
+
+def test_tables_hold_the_same_numbers(runs, tmp_path):
+    science = read_science(runs)
+    paths = write_science(science, tmp_path / "out")
+    assert sorted(path.name for path in paths) == [
+        "gains.csv",
+        "rows.csv",
+        "science.json",
+        "science.md",
+    ]
+    content = read_json(tmp_path / "out" / "science.json")
+    with (tmp_path / "out" / "gains.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(content["gains"]) == len(science.gains)
+    gains = [float(line["gain"]) for line in lines if line["gain"]]
+    assert gains == pytest.approx([one.gain for one in science.gains if one.gain is not None])
+    text = (tmp_path / "out" / "science.md").read_text(encoding="utf-8")
+    assert "### grains, 1000 photons, dense" in text
+    assert "| lsqml | no score |" in text.replace("LSQML", "lsqml")
+    assert "over specimens" in text
+    psnr = [one for one in science.gains if one.metric == "phase_psnr_db"]
+    first = next(one for one in psnr if one.is_beyond_chance)
+    assert f"{first.gain:+.2f} | {first.low:+.2f} to {first.high:+.2f}" in text
+
+
+def test_the_figure_draws_every_gain_with_its_intervals(runs):
+    science = read_science(runs)
+    gains = [one for one in science.gains if one.metric == "phase_psnr_db"]
+    figure = gains_over_arms(gains, science.labels, title="gain [dB]")
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["over solver"]  # LSQML has no score anywhere
+    (axis,) = (axis for axis in figure.axes if axis.get_title())
+    drawn = np.concatenate([line.get_xdata() for line in axis.lines])
+    for one in gains:
+        if one.gain is not None:
+            assert np.isclose(drawn, one.gain).any()
+            assert np.isclose(drawn, one.corrected_low).any()
+
+
+def test_an_arm_that_no_run_has_is_refused_with_those_there_are(runs):
+    with pytest.raises(InputError, match=r"arm 'pinn' has no row .* choose from lsqml, solver, thinning"):
+        read_science(runs, arm="pinn")
+
+
+def test_what_is_kept_back_is_not_of_development():
+    development, kept = (set(specimens_of(kept_back=kept)) for kept in (False, True))
+    assert development == {"grains", "cells"}
+    assert development | kept == set(SPECIMENS)
+    assert not development & kept
+    assert {one.replicates for name, one in SPECIMENS.items() if name in kept} == {5}
+
+
+def test_the_preset_has_every_arm_and_seeds_of_no_other():
+    design = load_design(PRESET)
+    assert design.iterative.alternating
+    assert design.iterative.denoised
+    assert design.thinned.base_shown
+    others = [load_design(name).seeds for name in ("laptop", "smoke", "fly64")]
+    for name in type(design.seeds).model_fields:
+        assert getattr(design.seeds, name) not in {getattr(one, name) for one in others}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rust"], "specimen 'rust': choose from grains, cells"),
+        (["--kept-back"], "give --star star.npz"),
+        (["measured_star"], "study example star"),
+    ],
+)
+def test_a_wrong_call_writes_nothing_and_says_what_to_do(study, tmp_path, words, message):
+    found = study("science", *words, "--reports", tmp_path / "reports")
+    assert found.code == 2
+    assert message in found.err
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_dry_run_forecasts_every_specimen_and_writes_nothing(study, tmp_path):
+    found = study("science", "--dry-run", "--reports", tmp_path / "reports")
+    assert found.code == 0, found.err
+    assert "specimen grains: 3 seeds" in found.out
+    assert "specimen cells: 3 seeds" in found.out
+    assert found.out.count("nothing was written") == 2
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.slow
+def test_the_command_runs_every_specimen_and_goes_on_with_what_is_done(
+    study, tmp_path, sealed_settings
+):
+    changes = [f"--set={one}" for one in sealed_settings]
+    short = (
+        "--set=training=null",
+        "--set=views=[{name: baseline, gridsize: 1, target_overlap: null}]",
+        "--set=doses=[1e4]",
+    )
+    words = ["science", "grains", "cells", "--preset", "smoke", *changes, *short]
+    words += ["--replicates", "2", "--arm", "solver-denoised", "--reports", tmp_path]
+    found = study(*words)
+    assert found.code == 0, found.err
+    assert "solver denoised against solver, phase PSNR:" in found.out
+    folder = tmp_path / "science"
+    science = read_json(folder / "science.json")
+    assert set(science["runs"]) == {"grains", "cells"}
+    assert {one["specimen"] for one in science["gains"]} == {"grains", "cells", "over specimens"}
+    assert (folder / "science_summary.ipynb").is_file()
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/jobs/*/done.json")}
+    assert done
+    assert study(*words).code == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert read_json(folder / "science.json")["gains"] == science["gains"]
