@@ -235,7 +235,10 @@ def choose_by_held_out_counts(
     tried = tuple(
         Candidate(family, strength, *_mean_and_error(plain - loss))
         for (family, strength), loss in losses.items()
+        if np.isfinite(loss).all()  # an object that is not explains nothing
     )
+    if not tried:
+        return DenoiserChoice(NONE, 0.0, {}, ())
     of_family = {
         family: _strongest_good_one([one for one in tried if one.family == family], losses)
         for family in dict.fromkeys(one.family for one in tried)

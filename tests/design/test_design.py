@@ -48,7 +48,7 @@ def test_presets_hold_the_design_of_the_study(preset):
 
 
 def test_every_preset_file_is_a_listed_preset():
-    assert preset_names() == ["budget", "fly64", "laptop", "overlap", "smoke"]
+    assert preset_names() == ["budget", "fly64", "laptop", "overlap", "science", "smoke"]
 
 
 def test_fly64_has_the_pattern_count_of_the_original_study():
@@ -59,7 +59,7 @@ def test_fly64_has_the_pattern_count_of_the_original_study():
 
 def test_an_unknown_preset_lists_the_presets():
     with pytest.raises(
-        InputError, match=r"preset .smok. not found.*budget, fly64, laptop, overlap, smoke"
+        InputError, match=r"preset .smok. not found.*budget, fly64, laptop, overlap, science, smoke"
     ):
         load_design("smok")
 

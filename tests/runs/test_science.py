@@ -107,7 +107,9 @@ def test_the_figure_draws_every_gain_with_its_intervals(runs):
 
 
 def test_an_arm_that_no_run_has_is_refused_with_those_there_are(runs):
-    with pytest.raises(InputError, match=r"arm 'pinn' has no row .* choose from lsqml, solver, thinning"):
+    with pytest.raises(
+        InputError, match=r"'pinn' has no row .* choose from lsqml, solver, thinning"
+    ):
         read_science(runs, arm="pinn")
 
 

@@ -74,6 +74,19 @@ def test_the_family_with_the_largest_gain_is_taken():
     assert choice.of_family == {"gaussian": 1.0, "total_variation": 0.5}
 
 
+def test_what_is_not_finite_is_never_chosen():
+    plain, losses = losses_of({1.0: 0.5})
+    for index, value in enumerate((np.nan, -np.inf)):
+        losses["total_variation", float(index)] = np.full(PATTERNS, value)
+
+    choice = choose_by_held_out_counts(plain, losses)
+
+    assert (choice.family, choice.strength) == ("gaussian", 1.0)
+    assert {one.family for one in choice.tried} == {"gaussian"}
+    del losses["gaussian", 1.0]
+    assert choose_by_held_out_counts(plain, losses).family == NONE
+
+
 def test_a_choice_survives_being_written_down():
     choice = choose_by_held_out_counts(*losses_of({0.5: 0.4, 1.0: 1.0}))
 
