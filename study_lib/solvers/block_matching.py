@@ -13,6 +13,8 @@ Trans. Image Process. 16, 2080 (2007), doi:10.1109/TIP.2007.901238. Written from
 discrete cosine transform along each group in place of its Haar transform, and groups of one size.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from scipy.fft import dct
@@ -21,7 +23,9 @@ from torch import Tensor
 SIDE_PX = 8
 THRESHOLD = 2.7  # standard deviations of the noise, as in the paper
 WINDOW_SHAPE = 2.0  # of the Kaiser window on each block
+GROUPS_AT_ONCE = 1024  # whose spectra are in memory, 8 MB for two channels and groups of 16
 FAR = 1e6  # in units of the largest value: a block beyond the edge is like no other
+Filtered = tuple[Float[Tensor, "groups frequency coefficients"], Float[Tensor, " groups"]]
 
 
 def by_similar_blocks(
@@ -81,17 +85,24 @@ def by_similar_blocks(
     image = image - level
     blocks = _transformed_blocks(image)
     places_of = _similar(image, step_px, reach_px, group)
-    spectra = _group_spectra(blocks, places_of)
-    kept = spectra.abs() > THRESHOLD * noise
-    weights = 1 / kept.sum(dim=(1, 2)).clamp_min(len(image))
-    first = _merged(spectra * kept, weights, places_of, shape)
+
+    def thresholded(part: Int[Tensor, "groups blocks"]) -> Filtered:
+        spectra = _group_spectra(blocks, part)
+        kept = spectra.abs() > THRESHOLD * noise
+        return spectra * kept, 1 / kept.sum(dim=(1, 2)).clamp_min(len(image))
+
+    first = _merged(thresholded, places_of, shape, len(image))
     if not again:
         return first + level
-    places_of = _similar(first, step_px, reach_px, group)
-    power = _group_spectra(_transformed_blocks(first), places_of).square_()
-    shares = power / (power + noise**2)  # Wiener's, with the first pass as the signal
-    weights = 1 / shares.square().sum(dim=(1, 2)).clamp_min(1e-3)
-    return level + _merged(_group_spectra(blocks, places_of) * shares, weights, places_of, shape)
+    places_of, firsts = _similar(first, step_px, reach_px, group), _transformed_blocks(first)
+
+    def weighed(part: Int[Tensor, "groups blocks"]) -> Filtered:
+        power = _group_spectra(firsts, part).square_()
+        shares = power / (power + noise**2)  # Wiener's, with the first pass as the signal
+        weights = 1 / shares.square().sum(dim=(1, 2)).clamp_min(1e-3)
+        return _group_spectra(blocks, part) * shares, weights
+
+    return level + _merged(weighed, places_of, shape, len(image))
 
 
 def _cosines(length: int) -> Float[Tensor, "frequency sample"]:
@@ -156,22 +167,26 @@ def _group_spectra(
 
 
 def _merged(
-    spectra: Float[Tensor, "groups frequency coefficients"],
-    weights: Float[Tensor, " groups"],
+    filtered: Callable[[Int[Tensor, "groups blocks"]], Filtered],
     places_of: Int[Tensor, "groups blocks"],
     shape: tuple[int, int],
+    channels: int,
 ) -> Float[Tensor, "channels y x"]:
-    """Return the image whose pixels are weighted means over the blocks that cover them."""
-    count, length = spectra.shape[1:]
+    """Return the image whose pixels are weighted means over the blocks that cover them.
+
+    ``filtered`` gives the spectra and the weights of some groups.
+    """
+    count = places_of.shape[1]
     places = (shape[0] - SIDE_PX + 1) * (shape[1] - SIDE_PX + 1)
-    back = (_cosines(count).T @ spectra) * weights[:, None, None]
-    sums = torch.zeros(places, length).index_add_(0, places_of.flatten(), back.flatten(0, 1))
-    of_place = torch.zeros(places).index_add_(
-        0, places_of.flatten(), weights.repeat_interleave(count)
-    )
+    sums, of_place = torch.zeros(places, channels * SIDE_PX**2), torch.zeros(places)
+    for part in places_of.split(GROUPS_AT_ONCE):
+        spectra, weights = filtered(part)
+        back = (_cosines(count).T @ spectra).mul_(weights[:, None, None])
+        sums.index_add_(0, part.flatten(), back.flatten(0, 1))
+        of_place.index_add_(0, part.flatten(), weights.repeat_interleave(count))
     window = torch.kaiser_window(SIDE_PX, periodic=False, beta=WINDOW_SHAPE)
     window = torch.outer(window, window).flatten()
-    blocks = (sums.view(places, -1, SIDE_PX**2) @ _block_cosines()) * window
+    blocks = (sums.view(places, channels, SIDE_PX**2) @ _block_cosines()).mul_(window)
     fold = torch.nn.Fold(shape, SIDE_PX)
     image: Tensor = fold(blocks.permute(1, 2, 0))[:, 0]
     covered: Tensor = fold((of_place[:, None] * window).T[None])[0, 0]
