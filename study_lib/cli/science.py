@@ -1,5 +1,6 @@
 """The command of the test bed: every specimen, every arm, and what one gains over the others."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -26,16 +27,19 @@ def science(
         bool,
         typer.Option(
             "--kept-back",
-            help="The three specimens kept back instead: once, when all choices have been made.",
+            help="The three kept back instead, power_law, siemens_star and measured_star: once, "
+            "when all choices have been made.",
         ),
     ] = False,
     star: Annotated[
         Path | None,
         typer.Option(help="Base data whose object is the specimen measured_star, simulated."),
     ] = None,
-    arm: Annotated[str, typer.Option(help="The arm that is held against all others.")] = ARM,
+    arm: Annotated[
+        str, typer.Option(help="The arm that is held against all others, like solver-alternating.")
+    ] = ARM,
     replicates: Annotated[
-        int | None, typer.Option(help="Seeds; default: 3, and 5 of specimens kept back.")
+        int | None, typer.Option(min=1, help="Seeds; default: 3, and 5 of specimens kept back.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Preset, or path of a YAML file.")] = "science",
     settings: Annotated[
@@ -50,69 +54,94 @@ def science(
     """Run the test bed: a study of each specimen, then the paired gains of one arm over all others.
 
     Takes hours, and goes on where it stopped, on any day: what a run below reports/ has done is not
-    done again. Tables go to reports/science, with the executed notebook science_summary. Example:
+    done again. Tables go to a folder of their own below reports/, named for specimens and arm, with
+    the executed notebook science_summary. Example:
 
     study science grains --set 'doses=[1e4]' --replicates 2
     """
     from study_lib.design import test_bed
 
-    chosen = tuple(specimens or test_bed.specimens_of(kept_back=kept_back))
+    if specimens and kept_back:
+        raise InputError("--kept-back is all specimens kept back; leave it out, or the names")
+    chosen = tuple(dict.fromkeys(specimens or test_bed.specimens_of(kept_back=kept_back)))
     test_bed.require_specimens(chosen)
-    for name in chosen:
-        if test_bed.SPECIMENS[name].from_file and star is None:
-            raise InputError(
-                f"specimen {name} is the object of a measurement: give --star star.npz, which "
-                "`study example star` and `study import` make, or name other specimens"
-            )
-    folders: dict[str, Path] = {}
-    for name in chosen:
-        specimen = test_bed.SPECIMENS[name]
-        changes = [*specimen.settings, *(settings or ())]
-        count = replicates or specimen.replicates
-        print(f"specimen {name}: {count} seeds", flush=True)
-        folders[name] = _run_one(
-            preset, star if specimen.from_file else None, changes, count, reports, cores, dry_run
+    from_file = [name for name in chosen if test_bed.SPECIMENS[name].from_file]
+    if from_file and star is None:
+        raise InputError(
+            f"specimen {from_file[0]} is the object of a measurement: give --star star.npz, which "
+            "`study example star` and `study import` make, or name other specimens"
         )
+    if star is not None and not from_file:
+        raise InputError(f"--star {star}: no specimen takes it; add measured_star or leave it out")
+    for setting in settings or ():
+        if setting.startswith(("specimen", "replicates", "source")):
+            raise InputError(
+                f"--set {setting}: the test bed sets it; name specimens or --replicates"
+            )
+    designs = {
+        name: _Planned(
+            preset,
+            star if test_bed.SPECIMENS[name].from_file else None,
+            [*test_bed.SPECIMENS[name].settings, *(settings or ())],
+            replicates or test_bed.SPECIMENS[name].replicates,
+        )
+        for name in chosen
+    }
+    digests = {name: one.digest_with(arm) for name, one in designs.items()}
+    folders: dict[str, Path] = {}
+    for name, one in designs.items():
+        print(f"specimen {name}: {one.replicates} seeds", flush=True)
+        one.run(reports, cores, dry_run=dry_run)
+        # A run may end on another day than it began, under whose name its folder is.
+        found = sorted(reports.glob(f"*_{digests[name]}/design.json"))
+        if found:
+            folders[name] = found[-1].parent
     if not dry_run:
-        _summarise(folders, arm, reports)
+        _summarise(folders, arm, reports / f"science_{'-'.join(chosen)}_{arm}")
 
 
-def _run_one(
-    preset: str,
-    base_npz: Path | None,
-    settings: list[str],
-    replicates: int,
-    reports: Path,
-    cores: int,
-    dry_run: bool,
-) -> Path:
-    """Run the study of one specimen and return its folder."""
-    from study_lib.cli.designs import changes_of, feasible
-    from study_lib.runs.run import run_name
+@dataclass(frozen=True)
+class _Planned:
+    """The study of one specimen."""
 
-    simulated = base_npz is not None
-    changes = changes_of(settings, replicates=replicates, simulated=simulated)
-    design, _ = feasible(preset, base_npz, *changes)
-    run_study(
-        preset=preset,
-        base_npz=base_npz,
-        simulated=simulated,
-        settings=settings,
-        replicates=replicates,
-        reports=reports,
-        cores=cores,
-        dry_run=dry_run,
-    )
-    return reports / run_name(design)
+    preset: str
+    base_npz: Path | None
+    settings: list[str]
+    replicates: int
+
+    def digest_with(self, arm: str) -> str:
+        """Return the digest of the design, which must have an arm."""
+        from study_lib.cli.designs import changes_of, feasible
+        from study_lib.phases.arms import arms_of
+
+        simulated = self.base_npz is not None
+        changes = changes_of(self.settings, replicates=self.replicates, simulated=simulated)
+        design, _ = feasible(self.preset, self.base_npz, *changes)
+        arms = arms_of(design)
+        if arm not in arms:
+            raise InputError(f"--arm {arm}: the design has {', '.join(arms)}; choose one")
+        return design.digest
+
+    def run(self, reports: Path, cores: int, *, dry_run: bool) -> None:
+        """Run it, or say what would run."""
+        run_study(
+            preset=self.preset,
+            base_npz=self.base_npz,
+            simulated=self.base_npz is not None,
+            settings=self.settings,
+            replicates=self.replicates,
+            reports=reports,
+            cores=cores,
+            dry_run=dry_run,
+        )
 
 
-def _summarise(folders: dict[str, Path], arm: str, reports: Path) -> None:
+def _summarise(folders: dict[str, Path], arm: str, folder: Path) -> None:
     """Write the tables and the notebook of the test bed, and print its sentences."""
     from study_lib.runs.notebook import SharedKernel, execute_notebook
-    from study_lib.runs.science import FOLDER, read_science, write_science
+    from study_lib.runs.science import read_science, write_science
 
     found = read_science(folders, arm=arm)
-    folder = reports / FOLDER
     paths = write_science(found, folder)
     runs = {name: str(path.resolve()) for name, path in folders.items()}
     output = folder / "science_summary.ipynb"

@@ -112,12 +112,22 @@ class IterativeDesign(Frozen):
             raise ValueError(
                 "alternating = true starts from the solver's object; add solver to algorithms"
             )
+        if self.alternating and self.solver.objective != "poisson":
+            raise ValueError(
+                "alternating = true goes down the likelihood, and solver.objective is "
+                f"{self.solver.objective}; set it to poisson"
+            )
         if self.alternating and (self.probe, self.positions) != ("known", "given"):
             raise ValueError(
                 "alternating = true takes probe and positions as given, and they are refined here; "
                 "leave one of both out"
             )
         return self
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether one of an algorithm's noise models is chosen, by a known probe."""
+        return self.denoised and (self.probe, self.positions) == ("known", "given")
 
     @property
     def chooses(self) -> bool:

@@ -14,7 +14,8 @@ SEEDS, SEEDS_KEPT_BACK = 3, 5
 class BedSpecimen:
     """One specimen: what it changes in the preset, or that its object comes from a file.
 
-    ``kept_back``: nobody develops on it; it is run once, when all choices have been made.
+    ``kept_back``: no choice is made on it, and it is run once, when all have been made. With other
+    seeds and settings of before, objects of its kind have been looked at.
     """
 
     settings: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
@@ -153,7 +153,9 @@ def colours_of(names: Iterable[str]) -> dict[str, str]:
     """
     given = list(names)
     ordered = sorted(set(map(plain_label, given)), key=str.casefold)
-    colours = dict(zip(ordered, cycle(f"C{index}" for index in range(10)), strict=False))
+    lighter = [to_hex(plt.get_cmap("tab20")(index)) for index in range(1, 20, 2)]
+    twenty = cycle([*(f"C{index}" for index in range(10)), *lighter])
+    colours = dict(zip(ordered, twenty, strict=False))
     return {name: colours[plain_label(name)] for name in given}
 
 

@@ -214,7 +214,8 @@ def chosen(
                 f"{label}: {path} does not say how likely counts are without a denoiser; run "
                 f"`study {command}` again"
             )
-        held_out_nats[algorithm] = float(written[PLAIN_NATS]) - choice.gain_nats
+        nats = float(written[PLAIN_NATS]) - choice.gain_nats
+        held_out_nats[algorithm] = nats if np.isfinite(nats) else np.inf
         spent_s += float(written["choice_cpu_s"])
     best = min(held_out_nats, key=lambda algorithm: held_out_nats[algorithm])
     found = denoised(best, condition, measurement, hash_of)
@@ -232,8 +233,8 @@ def alternating(condition: Condition, measurement: Measurement, hash_of: HashOf)
     """Improve the solver's object by its steps and a denoiser in turn, as the train split chose."""
     plain = iterative(SOLVER, condition, measurement, hash_of)
     command = "reconstruct --split train"
-    chosen = chosen_by_train(condition, SOLVER, ALTERNATION)
-    path = _existing(chosen, SOLVER_ALTERNATING_LABEL, command)
+    written_to = chosen_by_train(condition, SOLVER, ALTERNATION)
+    path = _existing(written_to, SOLVER_ALTERNATING_LABEL, command)
     choice, written = read_alternation(path)
     made_from = str(written.get("measurement_sha256"))
     _require_made_from(made_from, hash_of(condition.of("train").file), path, command)
@@ -337,7 +338,7 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
         if design.iterative.denoised:
             arms[key_of(name, denoised=True)] = partial(denoised, name)
     for both in OTHER_NOISE_MODEL.items():
-        if design.iterative.denoised and set(both) <= set(design.iterative.algorithms):
+        if design.iterative.is_chosen and set(both) <= set(design.iterative.algorithms):
             arms[key_of(f"{both[0]}-{CHOSEN}")] = partial(chosen, both)
     if design.iterative.alternating:
         arms[SOLVER_ALTERNATING] = alternating

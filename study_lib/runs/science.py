@@ -22,7 +22,7 @@ from study_lib.scores.paired import (
 )
 from study_lib.scores.study_table import Row, grouped
 
-FOLDER = "science"
+SIDES = ("arm", "opponent")
 TITLES = {
     "phase_error_over_wiener": ("phase error / Wiener", "", 2),
     "phase_psnr_db": ("phase PSNR", " dB", 2),
@@ -80,17 +80,19 @@ class Science:
                 line[f"{metric}_std"] = (
                     float(np.std(values, ddof=1)) if whole and len(values) > 1 else None
                 )
-            for name in ("cpu_s", "training_cpu_s", "learned_parameters"):
+            for name in ("cpu_s", "training_cpu_s"):
                 known = [row[name] for row in part if row.get(name) is not None]
                 line[name] = float(np.mean(known)) if known else None
+            counts = [row.get("learned_parameters") or 0 for row in part]
+            line["learned_parameters"] = max(counts)  # a network that was refused has none
             table.append(line)
         return table
 
     def sentences(self, metric: str = "phase_psnr_db") -> list[str]:
         """Return, per opponent, in how many conditions the arm is ahead or behind beyond chance.
 
-        Beyond chance is by Holm's procedure over the conditions of a specimen; the rest is
-        undecided, and with one seed everything is.
+        Beyond chance is by Holm's procedure over the conditions of a specimen, for these two arms
+        and on the one object of each specimen; the rest is undecided, and with one seed all is.
         """
         title, unit, decimals = TITLES[metric]
         lines = []
@@ -114,9 +116,16 @@ class Science:
             lines.append(
                 f"{self.labels[self.arm]} against {self.labels[opponent]}, {title}: ahead beyond "
                 f"chance in {len(ahead)}, behind in {len(behind)} of {len(of_opponent)} "
-                f"conditions, the rest undecided; {span}."
+                f"conditions, the rest undecided; {span}{_failures(of_opponent)}."
             )
         return lines
+
+
+def _failures(gains: Sequence[PairedGain]) -> str:
+    ours, theirs = (sum(getattr(one, f"{name}_failed") for one in gains) for name in SIDES)
+    if not ours and not theirs:
+        return ""
+    return f"; without a score in {ours} pairs (no verdict where so), the other arm in {theirs}"
 
 
 def _where(gain: PairedGain) -> str:
@@ -182,18 +191,17 @@ def table_lines(science: Science) -> list[str]:
             f"### {specimen}{f' ({kept})' if kept else ''}, {dose:g} photons, {view}",
             "",
             "| arm | phase error / Wiener | phase PSNR [dB] | phase SSIM, centred | phase SSIM "
-            "| no score | refused | CPU [s] | training CPU [s] | weights |",
+            "| no score | refused | CPU [s] | training CPU [s] | learned parameters |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for line in part:
             cells = [_mean_text(line, metric) for metric in TITLES]
             counts = [f"{line[name]} of {line['seeds']}" for name in ("no_score", "refused")]
-            weights = line["learned_parameters"]
             costs = [
                 "" if line[name] is None else f"{line[name]:.1f}"
                 for name in ("cpu_s", "training_cpu_s")
             ]
-            costs.append("" if weights is None else f"{weights:,.0f}")
+            costs.append(f"{line['learned_parameters']:,}")
             lines.append("| " + " | ".join([line["label"], *cells, *counts, *costs]) + " |")
     return lines
 
@@ -206,17 +214,20 @@ def gain_lines(science: Science, metric: str) -> list[str]:
         "",
         f"### {science.labels[science.arm]} over each arm: {title}",
         "",
-        "| opponent | specimen | photons | view | pairs | gain | 95 % | corrected | by chance? |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| opponent | specimen | photons | view | pairs | no score: arm, opponent | refused | gain "
+        "| 95 % | at Holm's level | beyond chance |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in (gain for gain in science.gains if gain.metric == metric):
-        beyond = {None: "", True: "no", False: "perhaps"}[one.is_beyond_chance]
+        beyond = {None: "", True: "yes", False: "undecided"}[one.is_beyond_chance]
         cells = [
             science.labels[one.opponent],
             one.specimen,
             f"{one.dose:g}",
             one.view,
-            f"{len(one.values)}{f' ({one.no_score} no score)' if one.no_score else ''}",
+            f"{len(one.values)}",
+            f"{one.arm_failed}, {one.opponent_failed}",
+            f"{one.refused}",
             "" if one.gain is None else f"{one.gain:+.{decimals}f}",
             _interval(one.low, one.high, decimals),
             _interval(one.corrected_low, one.corrected_high, decimals),
@@ -240,6 +251,19 @@ def _mean_text(line: Mapping[str, Any], metric: str) -> str:
     return text if spread is None or math.isnan(spread) else f"{text} ± {spread:.{decimals}f}"
 
 
+def _origin(folder: Path) -> dict[str, Any]:
+    """Return with what a run was made: held against one another, runs should be of one code."""
+    run = read_run(folder)
+    return {
+        "folder": str(folder),
+        "design": run.design_digest,
+        "preset": run.preset,
+        "date": None if run.date is None else run.date.isoformat(),
+        "commit": run.commit,
+        "dirty": run.dirty,
+    }
+
+
 def write_science(science: Science, folder: Path) -> list[Path]:
     """Write the rows, the gains and all tables; return the files.
 
@@ -251,7 +275,7 @@ def write_science(science: Science, folder: Path) -> list[Path]:
     content = {
         "arm": science.arm,
         "split": science.split,
-        "runs": {name: str(path) for name, path in science.runs.items()},
+        "runs": {name: _origin(path) for name, path in science.runs.items()},
         "means": science.means(),
         "gains": gains,
     }

@@ -15,6 +15,8 @@ ALPHA = 0.05
 OVER_SPECIMENS = "over specimens"
 PAIRED_METRICS = ("phase_error_over_wiener", "phase_psnr_db", "phase_ssim_centred", "phase_ssim")
 CONDITION = ("dose", "view")
+COUNTS = ("arm_failed", "opponent_failed", "refused")
+FEWEST_SPECIMENS = 3  # for an interval over specimens: of two, Student's t says nothing
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,12 @@ class PairedGain:
     A positive ``gain`` is in favour of ``arm``, whichever way the metric counts. ``low`` and
     ``high`` are its 95 % interval by Student's t, ``p_value`` that of no difference, and
     ``corrected_low``, ``corrected_high`` the interval at the level at which Holm's procedure looks
-    at this condition among all of the same two arms, metric and specimen. All of these are None
-    with a single pair. ``values`` are the differences themselves: of seeds, or of specimens.
-    ``no_score`` counts pairs that were left out since one of both objects has no score, and
-    ``refused`` those in which the arm is its fall-back, whose scores count as the arm's.
+    at this condition among all of the same two arms, metric and specimen: it holds zero wherever
+    the procedure does not reject. All of these are None with a single pair, with equal
+    differences, with two specimens, and where the arm has no score with one of the seeds: what is
+    left would flatter it. ``values`` are the differences themselves: of seeds, or of specimens.
+    ``arm_failed`` and ``opponent_failed`` count pairs that were left out since that object has no
+    score, and ``refused`` those in which the arm is its fall-back, whose scores count as the arm's.
     """
 
     specimen: str
@@ -37,7 +41,8 @@ class PairedGain:
     opponent: str
     metric: str
     values: tuple[float, ...]
-    no_score: int
+    arm_failed: int
+    opponent_failed: int
     refused: int
     gain: float | None
     low: float | None
@@ -95,8 +100,9 @@ def paired_gains(
     ('over specimens', True, None)
     """
     found: list[PairedGain] = []
+    others = [one for one in opponents if one != arm]
     for metric in metrics:
-        for opponent in (one for one in opponents if one != arm):
+        for opponent in others:
             per_specimen = []
             for (specimen,), part in grouped(rows, ("specimen",)).items():
                 per_specimen += corrected(
@@ -110,8 +116,8 @@ def paired_gains(
                 _gain(
                     replace(part[0], specimen=OVER_SPECIMENS),
                     [one.gain for one in part if one.gain is not None],
-                    no_score=sum(one.no_score for one in part),
-                    refused=sum(one.refused for one in part),
+                    [sum(getattr(one, name) for one in part) for name in COUNTS],
+                    fewest=FEWEST_SPECIMENS,
                 )
                 for part in _by_condition(per_specimen)
             ]
@@ -137,29 +143,35 @@ def _gain_of_pairs(
     """Return the gain over the seeds of one specimen and condition."""
     by_key = {(row["arm"], row["replicate"]): row for row in rows}
     sign = 1 if METRICS[metric].better == "higher" else -1
-    values, no_score, refused = [], 0, 0
+    values: list[float] = []
+    arm_failed = opponent_failed = refused = 0
     for ours in (row for row in rows if row["arm"] == arm):
         theirs = by_key.get((opponent, ours["replicate"]))
         if theirs is None:
             continue
-        pair = (ours, theirs)
-        if any(one["registration"] != "ok" or one.get(metric) is None for one in pair):
-            no_score += 1
+        failed = [one["registration"] != "ok" or one.get(metric) is None for one in (ours, theirs)]
+        if any(failed):
+            arm_failed, opponent_failed = arm_failed + failed[0], opponent_failed + failed[1]
             continue
         refused += bool(ours.get("fallback"))
         values.append(sign * float(ours[metric] - theirs[metric]))
     dose, view = condition
     nothing: tuple[None, None, None, None] = (None,) * 4
-    place = PairedGain(specimen, dose, view, arm, opponent, metric, (), 0, 0, *nothing)
-    return _gain(place, values, no_score=no_score, refused=refused)
+    place = PairedGain(specimen, dose, view, arm, opponent, metric, (), 0, 0, 0, *nothing)
+    return _gain(place, values, [arm_failed, opponent_failed, refused])
 
 
-def _gain(place: PairedGain, values: Sequence[float], *, no_score: int, refused: int) -> PairedGain:
+def _gain(
+    place: PairedGain, values: Sequence[float], counts: Sequence[int], fewest: int = 2
+) -> PairedGain:
+    """Return the gain of some differences; no interval of fewer, of equal ones or of failures."""
+    arm_failed, opponent_failed, refused = counts
     mean = float(np.mean(values)) if values else None
     found = replace(
         place,
         values=tuple(values),
-        no_score=no_score,
+        arm_failed=arm_failed,
+        opponent_failed=opponent_failed,
         refused=refused,
         gain=mean,
         low=None,
@@ -169,12 +181,10 @@ def _gain(place: PairedGain, values: Sequence[float], *, no_score: int, refused:
         corrected_high=None,
         is_beyond_chance=None,
     )
-    if mean is None or len(values) < 2:
+    if mean is None or len(values) < fewest or arm_failed or np.ptp(values) == 0:
         return found
     width = _half_width(values, ALPHA)
-    error = _error(values)
-    freedom = len(values) - 1
-    p_value = 2 * float(student_t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    p_value = 2 * float(student_t.sf(abs(mean) / _error(values), len(values) - 1))
     return replace(found, low=mean - width, high=mean + width, p_value=p_value)
 
 
@@ -199,10 +209,12 @@ def corrected(gains: Sequence[PairedGain]) -> list[PairedGain]:
     tested = [index for index, one in enumerate(gains) if one.p_value is not None]
     tested.sort(key=lambda index: gains[index].p_value or 0.0)
     result = list(gains)
-    goes_on = True
+    goes_on, level = True, ALPHA
     for rank, index in enumerate(tested):
-        one, level = gains[index], ALPHA / (len(tested) - rank)
-        goes_on = goes_on and (one.p_value or 0.0) < level
+        one = gains[index]
+        if goes_on:  # where it stops, all that follow are looked at by the same level
+            level = ALPHA / (len(tested) - rank)
+            goes_on = (one.p_value or 0.0) < level
         width = _half_width(one.values, level)
         mean = one.gain or 0.0
         result[index] = replace(

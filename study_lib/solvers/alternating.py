@@ -12,7 +12,7 @@ doi:10.1109/GlobalSIP.2013.6737048. For phase retrieval of Poisson counts, with 
 Marchesini, arXiv:1611.01417. More, and what differs: docs/related_work.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -244,7 +244,7 @@ def choose_alternation(
     Of each family and number of epochs the strongest that is as good as its best, then what gains
     most, by :func:`study_lib.solvers.denoising.choose_by_held_out_counts`; denoising once is among
     the candidates. After 10 and after 20 epochs the worse half of each family's strengths is given
-    up, which saves more than half of the time. The last smoothing is chosen by the rule of the
+    up, which saves nearly half of the time. The last smoothing is chosen by the rule of the
     thinning network: the strongest that held-out counts do not refuse.
 
     Parameters
@@ -275,7 +275,7 @@ def choose_alternation(
                 done += 1
                 if progress is not None:
                     progress(done, TRIES)
-            better = sorted(each, key=lambda one: losses[_named(family, epochs), one].mean())
+            better = _best_first(losses, _named(family, epochs), each)
             running[family] = {one: each[one] for one in better[: _left(len(each))]}
     first = choose_by_held_out_counts(judge(solved), losses)
     family, _, epochs_text = first.family.partition(IN_TURN)
@@ -295,6 +295,16 @@ def choose_alternation(
         first.tried,
         last.tried,
     )
+
+
+def _best_first(
+    losses: Mapping[tuple[str, float], Float[np.ndarray, " scan"]],
+    name: str,
+    strengths: Iterable[float],
+) -> list[float]:
+    """Return strengths by the mean loss that each leaves; what is not finite comes last."""
+    means = {one: float(losses[name, one].mean()) for one in strengths}
+    return sorted(means, key=lambda one: means[one] if np.isfinite(means[one]) else np.inf)
 
 
 def _left(count: int) -> int:

@@ -1,4 +1,4 @@
-"""Denoising by similar blocks: what a place shows, other places show again.
+"""Denoising by similar blocks, like BM3D: what a place shows, other places show again.
 
 Blocks that look alike are stacked and transformed together, small coefficients are set to zero, and
 every pixel is the weighted mean of the blocks that cover it. A second pass takes the first one's
@@ -81,6 +81,8 @@ def by_similar_blocks(
         )
     in_reach = [min(reach_px, side - SIDE_PX) + 1 for side in shape]  # from a corner
     group = min(group, in_reach[0] * in_reach[1])
+    if noise == 0:
+        return image
     level = image.mean(dim=(1, 2), keepdim=True)
     image = image - level
     blocks = _transformed_blocks(image)

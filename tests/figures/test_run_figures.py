@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
+from study_lib.figures.common import colours_of
 from study_lib.figures.runs import metric_history, run_differences
 
 
@@ -121,3 +123,10 @@ def test_a_history_has_a_line_for_each_condition_and_design_in_the_order_of_date
         "test 10000 dense",
         "test 10000 sparse",
     ]
+
+
+def test_twenty_arms_have_twenty_colours_and_the_first_ten_keep_theirs():
+    names = [f"arm {index:02d}" for index in range(20)]
+    colours = colours_of(names)
+    assert len(set(map(to_hex, colours.values()))) == 20
+    assert [colours[name] for name in names[:10]] == [f"C{index}" for index in range(10)]

@@ -131,7 +131,7 @@ def test_the_chosen_one_is_what_held_out_counts_of_the_train_split_prefer(condit
             write_json(path, content)
 
 
-def test_a_choice_of_before_is_made_again(condition):
+def test_a_choice_that_does_not_say_how_likely_the_plain_object_is_is_refused(condition):
     path = chosen_by_train(condition, "solver", DENOISER)
     kept = read_json(path)
     try:

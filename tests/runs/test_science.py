@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_runs import made_run, row_of
 
-from study_lib.design.presets import load_design
+from study_lib.design.presets import load_design, preset_names
 from study_lib.design.test_bed import PRESET, SPECIMENS, specimens_of
 from study_lib.errors import InputError
 from study_lib.figures.runs import gains_over_arms
@@ -53,9 +53,10 @@ def test_it_says_where_the_arm_is_ahead_and_where_behind(runs):
         "thinning network against solver, phase PSNR: ahead beyond chance in 2,"
     )
     assert "behind in 2 of 4 conditions" in solver
-    assert "-0.4" in solver
+    assert "gains from -0.4" in solver
     assert "(cells" in solver
-    assert "no condition has a score of both" in lsqml
+    assert "no condition has a score of both; without a score in 0 pairs" in lsqml
+    assert lsqml.endswith("the other arm in 12.")
 
 
 def test_means_have_no_number_where_a_seed_has_no_score(runs):
@@ -103,7 +104,8 @@ def test_the_figure_draws_every_gain_with_its_intervals(runs):
     for one in gains:
         if one.gain is not None:
             assert np.isclose(drawn, one.gain).any()
-            assert np.isclose(drawn, one.corrected_low).any()
+            ends = [] if one.corrected_low is None else [one.corrected_low, one.corrected_high]
+            assert all(np.isclose(drawn, end).any() for end in ends)
 
 
 def test_an_arm_that_no_run_has_is_refused_with_those_there_are(runs):
@@ -126,7 +128,7 @@ def test_the_preset_has_every_arm_and_seeds_of_no_other():
     assert design.iterative.alternating
     assert design.iterative.denoised
     assert design.thinned.base_shown
-    others = [load_design(name).seeds for name in ("laptop", "smoke", "fly64")]
+    others = [load_design(name).seeds for name in preset_names() if name != PRESET]
     for name in type(design.seeds).model_fields:
         assert getattr(design.seeds, name) not in {getattr(one, name) for one in others}
 
@@ -137,6 +139,11 @@ def test_the_preset_has_every_arm_and_seeds_of_no_other():
         (["rust"], "specimen 'rust': choose from grains, cells"),
         (["--kept-back"], "give --star star.npz"),
         (["measured_star"], "study example star"),
+        (["grains", "--star", "star.npz"], "add measured_star or leave it out"),
+        (["grains", "--kept-back"], "leave it out, or the names"),
+        (["--set", "specimen.kind=cells"], "the test bed sets it"),
+        (["--set", "replicates=9"], "the test bed sets it"),
+        (["--arm", "fish"], "--arm fish: the design has pinn, thinning-net"),
     ],
 )
 def test_a_wrong_call_writes_nothing_and_says_what_to_do(study, tmp_path, words, message):
@@ -170,9 +177,10 @@ def test_the_command_runs_every_specimen_and_goes_on_with_what_is_done(
     found = study(*words)
     assert found.code == 0, found.err
     assert "solver denoised against solver, phase PSNR:" in found.out
-    folder = tmp_path / "science"
+    folder = tmp_path / "science_grains-cells_solver-denoised"
     science = read_json(folder / "science.json")
     assert set(science["runs"]) == {"grains", "cells"}
+    assert len({one["design"] for one in science["runs"].values()}) == 2
     assert {one["specimen"] for one in science["gains"]} == {"grains", "cells", "over specimens"}
     assert (folder / "science_summary.ipynb").is_file()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/jobs/*/done.json")}

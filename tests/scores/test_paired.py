@@ -1,8 +1,9 @@
-"""Paired gains against scipy's paired test, and Holm's procedure against a published example."""
+"""Paired gains against scipy's paired test, and Holm's procedure by its definition."""
 
 import numpy as np
 import pytest
 from made_runs import row_of
+from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
 
 from study_lib.scores.paired import OVER_SPECIMENS, PairedGain, corrected, paired_gains
@@ -50,17 +51,33 @@ def test_a_gain_is_in_favour_of_the_arm_whichever_way_the_metric_counts(scores):
 
 
 def test_holms_procedure_stops_at_the_first_that_is_not_below_its_level():
-    """Five p-values as in many textbooks: .01, .04 and .03 alone would be below .05 each."""
-
-    def with_p(p_value):
-        place = ("grains", 1e3, "sparse", "pinn", "solver", "phase_psnr_db")
-        return PairedGain(*place, (0.9, 1.0, 1.1), 0, 0, 1.0, 0.7, 1.3, p_value)
-
-    found = corrected([with_p(p) for p in (0.01, 0.04, 0.03, 0.005)])
+    """By hand: .005 < .05 / 4 and .01 < .05 / 3, but .03 > .05 / 2; alone, each is below .05."""
+    wanted = (0.01, 0.04, 0.03, 0.005)
+    found = corrected([gain_with(p_value) for p_value in wanted])
     assert [one.is_beyond_chance for one in found] == [True, False, False, True]
-    widths = [one.corrected_high - one.corrected_low for one in found]
-    assert widths[3] > widths[0] > widths[2] > widths[1]
-    assert widths[1] == pytest.approx(2 * 4.302653 * 0.1 / np.sqrt(3), rel=1e-6)
+    for one, level in zip(found, (0.05 / 3, 0.05 / 2, 0.05 / 2, 0.05 / 4), strict=True):
+        interval = ttest_rel(one.values, np.zeros(5)).confidence_interval(1 - level)
+        assert (one.corrected_low, one.corrected_high) == pytest.approx(tuple(interval))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_interval_at_holms_level_holds_zero_wherever_the_procedure_does_not_reject(seed):
+    random = np.random.default_rng(seed)
+    found = corrected([gain_with(p_value) for p_value in random.uniform(0.001, 0.06, 6)])
+    for one in found:
+        assert one.is_beyond_chance == (one.corrected_low > 0 or one.corrected_high < 0)
+
+
+def gain_with(p_value):
+    """Return the gain of five differences that have this p-value."""
+    shape = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    error = shape.std(ddof=1) / np.sqrt(5)
+    values = tuple(shape + student_t.isf(p_value / 2, 4) * error)
+    mean = float(np.mean(values))
+    found = float(ttest_rel(values, np.zeros(5)).pvalue)
+    assert found == pytest.approx(p_value)
+    place = ("grains", 1e3, "sparse", "pinn", "solver", "phase_psnr_db")
+    return PairedGain(*place, values, 0, 0, 0, mean, mean - 1, mean + 1, found)
 
 
 def test_over_specimens_each_counts_once(scores):
@@ -74,7 +91,35 @@ def test_over_specimens_each_counts_once(scores):
         means = np.mean(ours - theirs) + np.array([0, 1.0, -0.2])
         assert over.values == pytest.approx(means)
         assert over.gain == pytest.approx(means.mean())
-        assert over.low < means.mean() - means.std() < over.gain
+        interval = ttest_rel(means, np.zeros(3)).confidence_interval(0.95)
+        assert (over.low, over.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_two_specimens_have_a_mean_and_no_interval(scores):
+    rows = rows_with(scores) + rows_with(scores | {"pinn": scores["pinn"] + 1}, specimen="cells")
+    found = paired_gains(rows, "pinn", ["solver"], ["phase_psnr_db"])
+    over = [one for one in found if one.specimen == OVER_SPECIMENS]
+    assert [(len(one.values), one.p_value) for one in over] == [(2, None)] * 2
+
+
+def test_equal_differences_have_no_p_value(scores):
+    rows = rows_with({"solver": scores["solver"], "pinn": scores["solver"]})
+    assert {one.p_value for one in paired_gains(rows, "pinn", ["solver"])} == {None}
+
+
+def test_an_arm_that_fails_with_some_seeds_is_not_called_ahead_for_the_others(scores):
+    """What is left are the seeds with which it went well."""
+    for failing, verdicts in (("pinn", {None}), ("solver", {True, False})):
+        rows = rows_with(scores)
+        for row in rows:
+            if row["arm"] == failing and row["replicate"] < 2:
+                row["registration"] = "featureless"
+        found = paired_gains(rows, "pinn", ["solver"], ["phase_psnr_db"])
+        of_grains = [one for one in found if one.specimen == "grains"]
+        assert {one.is_beyond_chance for one in of_grains} <= verdicts
+        assert {len(one.values) for one in of_grains} == {3}
+        counted = {(one.arm_failed, one.opponent_failed) for one in of_grains}
+        assert counted == {(2, 0) if failing == "pinn" else (0, 2)}
 
 
 def test_what_has_no_score_is_counted_and_not_compared(scores):
@@ -83,7 +128,7 @@ def test_what_has_no_score_is_counted_and_not_compared(scores):
     rows[-1] |= {"fallback": "its base (TV)"}
     found = paired_gains(rows, "pinn", ["solver"], ["phase_psnr_db"])
     by_dose = {one.dose: one for one in found if one.specimen == "grains"}
-    assert (by_dose[1e3].no_score, len(by_dose[1e3].values)) == (1, 4)
+    assert (by_dose[1e3].opponent_failed, len(by_dose[1e3].values)) == (1, 4)
     assert (by_dose[1e4].refused, len(by_dose[1e4].values)) == (1, 5)
 
 

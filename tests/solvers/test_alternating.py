@@ -5,8 +5,16 @@ import pytest
 from small_training import measurement_of, true_object
 
 from study_lib.physics.likelihood import pattern_residuals
-from study_lib.physics.measurement import at_positions, box_of
-from study_lib.solvers.alternating import alternate
+from study_lib.physics.measurement import at_positions, box_of, split_photons
+from study_lib.solvers.alternating import (
+    EPOCHS_TRIED,
+    INSIDE,
+    STRENGTHS_IN_TURN,
+    TRIES,
+    DataSteps,
+    alternate,
+    choose_alternation,
+)
 from study_lib.solvers.denoising import LitPart, denoised_where_lit
 from study_lib.solvers.solver import solve_measurement
 
@@ -41,6 +49,51 @@ def test_what_no_pattern_lights_is_left_alone():
     outside[box_of(measurement)] = False
     assert outside.any()
     np.testing.assert_array_equal(found[outside], start[outside])
+
+
+def total_variation_of(object_: np.ndarray, box: tuple[slice, slice]) -> float:
+    inside = object_[box]
+    steps = np.hypot(np.abs(np.diff(inside, axis=0))[:, 1:], np.abs(np.diff(inside, axis=1))[1:])
+    return float(steps.sum())
+
+
+def test_variation_inside_the_steps_falls_with_its_weight_and_the_fit_with_it():
+    measurement = measurement_of(photons=1e3)
+    solved, lit = solve_measurement(measurement).object_, LitPart.of(measurement)
+    found = [
+        alternate(measurement, solved, INSIDE, strength, lit, epochs=20)
+        for strength in (0.05, 0.4, 3.2)
+    ]
+    variations = [total_variation_of(one, lit.box) for one in found]
+    residuals = [pattern_residuals(measurement, one, measurement.probe).mean() for one in found]
+    assert variations == sorted(variations, reverse=True)
+    assert variations[2] < 0.8 * variations[0]
+    assert residuals == sorted(residuals)
+
+
+def test_a_choice_takes_as_many_epochs_as_it_says_and_the_better_half_goes_on(monkeypatch):
+    measurement = measurement_of(photons=1e3)
+    part, held_out = split_photons(measurement, 0.8, np.random.default_rng(4))
+    taken = []
+    step = DataSteps.after
+
+    def counted(steps, point, variation=0.0):
+        taken.append(variation)
+        return step(steps, point, variation)
+
+    monkeypatch.setattr(DataSteps, "after", counted)
+    tried = []
+    solved = solve_measurement(part).object_
+    choice = choose_alternation(solved, part, held_out, lambda done, of: tried.append((done, of)))
+    assert len(taken) - choice.epochs == EPOCHS_TRIED  # and its own, to see what is left to smooth
+    assert tried[-1] == (TRIES, TRIES)
+    gains = {(one.family, one.strength): one.gain_nats for one in choice.tried}
+    for family, strengths in STRENGTHS_IN_TURN.items():
+        went_on = [one for one in strengths if (f"{family} in turn, epochs 20", one) in gains]
+        ended = set(strengths) - set(went_on)
+        first = {one: gains[f"{family} in turn, epochs 10", one] for one in strengths}
+        assert len(went_on) >= len(strengths) / 2
+        assert min(first[one] for one in went_on) >= max(first[one] for one in ended)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
