@@ -36,13 +36,13 @@ def import_torchvision() -> None:
 KEPT: list[torch.library.Library] = []  # its definitions go when it does
 import_torchvision()
 
-from ptyrad.core.losses import CombinedLoss  # noqa: E402
-from ptyrad.core.models.ptycho import PtychoModel  # noqa: E402
-from ptyrad.params.loss_params import LossParams  # noqa: E402
+from ptyrad.core.losses import CombinedLoss  # noqa: E402  # after torchvision
+from ptyrad.core.models.ptycho import PtychoModel  # noqa: E402  # after torchvision
+from ptyrad.params.loss_params import LossParams  # noqa: E402  # after torchvision
 
 PACKAGE = "ptyrad"
 CANDIDATES: list[dict[str, Any]] = [
-    {"loss": "single", "rate": 0.005, "batch": 32, "iterations": 25},  # squared, of the roots
+    {"loss": "single", "rate": 0.005, "batch": 32, "iterations": 25},  # error of the roots
     {"loss": "single", "rate": 0.02, "batch": 32, "iterations": 25},
     {"loss": "single", "rate": 0.02, "batch": 128, "iterations": 25},
     {"loss": "poissn", "rate": 0.02, "batch": 32, "iterations": 25},
