@@ -1,4 +1,4 @@
-"""phaser's engines in JAX: ePIE, LSQML, gradients. Positions to a fraction of a pixel.
+"""phaser's engines in JAX: ePIE and gradients. Positions to a fraction of a pixel.
 
 Its object pixel is made one. A patch starts at ``position - corner - (n - 1) / 2``, so the corner
 makes up for our ``n // 2``. Every engine first scales the probe so that the uniform object has the
@@ -26,9 +26,9 @@ from phaser.utils.object import ObjectSampling
 PACKAGE = "phaserEM"
 CANDIDATES: list[dict[str, Any]] = [
     {"engine": "epie", "step": 1.0, "noise_model": "amplitude", "grouping": 16, "iterations": 25},
-    {"engine": "epie", "step": 1.0, "noise_model": "amplitude", "grouping": 16, "iterations": 10},
-    {"engine": "lsqml", "step": 1.0, "noise_model": "amplitude", "grouping": 64, "iterations": 25},
+    {"engine": "epie", "step": 0.25, "noise_model": "amplitude", "grouping": 16, "iterations": 25},
     {"engine": "adam", "step": 0.03, "noise_model": "poisson", "grouping": 32, "iterations": 25},
+    {"engine": "adam", "step": 0.01, "noise_model": "poisson", "grouping": 32, "iterations": 25},
 ]
 
 

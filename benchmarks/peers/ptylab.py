@@ -17,10 +17,10 @@ from PtyLab.Reconstruction.Reconstruction import Reconstruction
 PACKAGE = "ptylab"
 ENGINES = {"ePIE": ePIE, "mPIE": mPIE}
 CANDIDATES: list[dict[str, Any]] = [
-    {"engine": "mPIE", "beta": 0.25, "iterations": 25},  # its default step
-    {"engine": "mPIE", "beta": 0.25, "iterations": 10},
+    {"engine": "mPIE", "beta": 0.25, "iterations": 25},
     {"engine": "ePIE", "beta": 1.0, "iterations": 25},
     {"engine": "ePIE", "beta": 0.25, "iterations": 25},
+    {"engine": "ePIE", "beta": 0.25, "iterations": 10},
 ]
 
 

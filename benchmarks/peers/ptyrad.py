@@ -42,10 +42,10 @@ from ptyrad.params.loss_params import LossParams  # noqa: E402  # after torchvis
 
 PACKAGE = "ptyrad"
 CANDIDATES: list[dict[str, Any]] = [
-    {"loss": "single", "rate": 0.005, "batch": 32, "iterations": 25},  # error of the roots
-    {"loss": "single", "rate": 0.02, "batch": 32, "iterations": 25},
+    {"loss": "single", "rate": 0.005, "batch": 32, "iterations": 25},
     {"loss": "single", "rate": 0.02, "batch": 128, "iterations": 25},
     {"loss": "poissn", "rate": 0.02, "batch": 32, "iterations": 25},
+    {"loss": "poissn", "rate": 0.005, "batch": 32, "iterations": 25},
 ]
 IDLE = ("obj_tilts", "slice_thickness", "probe", "probe_pos_shifts")
 

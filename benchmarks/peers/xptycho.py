@@ -12,10 +12,10 @@ import xptycho
 
 PACKAGE = "xptycho"
 CANDIDATES: list[dict[str, Any]] = [
-    {"object_data_fit": 0.6, "iterations": 25},  # its default step
-    {"object_data_fit": 0.6, "iterations": 10},
+    {"object_data_fit": 0.6, "iterations": 25},
     {"object_data_fit": 0.2, "iterations": 25},
     {"object_data_fit": 0.2, "iterations": 10},
+    {"object_data_fit": 0.1, "iterations": 10},
 ]
 
 
