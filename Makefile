@@ -3,7 +3,7 @@
 # make quick  lint, types, order of imports and the tests that need no long computation, in under two minutes (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
-# make peer-NAME   environments of benchmarks/peers.py: xptycho, ptylab, phaser, ptyrad (1 to 2 GB each)
+# make peer-NAME   environments of benchmarks/peers.py: xptycho, phaser, ptyrad (1 to 2 GB each), ptylab (academic use only)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
 # make wheel-test   a wheel of the project, alone in a fresh environment, runs the study (installs 2 GB)
 # make crate-test   the RO-Crate of a run against Process Run Crate (RUN=reports/...; needs the network)

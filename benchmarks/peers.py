@@ -1,6 +1,6 @@
-"""Other packages' reconstructions beside ours, in one run, on one core: an hour with four peers.
+"""Other packages' reconstructions beside ours, in one run, on one core: half an hour with three.
 
-    OMP_NUM_THREADS=1 python benchmarks/peers.py                      # every peer that is installed
+    OMP_NUM_THREADS=1 python benchmarks/peers.py                      # peers that are installed
     OMP_NUM_THREADS=1 python benchmarks/peers.py --arms solver phaser --views sparse   # minutes
     OMP_NUM_THREADS=1 python benchmarks/peers.py --check              # the adapters alone: minutes
 
@@ -48,11 +48,11 @@ from study_lib.solvers.algorithms import SOLVER, run_algorithm
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = {"xptycho": "PMACE", "ptylab": "PtyLab", "phaser": "phaser", "ptyrad": "PtyRAD"}
+BY_NAME_ALONE = ("ptylab",)  # its licence is for academic, non-commercial research only
 OURS: dict[str, list[dict[str, Any]]] = {
-    "LSQML": [
-        {"noise_model": "gaussian", "batch_size": 96},  # the study's
-        {"noise_model": "gaussian", "batch_size": 10_000},  # every pattern at once
-    ],
+    # Every pattern at once: on these train splits held-out counts like it as much as the study's
+    # batches of 96, or more (see docs/peers.md), and one candidate saves half an hour.
+    "LSQML": [{"noise_model": "gaussian", "batch_size": 10_000}],
     SOLVER: [{}],  # its defaults
 }
 SPECIMENS = ("grains", "cells")
@@ -342,7 +342,14 @@ def parsed() -> argparse.Namespace:
         description=__doc__.splitlines()[0],
         epilog="Peers are installed one by one: make " + " ".join(f"peer-{peer}" for peer in PEERS),
     )
-    parser.add_argument("--arms", nargs="+", default=names, choices=names)
+    default = [name for name in names if name not in BY_NAME_ALONE]
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        default=default,
+        choices=names,
+        help=f"default: all but {' and '.join(BY_NAME_ALONE)}, whose licence each user has to read",
+    )
     parser.add_argument("--doses", nargs="+", type=float, default=DOSES)
     parser.add_argument(
         "--views", nargs="+", default=VIEWS, choices=("baseline", "dense", "sparse")

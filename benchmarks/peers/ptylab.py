@@ -3,6 +3,10 @@
 Its object pixel is wavelength x distance / detector width, which is made one; then positions are
 pixels, counted from the middle of the object to the middle of the patch. Its engines always move
 the probe; here by a step of zero.
+
+Its repository's licence grants academic, non-commercial use only and names patents; the package on
+the registry has none beside it. Read it before you run this; `benchmarks/peers.py` does so only
+where it is asked for by name.
 """
 
 from typing import Any
