@@ -4,6 +4,7 @@
 # make quick  lint, types, order of imports and the tests that need no long computation, in under two minutes (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
+# make peer-NAME   environments of benchmarks/peers.py: xptycho, phaser, ptyrad (1 to 2 GB each), ptylab (academic use only)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
 # make wheel-test   a wheel of the project, alone in a fresh environment, runs the study (installs 2 GB)
 # make crate-test   the RO-Crate of a run against Process Run Crate (RUN=reports/...; needs the network)
@@ -26,9 +27,13 @@ STAMP := $(VENV)/.installed
 PTYCHODUS := .venv-peer-ptychodus
 CDTOOLS := .venv-peer-cdtools
 CRATE := .venv-peer-crate
+XPTYCHO := .venv-peer-xptycho
+PTYLAB := .venv-peer-ptylab
+PHASER := .venv-peer-phaser
+PTYRAD := .venv-peer-ptyrad
 RUN ?= $(lastword $(sort $(wildcard reports/*/ro-crate-metadata.json)))
 
-.PHONY: study science test quick lab peers slurm-test wheel-test crate-test browser notebooks clean
+.PHONY: study science test quick lab peers peer-xptycho peer-ptylab peer-phaser peer-ptyrad slurm-test wheel-test crate-test browser notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)") $(if $(SIMULATED),--simulated)
@@ -56,6 +61,12 @@ lab: $(STAMP)
 # Each peer lives in an environment of its own and reads our files in a process of its own.
 peers: $(STAMP) $(PTYCHODUS)/.installed $(CDTOOLS)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --peers tests/peers
+
+# Their reconstructions beside ours: benchmarks/peers.py runs those that are installed.
+peer-xptycho: $(XPTYCHO)/.installed
+peer-ptylab: $(PTYLAB)/.installed
+peer-phaser: $(PHASER)/.installed
+peer-ptyrad: $(PTYRAD)/.installed
 
 # Debian's packages are unpacked into .slurm and .browser; nothing is installed, and no daemon stays.
 slurm-test: $(STAMP) .slurm/.unpacked
@@ -89,7 +100,11 @@ browser: .browser/.unpacked
 $(PTYCHODUS)/.installed: PACKAGE := ptychodus==1.7.0
 $(CDTOOLS)/.installed: PACKAGE := --constraint constraints.txt cdtools-py==0.3.2
 $(CRATE)/.installed: PACKAGE := roc-validator==0.13.0
-$(PTYCHODUS)/.installed $(CDTOOLS)/.installed $(CRATE)/.installed:
+$(XPTYCHO)/.installed: PACKAGE := --constraint constraints.txt xptycho==0.1.0
+$(PTYLAB)/.installed: PACKAGE := ptylab==0.3.7
+$(PHASER)/.installed: PACKAGE := phaserEM[jax]==0.3.1
+$(PTYRAD)/.installed: PACKAGE := --constraint constraints.txt ptyrad==1.0.0
+$(PTYCHODUS)/.installed $(CDTOOLS)/.installed $(CRATE)/.installed $(XPTYCHO)/.installed $(PTYLAB)/.installed $(PHASER)/.installed $(PTYRAD)/.installed:
 	@echo "installing $(PACKAGE) into $(@D), some minutes ..."
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --progress-bar off --disable-pip-version-check $(PACKAGE)
@@ -103,7 +118,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) $(CRATE) .slurm .browser .wheel-test .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) $(CRATE) $(XPTYCHO) $(PTYLAB) $(PHASER) $(PTYRAD) .slurm .browser .wheel-test .mypy_cache .ruff_cache .pytest_cache
 
 # Execute the notebooks in place at smoke size, so that their stored outputs are current.
 notebooks: $(STAMP)

@@ -489,6 +489,24 @@ def test_no_file_names_a_private_package_index_or_host():
 
 
 @pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks" / "peers").glob("*.py")), ids=lambda path: path.stem
+)
+def test_adapters_of_peers_import_nothing_of_ours(path):
+    """They run in environments that do not have it."""
+    assert not [name for name in imported_names(tree_of(path)) if name.startswith("study_lib")]
+
+
+def test_every_adapter_of_a_peer_has_a_pinned_environment():
+    adapters = {path.stem for path in (ROOT / "benchmarks" / "peers").glob("*.py")} - {"worker"}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    assert adapters == set(re.findall(r"^peer-(\w+):", makefile, re.M))
+    for name in adapters:
+        pinned = rf"^\$\({name.upper()}\)/.installed: PACKAGE := .*==[\d.]+$"
+        assert re.search(pinned, makefile, re.M), f"{name}: no version in the Makefile"
+
+
+@pytest.mark.parametrize(
     "text",
     ["open('/ho" + "me/ada/x.npz')", "cd /wo" + "rk/main", "C:" + "\\Users\\ada", '"/tm' + 'p/a"'],
 )
