@@ -1,4 +1,4 @@
-"""Other packages' reconstructions beside ours, in one run, on one core: half an hour with three.
+"""Other packages' reconstructions beside ours, in one run: one core, half an hour (estimated).
 
     OMP_NUM_THREADS=1 python benchmarks/peers.py                      # peers that are installed
     OMP_NUM_THREADS=1 python benchmarks/peers.py --arms solver phaser --views sparse   # minutes
