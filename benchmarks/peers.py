@@ -1,4 +1,4 @@
-"""Other packages' reconstructions beside ours, in one run, on one core: half an hour with three.
+"""Other packages' reconstructions beside ours, in one run: one core, half an hour (estimated).
 
     OMP_NUM_THREADS=1 python benchmarks/peers.py                      # peers that are installed
     OMP_NUM_THREADS=1 python benchmarks/peers.py --arms solver phaser --views sparse   # minutes
@@ -50,8 +50,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS = {"xptycho": "PMACE", "ptylab": "PtyLab", "phaser": "phaser", "ptyrad": "PtyRAD"}
 BY_NAME_ALONE = ("ptylab",)  # its licence is for academic, non-commercial research only
 OURS: dict[str, list[dict[str, Any]]] = {
-    # Every pattern at once: on these train splits held-out counts like it as much as the study's
-    # batches of 96, or more (see docs/peers.md), and one candidate saves half an hour.
+    # Every pattern at once: where it was tried, held-out counts of the train split were likelier
+    # than with the study's batches of 96 (docs/peers.md), and trying costs most of the time.
     "LSQML": [{"noise_model": "gaussian", "batch_size": 10_000}],
     SOLVER: [{}],  # its defaults
 }
