@@ -114,7 +114,10 @@ def test_filters_of_the_command(reconstruct, flags, count, tmp_path):
         (("--view", "medium"), "view 'medium' is not in the design"),
         (("--split", "half"), "choose one of train, test"),
         (("--view", "dense", "--gridsize", "1"), "no job matches"),
-        (("--algorithm", "PIE2"), "found 'PIE2'; input should be 'LSQML', 'solver', 'PIE'"),
+        (
+            ("--algorithm", "PIE2"),
+            "found 'PIE2'; input should be 'LSQML', 'LSQML-poisson', 'solver'",
+        ),
         (("--algorithm", "DM", "--algorithm", "DM"), "algorithms DM, DM: name each once"),
         (("--num-epochs", "0"), "iterative.epochs: found 0"),
         (("--noise-model", "normal"), "found 'normal'; input should be 'gaussian' or 'poisson'"),
