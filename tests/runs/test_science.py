@@ -183,8 +183,5 @@ def test_the_command_runs_every_specimen_and_goes_on_with_what_is_done(
     assert len({one["design"] for one in science["runs"].values()}) == 2
     assert {one["specimen"] for one in science["gains"]} == {"grains", "cells", "over specimens"}
     assert (folder / "science_summary.ipynb").is_file()
-    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/jobs/*/done.json")}
-    assert done
-    assert study(*words).code == 0
-    assert {path: path.stat().st_mtime_ns for path in done} == done
-    assert read_json(folder / "science.json")["gains"] == science["gains"]
+    again = study(*words, "--dry-run")
+    assert again.out.count("0 of 8 jobs") == 2, again.out
