@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -171,8 +171,7 @@ class Peer:
             object_shape=np.array(measurement.object_shape),
         )
         job = {"given": str(given), "settings": settings, "found": str(found)}
-        assert self._process.stdin is not None  # noqa: S101  # it was asked for
-        print(json.dumps(job), file=self._process.stdin, flush=True)
+        print(json.dumps(job), file=_pipe(self._process.stdin), flush=True)
         answer = self._answer()
         if "error" in answer:
             raise StudyError(f"{PEERS[self.name]} with {settings}: {answer['error']}")
@@ -180,18 +179,23 @@ class Peer:
 
     def close(self) -> None:
         """End the peer's process."""
-        assert self._process.stdin is not None  # noqa: S101  # it was asked for
-        self._process.stdin.close()
+        _pipe(self._process.stdin).close()
         self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None  # noqa: S101  # it was asked for
-        line = self._process.stdout.readline()
+        line = _pipe(self._process.stdout).readline()
         if not line:
             log = (self._scratch / f"{self.name}.log").read_text()
             raise StudyError(f"{PEERS[self.name]} ended without an answer:\n{log[-2000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    """Return a pipe of a process, which has it if it was started with one."""
+    if stream is None:
+        raise StudyError("a peer's process has no pipe; start it with stdin and stdout piped")
+    return stream
 
 
 def python_of(peer: str) -> Path:

@@ -8,6 +8,7 @@ import typer
 
 from study_lib.cli.runs import CORES, Cores, Reports
 from study_lib.cli.runs import run as run_study
+from study_lib.design.test_bed import PRESET
 from study_lib.errors import InputError
 
 ARM = "thinning-net"
@@ -41,7 +42,7 @@ def science(
     replicates: Annotated[
         int | None, typer.Option(min=1, help="Seeds; default: 3, and 5 of specimens kept back.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Preset, or path of a YAML file.")] = "science",
+    preset: Annotated[str, typer.Option(help="Preset, or path of a YAML file.")] = PRESET,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change one value of every design.")
     ] = None,
