@@ -56,7 +56,7 @@ RESULT_TYPES = {
     **ORIGIN,
     **dict.fromkeys(("split", "view", "arm", "label", "knows", "registration", *TEXTS), TEXT),
     LEVEL_OF: TEXT,
-    **dict.fromkeys(("replicate", "patterns", "ms_ssim_scales"), WHOLE),
+    **dict.fromkeys(("replicate", "patterns", "ms_ssim_scales", "learned_parameters"), WHOLE),
     **dict.fromkeys(("dose", "overlap", *METRICS), NUMBER),
 }
 # Without these nobody can tell the rows of several runs apart.
