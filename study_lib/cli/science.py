@@ -1,5 +1,6 @@
 """The command of the test bed: every specimen, every arm, and what one gains over the others."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,15 @@ def science(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change one value of every design.")
     ] = None,
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder of tables that this command wrote on another machine or day, whose "
+            "seeds are added; repeat it.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
     reports: Reports = Path("reports"),
     cores: Cores = CORES,
     dry_run: Annotated[
@@ -59,6 +69,9 @@ def science(
     the executed notebook science_summary. Example:
 
     study science grains --set 'doses=[1e4]' --replicates 2
+
+    Seeds may be spread over machines, each with its own: --set replicate=1 --replicates 1 is the
+    second alone, and --add takes the tables of the others.
     """
     from study_lib.design import test_bed
 
@@ -88,6 +101,10 @@ def science(
         )
         for name in chosen
     }
+    if add:  # refused before the hours, if it has to be
+        from study_lib.runs.science import read_science
+
+        read_science({}, earlier=add, arm=arm)
     digests = {name: one.digest_with(arm) for name, one in designs.items()}
     folders: dict[str, Path] = {}
     for name, one in designs.items():
@@ -98,7 +115,7 @@ def science(
         if found:
             folders[name] = found[-1].parent
     if not dry_run:
-        _summarise(folders, arm, reports / f"science_{'-'.join(chosen)}_{arm}")
+        _summarise(folders, add or [], arm, reports / f"science_{'-'.join(chosen)}_{arm}")
 
 
 @dataclass(frozen=True)
@@ -137,20 +154,22 @@ class _Planned:
         )
 
 
-def _summarise(folders: dict[str, Path], arm: str, folder: Path) -> None:
+def _summarise(folders: dict[str, Path], earlier: Sequence[Path], arm: str, folder: Path) -> None:
     """Write the tables and the notebook of the test bed, and print its sentences."""
     from study_lib.runs.notebook import SharedKernel, execute_notebook
-    from study_lib.runs.science import read_science, write_science
+    from study_lib.runs.science import read_science
+    from study_lib.runs.science_tables import write_science
 
-    found = read_science(folders, arm=arm)
+    found = read_science(folders, earlier=earlier, arm=arm)
     paths = write_science(found, folder)
     runs = {name: str(path.resolve()) for name, path in folders.items()}
+    added = [str(path.resolve()) for path in earlier]
     output = folder / "science_summary.ipynb"
     with SharedKernel() as kernel:
         execute_notebook(
             "science_summary",
             output,
-            {"runs": runs, "arm": arm, "split": "test"},
+            {"runs": runs, "earlier": added, "arm": arm, "split": "test"},
             Path.cwd(),
             kernel,
         )

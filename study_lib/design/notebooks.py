@@ -122,6 +122,7 @@ class ScienceSummaryParameters(NotebookParameters, notebook="science_summary"):
     """A notebook beside the phases: what one arm gains over the others, specimen by specimen."""
 
     runs: dict[str, str] = Field(min_length=1, description="folder of a run by its specimen")
+    earlier: list[str] = Field(description="folders of earlier tables, whose seeds are added")
     arm: Annotated[str, AfterValidator(current_arm)] = Field(
         min_length=1, description="the arm that is held against all others"
     )

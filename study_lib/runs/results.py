@@ -148,16 +148,8 @@ def write_results(run_folder: Path) -> Path:
     run = read_run(run_folder)
     if run.date is None:
         raise InputError(f"{run_folder}: no record of a comparison; finish it with `study resume`")
-    place = run.place
-    path = place.parent / RESULTS / f"{place.name}.parquet"
-    origin = {
-        "run": place.name,
-        "design": run.design_digest,
-        "date": run.date,
-        "commit": run.commit,
-        "dirty": run.dirty,
-    }
-    rows = [origin | row for row in (*run.rows, *rows_of_levels(run_folder))]
+    path = run.place.parent / RESULTS / f"{run.place.name}.parquet"
+    rows = [run.origin | row for row in (*run.rows, *rows_of_levels(run_folder))]
     write_rows(path, rows, RESULT_TYPES)
     return path
 
@@ -194,11 +186,18 @@ def read_results(reports: Path) -> list[dict[str, Any]]:
             f"{folder}: no results here; a run leaves them when it ends, and `study report RUN` "
             "writes those of a finished run"
         )
-    return [row for path in paths for row in _read_results_of(path)]
-
-
-def _read_results_of(path: Path) -> list[dict[str, Any]]:
     remedy = "remove it, and write it again with `study report RUN`"
+    return [row for path in paths for row in read_table(path, remedy)]
+
+
+def read_table(path: Path, remedy: str) -> list[dict[str, Any]]:
+    """Return the rows of one file that has those of runs.
+
+    Raises
+    ------
+    InputError
+        If it is not there or of another kind; ``remedy`` says what to do.
+    """
     try:
         table = pq.read_table(path)
         rows: list[dict[str, Any]] = table.to_pylist()
@@ -239,6 +238,17 @@ class ReadRun:
         """Its folder under its own name: that of what a link or ``..`` leads to."""
         has_own_name = self.folder.name not in {"", ".."} and not self.folder.is_symlink()
         return self.folder if has_own_name else self.folder.resolve()
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """With what its rows were made, as columns of them."""
+        return {
+            "run": self.place.name,
+            "design": self.design_digest,
+            "date": self.date,
+            "commit": self.commit,
+            "dirty": self.dirty,
+        }
 
     @property
     def has_records(self) -> bool:

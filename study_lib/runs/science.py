@@ -1,8 +1,9 @@
 """The test bed as a whole: its runs, one a specimen, and what one arm gains over every other."""
 
-import math
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,15 @@ from typing import Any
 import numpy as np
 
 from study_lib.arm_names import plain_label
-from study_lib.design.test_bed import SPECIMENS
+from study_lib.design.models import StudyDesign
+from study_lib.design.notebooks import deciding_part
 from study_lib.errors import InputError
-from study_lib.files import atomic_path, write_csv, write_json
-from study_lib.runs.results import read_run
-from study_lib.scores.paired import (
-    OVER_SPECIMENS,
-    PAIRED_METRICS,
-    PairedGain,
-    paired_gains,
-)
+from study_lib.runs.results import read_run, read_table
+from study_lib.runs.run import open_run
+from study_lib.scores.paired import OVER_SPECIMENS, PairedGain, paired_gains
 from study_lib.scores.study_table import Row, grouped
 
+ROWS = "rows.parquet"
 SIDES = ("arm", "opponent")
 TITLES = {
     "phase_error_over_wiener": ("phase error / Wiener", "", 2),
@@ -35,10 +33,10 @@ TITLES = {
 class Science:
     """The rows of one split of several runs, and what ``arm`` gains over the other arms.
 
-    ``rows`` are those of comparisons, each with its ``specimen``; ``runs`` are folders by specimen.
+    ``rows`` are those of comparisons, each with its ``specimen`` and the name, date and commit of
+    its run.
     """
 
-    runs: Mapping[str, Path]
     rows: Sequence[Row]
     arm: str
     split: str
@@ -57,6 +55,18 @@ class Science:
     def gains(self) -> list[PairedGain]:
         """Paired gains of the arm, by metric, opponent, specimen and condition."""
         return paired_gains(self.rows, self.arm, self.opponents)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return with what the rows were made: held against one another, it should be one code."""
+        names = ("specimen", "run", "design", "commit", "dirty")
+        return [
+            dict(zip(names, place, strict=True))
+            | {
+                "date": None if (date := part[0]["date"]) is None else date.isoformat(),
+                "seeds": sorted({row["replicate"] for row in part}),
+            }
+            for place, part in grouped(self.rows, names).items()
+        ]
 
     def means(self) -> list[dict[str, Any]]:
         """Return the mean and the spread of every arm's scores, per specimen and condition.
@@ -133,7 +143,11 @@ def _where(gain: PairedGain) -> str:
 
 
 def read_science(
-    runs: Mapping[str, str | Path], *, arm: str = "thinning-net", split: str = "test"
+    runs: Mapping[str, str | Path],
+    *,
+    earlier: Sequence[str | Path] = (),
+    arm: str = "thinning-net",
+    split: str = "test",
 ) -> Science:
     """Return what the runs of the test bed show.
 
@@ -141,6 +155,9 @@ def read_science(
     ----------
     runs
         Folder of a finished run by the name of its specimen, any word.
+    earlier
+        Folders of tables of the test bed, from other machines or days: their rows are added. A
+        seed that is there twice counts once, as it is in ``runs`` or the first folder.
     arm
         The arm that is held against all others.
     split
@@ -149,7 +166,8 @@ def read_science(
     Raises
     ------
     InputError
-        If a folder holds no run or no comparison, or the arm has no row in any.
+        If a folder holds no run, no comparison or no tables, the arm has no row in any, or rows of
+        one condition were made with different settings.
 
     Examples
     --------
@@ -160,134 +178,56 @@ def read_science(
     >>> {one.p_value for one in science.gains}  # a single seed
     {None}
     """
-    folders = {specimen: Path(folder) for specimen, folder in runs.items()}
-    rows = [
-        {**row, "specimen": specimen}
-        for specimen, folder in folders.items()
-        for row in read_run(folder).rows
-        if row["split"] == split
-    ]
+    found = [row for specimen, folder in runs.items() for row in _rows_of(specimen, Path(folder))]
+    for folder in earlier:
+        found += read_table(Path(folder) / ROWS, remedy="give a folder that `study science` wrote")
+    first: dict[tuple[Any, ...], Row] = {}
+    for row in found:
+        if row["split"] == split:
+            first.setdefault(tuple(row[name] for name in _ONE_ROW), row)
+    rows = sorted(first.values(), key=lambda row: row["replicate"])
+    _require_same_settings(rows)
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     if arm not in arms:
+        places = ", ".join(map(str, (*runs.values(), *earlier)))
         raise InputError(
-            f"arm {arm!r} has no row in the {split} split of {', '.join(map(str, runs.values()))}; "
+            f"arm {arm!r} has no row in the {split} split of {places}; "
             f"choose from {', '.join(arms) or 'no arm at all'}"
         )
-    return Science(folders, rows, arm, split)
+    return Science(rows, arm, split)
 
 
-# --- As tables for people and programs
+_ONE_ROW = ("specimen", "dose", "view", "arm", "replicate")
 
 
-def table_lines(science: Science) -> list[str]:
-    """Return the means of every arm as lines of Markdown: one table a specimen and condition."""
-    lines = []
-    for (specimen, dose, view), part in grouped(
-        science.means(), ("specimen", "dose", "view")
-    ).items():
-        kept = "kept back" if SPECIMENS.get(specimen) and SPECIMENS[specimen].kept_back else ""
-        lines += [
-            "",
-            f"### {specimen}{f' ({kept})' if kept else ''}, {dose:g} photons, {view}",
-            "",
-            "| arm | phase error / Wiener | phase PSNR [dB] | phase SSIM, centred | phase SSIM "
-            "| no score | refused | CPU [s] | training CPU [s] | learned parameters |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for line in part:
-            cells = [_mean_text(line, metric) for metric in TITLES]
-            counts = [f"{line[name]} of {line['seeds']}" for name in ("no_score", "refused")]
-            costs = [
-                "" if line[name] is None else f"{line[name]:.1f}"
-                for name in ("cpu_s", "training_cpu_s")
-            ]
-            costs.append(f"{line['learned_parameters']:,}")
-            lines.append("| " + " | ".join([line["label"], *cells, *counts, *costs]) + " |")
-    return lines
-
-
-def gain_lines(science: Science, metric: str) -> list[str]:
-    """Return the paired gains in one number as a table of Markdown."""
-    title, unit, decimals = TITLES[metric]
-    title = f"{title} [{unit.strip()}]" if unit else title
-    lines = [
-        "",
-        f"### {science.labels[science.arm]} over each arm: {title}",
-        "",
-        "| opponent | specimen | photons | view | pairs | no score: arm, opponent | refused | gain "
-        "| 95 % | at Holm's level | beyond chance |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+def _rows_of(specimen: str, folder: Path) -> list[Row]:
+    """Return the rows of a run, each with its specimen, its run and what settings decided it."""
+    run, design = read_run(folder), open_run(folder).design
+    decided_by = {view.name: _digest_of_condition(design, view.name) for view in design.views}
+    return [
+        {
+            **row,
+            "specimen": specimen,
+            **run.origin,
+            "decided_by": decided_by[row["view"]],
+        }
+        for row in run.rows
     ]
-    for one in (gain for gain in science.gains if gain.metric == metric):
-        beyond = {None: "", True: "yes", False: "undecided"}[one.is_beyond_chance]
-        cells = [
-            science.labels[one.opponent],
-            one.specimen,
-            f"{one.dose:g}",
-            one.view,
-            f"{len(one.values)}",
-            f"{one.arm_failed}, {one.opponent_failed}",
-            f"{one.refused}",
-            "" if one.gain is None else f"{one.gain:+.{decimals}f}",
-            _interval(one.low, one.high, decimals),
-            _interval(one.corrected_low, one.corrected_high, decimals),
-            beyond,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
 
 
-def _interval(low: float | None, high: float | None, decimals: int) -> str:
-    if low is None or high is None:
-        return ""
-    return f"{low:+.{decimals}f} to {high:+.{decimals}f}"
+def _digest_of_condition(design: StudyDesign, view: str) -> str:
+    """Return the digest of all settings that decide the scores of a view, but dose and seed."""
+    part = deciding_part(design.model_dump(mode="json"), "05_compare", view)
+    part.pop("replicate")
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _mean_text(line: Mapping[str, Any], metric: str) -> str:
-    decimals, mean, spread = TITLES[metric][2], line[metric], line[f"{metric}_std"]
-    if mean is None:
-        return "no score"
-    text = f"{mean:.{decimals}f}"
-    return text if spread is None or math.isnan(spread) else f"{text} ± {spread:.{decimals}f}"
-
-
-def _origin(folder: Path) -> dict[str, Any]:
-    """Return with what a run was made: held against one another, runs should be of one code."""
-    run = read_run(folder)
-    return {
-        "folder": str(folder),
-        "design": run.design_digest,
-        "preset": run.preset,
-        "date": None if run.date is None else run.date.isoformat(),
-        "commit": run.commit,
-        "dirty": run.dirty,
-    }
-
-
-def write_science(science: Science, folder: Path) -> list[Path]:
-    """Write the rows, the gains and all tables; return the files.
-
-    ``rows.csv`` and ``gains.csv`` are for programs, ``science.json`` has both and the folders of
-    the runs, ``science.md`` is for people.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    gains = [asdict(one) for one in science.gains]
-    content = {
-        "arm": science.arm,
-        "split": science.split,
-        "runs": {name: _origin(path) for name, path in science.runs.items()},
-        "means": science.means(),
-        "gains": gains,
-    }
-    write_json(folder / "science.json", content)
-    write_csv(folder / "rows.csv", list(science.rows))
-    flat = [one | {"values": " ".join(f"{value:.6g}" for value in one["values"])} for one in gains]
-    write_csv(folder / "gains.csv", flat)
-    lines = [f"# {science.labels[science.arm]} and its opponents, {science.split} split", ""]
-    lines += [f"- {sentence}" for metric in TITLES for sentence in science.sentences(metric)]
-    lines += table_lines(science)
-    for metric in PAIRED_METRICS:
-        lines += gain_lines(science, metric)
-    with atomic_path(folder / "science.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return [folder / name for name in ("science.md", "science.json", "rows.csv", "gains.csv")]
+def _require_same_settings(rows: Sequence[Row]) -> None:
+    for (specimen, view), part in grouped(rows, ("specimen", "view")).items():
+        runs = {row["decided_by"]: row["run"] for row in part}
+        if len(runs) > 1:
+            one, other = list(runs.values())[:2]
+            raise InputError(
+                f"{specimen}, {view}: the runs {one} and {other} have different settings, so that "
+                "their seeds say nothing together; leave one of them out"
+            )

@@ -12,7 +12,8 @@ from study_lib.design.test_bed import PRESET, SPECIMENS, specimens_of
 from study_lib.errors import InputError
 from study_lib.figures.runs import gains_over_arms
 from study_lib.files import read_json
-from study_lib.runs.science import read_science, write_science
+from study_lib.runs.science import read_science
+from study_lib.runs.science_tables import write_science
 
 SEEDS = 3
 BETTER_DB = {"grains": 0.6, "cells": -0.4}
@@ -21,28 +22,34 @@ BETTER_DB = {"grains": 0.6, "cells": -0.4}
 @pytest.fixture
 def runs(tmp_path, rng) -> dict[str, Path]:
     """Two specimens, two doses, three arms; the network is above on one and below on the other."""
-    folders = {}
-    for specimen, better in BETTER_DB.items():
-        rows = []
-        for dose in (1e3, 1e4):
-            for seed in range(SEEDS):
-                psnr = 25 + rng.normal(0, 1)
-                place = {"dose": dose, "replicate": seed, "phase_ssim_centred": 0.5}
-                gain = better + rng.normal(0, 0.02)
-                rows += [
-                    row_of("solver", phase_psnr_db=psnr, learned_parameters=0, **place),
-                    row_of(
-                        "thinning-net",
-                        phase_psnr_db=psnr + gain,
-                        phase_error_over_wiener=0.9,
-                        training_cpu_s=100.0,
-                        learned_parameters=660_000,
-                        **place | {"label": "thinning network"},
-                    ),
-                    row_of("lsqml", phase_psnr_db=10.0, registration="featureless", **place),
-                ]
-        folders[specimen] = made_run(tmp_path / specimen, rows, "doses=[1e3, 1e4]")
-    return folders
+    return {
+        specimen: made_run(
+            tmp_path / specimen, rows_of(range(SEEDS), better, rng), "doses=[1e3, 1e4]"
+        )
+        for specimen, better in BETTER_DB.items()
+    }
+
+
+def rows_of(seeds, better, rng) -> list[dict]:
+    rows = []
+    for dose in (1e3, 1e4):
+        for seed in seeds:
+            psnr = 25 + rng.normal(0, 1)
+            place = {"dose": dose, "replicate": seed, "phase_ssim_centred": 0.5}
+            gain = better + rng.normal(0, 0.02)
+            rows += [
+                row_of("solver", phase_psnr_db=psnr, learned_parameters=0, **place),
+                row_of(
+                    "thinning-net",
+                    phase_psnr_db=psnr + gain,
+                    phase_error_over_wiener=0.9,
+                    training_cpu_s=100.0,
+                    learned_parameters=660_000,
+                    **place | {"label": "thinning network"},
+                ),
+                row_of("lsqml", phase_psnr_db=10.0, registration="featureless", **place),
+            ]
+    return rows
 
 
 def test_it_says_where_the_arm_is_ahead_and_where_behind(runs):
@@ -74,7 +81,7 @@ def test_tables_hold_the_same_numbers(runs, tmp_path):
     paths = write_science(science, tmp_path / "out")
     assert sorted(path.name for path in paths) == [
         "gains.csv",
-        "rows.csv",
+        "rows.parquet",
         "science.json",
         "science.md",
     ]
@@ -91,6 +98,42 @@ def test_tables_hold_the_same_numbers(runs, tmp_path):
     psnr = [one for one in science.gains if one.metric == "phase_psnr_db"]
     first = next(one for one in psnr if one.is_beyond_chance)
     assert f"{first.gain:+.2f} | {first.low:+.2f} to {first.high:+.2f}" in text
+
+
+def test_seeds_of_other_machines_are_added_and_a_repeated_one_counts_once(tmp_path, rng):
+    """The table of three runs of one seed each is that of one run of three seeds."""
+    settings = ("doses=[1e3, 1e4]",)
+    rows = rows_of(range(SEEDS), 0.6, rng)
+    whole = read_science({"grains": made_run(tmp_path / "whole", rows, *settings)})
+    earlier = []
+    for seed in range(SEEDS):
+        part = [row for row in rows if row["replicate"] == seed]
+        run = made_run(tmp_path / f"seed-{seed}", part, *settings, f"replicate={seed}")
+        earlier.append(tmp_path / f"tables-{seed}")
+        write_science(read_science({"grains": run}), earlier[-1])
+
+    put_together = read_science({"grains": run}, earlier=earlier)
+
+    assert set(put_together.gains) == set(whole.gains)
+    assert len(put_together.rows) == len(rows)
+    assert [one["seeds"] for one in put_together.runs()] == [[0], [1], [2]]
+    assert len({one["run"] for one in put_together.runs()}) == SEEDS
+
+
+def test_seeds_of_other_settings_are_not_put_together(tmp_path, rng):
+    rows = rows_of([0], 0.6, rng)
+    other = made_run(tmp_path / "other", rows, "doses=[1e3, 1e4]", "metrics.frc_threshold=0.3")
+    write_science(read_science({"grains": other}), tmp_path / "tables")
+    one = made_run(tmp_path / "one", rows_of([1], 0.6, rng), "doses=[1e3, 1e4]", "replicate=1")
+    with pytest.raises(InputError, match=r"grains, dense: the runs other and one have different"):
+        read_science({"grains": one}, earlier=[tmp_path / "tables"])
+    apart = read_science({"cells": one}, earlier=[tmp_path / "tables"])  # another specimen may
+    assert {row["specimen"] for row in apart.rows} == {"grains", "cells"}
+
+
+def test_a_folder_without_tables_is_refused_by_its_name(runs, tmp_path):
+    with pytest.raises(InputError, match=r"rows.parquet: not readable .* `study science` wrote"):
+        read_science(runs, earlier=[tmp_path])
 
 
 def test_the_figure_draws_every_gain_with_its_intervals(runs):
@@ -144,6 +187,8 @@ def test_the_preset_has_every_arm_and_seeds_of_no_other():
         (["--set", "specimen.kind=cells"], "the test bed sets it"),
         (["--set", "replicates=9"], "the test bed sets it"),
         (["--arm", "fish"], "--arm fish: the design has pinn, thinning-net"),
+        (["--add", "."], "give a folder that `study science` wrote"),
+        (["--add", "nowhere"], "'nowhere' does not exist"),
     ],
 )
 def test_a_wrong_call_writes_nothing_and_says_what_to_do(study, tmp_path, words, message):
@@ -179,8 +224,8 @@ def test_the_command_runs_every_specimen_and_goes_on_with_what_is_done(
     assert "solver denoised against solver, phase PSNR:" in found.out
     folder = tmp_path / "science_grains-cells_solver-denoised"
     science = read_json(folder / "science.json")
-    assert set(science["runs"]) == {"grains", "cells"}
-    assert len({one["design"] for one in science["runs"].values()}) == 2
+    assert [one["specimen"] for one in science["runs"]] == ["grains", "cells"]
+    assert len({one["design"] for one in science["runs"]}) == 2
     assert {one["specimen"] for one in science["gains"]} == {"grains", "cells", "over specimens"}
     assert (folder / "science_summary.ipynb").is_file()
     again = study(*words, "--dry-run")
