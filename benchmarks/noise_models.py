@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/noise_models.py --view sparse   # minutes
     OMP_NUM_THREADS=1 python benchmarks/noise_models.py                 # baseline: an hour or two
+    OMP_NUM_THREADS=1 python benchmarks/noise_models.py --epochs 25 50 500 --only-epochs
 
 Every line is one setting, run on all photons of the train split, where its score against the truth
 is taken, and on four fifths of them, where the other fifth judges: the mean deviance of held-out
@@ -11,7 +12,7 @@ counts per pattern. Nothing is chosen here by the truth; the test split is not l
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,17 +58,23 @@ class Setting:
         return f"{self.algorithm:16s} {self.epochs:4d} {batch:>6s} {self.momentum:8.1f}"
 
 
-def settings(*, is_long: bool) -> Iterator[Setting]:
+def settings(epochs: Sequence[int]) -> Iterator[Setting]:
     """Yield what is compared: one thing changes at a time."""
     for algorithm in ("LSQML", "LSQML-poisson"):
         yield Setting(algorithm, batch_size=96)
         yield Setting(algorithm)
         yield Setting(algorithm, momentum=0.5)
-        if is_long:
-            yield Setting(algorithm, epochs=500, momentum=0.5)
+    yield from curve(epochs)
     for algorithm in ("solver-amplitude", "solver"):
         yield Setting(algorithm)
         yield Setting(algorithm, epochs=500)
+
+
+def curve(epochs: Sequence[int]) -> Iterator[Setting]:
+    """Yield the best of these with fewer or more epochs."""
+    for count in epochs:
+        for algorithm in ("LSQML", "LSQML-poisson"):
+            yield Setting(algorithm, epochs=count, momentum=0.5)
 
 
 def main() -> None:
@@ -77,7 +84,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="NAME=VALUE")
     parser.add_argument("--dose", type=float, default=1e4)
     parser.add_argument("--view", default="baseline")
-    parser.add_argument("--long", action="store_true", help="LSQML also for 500 epochs")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[], help="LSQML with these numbers of epochs, too"
+    )
+    parser.add_argument("--only-epochs", action="store_true", help="these alone")
     arguments = parser.parse_args()
     design = load_design(arguments.preset, [f"doses=[{arguments.dose:.6g}]", *arguments.changes])
     with tempfile.TemporaryDirectory() as scratch:
@@ -91,7 +101,8 @@ def main() -> None:
         judge = likelihood_judge(held_out)
         print(f"{design.preset}, {condition.label}, {len(measurement.scan_index)} patterns")
         print("algorithm         epochs  batch momentum   SSIM   PSNR  held-out nats   CPU s")
-        for one in settings(is_long=arguments.long):
+        chosen = curve if arguments.only_epochs else settings
+        for one in chosen(arguments.epochs):
             iterative = one.of(design.iterative)
             started = time.process_time()
             found = run_algorithm(one.algorithm, measurement, iterative, seed=seed)

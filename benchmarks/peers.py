@@ -6,7 +6,7 @@
 
 Each peer runs in an environment of its own (`make peer-NAME`), by the adapter of its name in
 ``benchmarks/peers``. Every arm gets the same counts, positions and probe, which stays as it is, and
-starts from a uniform object. Its settings, at most four candidates, are those whose object of four
+starts from a uniform object. Its settings, at most six candidates, are those whose object of four
 fifths of the photons of the *train* split makes the other fifth likeliest; nothing is chosen by the
 truth. They then reconstruct the *test* split, which is scored against the truth as the study does.
 
@@ -52,7 +52,10 @@ BY_NAME_ALONE = ("ptylab",)  # its licence is for academic, non-commercial resea
 OURS: dict[str, list[dict[str, Any]]] = {
     # Every pattern at once: where it was tried, held-out counts of the train split were likelier
     # than with the study's batches of 96 (docs/peers.md), and trying costs most of the time.
-    "LSQML": [{"noise_model": "gaussian", "batch_size": 10_000}],
+    "LSQML": [
+        {"noise_model": "gaussian", "batch_size": 10_000, "momentum": 0.5},
+        {"noise_model": "poisson", "batch_size": 10_000, "momentum": 0.5},
+    ],
     SOLVER: [{}],  # its defaults
 }
 SPECIMENS = ("grains", "cells")

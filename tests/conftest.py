@@ -39,6 +39,24 @@ TINY_SETTINGS = (
 )
 
 
+# Files whose tests run whole studies, minutes each: a process that gets one last is waited for.
+LONGEST = (
+    "test_measured_run",
+    "test_run",
+    "test_replicates",
+    "test_colleagues_folder",
+    "test_mismatch_levels",
+    "test_reuse",
+    "test_interrupted_run",
+    "test_real_data",
+    "test_notebooks",
+    "test_evidence",
+    "test_pbs",
+    "test_compare_runs",
+    "test_science",
+)
+
+
 def pytest_configure() -> None:
     # As the command line does: jsonschema would compile a grammar of web addresses for seconds.
     sys.modules.setdefault("rfc3987_syntax", None)  # None: not to be imported
@@ -51,7 +69,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Several processes share the files: the long ones first, or one would be left to the end alone.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    place = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("slow") is None,
+            place.get(item.path.stem, len(LONGEST)),
+        )
+    )
     needed = {
         "peer": ("--peers", "needs other programs: run `make peers`"),
         "slurm": ("--slurm", "needs SLURM's daemons: run `make slurm-test`"),

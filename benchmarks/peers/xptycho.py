@@ -16,6 +16,8 @@ CANDIDATES: list[dict[str, Any]] = [
     {"object_data_fit": 0.2, "iterations": 25},
     {"object_data_fit": 0.2, "iterations": 10},
     {"object_data_fit": 0.1, "iterations": 10},
+    {"object_data_fit": 0.05, "iterations": 10},
+    {"object_data_fit": 0.05, "iterations": 5},
 ]
 
 

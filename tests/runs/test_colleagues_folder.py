@@ -84,7 +84,8 @@ def called(folder: Path, *words: str, **variables: str) -> subprocess.CompletedP
 def planted(tmp_path, tiny_design_with):
     """A run whose folder holds code; and the file that says if any of it ran."""
     view = "views=[{name: baseline, gridsize: 1, target_overlap: null}]"
-    design = tiny_design_with(view, "thinned=null", 'iterative.algorithms=["solver"]')
+    few = ("training=null", "thinned=null", 'iterative.algorithms=["solver"]')
+    design = tiny_design_with(view, *few)
     run = create_run(tmp_path / run_name(design), design)
     mark = tmp_path / "ran"
     plant(run.folder, mark)

@@ -73,7 +73,7 @@ def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(
     monkeypatch.setenv("TMPDIR", str(long_place))
     process = start(left_alone, linked_base, ODD)
     monkeypatch.delenv("TMPDIR")
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=1200)  # of a slow machine
     assert process.returncode == 0, errors
     assert "notebooks/01_dataset__dose_10000.ipynb holds the value of $UPLOAD_TOKEN" in errors
     assert "do not publish it" in errors
@@ -108,7 +108,7 @@ def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(
         finished = now
     assert len(finished) >= 2
     process = command("resume", str(run_folder), cwd=killed)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=1200)  # of a slow machine
 
     assert process.returncode == 0, errors
     assert finished.items() <= done_jobs(run_folder).items()

@@ -208,7 +208,7 @@ def test_a_dry_run_forecasts_every_specimen_and_writes_nothing(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_runs_every_specimen_and_goes_on_with_what_is_done(
+def test_the_command_runs_a_specimen_and_goes_on_with_what_is_done(
     study, tmp_path, sealed_settings
 ):
     changes = [f"--set={one}" for one in sealed_settings if not one.startswith("specimen")]
@@ -217,16 +217,15 @@ def test_the_command_runs_every_specimen_and_goes_on_with_what_is_done(
         "--set=views=[{name: baseline, gridsize: 1, target_overlap: null}]",
         "--set=doses=[1e4]",
     )
-    words = ["science", "grains", "cells", "--preset", "smoke", *changes, *short]
+    words = ["science", "cells", "--preset", "smoke", *changes, *short]
     words += ["--replicates", "1", "--arm", "solver-denoised", "--reports", tmp_path]
     found = study(*words)
     assert found.code == 0, found.err
     assert "solver denoised against solver, phase PSNR:" in found.out
-    folder = tmp_path / "science_grains-cells_solver-denoised"
+    folder = tmp_path / "science_cells_solver-denoised"
     science = read_json(folder / "science.json")
-    assert [one["specimen"] for one in science["runs"]] == ["grains", "cells"]
-    assert len({one["design"] for one in science["runs"]}) == 2
-    assert {one["specimen"] for one in science["gains"]} == {"grains", "cells", "over specimens"}
+    assert [one["specimen"] for one in science["runs"]] == ["cells"]
+    assert {one["specimen"] for one in science["gains"]} == {"cells", "over specimens"}
     assert (folder / "science_summary.ipynb").is_file()
     again = study(*words, "--dry-run")
-    assert again.out.count("0 of 8 jobs") == 2, again.out
+    assert "0 of 8 jobs" in again.out
