@@ -223,6 +223,8 @@ def draw_bars(axis: Axes, values: Mapping[str, float | int], xlabel: str, fmt: s
 
 def save_figure(figure: Figure, *paths: Path) -> None:
     """Write a figure under each name, in the format of its suffix, and close it."""
+    figure.draw_without_rendering()  # which lays it out, once and not twice for each format
+    figure.set_layout_engine(None)
     for path in paths:
         with atomic_path(path) as temporary:
             # No date and no random names, so that the same figure is the same file.
