@@ -16,6 +16,7 @@ from jaxtyping import Complex
 
 from study_lib.design.presets import load_design
 from study_lib.phases.scene import scene_of
+from study_lib.solvers.alternating import STRENGTHS_IN_TURN
 from study_lib.solvers.denoising import FAMILIES, STRENGTHS, denoised
 
 SIDE_PX = 192
@@ -48,7 +49,7 @@ def main() -> None:
     cells = [f"{psnr_db(one, truth):6.2f}        " for one in noisy]
     print(f"{'none':22s}" + " ".join(cells))
     for family in FAMILIES:
-        strengths = STRENGTHS.get(family, STRENGTHS["similar_blocks"])
+        strengths = STRENGTHS.get(family) or STRENGTHS_IN_TURN[family]
         cells, started = [], time.process_time()
         for noise, one in zip(NOISES, noisy, strict=True):
             found = {

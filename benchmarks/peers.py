@@ -1,4 +1,4 @@
-"""Other packages' reconstructions beside ours, in one run: one core, half an hour (estimated).
+"""Other packages' reconstructions beside ours, in one run: one core, 40 minutes (estimated).
 
     OMP_NUM_THREADS=1 python benchmarks/peers.py                      # peers that are installed
     OMP_NUM_THREADS=1 python benchmarks/peers.py --arms solver phaser --views sparse   # minutes
@@ -51,7 +51,7 @@ PEERS = {"xptycho": "PMACE", "ptylab": "PtyLab", "phaser": "phaser", "ptyrad": "
 BY_NAME_ALONE = ("ptylab",)  # its licence is for academic, non-commercial research only
 OURS: dict[str, list[dict[str, Any]]] = {
     # Every pattern at once: where it was tried, held-out counts of the train split were likelier
-    # than with the study's batches of 96 (docs/peers.md), and trying costs most of the time.
+    # than with batches of 96 (docs/peers.md), and trying costs most of the time.
     "LSQML": [
         {"noise_model": "gaussian", "batch_size": 10_000, "momentum": 0.5},
         {"noise_model": "poisson", "batch_size": 10_000, "momentum": 0.5},

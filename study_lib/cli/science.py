@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from study_lib.cli.runs import CORES, Cores, Reports
 from study_lib.cli.runs import run as run_study
 from study_lib.design.test_bed import PRESET
 from study_lib.errors import InputError
+
+if TYPE_CHECKING:
+    from study_lib.design.models import StudyDesign
 
 ARM = "thinning-net"
 
@@ -101,17 +104,17 @@ def science(
         )
         for name in chosen
     }
+    planned = {name: one.design_with(arm) for name, one in designs.items()}
     if add:  # refused before the hours, if it has to be
-        from study_lib.runs.science import read_science
+        from study_lib.runs.science import require_addable
 
-        read_science({}, earlier=add, arm=arm)
-    digests = {name: one.digest_with(arm) for name, one in designs.items()}
+        require_addable(add, planned)
     folders: dict[str, Path] = {}
     for name, one in designs.items():
         print(f"specimen {name}: {one.replicates} seeds", flush=True)
         one.run(reports, cores, dry_run=dry_run)
         # A run may end on another day than it began, under whose name its folder is.
-        found = sorted(reports.glob(f"*_{digests[name]}/design.json"))
+        found = sorted(reports.glob(f"*_{planned[name].digest}/design.json"))
         if found:
             folders[name] = found[-1].parent
     if not dry_run:
@@ -127,8 +130,8 @@ class _Planned:
     settings: list[str]
     replicates: int
 
-    def digest_with(self, arm: str) -> str:
-        """Return the digest of the design, which must have an arm."""
+    def design_with(self, arm: str) -> "StudyDesign":
+        """Return the design, which must have an arm."""
         from study_lib.cli.designs import changes_of, feasible
         from study_lib.phases.arms import arms_of
 
@@ -138,7 +141,7 @@ class _Planned:
         arms = arms_of(design)
         if arm not in arms:
             raise InputError(f"--arm {arm}: the design has {', '.join(arms)}; choose one")
-        return design.digest
+        return design
 
     def run(self, reports: Path, cores: int, *, dry_run: bool) -> None:
         """Run it, or say what would run."""
@@ -173,7 +176,7 @@ def _summarise(folders: dict[str, Path], earlier: Sequence[Path], arm: str, fold
             Path.cwd(),
             kernel,
         )
-    for line in found.sentences():
+    for line in (*found.sentences(), *found.origin_lines()):
         print(line)
     print(f"tables:   {', '.join(map(str, paths))}")
     print(f"notebook: {output}")

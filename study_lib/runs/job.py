@@ -331,7 +331,7 @@ def owned_places(jobs: Sequence[PlannedJob]) -> dict[PurePosixPath, PlannedJob]:
 def job_owning(place: str, owned: Mapping[PurePosixPath, PlannedJob]) -> PlannedJob | None:
     """Return the job that a file or folder of a run belongs to: the one with the nearest place.
 
-    What several jobs write, or none, is nobody's: the manifests of phases, designs, the plan, the
+    What several jobs write, or none, has no owner: the manifests of phases, designs, the plan, the
     report.
 
     Parameters

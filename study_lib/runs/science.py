@@ -16,6 +16,7 @@ from study_lib.design.notebooks import deciding_part
 from study_lib.errors import InputError
 from study_lib.runs.results import read_run, read_table
 from study_lib.runs.run import open_run
+from study_lib.scores.across_runs import COMMIT_CHARACTERS
 from study_lib.scores.paired import OVER_SPECIMENS, PairedGain, paired_gains
 from study_lib.scores.study_table import Row, grouped
 
@@ -67,6 +68,18 @@ class Science:
             }
             for place, part in grouped(self.rows, names).items()
         ]
+
+    def origin_lines(self) -> list[str]:
+        """Return a sentence on each run, and on their code where it is not one."""
+        lines = [
+            f"{one['specimen']}, seeds {', '.join(map(str, one['seeds']))}: run {one['run']}, "
+            f"design {one['design']}, {_code_text(one)}"
+            for one in self.runs()
+        ]
+        codes = {_code_text(one) for one in self.runs()}
+        if len(codes) > 1:
+            lines.append(f"The runs are of different code: {'; '.join(sorted(codes))}.")
+        return lines
 
     def means(self) -> list[dict[str, Any]]:
         """Return the mean and the spread of every arm's scores, per specimen and condition.
@@ -131,6 +144,11 @@ class Science:
         return lines
 
 
+def _code_text(run: Mapping[str, Any]) -> str:
+    changes = " with changes that are in no commit" if run["dirty"] else ""
+    return f"commit {(run['commit'] or 'unknown')[:COMMIT_CHARACTERS]}{changes}"
+
+
 def _failures(gains: Sequence[PairedGain]) -> str:
     ours, theirs = (sum(getattr(one, f"{name}_failed") for one in gains) for name in SIDES)
     if not ours and not theirs:
@@ -166,8 +184,8 @@ def read_science(
     Raises
     ------
     InputError
-        If a folder holds no run, no comparison or no tables, the arm has no row in any, or rows of
-        one condition were made with different settings.
+        If a folder holds no run, no comparison or no tables of the split, adds no seed, or has a
+        view of a specimen by other settings; or if the arm has no row.
 
     Examples
     --------
@@ -178,15 +196,19 @@ def read_science(
     >>> {one.p_value for one in science.gains}  # a single seed
     {None}
     """
-    found = [row for specimen, folder in runs.items() for row in _rows_of(specimen, Path(folder))]
-    for folder in earlier:
-        found += read_table(Path(folder) / ROWS, remedy="give a folder that `study science` wrote")
-    first: dict[tuple[Any, ...], Row] = {}
-    for row in found:
-        if row["split"] == split:
-            first.setdefault(tuple(row[name] for name in _ONE_ROW), row)
-    rows = sorted(first.values(), key=lambda row: row["replicate"])
-    _require_same_settings(rows)
+    rows = _rows_of_runs(runs, split)
+    for folder in map(Path, earlier):
+        added = _rows_of_tables(folder, split)
+        _require_same_settings([*rows, *added])
+        there = {tuple(row[name] for name in _ONE_SEED) for row in rows}
+        further = [row for row in added if tuple(row[name] for name in _ONE_SEED) not in there]
+        if not further:
+            raise InputError(
+                f"{folder}: all of its seeds are there already; leave it out, or run others here, "
+                "such as the second alone by --set replicate=1 --replicates 1"
+            )
+        rows += further
+    rows.sort(key=lambda row: row["replicate"])
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     if arm not in arms:
         places = ", ".join(map(str, (*runs.values(), *earlier)))
@@ -197,37 +219,73 @@ def read_science(
     return Science(rows, arm, split)
 
 
-_ONE_ROW = ("specimen", "dose", "view", "arm", "replicate")
+_ONE_SEED = ("specimen", "dose", "view", "replicate")
 
 
-def _rows_of(specimen: str, folder: Path) -> list[Row]:
-    """Return the rows of a run, each with its specimen, its run and what settings decided it."""
-    run, design = read_run(folder), open_run(folder).design
-    decided_by = {view.name: _digest_of_condition(design, view.name) for view in design.views}
-    return [
-        {
-            **row,
-            "specimen": specimen,
-            **run.origin,
-            "decided_by": decided_by[row["view"]],
-        }
-        for row in run.rows
+def _rows_of_runs(runs: Mapping[str, str | Path], split: str) -> list[Row]:
+    """Return the rows of runs, each with its specimen, its run and what settings decided it."""
+    rows: list[Row] = []
+    for specimen, folder in runs.items():
+        run = read_run(Path(folder))
+        decided_by = settings_by_view(open_run(Path(folder)).design)
+        rows += [
+            {**row, "specimen": specimen, **run.origin, "decided_by": decided_by.get(row["view"])}
+            for row in run.rows
+            if row["split"] == split
+        ]
+    return rows
+
+
+def _rows_of_tables(folder: Path, split: str) -> list[Row]:
+    """Return the rows of a split that tables of the test bed hold."""
+    path, remedy = folder / ROWS, "give a folder that `study science` wrote"
+    rows: list[Row] = list(read_table(path, remedy))
+    for name in ("specimen", "decided_by"):
+        if not all(isinstance(row.get(name), str) for row in rows):
+            raise InputError(f"{path}: not of the test bed, see its column {name}; {remedy}")
+    splits = sorted({row["split"] for row in rows})
+    if splits != [split]:
+        raise InputError(f"{folder}: its rows are of the split {', '.join(splits)}, not {split}")
+    return rows
+
+
+def settings_by_view(design: StudyDesign) -> dict[str, str]:
+    """Return, for each view, the digest of all that decides its scores, but for dose and seed."""
+    content = design.model_dump(mode="json")
+    found = {}
+    for view in design.views:
+        part = deciding_part(content, "05_compare", view.name)
+        part.pop("replicate")
+        text = json.dumps(part, sort_keys=True)
+        found[view.name] = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return found
+
+
+def require_addable(
+    earlier: Sequence[str | Path], designs: Mapping[str, StudyDesign], split: str = "test"
+) -> None:
+    """Check, before runs are made, that tables can be added to those of designs by specimen.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no tables, or those of other settings.
+    """
+    planned: list[Row] = [
+        {"specimen": specimen, "view": view, "decided_by": digest, "run": "that is asked for"}
+        for specimen, design in designs.items()
+        for view, digest in settings_by_view(design).items()
     ]
-
-
-def _digest_of_condition(design: StudyDesign, view: str) -> str:
-    """Return the digest of all settings that decide the scores of a view, but dose and seed."""
-    part = deciding_part(design.model_dump(mode="json"), "05_compare", view)
-    part.pop("replicate")
-    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]
+    for folder in map(Path, earlier):
+        _require_same_settings([*planned, *_rows_of_tables(folder, split)])
 
 
 def _require_same_settings(rows: Sequence[Row]) -> None:
     for (specimen, view), part in grouped(rows, ("specimen", "view")).items():
-        runs = {row["decided_by"]: row["run"] for row in part}
+        runs = {row["decided_by"]: row["run"] for row in reversed(part)}
         if len(runs) > 1:
-            one, other = list(runs.values())[:2]
+            other, one = list(runs.values())[:2]
             raise InputError(
-                f"{specimen}, {view}: the runs {one} and {other} have different settings, so that "
-                "their seeds say nothing together; leave one of them out"
+                f"{specimen}, {view}: the run {one} and the run {other} have different settings, "
+                "so that their seeds say nothing together; leave one of them out"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from study_lib.design.test_bed import SPECIMENS
+from study_lib.errors import InputError
 from study_lib.files import atomic_path, write_csv, write_json
 from study_lib.runs.results import RESULT_TYPES, write_rows
 from study_lib.runs.science import ROWS, TITLES, Science
@@ -92,7 +93,15 @@ def write_science(science: Science, folder: Path) -> list[Path]:
     ``rows.parquet`` and ``gains.csv`` are for programs, ``science.json`` has means, gains and with
     what each run was made, ``science.md`` is for people. ``read_science`` takes the folder as an
     earlier one.
+
+    Raises
+    ------
+    InputError
+        If rows are of a run without records.
     """
+    undated = [row["run"] for row in science.rows if row["date"] is None]
+    if undated:
+        raise InputError(f"{undated[0]}: no record of a comparison; finish it with `study resume`")
     folder.mkdir(parents=True, exist_ok=True)
     gains = [asdict(one) for one in science.gains]
     content = {
@@ -108,6 +117,7 @@ def write_science(science: Science, folder: Path) -> list[Path]:
     write_csv(folder / "gains.csv", flat)
     lines = [f"# {science.labels[science.arm]} and its opponents, {science.split} split", ""]
     lines += [f"- {sentence}" for metric in TITLES for sentence in science.sentences(metric)]
+    lines += ["", "Made by:", "", *(f"- {line}" for line in science.origin_lines())]
     lines += table_lines(science)
     for metric in PAIRED_METRICS:
         lines += gain_lines(science, metric)

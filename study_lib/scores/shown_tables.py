@@ -101,8 +101,8 @@ ARM_NOTES = {
     "denoiser in turn, and a last smoothing; held-out counts of the train split chose denoiser, "
     "strength and epochs. Nothing is learned; its training is that choice.",
     "LSQML": "LSQML is the engine of pty-chi. Its settings are those of the design's table "
-    "`iterative`, which in preset laptop are near pty-chi's defaults; they are not tuned to the "
-    "data.",
+    "`iterative`: in presets laptop, overlap, budget and science chosen by held-out counts of "
+    "train patterns of laptop, in smoke and fly64 near pty-chi's defaults.",
     "LSQML-poisson": "LSQML-poisson is LSQML with the likelihood of Poisson counts in place of "
     "squared differences of amplitudes. Where a detector pixel has less than a photon its root "
     "is biased: amplitudes give less noise where patterns hardly overlap, and the larger error "

@@ -12,6 +12,8 @@ from study_lib.design.test_bed import PRESET, SPECIMENS, specimens_of
 from study_lib.errors import InputError
 from study_lib.figures.runs import gains_over_arms
 from study_lib.files import read_json
+from study_lib.phases.arms import arms_of
+from study_lib.runs.results import write_results
 from study_lib.runs.science import read_science
 from study_lib.runs.science_tables import write_science
 
@@ -100,40 +102,110 @@ def test_tables_hold_the_same_numbers(runs, tmp_path):
     assert f"{first.gain:+.2f} | {first.low:+.2f} to {first.high:+.2f}" in text
 
 
-def test_seeds_of_other_machines_are_added_and_a_repeated_one_counts_once(tmp_path, rng):
-    """The table of three runs of one seed each is that of one run of three seeds."""
-    settings = ("doses=[1e3, 1e4]",)
-    rows = rows_of(range(SEEDS), 0.6, rng)
-    whole = read_science({"grains": made_run(tmp_path / "whole", rows, *settings)})
-    earlier = []
-    for seed in range(SEEDS):
-        part = [row for row in rows if row["replicate"] == seed]
-        run = made_run(tmp_path / f"seed-{seed}", part, *settings, f"replicate={seed}")
-        earlier.append(tmp_path / f"tables-{seed}")
-        write_science(read_science({"grains": run}), earlier[-1])
+SETTINGS = ("doses=[1e3, 1e4]",)
 
-    put_together = read_science({"grains": run}, earlier=earlier)
+
+def tables_of_seed(folder: Path, rows: list[dict], seed: int, *settings: str) -> tuple[Path, Path]:
+    """Return the folders of a run of one seed and of its tables."""
+    part = [row for row in rows if row["replicate"] == seed]
+    run = made_run(folder / f"seed-{seed}", part, *SETTINGS, f"replicate={seed}", *settings)
+    write_science(read_science({"grains": run}), folder / f"tables-{seed}")
+    return run, folder / f"tables-{seed}"
+
+
+def test_seeds_of_other_machines_are_added(tmp_path, rng):
+    """The table of three runs of one seed each is that of one run of three seeds."""
+    rows = rows_of(range(SEEDS), 0.6, rng)
+    whole = read_science({"grains": made_run(tmp_path / "whole", rows, *SETTINGS)})
+    (_, first), (_, second), (run, _) = (tables_of_seed(tmp_path, rows, n) for n in range(SEEDS))
+
+    put_together = read_science({"grains": run}, earlier=[first, second])
 
     assert set(put_together.gains) == set(whole.gains)
     assert len(put_together.rows) == len(rows)
     assert [one["seeds"] for one in put_together.runs()] == [[0], [1], [2]]
-    assert len({one["run"] for one in put_together.runs()}) == SEEDS
+    assert [one["run"] for one in put_together.runs()] == ["seed-0", "seed-1", "seed-2"]
+    write_science(put_together, tmp_path / "all")
+    again = read_science({}, earlier=[tmp_path / "all"])
+    assert set(again.gains) == set(whole.gains)
+
+
+def test_a_seed_that_is_there_twice_counts_once_as_it_is_in_the_run(tmp_path, rng):
+    rows = rows_of(range(2), 0.6, rng)
+    both = made_run(tmp_path / "both", rows, *SETTINGS)
+    write_science(read_science({"grains": both}), tmp_path / "tables")
+    other = rows_of([0], -9.0, rng)
+    mine = made_run(tmp_path / "mine", other, *SETTINGS)
+
+    found = read_science({"grains": mine}, earlier=[tmp_path / "tables"])
+
+    assert [(one["run"], one["seeds"]) for one in found.runs()] == [("mine", [0]), ("both", [1])]
+    psnr = {row["phase_psnr_db"] for row in found.rows if row["replicate"] == 0}
+    assert psnr == {row["phase_psnr_db"] for row in other}
+
+
+def test_tables_that_add_no_seed_are_refused(tmp_path, rng):
+    run, tables = tables_of_seed(tmp_path, rows_of([0], 0.6, rng), 0)
+    with pytest.raises(InputError, match=r"all of its seeds are there already.* replicate=1"):
+        read_science({"grains": run}, earlier=[tables])
 
 
 def test_seeds_of_other_settings_are_not_put_together(tmp_path, rng):
-    rows = rows_of([0], 0.6, rng)
-    other = made_run(tmp_path / "other", rows, "doses=[1e3, 1e4]", "metrics.frc_threshold=0.3")
-    write_science(read_science({"grains": other}), tmp_path / "tables")
-    one = made_run(tmp_path / "one", rows_of([1], 0.6, rng), "doses=[1e3, 1e4]", "replicate=1")
-    with pytest.raises(InputError, match=r"grains, dense: the runs other and one have different"):
-        read_science({"grains": one}, earlier=[tmp_path / "tables"])
-    apart = read_science({"cells": one}, earlier=[tmp_path / "tables"])  # another specimen may
+    rows = rows_of(range(2), 0.6, rng)
+    _, tables = tables_of_seed(tmp_path, rows, 0, "metrics.frc_threshold=0.3")
+    one, _ = tables_of_seed(tmp_path, rows, 1)
+    with pytest.raises(InputError, match="grains, dense: the run seed-1 and the run seed-0 have"):
+        read_science({"grains": one}, earlier=[tables])
+    apart = read_science({"cells": one}, earlier=[tables])  # another specimen may
     assert {row["specimen"] for row in apart.rows} == {"grains", "cells"}
 
 
+def test_runs_of_different_code_are_named(tmp_path, rng):
+    rows = rows_of(range(2), 0.6, rng)
+    runs = [
+        made_run(tmp_path / f"{seed}", rows_of([seed], 0.6, rng), *SETTINGS, commit=f"{seed}" * 40)
+        for seed in range(2)
+    ]
+    write_science(read_science({"grains": runs[0]}), tmp_path / "tables")
+    *_, last = read_science({"grains": runs[1]}, earlier=[tmp_path / "tables"]).origin_lines()
+    assert last.startswith("The runs are of different code: commit 0000000")
+    whole = read_science({"grains": made_run(tmp_path / "whole", rows, *SETTINGS)}).origin_lines()
+    assert len(whole) == 1
+    assert "grains, seeds 0, 1: run whole, design " in whole[0]
+
+
 def test_a_folder_without_tables_is_refused_by_its_name(runs, tmp_path):
-    with pytest.raises(InputError, match=r"rows.parquet: not readable .* `study science` wrote"):
+    with pytest.raises(InputError, match=r"rows\.parquet: not readable .* `study science` wrote"):
         read_science(runs, earlier=[tmp_path])
+
+
+def test_rows_that_are_not_of_the_test_bed_are_refused(runs, tmp_path):
+    other = write_results(runs["grains"])
+    other.rename(tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="not of the test bed, see its column specimen"):
+        read_science(runs, earlier=[tmp_path])
+
+
+def test_tables_of_another_split_are_refused(tmp_path, rng):
+    run, tables = tables_of_seed(tmp_path, rows_of([0], 0.6, rng), 0)
+    with pytest.raises(InputError, match="rows are of the split test, not train"):
+        read_science({"grains": run}, earlier=[tables], split="train")
+
+
+def test_a_run_without_records_leaves_no_tables(tmp_path, rng):
+    run = made_run(tmp_path / "run", rows_of([0], 0.6, rng), *SETTINGS, has_records=False)
+    with pytest.raises(InputError, match="no record of a comparison; finish it with"):
+        write_science(read_science({"grains": run}), tmp_path / "tables")
+    assert not (tmp_path / "tables").exists()
+
+
+def test_tables_of_other_settings_are_refused_before_anything_runs(tmp_path, rng, study):
+    _, tables = tables_of_seed(tmp_path, rows_of([0], 0.6, rng), 0, "metrics.frc_threshold=0.3")
+    words = ["--preset", "smoke", "--set=doses=[1e3,1e4]", "--arm", "solver"]
+    found = study("science", "grains", *words, "--add", tables, "--reports", tmp_path / "reports")
+    assert found.code == 2
+    assert "grains, dense: the run that is asked for and the run seed-0 have different" in found.err
+    assert not (tmp_path / "reports").exists()
 
 
 def test_the_figure_draws_every_gain_with_its_intervals(runs):
@@ -159,10 +231,9 @@ def test_an_arm_that_no_run_has_is_refused_with_those_there_are(runs):
 
 
 def test_what_is_kept_back_is_not_of_development():
-    development, kept = (set(specimens_of(kept_back=kept)) for kept in (False, True))
-    assert development == {"grains", "cells"}
-    assert development | kept == set(SPECIMENS)
-    assert not development & kept
+    assert set(specimens_of(kept_back=False)) == {"grains", "cells"}
+    kept = set(specimens_of(kept_back=True))
+    assert kept == {"power_law", "siemens_star", "measured_star"}
     assert {one.replicates for name, one in SPECIMENS.items() if name in kept} == {5}
 
 
@@ -171,6 +242,13 @@ def test_the_preset_has_every_arm_and_seeds_of_no_other():
     assert design.iterative.alternating
     assert design.iterative.denoised
     assert design.thinned.base_shown
+    assert design.training is not None
+    assert set(arms_of(design)) == {
+        *("pinn", "thinning-net", "thinned-base", "solver-alternating"),
+        *("lsqml", "lsqml-denoised", "lsqml-poisson", "lsqml-poisson-denoised", "lsqml-chosen"),
+        *("solver", "solver-denoised", "solver-amplitude", "solver-amplitude-denoised"),
+        "solver-chosen",
+    }
     others = [load_design(name).seeds for name in preset_names() if name != PRESET]
     for name in type(design.seeds).model_fields:
         assert getattr(design.seeds, name) not in {getattr(one, name) for one in others}
@@ -225,6 +303,8 @@ def test_the_command_runs_a_specimen_and_goes_on_with_what_is_done(
     folder = tmp_path / "science_cells_solver-denoised"
     science = read_json(folder / "science.json")
     assert [one["specimen"] for one in science["runs"]] == ["cells"]
+    (design,) = tmp_path.glob("*/design.json")
+    assert read_json(design)["specimen"]["kind"] == "cells"
     assert {one["specimen"] for one in science["gains"]} == {"cells", "over specimens"}
     assert (folder / "science_summary.ipynb").is_file()
     again = study(*words, "--dry-run")

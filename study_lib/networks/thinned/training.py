@@ -405,7 +405,7 @@ class _Training:
         return self.seen_as(shown)
 
     def _end_if_asked(self) -> None:
-        """End before the steps of this session; those of an earlier one are kept as they are."""
+        """End before the steps of this process; those of an earlier one are kept as they are."""
         if self.stop.made:
             raise TrainingStopped(
                 "asked to end while the training was prepared; it starts from what is kept"
