@@ -19,6 +19,7 @@ rounded positions instead, so that this is no difference between them.
 
 import argparse
 import csv
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -116,12 +117,7 @@ def own_arm(name: str, design: StudyDesign) -> Arm:
         found = run_algorithm(name, measurement, iterative, seed=design.seeds.iterative)
         return found.object_, found.cpu_s
 
-    if name == SOLVER:
-        version = "this"
-    else:
-        import ptychi  # noqa: PLC0415  # it takes seconds, and only this arm needs it
-
-        version = f"pty-chi {ptychi.__version__}"
+    version = "this" if name == SOLVER else f"pty-chi {importlib.metadata.version('ptychi')}"
     return Arm(name, version, OURS[name], reconstruct)
 
 

@@ -36,9 +36,9 @@ def import_torchvision() -> None:
 KEPT: list[torch.library.Library] = []  # its definitions go when it does
 import_torchvision()
 
-from ptyrad.core.losses import CombinedLoss  # noqa: E402  # imports torchvision
-from ptyrad.core.models.ptycho import PtychoModel  # noqa: E402  # imports torchvision
-from ptyrad.params.loss_params import LossParams  # noqa: E402  # imports torchvision
+from ptyrad.core.losses import CombinedLoss  # noqa: E402  # after import_torchvision()
+from ptyrad.core.models.ptycho import PtychoModel  # noqa: E402  # after import_torchvision()
+from ptyrad.params.loss_params import LossParams  # noqa: E402  # after import_torchvision()
 
 PACKAGE = "ptyrad"
 CANDIDATES: list[dict[str, Any]] = [

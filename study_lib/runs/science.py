@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,14 +200,7 @@ def read_science(
     for folder in map(Path, earlier):
         added = _rows_of_tables(folder, split)
         _require_same_settings([*rows, *added])
-        there = {tuple(row[name] for name in _ONE_SEED) for row in rows}
-        further = [row for row in added if tuple(row[name] for name in _ONE_SEED) not in there]
-        if not further:
-            raise InputError(
-                f"{folder}: all of its seeds are there already; leave it out, or run others here, "
-                "such as the second alone by --set replicate=1 --replicates 1"
-            )
-        rows += further
+        rows += _further_rows(folder, added, {_seed_of(row) for row in rows})
     rows.sort(key=lambda row: row["replicate"])
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     if arm not in arms:
@@ -219,7 +212,21 @@ def read_science(
     return Science(rows, arm, split)
 
 
-_ONE_SEED = ("specimen", "dose", "view", "replicate")
+def _seed_of(row: Row) -> tuple[str, float, str, int]:
+    return row["specimen"], row["dose"], row["view"], row["replicate"]
+
+
+def _further_rows(
+    folder: Path, added: Sequence[Row], there: Set[tuple[str, float, str, int]]
+) -> list[Row]:
+    """Return the rows of seeds that are not there yet, or refuse the folder if it has none."""
+    further = [row for row in added if _seed_of(row) not in there]
+    if not further:
+        raise InputError(
+            f"{folder}: it adds no seed, all are there already; leave it out, or run others here, "
+            "such as the second alone by --set replicate=1 --replicates 1"
+        )
+    return further
 
 
 def _rows_of_runs(runs: Mapping[str, str | Path], split: str) -> list[Row]:
@@ -269,15 +276,24 @@ def require_addable(
     Raises
     ------
     InputError
-        If a folder holds no tables, or those of other settings.
+        If a folder holds no tables, those of other settings, or no seed but theirs.
     """
     planned: list[Row] = [
         {"specimen": specimen, "view": view, "decided_by": digest, "run": "that is asked for"}
         for specimen, design in designs.items()
         for view, digest in settings_by_view(design).items()
     ]
+    there = {
+        (specimen, dose, view.name, one.replicate)
+        for specimen, design in designs.items()
+        for view in design.views
+        for dose in design.doses_of(view.name)
+        for one in design.repetitions
+    }
     for folder in map(Path, earlier):
-        _require_same_settings([*planned, *_rows_of_tables(folder, split)])
+        added = _rows_of_tables(folder, split)
+        _require_same_settings([*planned, *added])
+        _further_rows(folder, added, there)
 
 
 def _require_same_settings(rows: Sequence[Row]) -> None:

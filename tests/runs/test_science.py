@@ -146,7 +146,7 @@ def test_a_seed_that_is_there_twice_counts_once_as_it_is_in_the_run(tmp_path, rn
 
 def test_tables_that_add_no_seed_are_refused(tmp_path, rng):
     run, tables = tables_of_seed(tmp_path, rows_of([0], 0.6, rng), 0)
-    with pytest.raises(InputError, match=r"all of its seeds are there already.* replicate=1"):
+    with pytest.raises(InputError, match=r"adds no seed, all are there already.* replicate=1"):
         read_science({"grains": run}, earlier=[tables])
 
 
@@ -206,6 +206,18 @@ def test_tables_of_other_settings_are_refused_before_anything_runs(tmp_path, rng
     assert found.code == 2
     assert "grains, dense: the run that is asked for and the run seed-0 have different" in found.err
     assert not (tmp_path / "reports").exists()
+
+
+def test_tables_that_would_add_no_seed_are_refused_before_anything_runs(tmp_path, rng, study):
+    _, tables = tables_of_seed(tmp_path, rows_of([0], 0.6, rng), 0)
+    words = ["--preset", "smoke", "--set=doses=[1e3,1e4]", "--arm", "solver", "--add", tables]
+    words += ["--replicates", "1", "--reports", tmp_path / "reports"]
+    found = study("science", "grains", *words)
+    assert found.code == 2
+    assert "adds no seed" in found.err
+    assert not (tmp_path / "reports").exists()
+    second = study("science", "grains", *words, "--set=replicate=1", "--dry-run")
+    assert second.code == 0, second.err
 
 
 def test_the_figure_draws_every_gain_with_its_intervals(runs):
