@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -101,16 +100,22 @@ def test_progress_is_printed_while_jobs_run(smoke):
     assert max(later - sooner for sooner, later in itertools.pairwise(seconds)) <= 10
 
 
+def starts_of_kernels(run_folder: Path) -> int:
+    logs = run_folder.glob("jobs/*/events.jsonl")
+    return sum(path.read_text().count('"start kernel"') for path in logs)
+
+
 def test_a_second_call_starts_no_kernel(smoke):
     run_folder, _, _ = smoke
-    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")}
+    notebooks = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")}
+    started = starts_of_kernels(run_folder)
 
-    started = time.monotonic()
     result = study("run", "--preset", "smoke", cwd=run_folder.parent.parent)
 
     assert result.returncode == 0, result.stderr
-    assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")} == before
-    assert time.monotonic() - started < 30
+    assert started >= len(list(run_folder.glob("jobs/*/done.json"))) > 0
+    assert starts_of_kernels(run_folder) == started
+    assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")} == notebooks
 
 
 def test_verify_passes_and_names_a_changed_file(smoke):
@@ -201,13 +206,13 @@ def test_a_job_that_is_done_starts_no_kernel(smoke):
     run_folder, _, _ = smoke
     executed = run_folder / "notebooks" / "01_dataset__dose_10000.ipynb"
     before = executed.stat().st_mtime_ns
+    started = starts_of_kernels(run_folder)
 
-    started = time.monotonic()
     result = study("job", ".", "01_dataset__dose_10000", cwd=run_folder)
 
     assert (result.returncode, result.stdout) == (0, "01_dataset__dose_10000: already done\n")
     assert executed.stat().st_mtime_ns == before
-    assert time.monotonic() - started < 10  # under a second on a free machine
+    assert starts_of_kernels(run_folder) == started
 
 
 def test_status_and_plan_of_a_finished_run(smoke):
