@@ -9,6 +9,7 @@ from typing import Any
 
 PINN, PINN_LABEL = "pinn", "PtychoPINN"
 THINNING_NET, THINNING_NET_LABEL = "thinning-net", "thinning network"
+SELF_TAUGHT, SELF_TAUGHT_LABEL = "self-taught", "self-taught network"
 SOLVER_ALTERNATING, SOLVER_ALTERNATING_LABEL = "solver-alternating", "solver alternating"
 THINNED_BASE, THINNED_BASE_LABEL = "thinned-base", "base of the thinning network"
 # An algorithm with its other noise model is an arm of its own, where a design names it.
@@ -83,7 +84,7 @@ def current_row(row: Mapping[str, Any]) -> dict[str, Any]:
 # --- An arm of which held-out counts refused what it adds: it is then another object
 
 IS = " = "  # between an arm's label and what it fell back on
-NOT_TRUSTED = "the network did not make held-out counts likelier by more than a standard error"
+NOT_TRUSTED = "the network did not make held-out counts likelier by more than two standard errors"
 NOT_DENOISED = "no denoiser made held-out counts likelier"
 
 

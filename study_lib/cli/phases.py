@@ -179,15 +179,23 @@ def train_thinned(
     artifact_root: ArtifactRoot,
     dose: Dose = None,
     view: View = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose counts teach: train, for the thinning network, or test, for the "
+            "self-taught one. Default: train, and test where the design has thinned.self_taught."
+        ),
+    ] = None,
     gridsize: Gridsize = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train the thinning network on the train split of each dose and view (phase E).
+    """Train the thinning network of each dose and view, by counts of the train split (phase E).
 
     It learns from photons that were kept from the solver, and improves the solver's object. A view
     whose files are missing is skipped and listed in skip_summary.json. A training that was
     interrupted is taken up where it stopped.
     """
+    from study_lib.design.models import require_split
     from study_lib.design.presets import design_of
     from study_lib.phases.conditions import GivenPlaces, conditions_of
 
@@ -197,7 +205,9 @@ def train_thinned(
 
     from study_lib.phases import train_thinned as phase
 
-    phase.thinned_design_of(study)
+    taught_by = phase.thinned_design_of(study).taught_by
+    if split is not None:
+        taught_by = (require_split(split),)
     conditions = present(chosen, artifact_root, splits=("train", "test"), dry_run=dry_run)
 
     def say(found: Mapping[str, Any]) -> None:
@@ -213,7 +223,13 @@ def train_thinned(
         )
 
     run = partial(phase.train_thinned, dry_run=dry_run)
-    jobs = {f"{one.training_label} {THINNING_NET_LABEL}": partial(run, one) for one in conditions}
+    jobs = {
+        f"{one.training_label} {THINNING_NET_LABEL}, by the {teacher} split": partial(
+            run, one, taught_by=teacher
+        )
+        for one in conditions
+        for teacher in taught_by
+    }
     run_all(jobs, say, dry_run=dry_run)
 
 

@@ -179,6 +179,10 @@ class TrainingDesign(Frozen):
     check_rates = in_order("learning_rate_min", "learning_rate")
 
 
+# Fields of the thinning network that add an arm and change no training.
+ARMS_ALONE = ("base_shown", "self_taught")
+
+
 class ThinnedDesign(Frozen):
     """A network trained on top of the solver, by counts that were kept from it."""
 
@@ -226,6 +230,16 @@ class ThinnedDesign(Frozen):
         exclude_if=lambda base_shown: not base_shown,
         description="whether what the network starts from is an arm, too",
     )
+    self_taught: bool = Field(
+        default=False,
+        exclude_if=lambda self_taught: not self_taught,
+        description="whether a network taught by the test split's own counts is an arm, too",
+    )
+
+    @property
+    def taught_by(self) -> tuple[str, ...]:
+        """The splits whose counts teach a network, each one of its own."""
+        return ("train", "test") if self.self_taught else ("train",)
 
     @model_validator(mode="after")
     def check_shares(self) -> "ThinnedDesign":

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from study_lib.arm_names import current_arm
 from study_lib.design.axes import SplitName, ViewName
+from study_lib.design.methods import ARMS_ALONE
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
 
@@ -63,6 +64,8 @@ class TrainParameters(OverlapParameters, notebook="03_train"):
 
 class TrainThinnedParameters(OverlapParameters, notebook="03_train_thinned"):
     """Notebook 03 of the network that learns from thinned counts."""
+
+    split: SplitName = Field(description="whose counts teach: test for the self-taught network")
 
 
 class ReconstructParameters(OverlapParameters, notebook="04_reconstruct"):
@@ -258,7 +261,11 @@ NOT_DECIDING = {
         "seeds.iterative",
     ),
     "03_train": ("iterative", "thinned", *SCORES_ALONE),
-    "03_train_thinned": ("training", *SCORES_ALONE),
+    "03_train_thinned": (
+        "training",
+        *(f"thinned.{name}" for name in ARMS_ALONE),
+        *SCORES_ALONE,
+    ),
     "04_reconstruct": ("training", "thinned", *SCORES_ALONE),
     "05_compare": (),
 }

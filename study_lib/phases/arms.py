@@ -17,6 +17,8 @@ from study_lib.arm_names import (
     OTHER_NOISE_MODEL,
     PINN,
     PINN_LABEL,
+    SELF_TAUGHT,
+    SELF_TAUGHT_LABEL,
     SOLVER_ALTERNATING,
     SOLVER_ALTERNATING_LABEL,
     THINNED_BASE,
@@ -37,11 +39,12 @@ from study_lib.networks.thinned.ensemble import (
     ENSEMBLE,
     ThinnedEnsemble,
     base_of,
+    judged_anew,
     load_ensemble,
-    photon_spread,
     reconstruct_thinned,
 )
-from study_lib.phases.conditions import Condition
+from study_lib.networks.thinned.inputs import ALTERNATING, LAST
+from study_lib.phases.conditions import Condition, taught_folder
 from study_lib.phases.reconstruct import (
     ALTERNATION,
     DENOISER,
@@ -92,6 +95,7 @@ SHORT_NAMES = {
     "total_variation": "TV",
     "non_local_means": "NLM",
     "gaussian": "Gaussian",
+    "similar_blocks": "blocks",
 }
 HashOf = Callable[[Path], str]
 Arm = Callable[[Condition, Measurement, HashOf], ArmResult]
@@ -257,20 +261,38 @@ def alternating(condition: Condition, measurement: Measurement, hash_of: HashOf)
 
 def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Improve the solver's object by the ensemble that thinned counts of the train split taught."""
-    path, ensemble = _ensemble_of(condition, hash_of, THINNING_NET_LABEL)
+    return _improved(THINNING_NET_LABEL, "train", condition, measurement, hash_of)
+
+
+def self_taught(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
+    """Improve the solver's object by the ensemble that its own counts taught, thinned.
+
+    Of the train split that is the thinning network.
+    """
+    return _improved(SELF_TAUGHT_LABEL, condition.split, condition, measurement, hash_of)
+
+
+def _improved(
+    label: str, taught_by: str, condition: Condition, measurement: Measurement, hash_of: HashOf
+) -> ArmResult:
+    path, ensemble = _ensemble_of(condition, taught_by, hash_of, label)
     started = time.process_time()
-    found = reconstruct_thinned(ensemble, measurement)
-    cpu_s = time.process_time() - started
-    photons_rad = photon_spread(
+    judged = judged_anew(
         ensemble, measurement, generator(ensemble.seed, "photon spread", condition.split)
     )
-    trust = ensemble.trust
+    # Counts from which it has learned do not judge it here: those kept from its training did.
+    trust = ensemble.trust if taught_by == condition.split else judged.trust
+    if trust is ensemble.trust:
+        started = time.process_time()  # what is judged anew is charged
+    found = reconstruct_thinned(ensemble, measurement, trust=trust)
+    cpu_s = time.process_time() - started
+    photons_rad = judged.network_rad if trust.given else judged.base_rad
+    teacher = "these very patterns" if taught_by == "test" else "the train split of this view"
     base = "" if trust.given else "; its network was not trusted, this is its base"
     stated = f"{trust.gain_nats:+.2f} +- {trust.standard_error_nats:.2f} nats a pattern"
     return ArmResult(
-        label=THINNING_NET_LABEL,
-        knows=f"{condition.design.probe_known}, positions; trained on the train split of this "
-        f"view{base}",
+        label=label,
+        knows=f"{condition.design.probe_known}, positions; trained on {teacher}{base}",
         object_=found.object_,
         scan_index=measurement.scan_index,
         cpu_s=cpu_s,
@@ -285,7 +307,7 @@ def thinning_net(condition: Condition, measurement: Measurement, hash_of: HashOf
 
 def thinned_base(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Return what the thinning network starts from: chosen by the same counts, without learning."""
-    path, ensemble = _ensemble_of(condition, hash_of, THINNED_BASE_LABEL)
+    path, ensemble = _ensemble_of(condition, "train", hash_of, THINNED_BASE_LABEL)
     if ensemble.choice_cpu_s is None:
         raise MissingResultError(
             f"{THINNED_BASE_LABEL}: {path} does not say what its choice cost; run "
@@ -308,20 +330,22 @@ def thinned_base(condition: Condition, measurement: Measurement, hash_of: HashOf
     )
 
 
-def _ensemble_of(condition: Condition, hash_of: HashOf, label: str) -> tuple[Path, ThinnedEnsemble]:
-    """Return the ensemble of a condition's view and its file, made from the data as they are."""
-    folder = condition.folder("train_thinned")
-    path = _existing(folder / ENSEMBLE, label, "train-thinned")
+def _ensemble_of(
+    condition: Condition, taught_by: str, hash_of: HashOf, label: str
+) -> tuple[Path, ThinnedEnsemble]:
+    """Return the ensemble that a split has taught and its file, made from the data as they are."""
+    command = "train-thinned" + (" --split test" if taught_by == "test" else "")
+    path = _existing(taught_folder(condition, taught_by) / ENSEMBLE, label, command)
     ensemble = load_ensemble(path)
-    made_from = hash_of(condition.of("train").file)
-    _require_made_from(ensemble.measurement_sha256, made_from, path, "train-thinned")
+    made_from = hash_of(condition.of(taught_by).file)
+    _require_made_from(ensemble.measurement_sha256, made_from, path, command)
     return path, ensemble
 
 
 def base_name(base: str) -> str:
     """Return the candidate that a thinning network starts from, as short as a label needs it."""
-    family = base.removeprefix("alternating ")
-    return SHORT_NAMES.get(family, family)
+    families = base.removeprefix(ALTERNATING).split(LAST)
+    return ", ".join(SHORT_NAMES.get(family, family) for family in families)
 
 
 def arms_of(design: StudyDesign) -> dict[str, Arm]:
@@ -331,6 +355,8 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
         arms.pop(PINN, None)
     if design.thinned is not None:
         arms[THINNING_NET] = thinning_net
+        if design.thinned.self_taught:
+            arms[SELF_TAUGHT] = self_taught
         if design.thinned.base_shown:
             arms[THINNED_BASE] = thinned_base
     for name in design.iterative.algorithms:

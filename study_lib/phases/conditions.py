@@ -50,6 +50,8 @@ SUMMARY_FIGURES = (
     "cost",
 )
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
+# Below the folder of a thinning network that the train split has taught: of the self-taught one.
+TAUGHT_BELOW = {"train": "", "test": "self_taught"}
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 RECONSTRUCTED = "reconstructions.json"
 MISSING_ARMS = "missing_arms.json"
@@ -281,6 +283,11 @@ class Condition:
             registration_limit_px=limits.registration_limit_px,
             frc_threshold=limits.frc_threshold,
         )
+
+
+def taught_folder(condition: Condition, taught_by: str) -> Path:
+    """Return where the thinning network lies that one split of a dose and view has taught."""
+    return condition.folder("train_thinned") / TAUGHT_BELOW[taught_by]
 
 
 def condition_of(

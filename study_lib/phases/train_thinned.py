@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from study_lib.arm_names import THINNING_NET_LABEL
-from study_lib.design.methods import ThinnedDesign
+from study_lib.arm_names import SELF_TAUGHT_LABEL, THINNING_NET_LABEL
+from study_lib.design.methods import ARMS_ALONE, ThinnedDesign
 from study_lib.design.models import StudyDesign
 from study_lib.errors import InputError
 from study_lib.files import read_text, sha256_of, write_csv, write_json, write_text
@@ -20,7 +20,7 @@ from study_lib.networks.thinned.ensemble import (
 )
 from study_lib.networks.thinned.training import DEVICE, ThinnedRecord
 from study_lib.networks.thinned.training import train_thinned as train_networks
-from study_lib.phases.conditions import Condition
+from study_lib.phases.conditions import TAUGHT_BELOW, Condition
 from study_lib.phases.reconstruct import TAKEN
 from study_lib.phases.records import Computed, Work, computed_before, performed, work_of
 
@@ -46,13 +46,18 @@ def thinned_design_of(design: StudyDesign) -> ThinnedDesign:
     return design.thinned
 
 
-def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, Any]:
-    """Train on the train split of a dose and view, or go on; write bundle, choices and record.
+def train_thinned(
+    condition: Condition, *, taught_by: str = "train", dry_run: bool = False
+) -> dict[str, Any]:
+    """Train on a split of a dose and view, or go on; write bundle, choices and record.
 
     Parameters
     ----------
     condition
         Its split does not matter.
+    taught_by
+        The split whose counts teach: ``test`` for the self-taught network, which is applied to the
+        very patterns that it has learned from. No truth is used either way.
     dry_run
         Whether to return what would be done and write nothing.
 
@@ -92,24 +97,27 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
     True
     """
     thinned = thinned_design_of(condition.design)
-    train, test = (condition.of(split) for split in ("train", "test"))
-    for one in (train, test):
+    teacher, test = (condition.of(split) for split in (taught_by, "test"))
+    for one in (teacher, test):
         one.require_data()
     seed = condition.design.noise_seeds.training
     work = work_of(
         condition,
         "train_thinned",
+        arm=TAUGHT_BELOW[taught_by],
         parameters={
             "view": condition.view.name,
+            "split": taught_by,
             "seed": seed,
-            **thinned.model_dump(mode="json", exclude={"base_shown"}),
+            **thinned.model_dump(mode="json", exclude=set(ARMS_ALONE)),
         },
         seeds={"training": seed},
-        inputs=[train.file, test.file],
+        inputs=list(dict.fromkeys((teacher.file, test.file))),
     )
+    label = SELF_TAUGHT_LABEL if taught_by == "test" else THINNING_NET_LABEL
     if dry_run:
         return work.parameters | {"dry_run": True}
-    with performed(work, "train.log", f"{condition.training_label} {THINNING_NET_LABEL}"):
+    with performed(work, "train.log", f"{condition.training_label} {label}"):
         work.report_device(str(DEVICE))
 
         def progress(what: str, done: int, total: int, loss: float) -> None:
@@ -120,20 +128,24 @@ def train_thinned(condition: Condition, *, dry_run: bool = False) -> dict[str, A
             work.step(what, done, total, text, "step", LINES_PRINTED, log_all=False, **values)
 
         earlier = computed_before(
-            condition, "train_thinned", work.parameters, splits=(train.split, test.split)
+            condition,
+            "train_thinned",
+            work.parameters,
+            arm=TAUGHT_BELOW[taught_by],
+            splits=(teacher.split, test.split),
         )
         if earlier:
-            _take(work, earlier, work.sha256_of_input(train.file))
+            _take(work, earlier, work.sha256_of_input(teacher.file))
             return work.results
         ensemble, records = train_networks(
-            train.measurement(),
+            teacher.measurement(),
             thinned,
             seed=seed,
             checkpoints=work.folder / CHECKPOINTS,
             progress=progress,
             warn=work.log.warn,
         )
-        ensemble = replace(ensemble, measurement_sha256=work.sha256_of_input(train.file))
+        ensemble = replace(ensemble, measurement_sha256=work.sha256_of_input(teacher.file))
         bundle = work.folder / ENSEMBLE
         save_ensemble(bundle, ensemble)
         write_csv(work.folder / HISTORY, [asdict(one) for one in records])

@@ -32,6 +32,7 @@ from study_lib.phases.conditions import (
     condition_of,
     runs_within,
     summary_files,
+    taught_folder,
 )
 from study_lib.runs.rules import LAST_OF_A_CONDITION, done
 from study_lib.runs.run import BASE_FILE
@@ -230,22 +231,23 @@ def _jobs_of_view(
         after=[dataset],
         outputs=[*(folder / name for name in measured), *own],
     )
-    written: dict[str, tuple[str, ...]] = {}
+    learned = []
     if design.training is not None:
-        written["train"] = TRAINED_FILES
+        files = [condition.folder("train") / name for name in TRAINED_FILES]
+        job = _job_of("03_train", condition, run_folder, axes, after=[overlap], outputs=files)
+        learned.append(job)
     if design.thinned is not None:
-        written["train_thinned"] = THINNED_FILES
-    learned = [
-        _job_of(
-            f"03_{phase}",
-            condition,
-            run_folder,
-            axes,
-            after=[overlap, *(job for job in whole if job.notebook == f"03_{phase}")],
-            outputs=[condition.folder(phase) / name for name in names],
-        )
-        for phase, names in written.items()
-    ]
+        learned += [
+            _job_of(
+                "03_train_thinned",
+                condition.of(split),
+                run_folder,
+                (*axes, "split"),
+                after=[overlap, *_of_split(split, "03_train_thinned", whole)],
+                outputs=[taught_folder(condition, split) / name for name in THINNED_FILES],
+            )
+            for split in design.thinned.taught_by
+        ]
     jobs = [overlap, *learned]
     chosen: list[PlannedJob] = []  # as the train split chose
     for one in (condition.of(split) for split in SPLITS):
@@ -254,10 +256,7 @@ def _jobs_of_view(
             one,
             run_folder,
             (*axes, "split"),
-            after=[
-                overlap,
-                *(job for job in whole if job.parameters.get("split") == one.split),
-            ],
+            after=[overlap, *_of_split(one.split, "04_reconstruct", whole)],
             outputs=[one.folder("reconstruct") / RECONSTRUCTED],
         )
         if one.split == "train" and design.iterative.chooses:
@@ -272,6 +271,11 @@ def _jobs_of_view(
         )
         jobs += [iterated, compared]
     return jobs
+
+
+def _of_split(split: str, notebook: str, jobs: Iterable[PlannedJob]) -> list[PlannedJob]:
+    """Return the jobs of a notebook on a split."""
+    return [job for job in jobs if (job.notebook, job.parameters.get("split")) == (notebook, split)]
 
 
 def _files(condition: Condition, kind: str) -> list[Path]:

@@ -25,7 +25,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "01_dataset": ("dose",),
     "02_overlap": ("dose", "view"),
     "03_train": ("dose", "view"),
-    "03_train_thinned": ("dose", "view"),
+    "03_train_thinned": ("dose", "view", "split"),
     "04_reconstruct": ("dose", "view", "split"),
     "05_compare": ("dose", "view", "split"),
     "06_summary": (),
@@ -71,7 +71,8 @@ def rules_of(
     Returns
     -------
     dict
-        ``networks``: the notebooks that train, for each replicate by how it ends a job's name.
+        ``networks``: the notebooks that train and the split that teaches, if they name one, for
+        each replicate by how it ends a job's name.
         ``together``: of a notebook whose jobs are short, the values of the axis whose jobs share a
         process and a kernel, where each of them exists for all values of the other axes.
         ``largest``: by notebook, what its largest job needs; empty unless they are ``alike``.
@@ -79,14 +80,15 @@ def rules_of(
     """
     by_notebook: dict[str, list[dict[str, str]]] = {}
     asked: dict[str, list[Mapping[str, int]]] = {}
-    networks: dict[str, list[str]] = {}
+    networks: dict[str, list[list[str]]] = {}
     for name in names:
         notebook, axes = name.partition("__")[0], axes_of(name)
         by_notebook.setdefault(notebook, []).append(axes)
         asked.setdefault(notebook, []).append(needs[name])
         known = networks.setdefault(axes["nested"], [])
-        if notebook.startswith("03_") and notebook not in known:
-            known.append(notebook)
+        network = [notebook, *(axes[axis] for axis in AXES[notebook][2:])]
+        if notebook.startswith("03_") and network not in known:
+            known.append(network)
     together = {}
     for notebook, axis in SHARED.items():
         places = by_notebook.get(notebook, [])
@@ -165,8 +167,10 @@ class Rules:
     def trained(self, wildcards: Any) -> list[str]:
         """Return the proofs of the networks of a dose and view, if its replicate trains any."""
         networks = self._content["networks"].get(wildcards.nested, [])
-        place = f"{wildcards.dose}__{wildcards.view}{wildcards.nested}"
-        return [done(f"{notebook}__{place}") for notebook in networks]
+        place, nested = (wildcards.dose, wildcards.view), wildcards.nested
+        return [
+            done("__".join((notebook, *place, *split)) + nested) for notebook, *split in networks
+        ]
 
     def together(self, notebook: str) -> list[str]:
         """Return the values of the axis whose jobs share a kernel; else its wildcard."""

@@ -12,7 +12,7 @@ doi:10.1109/GlobalSIP.2013.6737048. For phase retrieval of Poisson counts, with 
 Marchesini, arXiv:1611.01417. More, and what differs: docs/related_work.md.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -43,7 +43,7 @@ from study_lib.solvers.steps import (
     tv_curvature,
 )
 
-EPOCHS = 10
+EPOCHS = 40  # nearly converged
 STEP = 0.5  # of the solver, for Poisson counts
 
 
@@ -162,7 +162,7 @@ def alternations(
 
 # --- Which family, strength and number of epochs, and the last smoothing
 
-AFTER_EPOCHS = (10, 20, 40)
+AFTER_EPOCHS = (10, 20, EPOCHS)
 STRENGTHS_IN_TURN: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "total_variation": (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8),
@@ -175,6 +175,7 @@ FEWEST_LEFT = 2  # of a family's strengths, when half of them are given up
 SMOOTHED_LAST_BY = ("total_variation", "non_local_means", "similar_blocks")
 IN_TURN = " in turn, epochs "  # between a family and their number, in the names of candidates
 Tried = Callable[[int, int], None]
+Judge = Callable[[Complex[np.ndarray, "oy ox"]], Float[np.ndarray, " scan"]]
 
 
 @dataclass(frozen=True)
@@ -262,21 +263,12 @@ def choose_alternation(
         for family, strengths in STRENGTHS.items()
         for strength in strengths
     }
-    steps = DataSteps.of(measurement)
-    running = {
-        family: {one: alternations(steps, solved, family, one, lit, AFTER_EPOCHS) for one in each}
-        for family, each in STRENGTHS_IN_TURN.items()
+    losses |= {
+        (_named(family, epochs), strength): loss
+        for (family, epochs, strength), loss in losses_in_turn(
+            solved, measurement, judge, lit, progress=progress
+        ).items()
     }
-    done = 0
-    for epochs in AFTER_EPOCHS:
-        for family, each in running.items():
-            for strength, found in each.items():
-                losses[_named(family, epochs), strength] = judge(next(found))
-                done += 1
-                if progress is not None:
-                    progress(done, TRIES)
-            better = _best_first(losses, _named(family, epochs), each)
-            running[family] = {one: each[one] for one in better[: _left(len(each))]}
     first = choose_by_held_out_counts(judge(solved), losses)
     family, _, epochs_text = first.family.partition(IN_TURN)
     unsmoothed = Alternation(
@@ -297,13 +289,55 @@ def choose_alternation(
     )
 
 
-def _best_first(
-    losses: Mapping[tuple[str, float], Float[np.ndarray, " scan"]],
-    name: str,
-    strengths: Iterable[float],
-) -> list[float]:
+def losses_in_turn(
+    solved: Complex[np.ndarray, "oy ox"],
+    measurement: Measurement,
+    judge: Judge,
+    lit: LitPart,
+    families: Collection[str] = tuple(STRENGTHS_IN_TURN),
+    *,
+    progress: Tried | None = None,
+) -> dict[tuple[str, int, float], Float[np.ndarray, " scan"]]:
+    """Return the losses of held-out counts by family, number of epochs and strength.
+
+    After 10 and after 20 epochs the worse half of each family's strengths is given up.
+
+    Parameters
+    ----------
+    solved : (oy, ox)
+        The solver's object of `measurement`.
+    measurement, judge
+        What the objects are made from, and what gives the losses of an object (oy, ox).
+    lit
+        What the measurement lights.
+    families
+        Of ``STRENGTHS_IN_TURN``, those to try.
+    progress
+        As for :func:`choose_alternation`.
+    """
+    steps = DataSteps.of(measurement)
+    running = {
+        family: {
+            one: alternations(steps, solved, family, one, lit, AFTER_EPOCHS)
+            for one in STRENGTHS_IN_TURN[family]
+        }
+        for family in families
+    }
+    losses = {}
+    for epochs in AFTER_EPOCHS:
+        for family, each in running.items():
+            means = {}
+            for strength, found in each.items():
+                losses[family, epochs, strength] = loss = judge(next(found))
+                means[strength] = float(loss.mean())
+                if progress is not None:
+                    progress(len(losses), TRIES)
+            running[family] = {one: each[one] for one in _best_first(means)[: _left(len(each))]}
+    return losses
+
+
+def _best_first(means: Mapping[float, float]) -> list[float]:
     """Return strengths by the mean loss that each leaves; what is not finite comes last."""
-    means = {one: float(losses[name, one].mean()) for one in strengths}
     return sorted(means, key=lambda one: means[one] if np.isfinite(means[one]) else np.inf)
 
 

@@ -15,13 +15,13 @@ from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of, write_json
 from study_lib.networks.thinned.ensemble import (
     ENSEMBLE,
-    Trust,
     load_ensemble,
     reconstruct_thinned,
     save_ensemble,
 )
 from study_lib.networks.thinned.training import ThinnedRecord
-from study_lib.phases import records
+from study_lib.networks.thinned.trust import Trust
+from study_lib.phases import arms, records
 from study_lib.phases import train_thinned as phase
 from study_lib.phases.arms import ArmResult, arms_of, base_name
 from study_lib.phases.conditions import Condition, conditions_of
@@ -86,12 +86,13 @@ def test_the_record_holds_every_choice_with_its_evidence(trained):
     for tried in (
         written["choices"]["after"]["tried"],
         written["choices"]["alternating"]["tried"],
+        written["choices"]["last"]["tried"],
         written["smoothing"]["tried"],
     ):
-        assert len(tried) > 5
+        assert len(tried) >= 5
         assert all(np.isfinite(one["gain_nats"]) for one in tried)
     trust = written["trust"]
-    assert trust["given"] == (trust["gain_nats"] > trust["standard_error_nats"])
+    assert trust["given"] == (trust["gain_nats"] > 2 * trust["standard_error_nats"])
     assert set(written["test"]) == {"base", "object"}
     assert written["training_cpu_s"] > 0
     assert not (trained / "checkpoints").exists()
@@ -202,7 +203,8 @@ def test_the_arm_tells_its_object_and_how_far_off_it_is(condition, trained):
 def test_an_arm_whose_network_was_refused_says_what_it_is_and_by_which_numbers(
     trained, condition, tmp_path
 ):
-    elsewhere = moved(condition, train_thinned=tmp_path)
+    """On the split that taught it, by what its training kept back."""
+    elsewhere = moved(condition, train_thinned=tmp_path).of("train")
     ensemble = load_ensemble(trained / ENSEMBLE)
     refused = replace(ensemble, trust=Trust(-0.25, 0.5))
     save_ensemble(elsewhere.folder("train_thinned") / ENSEMBLE, refused)
@@ -213,8 +215,58 @@ def test_an_arm_whose_network_was_refused_says_what_it_is_and_by_which_numbers(
     assert base_name("alternating total_variation") == "TV"
     assert "(-0.25 +- 0.50 nats a pattern)" in own.fallback_reason
     np.testing.assert_array_equal(
-        own.object_, reconstruct_thinned(refused, condition.measurement()).base
+        own.object_, reconstruct_thinned(refused, elsewhere.measurement()).base
     )
+
+
+@pytest.mark.parametrize("gain", [0.5, -0.5])
+def test_patterns_that_did_not_teach_judge_a_network_anew(
+    trained, condition, monkeypatch, tmp_path, gain
+):
+    """Whatever its training found: the test split's own photons decide, and are what is said."""
+    elsewhere = moved(condition, train_thinned=tmp_path)
+    ensemble = load_ensemble(trained / ENSEMBLE)
+    save_ensemble(
+        elsewhere.folder("train_thinned") / ENSEMBLE, replace(ensemble, trust=Trust(-gain, 0.1))
+    )
+    judged = arms.judged_anew
+    monkeypatch.setattr(
+        arms, "judged_anew", lambda *given: replace(judged(*given), trust=Trust(gain, 0.1))
+    )
+
+    own = result(elsewhere, "thinning-net")
+
+    assert bool(own.fallback) == (gain < 0)
+    assert ("(-0.50 +- 0.10 nats a pattern)" in own.fallback_reason) == (gain < 0)
+    assert bool(own.learned_parameters) == (gain > 0)
+
+
+def test_a_self_taught_network_has_learned_from_the_patterns_of_its_own_object(
+    matrix, condition, trained
+):
+    """It lies beside the other, is made from other data, and of the train split is the other."""
+    design = matrix.design.thinned.model_copy(update={"self_taught": True})
+    study = matrix.design.model_copy(update={"thinned": design})
+    own_taught = moved(
+        Run(matrix.folder, study).condition(1e4, "dense"), train_thinned=trained.parents[2]
+    )
+    flags = (*FLAGS, "--split=test")
+    assert call(matrix, own_taught.root("train_thinned"), "train-thinned", *flags) == 0
+
+    arm = arms_of(study)["self-taught"]
+    found = arm(own_taught, own_taught.measurement(), sha256_of)
+
+    (source,) = found.sources
+    assert source == trained / "self_taught" / ENSEMBLE
+    assert load_ensemble(source).measurement_sha256 == sha256_of(own_taught.file)
+    assert found.knows.endswith("these very patterns") or found.fallback
+    train = own_taught.of("train")
+    same = [
+        arms_of(study)[name](train, train.measurement(), sha256_of)
+        for name in ("self-taught", "thinning-net")
+    ]
+    np.testing.assert_array_equal(same[0].object_, same[1].object_)
+    assert read_json(source.parent / "thinned.json")["training_cpu_s"] == found.training_cpu_s
 
 
 @pytest.mark.parametrize("algorithm", ["LSQML", "solver"])

@@ -22,13 +22,16 @@ from study_lib.networks.thinned.inputs import (
     thinned_input,
 )
 from study_lib.networks.thinned.network import MixingNetwork, mixing_network
+from study_lib.networks.thinned.trust import Trust
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, box_of, split_photons
+from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.scoring import light_of
 from study_lib.solvers.alternating import last_smoothing
 from study_lib.solvers.denoising import NONE, Candidate, DenoiserChoice, denoised
 
 Seen = Callable[[ThinnedInput], ThinnedInput]
+BLOCK_POWER_SHARE = 0.9  # of the probe, in the diameter that is the side of a block
 
 
 def as_it_is(shown: ThinnedInput) -> ThinnedInput:
@@ -82,22 +85,6 @@ class Smoothing:
 
 
 @dataclass(frozen=True)
-class Trust:
-    """Whether held-out counts of the validation strip are likelier than under the base.
-
-    By more than a standard error of the paired difference, per pattern.
-    """
-
-    gain_nats: float
-    standard_error_nats: float
-
-    @property
-    def given(self) -> bool:
-        """Whether the network is used; else its base is."""
-        return self.gain_nats > self.standard_error_nats
-
-
-@dataclass(frozen=True)
 class ThinnedEnsemble:
     """Everything learned from a train split.
 
@@ -142,14 +129,14 @@ def mean_object(
     return objects.mean(dim=0).numpy()
 
 
-def trust_of(
+def gains_of(
     members: Sequence[MixingNetwork],
     smoothing: Smoothing,
     sets: Sequence[ThinnedSet],
     boxed: BoxedScan,
     index: Int[Tensor, " patterns"],
-) -> Trust:
-    """Return how much likelier patterns are under the members than under the base.
+) -> Float[np.ndarray, " patterns"]:
+    """Return by how many nats patterns are likelier under the members than under the base.
 
     Parameters
     ----------
@@ -159,7 +146,7 @@ def trust_of(
         Of their mean.
     sets
         Thinnings; a pattern's gain is its mean over them.
-    scene, index
+    boxed, index
         Which patterns.
     """
     gains = []
@@ -170,20 +157,24 @@ def trust_of(
                 one.deviance_nats(one.shown.base_object, boxed, index)
                 - one.deviance_nats(torch.from_numpy(mixed), boxed, index)
             )
-    mean = torch.stack(gains).mean(dim=0).double()
-    error = float(mean.std()) / len(mean) ** 0.5
-    return Trust(float(mean.mean()), error)
+    found: np.ndarray = torch.stack(gains).mean(dim=0).double().numpy()
+    return found
 
 
-def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedResult:
+def reconstruct_thinned(
+    ensemble: ThinnedEnsemble, measurement: Measurement, *, trust: Trust | None = None
+) -> ThinnedResult:
     """Return the object that an ensemble makes of a measurement: the base, if it is not trusted.
 
     Parameters
     ----------
     ensemble
-        Learned from another measurement with the same probe.
+        Learned from a measurement with the same probe.
     measurement
         Patterns, positions, probe.
+    trust
+        What this measurement's own counts say of it, :func:`judged_anew`; default: what those said
+        from which it has learned.
 
     Raises
     ------
@@ -192,11 +183,13 @@ def reconstruct_thinned(ensemble: ThinnedEnsemble, measurement: Measurement) -> 
     """
     shown = _shown(ensemble, measurement)
     base = shown.base_object.numpy()
-    each = _objects_of_members(ensemble, shown)
-    mean = _object_of(ensemble, shown, each)
-    spread: np.ndarray = np.zeros(base.shape, np.float32)
+    each: list[np.ndarray] = []
+    if (ensemble.trust if trust is None else trust).given:
+        each = _objects_of_members(ensemble, shown)
+    mean, spread = base, np.zeros(base.shape, np.float32)
     if each:
         smooth = ensemble.smoothing.applied
+        mean = smooth(np.mean(each, axis=0), shown.noise)
         spread = phase_std([smooth(one, shown.noise) for one in each], mean)
     return ThinnedResult(*_pasted(measurement, (mean, 1.0), (base, 1.0), (spread, 0.0)))
 
@@ -214,14 +207,28 @@ def base_of(ensemble: ThinnedEnsemble, measurement: Measurement) -> Complex[np.n
     return base
 
 
-def photon_spread(
-    ensemble: ThinnedEnsemble, measurement: Measurement, random: np.random.Generator
-) -> Float[np.ndarray, "oy ox"]:
-    """Return the standard deviation of the phase over what the photons happened to be, in radians.
+@dataclass(frozen=True)
+class Judged:
+    """What thinnings of a measurement say of an ensemble.
 
-    From the spread over thinnings of the measurement. An estimate that is nearly linear in the
-    counts, made from a share s of given photons, scatters by ``(1 - s) / s`` of the variance that
-    all of them leave in it.
+    ``trust`` is that of networks which have not learned from this measurement. ``network_rad`` and
+    ``base_rad`` (oy, ox) are the standard deviations of the phase over what the photons happened to
+    be, of the network's object and of its base.
+    """
+
+    trust: Trust
+    network_rad: Float[np.ndarray, "oy ox"]
+    base_rad: Float[np.ndarray, "oy ox"]
+
+
+def judged_anew(
+    ensemble: ThinnedEnsemble, measurement: Measurement, random: np.random.Generator
+) -> Judged:
+    """Return what a measurement's own counts say of an ensemble, and what photons do to its object.
+
+    Objects are made from a share of the photons, several times; the others judge them. An estimate
+    that is nearly linear in the counts, made from a share s of given photons, scatters by
+    ``(1 - s) / s`` of the variance that all of them leave in it.
 
     Parameters
     ----------
@@ -230,16 +237,33 @@ def photon_spread(
     random
         Draws the thinnings.
     """
-    share = ensemble.design.judged_share
-    objects = []
+    share = float(np.mean(ensemble.design.photon_shares))  # as it has learned
+    gains, of_network, of_base = [], [], []
     for _ in range(ensemble.design.thinnings):
-        part, _ = split_photons(measurement, share, random)
+        part, held_out = split_photons(measurement, share, random)
         shown = _shown(ensemble, part)
-        object_ = _object_of(ensemble, shown, _objects_of_members(ensemble, shown))
-        objects += _pasted(part, (object_, 1.0))
-    lit = light_of(measurement) > 0
-    spread = phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
-    return spread * np.float32((share / (1 - share)) ** 0.5)
+        mean = ensemble.smoothing.applied(
+            np.mean(_objects_of_members(ensemble, shown), axis=0), shown.noise
+        )
+        network, base = _pasted(part, (mean, 1.0), (shown.base_object.numpy(), 1.0))
+        judge = likelihood_judge(held_out)
+        gains.append(judge(base) - judge(network))
+        of_network.append(network)
+        of_base.append(base)
+    trust = Trust.of(
+        np.mean(gains, axis=0), measurement.positions_px, block_side_px(measurement.probe)
+    )
+    lit, factor = light_of(measurement) > 0, np.float32((share / (1 - share)) ** 0.5)
+    spreads = [
+        factor * phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
+        for objects in (of_network, of_base)
+    ]
+    return Judged(trust, *spreads)
+
+
+def block_side_px(probe: Complex[np.ndarray, "*modes n n"]) -> float:
+    """Return the side of the blocks of a scan that are independent: the width of its probe."""
+    return probe_diameter_px(probe, BLOCK_POWER_SHARE)
 
 
 def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
@@ -257,20 +281,9 @@ def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
 def _objects_of_members(
     ensemble: ThinnedEnsemble, shown: ThinnedInput
 ) -> list[Complex[np.ndarray, "y x"]]:
-    """Return the object of every member, not smoothed; none, if they are not trusted."""
-    if not ensemble.trust.given:
-        return []
+    """Return the object of every member, not smoothed."""
     with torch.no_grad():
         return [member.object_of(shown).numpy() for member in ensemble.members]
-
-
-def _object_of(
-    ensemble: ThinnedEnsemble, shown: ThinnedInput, each: Sequence[Complex[np.ndarray, "y x"]]
-) -> Complex[np.ndarray, "y x"]:
-    """Return the smoothed mean of the members' objects, or the base where there are none."""
-    if not each:
-        return shown.base_object.numpy()
-    return ensemble.smoothing.applied(np.mean(each, axis=0), shown.noise)
 
 
 def _pasted(measurement: Measurement, *parts: tuple[np.ndarray, float]) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from study_lib.physics.forward import (
 from study_lib.physics.fourier import fourier, inverse_fourier
 from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge, masks_of
 from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
-from study_lib.solvers.alternating import alternate
+from study_lib.solvers.alternating import EPOCHS, alternate, last_smoothing, losses_in_turn
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
@@ -27,6 +27,7 @@ from study_lib.solvers.denoising import (
     choose_by_held_out_counts,
     choose_denoiser,
     denoised,
+    denoised_where_lit,
     slow_phasor,
 )
 from study_lib.solvers.solver import solve_measurement
@@ -121,31 +122,38 @@ def _packed(counts: Float[np.ndarray, "scan n n"]) -> Shaped[Tensor, "scan n n"]
 # All of it is made from the counts of a measurement and where they were taken, nothing from a
 # truth.
 
-# Strengths of the alternating steps, in those that suit one denoising: every step denoises again.
-ALTERNATING_SHARES = (0.25, 0.5, 1.0)
-DENOISED_BY = ("gaussian", "total_variation", "non_local_means")
+DENOISED_BY = ("gaussian", "total_variation", "non_local_means", "similar_blocks")
 ALTERNATING_FAMILIES = ("total_variation", "non_local_means")
 # Denoised objects beside the best of each family: the network may take the weaker or stronger one.
 BESIDE = (("non_local_means", 0.5), ("non_local_means", 2.0), ("total_variation", 2.0))
+ALTERNATING, LAST = "alternating ", ", then "  # in the names of candidates
 MAPS = 4  # images beside the candidates: both parts of the gradient, light, noise
 
 
 @dataclass(frozen=True)
 class ThinnedChoices:
-    """What held-out counts of the train split chose before the network: denoiser and alternation.
+    """What held-out counts chose before the network: denoiser, alternation and a last smoothing.
 
-    ``alternating`` was judged against the solver's object denoised as ``after`` says.
+    ``alternating`` was judged against the solver's object denoised as ``after`` says, ``last``
+    against the better of both.
     """
 
     after: DenoiserChoice
     alternating: DenoiserChoice
+    last: DenoiserChoice
+
+    @property
+    def before_last(self) -> str:
+        """The candidate that the last smoothing is applied to."""
+        if self.alternating.family != NONE:
+            return f"{ALTERNATING}{self.alternating.family}"
+        return "solver" if self.after.family == NONE else self.after.family
 
     @property
     def base(self) -> str:
         """The candidate that the network starts from, and returns to if it does not help."""
-        if self.alternating.family != NONE:
-            return f"alternating {self.alternating.family}"
-        return "solver" if self.after.family == NONE else self.after.family
+        last = "" if self.last.family == NONE else f"{LAST}{self.last.family}"
+        return self.before_last + last
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,9 @@ class ThinnedInput:
 def thinned_choices(
     solved: Complex[np.ndarray, "oy ox"], measurement: Measurement, held_out: Measurement
 ) -> ThinnedChoices:
-    """Return denoiser and alternation under which held-out counts are likeliest.
+    """Return denoiser, alternation and last smoothing by held-out counts.
+
+    As the arm ``solver-alternating`` does, with the two families whose steps cost least.
 
     Parameters
     ----------
@@ -202,16 +212,22 @@ def thinned_choices(
     lit = LitPart.of(measurement)
     after = choose_denoiser(solved, lit, held_out, DENOISED_BY)
     judge = likelihood_judge(held_out)
-    losses = {
-        (family, share * after.of_family[family]): judge(
-            alternate(measurement, solved, family, share * after.of_family[family], lit)
-        )
-        for family in ALTERNATING_FAMILIES
-        for share in ALTERNATING_SHARES
-    }
-    return ThinnedChoices(
-        after, choose_by_held_out_counts(judge(after.applied(solved, lit)), losses)
+    losses = losses_in_turn(solved, measurement, judge, lit, ALTERNATING_FAMILIES)
+    object_ = after.applied(solved, lit)
+    alternating = choose_by_held_out_counts(
+        judge(object_),
+        {
+            (family, strength): loss
+            for (family, epochs, strength), loss in losses.items()
+            if epochs == EPOCHS
+        },
     )
+    if alternating.family != NONE:
+        object_ = alternate(measurement, solved, alternating.family, alternating.strength, lit)
+    last = last_smoothing(
+        lambda family, strength: judge(denoised_where_lit(object_, lit, family, strength))
+    )
+    return ThinnedChoices(after, alternating, last)
 
 
 def thinned_input(
@@ -251,7 +267,11 @@ def thinned_input(
         )
     for family, strength in of_alternating.items():
         whole = alternate(measurement, solved, family, strength, lit)
-        images[f"alternating {family}"] = whole[box]
+        images[f"{ALTERNATING}{family}"] = whole[box]
+    if choices.last.family != NONE:
+        images[choices.base] = denoised(
+            images[choices.before_last], choices.last.family, choices.last.strength, lit.noise
+        )
     phasor = slow_phasor(inside)
     data = counts_in_box(measurement, box, lit.light)
     gradient = data.change(torch.from_numpy(images[choices.base])).numpy() * phasor.conj()

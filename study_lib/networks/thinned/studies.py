@@ -14,12 +14,12 @@ from study_lib.networks.thinned.ensemble import (
     Seen,
     Smoothing,
     ThinnedEnsemble,
-    Trust,
     as_it_is,
     reconstruct_thinned,
 )
-from study_lib.networks.thinned.inputs import ALTERNATING_FAMILIES, ThinnedInput
+from study_lib.networks.thinned.inputs import ALTERNATING, ThinnedInput
 from study_lib.networks.thinned.training import train_thinned
+from study_lib.networks.thinned.trust import Trust
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, split_photons
 
@@ -47,10 +47,11 @@ def without_alternation(shown: ThinnedInput) -> ThinnedInput:
 
     If one of them was the base, the last candidate denoised afterwards takes its place.
     """
-    kept = slice(-len(ALTERNATING_FAMILIES))
-    left = shown.candidates[kept]
-    base = min(shown.base, len(left) - 1)
-    return replace(shown, candidates=left, names=shown.names[kept], base=base)
+    kept = [name for name in shown.names if not name.startswith(ALTERNATING)]
+    left = shown.candidates[[shown.names.index(name) for name in kept]]
+    own = shown.names[shown.base]
+    base = kept.index(own) if own in kept else len(kept) - 1
+    return replace(shown, candidates=left, names=tuple(kept), base=base)
 
 
 def blind_to(maps: Sequence[int]) -> Seen:
@@ -142,12 +143,6 @@ def local_gains(
     found = reconstruct_thinned(replace(ensemble, trust=SURE), part)
     judge = likelihood_judge(held_out)
     return judge(found.base) - judge(found.object_)
-
-
-def accepted_by(gains: Float[np.ndarray, " scan"]) -> Trust:
-    """Return whether the patterns of a measurement accept a network trained elsewhere."""
-    error = float(gains.std(ddof=1)) / len(gains) ** 0.5
-    return Trust(float(gains.mean()), error)
 
 
 def trust_map(ensemble: ThinnedEnsemble, shown: ThinnedInput) -> Float[np.ndarray, "k y x"]:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from study_lib.arm_names import THINNING_NET_LABEL
-from study_lib.design.methods import ThinnedDesign
+from study_lib.design.methods import ARMS_ALONE, ThinnedDesign
 from study_lib.errors import InputError, StudyError
 from study_lib.networks.checkpoints import CheckpointFolder, Warn
 from study_lib.networks.machine import (
@@ -28,9 +28,9 @@ from study_lib.networks.thinned.ensemble import (
     Seen,
     Smoothing,
     ThinnedEnsemble,
-    Trust,
     as_it_is,
-    trust_of,
+    block_side_px,
+    gains_of,
 )
 from study_lib.networks.thinned.inputs import (
     BoxedScan,
@@ -41,6 +41,7 @@ from study_lib.networks.thinned.inputs import (
     thinned_set,
 )
 from study_lib.networks.thinned.network import MixingNetwork, mixing_network
+from study_lib.networks.thinned.trust import Trust
 from study_lib.physics.forward import corners_of
 from study_lib.physics.measurement import (
     Box,
@@ -232,7 +233,7 @@ class ThinnedRecord:
     """Some steps of one member.
 
     ``loss`` in nats per pattern is the mean over the steps; ``validation_gain_nats`` how much
-    likelier the counts of the validation strip are than under the base, per pattern.
+    likelier the counts of the member's strip are than under the base, per pattern.
     """
 
     member: int
@@ -286,9 +287,10 @@ def train_thinned(
         If SIGTERM or Ctrl-C came, with ``checkpoints``; the last step, if any, is kept.
     """
     scan = len(measurement.positions_px)
-    if scan < FEWEST_PATTERNS:
+    fewest = max(FEWEST_PATTERNS, 2 * design.members)  # each member leaves some out
+    if scan < fewest:
         raise InputError(
-            f"{scan} patterns: the thinning network learns from {FEWEST_PATTERNS} or more; "
+            f"{scan} patterns: the thinning network learns from {fewest} or more; "
             "use a view with more, or set thinned to null"
         )
     with (
@@ -319,7 +321,7 @@ class _Training:
         self.cpu_s_before = 0.0  # of a training that was interrupted
         self.box = box_of(measurement)
         self.half_precision = has_fast_bfloat16()
-        self.validation, self.learned = _strip(measurement, design.validation_share)
+        self.strips = strips_of(measurement.positions_px, design.validation_share, design.members)
         self.records: list[ThinnedRecord] = []
         self.losses: list[float] = []  # since the last record
         self.finished: list[MixingNetwork] = []
@@ -328,7 +330,8 @@ class _Training:
             self.checkpoints = CheckpointFolder(
                 checkpoints,
                 {
-                    **design.model_dump(mode="json", exclude={"base_shown"}),
+                    **design.model_dump(mode="json", exclude=set(ARMS_ALONE)),
+                    "left_out": "a strip for each member",
                     "seed": seed,
                     "measurement": measurement_digest(measurement),
                 },
@@ -385,7 +388,7 @@ class _Training:
             members=tuple(self.finished),
             choices=self.choices,
             smoothing=smoothing,
-            trust=self._trust(self.finished, smoothing),
+            trust=self._trust(dict(enumerate(self.finished)), smoothing),
             design=design,
             seed=self.seed,
             side_px=self.measurement.probe.shape[-1],
@@ -411,9 +414,19 @@ class _Training:
                 "asked to end while the training was prepared; it starts from what is kept"
             )
 
-    def _trust(self, members: Sequence[MixingNetwork], smoothing: Smoothing) -> Trust:
+    def _trust(self, members: Mapping[int, MixingNetwork], smoothing: Smoothing) -> Trust:
+        """Return what each of some members is worth on its own strip, taken together."""
         whole = [one for one in self.sets if one.is_whole]
-        return trust_of(members, smoothing, whole, self.boxed, self.validation)
+        strips = [self.strips[index] for index in members]
+        gains = [
+            gains_of([member], smoothing, whole, self.boxed, strip)
+            for member, strip in zip(members.values(), strips, strict=True)
+        ]
+        return Trust.of(
+            np.concatenate(gains),
+            self.measurement.positions_px[torch.cat(strips).numpy()],
+            block_side_px(self.measurement.probe),
+        )
 
     def _fresh_member(self, index: int) -> Member:
         return Member(
@@ -426,25 +439,27 @@ class _Training:
 
     def _train(self, member: Member, total: int) -> None:
         design, started = self.design, time.perf_counter()
-        before = len(self.finished) * design.steps
+        index = len(self.finished)
+        before = index * design.steps
+        learned = others_than(self.strips[index], len(self.measurement.positions_px))
         while member.step < design.steps:
             if self.stop.made:
                 self._save(member)
                 raise TrainingStopped("asked to end; the training is kept up to this step")
-            loss, base = member.learn(self.sets, self.bases_nats, self.boxed, self.learned)
+            loss, base = member.learn(self.sets, self.bases_nats, self.boxed, learned)
             if not math.isfinite(loss):
                 raise StudyError(
                     f"{THINNING_NET_LABEL}: the loss is {loss} in step {member.step} of member "
-                    f"{len(self.finished) + 1}; lower thinned.learning_rate "
+                    f"{index + 1}; lower thinned.learning_rate "
                     f"({design.learning_rate:g})"
                 )
             self.losses.append(loss)
             self.report_progress("train", before + member.step, total, loss / base)
             if member.step % max(1, design.steps // REPORTS) == 0 or member.step == design.steps:
-                trust = self._trust([member.average], Smoothing())
+                trust = self._trust({index: member.average}, Smoothing())
                 self.records.append(
                     ThinnedRecord(
-                        member=len(self.finished) + 1,
+                        member=index + 1,
                         step=member.step,
                         loss=float(np.mean(self.losses)),
                         validation_gain_nats=trust.gain_nats,
@@ -487,12 +502,26 @@ class _Training:
         return member
 
 
-def _strip(
-    measurement: Measurement, share: float
-) -> tuple[Int[Tensor, " held"], Int[Tensor, " learned"]]:
-    """Return the patterns at the end of the longer side of the scan, and the others."""
-    positions = measurement.positions_px
-    along = positions[:, int(np.argmax(np.ptp(positions, axis=0)))]
-    order = torch.from_numpy(np.argsort(along, kind="stable"))
-    count = max(2, round(share * len(order)))
-    return order[-count:].sort().values, order[:-count].sort().values
+def strips_of(
+    positions_px: Float[np.ndarray, "scan 2"], share: float, members: int
+) -> list[Int[Tensor, " strip"]]:
+    """Return the patterns that give no counts to each member: strips across the longer side.
+
+    Each has this share of all patterns, but no more than its part of them, about the middle of that
+    part.
+    """
+    along = positions_px[:, int(np.argmax(np.ptp(positions_px, axis=0)))]
+    parts = torch.from_numpy(np.argsort(along, kind="stable")).tensor_split(members)
+    strips = []
+    for part in parts:
+        count = min(max(2, round(share * len(along))), len(part) - (members == 1))
+        first = (len(part) - count) // 2
+        strips.append(part[first : first + count].sort().values)
+    return strips
+
+
+def others_than(strip: Int[Tensor, " strip"], scan: int) -> Int[Tensor, " others"]:
+    """Return all patterns of a scan but those of a strip."""
+    kept = torch.ones(scan, dtype=torch.bool)
+    kept[strip] = False
+    return kept.nonzero()[:, 0]
