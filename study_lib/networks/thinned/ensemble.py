@@ -22,16 +22,14 @@ from study_lib.networks.thinned.inputs import (
     thinned_input,
 )
 from study_lib.networks.thinned.network import MixingNetwork, mixing_network
-from study_lib.networks.thinned.trust import Trust
+from study_lib.networks.thinned.trust import Trust, width_px
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, box_of, split_photons
-from study_lib.physics.probe import probe_diameter_px
 from study_lib.scores.scoring import light_of
 from study_lib.solvers.alternating import last_smoothing
 from study_lib.solvers.denoising import NONE, Candidate, DenoiserChoice, denoised
 
 Seen = Callable[[ThinnedInput], ThinnedInput]
-BLOCK_POWER_SHARE = 0.9  # of the probe, in the diameter that is the side of a block
 
 
 def as_it_is(shown: ThinnedInput) -> ThinnedInput:
@@ -250,20 +248,13 @@ def judged_anew(
         gains.append(judge(base) - judge(network))
         of_network.append(network)
         of_base.append(base)
-    trust = Trust.of(
-        np.mean(gains, axis=0), measurement.positions_px, block_side_px(measurement.probe)
-    )
+    trust = Trust.of(np.mean(gains, axis=0), measurement.positions_px, width_px(measurement.probe))
     lit, factor = light_of(measurement) > 0, np.float32((share / (1 - share)) ** 0.5)
     spreads = [
         factor * phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
         for objects in (of_network, of_base)
     ]
     return Judged(trust, *spreads)
-
-
-def block_side_px(probe: Complex[np.ndarray, "*modes n n"]) -> float:
-    """Return the side of the blocks of a scan that are independent: the width of its probe."""
-    return probe_diameter_px(probe, BLOCK_POWER_SHARE)
 
 
 def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:

@@ -1,13 +1,15 @@
 """What the thinning network is shown, what it learns from, and what judges it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
+from study_lib.networks.thinned.trust import width_px
 from study_lib.physics.forward import (
     add_patches,
     corners_of,
@@ -21,6 +23,7 @@ from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge, 
 from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
 from study_lib.solvers.alternating import EPOCHS, alternate, last_smoothing, losses_in_turn
 from study_lib.solvers.denoising import (
+    LIT_SHARE,
     NONE,
     DenoiserChoice,
     LitPart,
@@ -127,6 +130,8 @@ ALTERNATING_FAMILIES = ("total_variation", "non_local_means")
 # Denoised objects beside the best of each family: the network may take the weaker or stronger one.
 BESIDE = (("non_local_means", 0.5), ("non_local_means", 2.0), ("total_variation", 2.0))
 ALTERNATING, LAST = "alternating ", ", then "  # in the names of candidates
+SLOW_SHARE = 0.25  # of the width of the probe, in the window in which a change counts as slow
+LEAST_LIT = 1e-3  # share of a window that is lit, below which nothing is known of it
 MAPS = 4  # images beside the candidates: both parts of the gradient, light, noise
 
 
@@ -162,14 +167,18 @@ class ThinnedInput:
 
     ``candidates`` (k, y, x) are objects over ``phasor`` (y, x), the slow phase of the solver's;
     ``maps`` (4, y, x) both parts of the likelihood's preconditioned gradient at the base, the
-    light's logarithm, and the noise it leaves. ``base`` is the index of the base,
-    ``noise`` the level of the noise in the solver's object, ``names`` say what each candidate is,
-    ``data`` are the counts themselves, if the network asks for them.
+    light's logarithm, and the noise it leaves. ``lit`` (y, x) is the light in units of its median,
+    1 at most, ``slow_px`` the standard deviation of the window in which a change of the object
+    counts as slow. ``base`` is the index of the base, ``noise`` the level of the noise in the
+    solver's object, ``names`` say what each candidate is, ``data`` are the counts themselves, if
+    the network asks for them.
     """
 
     candidates: Complex[Tensor, "k y x"]
     phasor: Complex[Tensor, "y x"]
     maps: Float[Tensor, "maps y x"]
+    lit: Float[Tensor, "y x"]
+    slow_px: float
     base: int
     noise: float
     names: tuple[str, ...] = ()
@@ -192,7 +201,31 @@ class ThinnedInput:
             candidates=self.candidates[:, part[0], part[1]],
             phasor=self.phasor[part],
             maps=self.maps[:, part[0], part[1]],
+            lit=self.lit[part],
         )
+
+    def without_slow(self, change: Complex[Tensor, "y x"]) -> Complex[Tensor, "y x"]:
+        """Return what is fast of a change of the object: less its mean over a window, where lit.
+
+        What is slower than the probe is wide, a pattern hardly shows: it is known by how
+        neighbouring patterns fit together. Counts that are held out see an error of it no better,
+        so that a network taught by them drifts there.
+        """
+        weighted = torch.stack([change.real * self.lit, change.imag * self.lit, self.lit])
+        real, imag, weight = blurred(weighted, self.slow_px)
+        fast: Tensor = change - torch.complex(real, imag) / weight.clamp(min=LEAST_LIT)
+        return fast
+
+
+def blurred(images: Float[Tensor, "k y x"], width_px: float) -> Float[Tensor, "k y x"]:
+    """Return images under a Gaussian window of this standard deviation, zero beyond them."""
+    reach = math.ceil(3 * width_px)
+    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype)
+    window = torch.exp(-0.5 * (offsets / width_px) ** 2)
+    window = (window / window.sum()).reshape(1, 1, -1, 1)
+    columns = nn.functional.conv2d(images[:, None], window, padding=(reach, 0))
+    both: Tensor = nn.functional.conv2d(columns, window.mT, padding=(0, reach))
+    return both[:, 0]
 
 
 def thinned_choices(
@@ -281,10 +314,13 @@ def thinned_input(
         np.log10(lit.light[box] + 1) / 3 - 0.5,
         np.minimum(0.5 / np.sqrt(lit.light[box] + 1e-3), 1),
     )
+    median = np.median(lit.light[lit.light > LIT_SHARE * lit.light.max()])
     return ThinnedInput(
         candidates=torch.from_numpy(np.stack(list(images.values())) * phasor.conj()),
         phasor=torch.from_numpy(phasor),
         maps=torch.from_numpy(np.stack(maps).astype(np.float32)),
+        lit=torch.from_numpy(np.minimum(lit.light[box] / median, 1).astype(np.float32)),
+        slow_px=SLOW_SHARE * width_px(measurement.probe),
         base=list(images).index(choices.base),
         noise=lit.noise,
         names=tuple(images),

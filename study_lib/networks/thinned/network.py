@@ -97,7 +97,7 @@ class MixingNetwork(nn.Module):
     """A small U-Net (Ronneberger et al., arXiv:1505.04597) that mixes candidates pixel by pixel.
 
     Its object is a weighted mean of the candidates, with weights that sum to one in every pixel,
-    plus a residual that is zero before training.
+    plus a residual that is zero before training, less what is slow in its difference from the base.
 
     Parameters
     ----------
@@ -179,7 +179,9 @@ class MixingNetwork(nn.Module):
         found = torch.rot90(found.flip(-1) if mirrored else found, -quarter_turns, (-2, -1))
         trust = torch.softmax(found[: self.candidates], dim=0)
         residual = self.residual_scale * torch.complex(found[-2], found[-1])
-        mixed: Tensor = (trust * shown.candidates).sum(0) + residual
+        base = shown.candidates[shown.base]
+        mixed = (trust * shown.candidates).sum(0) + residual
+        mixed = base + shown.without_slow(mixed - base)
         if self.steps is not None and shown.data is not None:
             mixed = self.steps(mixed, shown.phasor, shown.maps, shown.data, self.residual_scale)
         return shown.phasor * mixed

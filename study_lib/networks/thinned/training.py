@@ -29,7 +29,6 @@ from study_lib.networks.thinned.ensemble import (
     Smoothing,
     ThinnedEnsemble,
     as_it_is,
-    block_side_px,
     gains_of,
 )
 from study_lib.networks.thinned.inputs import (
@@ -41,7 +40,7 @@ from study_lib.networks.thinned.inputs import (
     thinned_set,
 )
 from study_lib.networks.thinned.network import MixingNetwork, mixing_network
-from study_lib.networks.thinned.trust import Trust
+from study_lib.networks.thinned.trust import Trust, width_px
 from study_lib.physics.forward import corners_of
 from study_lib.physics.measurement import (
     Box,
@@ -425,7 +424,7 @@ class _Training:
         return Trust.of(
             np.concatenate(gains),
             self.measurement.positions_px[torch.cat(strips).numpy()],
-            block_side_px(self.measurement.probe),
+            width_px(self.measurement.probe),
         )
 
     def _fresh_member(self, index: int) -> Member:

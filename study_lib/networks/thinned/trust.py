@@ -8,8 +8,11 @@ Künsch, Ann. Statist. 17, 1217 (1989), doi:10.1214/aos/1176347265).
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 
+from study_lib.physics.probe import probe_diameter_px
+
+POWER_SHARE = 0.9  # of the probe, within its width
 STANDARD_ERRORS = 2.0  # by which the gain must exceed zero
 DRAWS = 1000
 
@@ -68,6 +71,11 @@ class Trust:
         True
         """
         return cls(float(gains.mean()), block_error(gains, blocks_of(positions_px, block_px)))
+
+
+def width_px(probe: Complex[np.ndarray, "*modes n n"]) -> float:
+    """Return the width of a probe, beyond which patterns share little light."""
+    return probe_diameter_px(probe, POWER_SHARE)
 
 
 def blocks_of(

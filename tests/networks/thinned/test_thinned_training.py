@@ -360,7 +360,7 @@ def test_without_trust_the_arm_is_its_base(measurement, trained):
 
 
 def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
-    """A made-up residual of a tenth of the transmission is refused by the held-out counts."""
+    """It goes back to the noisy object of the solver, which the held-out counts refuse."""
     from study_lib.networks.thinned.network import MixingNetwork
 
     box = box_of(measurement)
@@ -380,7 +380,7 @@ def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
 
     same = gains_of([network], Smoothing(), [whole], scene, every)
     with torch.no_grad():
-        network.output.bias[-1] = 1 / 3
+        network.output.bias[whole.shown.names.index("solver")] = 100
     spoiled = Trust.of(
         gains_of([network], Smoothing(), [whole], scene, every), measurement.positions_px, 8.0
     )
@@ -523,10 +523,11 @@ def test_a_measurement_judges_an_ensemble_by_photons_that_its_objects_do_not_hav
     measurement, trained
 ):
     """Networks that spoil what they are shown are refused, on any measurement."""
+    torch.manual_seed(1)
     spoiling = copy.deepcopy(trained[0].members)
     for member in spoiling:
         with torch.no_grad():
-            member.output.bias[-1] = 1.0
+            member.output.weight[-2:].normal_(std=2.0)
     ensemble = replace(trained[0], members=spoiling)
 
     judged = judged_anew(ensemble, measurement, np.random.default_rng(5))
