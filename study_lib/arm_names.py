@@ -12,6 +12,8 @@ THINNING_NET, THINNING_NET_LABEL = "thinning-net", "thinning network"
 SELF_TAUGHT, SELF_TAUGHT_LABEL = "self-taught", "self-taught network"
 SOLVER_ALTERNATING, SOLVER_ALTERNATING_LABEL = "solver-alternating", "solver alternating"
 THINNED_BASE, THINNED_BASE_LABEL = "thinned-base", "base of the thinning network"
+SELF_TAUGHT_BASE = "self-taught-base"
+SELF_TAUGHT_BASE_LABEL = "base of the self-taught network"
 # An algorithm with its other noise model is an arm of its own, where a design names it.
 OTHER_NOISE_MODEL = {"LSQML": "LSQML-poisson", "solver": "solver-amplitude"}
 CHOSEN = "chosen"  # the likelier of both, denoised or not, by held-out counts

@@ -15,7 +15,7 @@ from study_lib.errors import InputError
 if TYPE_CHECKING:
     from study_lib.design.models import StudyDesign
 
-ARM = "thinning-net"
+ARM = "self-taught"
 
 
 def register(app: typer.Typer) -> None:

@@ -18,6 +18,8 @@ from study_lib.arm_names import (
     PINN,
     PINN_LABEL,
     SELF_TAUGHT,
+    SELF_TAUGHT_BASE,
+    SELF_TAUGHT_BASE_LABEL,
     SELF_TAUGHT_LABEL,
     SOLVER_ALTERNATING,
     SOLVER_ALTERNATING_LABEL,
@@ -287,12 +289,11 @@ def _improved(
     found = reconstruct_thinned(ensemble, measurement, trust=trust)
     cpu_s = time.process_time() - started
     photons_rad = judged.network_rad if trust.given else judged.base_rad
-    teacher = "these very patterns" if taught_by == "test" else "the train split of this view"
     base = "" if trust.given else "; its network was not trusted, this is its base"
     stated = f"{trust.gain_nats:+.2f} +- {trust.standard_error_nats:.2f} nats a pattern"
     return ArmResult(
         label=label,
-        knows=f"{condition.design.probe_known}, positions; trained on {teacher}{base}",
+        knows=f"{condition.design.probe_known}, positions; trained on {_teacher(taught_by)}{base}",
         object_=found.object_,
         scan_index=measurement.scan_index,
         cpu_s=cpu_s,
@@ -307,19 +308,28 @@ def _improved(
 
 def thinned_base(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
     """Return what the thinning network starts from: chosen by the same counts, without learning."""
-    path, ensemble = _ensemble_of(condition, "train", hash_of, THINNED_BASE_LABEL)
+    return _base(THINNED_BASE_LABEL, "train", condition, measurement, hash_of)
+
+
+def self_taught_base(condition: Condition, measurement: Measurement, hash_of: HashOf) -> ArmResult:
+    """Return what the self-taught network starts from: chosen by the very counts it is made of."""
+    return _base(SELF_TAUGHT_BASE_LABEL, condition.split, condition, measurement, hash_of)
+
+
+def _base(
+    label: str, taught_by: str, condition: Condition, measurement: Measurement, hash_of: HashOf
+) -> ArmResult:
+    path, ensemble = _ensemble_of(condition, taught_by, hash_of, label)
     if ensemble.choice_cpu_s is None:
         raise MissingResultError(
-            f"{THINNED_BASE_LABEL}: {path} does not say what its choice cost; run "
-            "`study train-thinned` again"
+            f"{label}: {path} does not say what its choice cost; run `study train-thinned` again"
         )
     started = time.process_time()
     object_ = base_of(ensemble, measurement)
     base = base_name(ensemble.choices.base)
     return ArmResult(
-        label=THINNED_BASE_LABEL,
-        knows=f"{condition.design.probe_known}, positions; {base} chosen on the train split of "
-        "this view",
+        label=label,
+        knows=f"{condition.design.probe_known}, positions; {base} chosen on {_teacher(taught_by)}",
         object_=object_,
         scan_index=measurement.scan_index,
         cpu_s=time.process_time() - started,
@@ -328,6 +338,10 @@ def thinned_base(condition: Condition, measurement: Measurement, hash_of: HashOf
         fallback=label_of(SOLVER) if base == SOLVER else "",
         fallback_reason=NOT_DENOISED if base == SOLVER else "",
     )
+
+
+def _teacher(taught_by: str) -> str:
+    return "these very patterns" if taught_by == "test" else "the train split of this view"
 
 
 def _ensemble_of(
@@ -359,6 +373,8 @@ def arms_of(design: StudyDesign) -> dict[str, Arm]:
             arms[SELF_TAUGHT] = self_taught
         if design.thinned.base_shown:
             arms[THINNED_BASE] = thinned_base
+            if design.thinned.self_taught:
+                arms[SELF_TAUGHT_BASE] = self_taught_base
     for name in design.iterative.algorithms:
         arms[key_of(name)] = partial(iterative, name)
         if design.iterative.denoised:

@@ -257,6 +257,7 @@ def test_the_preset_has_every_arm_and_seeds_of_no_other():
     assert design.training is not None
     assert set(arms_of(design)) == {
         *("pinn", "thinning-net", "thinned-base", "solver-alternating"),
+        *("self-taught", "self-taught-base"),
         *("lsqml", "lsqml-denoised", "lsqml-poisson", "lsqml-poisson-denoised", "lsqml-chosen"),
         *("solver", "solver-denoised", "solver-amplitude", "solver-amplitude-denoised"),
         "solver-chosen",
