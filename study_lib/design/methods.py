@@ -207,7 +207,7 @@ class ThinnedDesign(Frozen):
     )
     judged_share: Share = Field(description="photons left for choices, the rest judges them")
     validation_share: HeldBack = Field(
-        description="of the train split, a strip at its end; decides on trust"
+        description="of the patterns, in a strip for each member that does not teach it; its trust"
     )
     widths: tuple[Width, Width, Width] = Field(description="channels of the network's three stages")
     residual_scale: Annotated[

@@ -31,10 +31,13 @@ ALTERNATED_S_PER_PIXEL = 1.4e-6  # of an object pixel that is denoised once, in 
 EPOCHS_OF_CHOICE = 580  # in which an alternation is chosen
 ALTERNATION_EPOCHS = 40
 LIMIT_S_PER_PIXEL = 6.0e-7  # of one solve
-SPREAD_S_PER_PIXEL = 3.0e-7  # of one thinning whose spread is shown
 APPLIED_S_PER_PIXEL = 1.2e-5  # of an object pixel that a member improves
-THINNING_S_PER_PIXEL = 6.8e-7  # of one thinning, solver and denoisers included
-THINNINGS_TO_CHOOSE = 4  # that the choices before the network cost as much as
+THINNING_S_PER_PIXEL = 3.0e-7  # of one thinning: the solver, and the gradient at its object
+DENOISED_S_PER_PIXEL = 1.2e-5  # of an object pixel, for the objects that are denoised once
+IN_TURN_EPOCHS = 80  # of one thinning: two families, 40 each
+IN_TURN_S_PER_PIXEL = 4.0e-7  # of an object pixel that is denoised in turn by the cheaper families
+CHOICE_EPOCHS = 330  # of these two families, before a network
+CHOICE_DENOISED = 6  # times as much denoised once for the choices as for a thinning
 SHOWN_S_PER_PIXEL = 5.2e-8  # of a pattern that a step explains
 CONVOLVED_S_PER_PIXEL = 1.3e-8  # of an object pixel, a step and a channel of the three stages
 
@@ -104,11 +107,17 @@ def _work_s(
         thinned = design.thinned
         steps = thinned.members * thinned.steps
         shown = steps * min(thinned.patterns_per_step, patterns)
-        thinnings = (thinned.sets + THINNINGS_TO_CHOOSE) * patterns
-        thinnings += sizes[str(view), "test"][0]  # the object that is scored at the end
-        return pixels * (
-            THINNING_S_PER_PIXEL * thinnings + SHOWN_S_PER_PIXEL * shown
-        ) + CONVOLVED_S_PER_PIXEL * object_px * steps * sum(thinned.widths)
+        inputs = thinned.sets + 1  # one to choose the last smoothing; another is scored at the end
+        thinned_patterns = inputs * patterns + sizes[str(view), "test"][0]
+        input_s = THINNING_S_PER_PIXEL + IN_TURN_EPOCHS * SOLVER_S_PER_PIXEL
+        choice_s = CHOICE_EPOCHS * SOLVER_S_PER_PIXEL * patterns
+        epochs = (inputs + 1) * IN_TURN_EPOCHS + CHOICE_EPOCHS
+        denoised_s = DENOISED_S_PER_PIXEL * (inputs + 1 + CHOICE_DENOISED)
+        return (
+            pixels * (input_s * thinned_patterns + choice_s + SHOWN_S_PER_PIXEL * shown)
+            + object_px * (denoised_s + IN_TURN_S_PER_PIXEL * epochs)
+            + CONVOLVED_S_PER_PIXEL * object_px * steps * sum(thinned.widths)
+        )
     if job.notebook == "04_reconstruct":
         iterative = design.iterative
         per_pattern_s = sum(
@@ -132,12 +141,15 @@ def _work_s(
         if design.iterative.alternating:
             per_pattern_s += SOLVER_S_PER_PIXEL * ALTERNATION_EPOCHS
             applied_s += ALTERNATED_S_PER_PIXEL * object_px * ALTERNATION_EPOCHS
-        if design.thinned is not None and design.thinned.base_shown:
-            per_pattern_s += SPREAD_S_PER_PIXEL
-        if design.thinned is not None:  # its object, and those whose spread is shown
-            shown = 1 + design.thinned.thinnings
-            per_pattern_s += SPREAD_S_PER_PIXEL * shown
+        if design.thinned is not None:  # its object, those by which it is judged, and its base
+            networks = len(design.thinned.taught_by)
+            shown = networks * (1 + design.thinned.thinnings)
             applied_s += APPLIED_S_PER_PIXEL * design.thinned.members * shown * object_px
+            inputs = shown + networks * design.thinned.base_shown
+            epochs = inputs * IN_TURN_EPOCHS
+            per_pattern_s += inputs * THINNING_S_PER_PIXEL + epochs * SOLVER_S_PER_PIXEL
+            denoised_s = inputs * DENOISED_S_PER_PIXEL + epochs * IN_TURN_S_PER_PIXEL
+            applied_s += denoised_s * object_px
         return per_pattern_s * pixels * patterns + applied_s
     return 0.0
 

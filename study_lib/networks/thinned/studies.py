@@ -74,7 +74,6 @@ WITHOUT: Mapping[str, Part] = MappingProxyType(
         "light and noise level": Part(seen_as=blind_to(LIGHT_MAPS)),
         "residual beside the mixture": Part(changed={"residual_scale": 0.0}),
         "turned and mirrored views": Part(changed={"turned_views": False}),
-        "dropped scan positions": Part(changed={"kept_positions": (1.0,)}),
         "other members than the first": Part(changed={"members": 1}),
     }
 )
