@@ -25,8 +25,9 @@ from study_lib.design.methods import ThinnedDesign
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.thinned.ensemble import ThinnedEnsemble, reconstruct_thinned
-from study_lib.networks.thinned.studies import SURE, accepted_by, local_gains
+from study_lib.networks.thinned.studies import SURE, local_gains
 from study_lib.networks.thinned.training import train_thinned
+from study_lib.networks.thinned.trust import Trust, width_px
 from study_lib.phases.dataset import generate
 from study_lib.phases.overlap import choose_view
 from study_lib.physics.measurement import Measurement, at_positions, split_photons
@@ -64,7 +65,8 @@ def line(name: str, ensemble: ThinnedEnsemble, test: Measurement, truth: np.ndar
 
 def verdict(ensemble: ThinnedEnsemble, test: Measurement) -> str:
     """Return whether held-out photons of a measurement accept a network trained elsewhere."""
-    trust = accepted_by(local_gains(ensemble, test, np.random.default_rng(SEED)))
+    gains = local_gains(ensemble, test, np.random.default_rng(SEED))
+    trust = Trust.of(gains, test.positions_px, width_px(test.probe))
     word = "used" if trust.given else "base kept"
     return f"gain {trust.gain_nats:7.2f} +- {trust.standard_error_nats:5.2f} nats: {word}"
 
