@@ -22,14 +22,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study_lib.arm_names import PINN, THINNING_NET
+from study_lib.arm_names import PINN, SELF_TAUGHT, THINNING_NET
 from study_lib.design.axes import SPLITS
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.files import read_json
 from study_lib.networks.thinned.ensemble import reconstruct_thinned
-from study_lib.networks.thinned.studies import SURE
 from study_lib.networks.thinned.training import train_thinned
+from study_lib.networks.thinned.trust import SURE
 from study_lib.phases import train_thinned as thinned_phase
 from study_lib.phases.compare import compare
 from study_lib.phases.conditions import Condition
@@ -75,7 +75,8 @@ def rows_of(
             reconstruct(condition.of(split))
         if published:
             train(condition)
-    thinned_phase.train_thinned(condition)
+    for split in design.thinned.taught_by:
+        thinned_phase.train_thinned(condition, taught_by=split)
     rows = compare(condition)
     speeds = trained_per_s(condition)
     for row in rows:
@@ -108,9 +109,10 @@ def trained_per_s(condition: Condition) -> dict[str, float]:
     """Return how many patterns each training has explained per second."""
     speeds, thinned = {}, condition.design.thinned
     for key, job in read_json(condition.manifest("train"))["jobs"].items():
-        if key.endswith("thinned") and thinned is not None:
+        arm = {"thinned": THINNING_NET, "self_taught": SELF_TAUGHT}.get(Path(key).name)
+        if arm is not None and thinned is not None:
             shown = thinned.members * thinned.steps * thinned.patterns_per_step
-            speeds[THINNING_NET] = shown / job["results"]["training_cpu_s"]
+            speeds[arm] = shown / job["results"]["training_cpu_s"]
         else:
             speeds[PINN] = job["results"]["patterns_per_s"]
     return speeds

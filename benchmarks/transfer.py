@@ -25,9 +25,9 @@ from study_lib.design.methods import ThinnedDesign
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.thinned.ensemble import ThinnedEnsemble, reconstruct_thinned
-from study_lib.networks.thinned.studies import SURE, local_gains
+from study_lib.networks.thinned.studies import local_gains
 from study_lib.networks.thinned.training import train_thinned
-from study_lib.networks.thinned.trust import Trust, width_px
+from study_lib.networks.thinned.trust import SURE, Trust, width_px
 from study_lib.phases.dataset import generate
 from study_lib.phases.overlap import choose_view
 from study_lib.physics.measurement import Measurement, at_positions, split_photons
@@ -129,7 +129,7 @@ def star(arguments: argparse.Namespace) -> None:
     trust = ensemble.trust
     print(
         f"measured star, {len(train.scan_index)} + {len(test.scan_index)} patterns: "
-        f"gain on the validation strip {trust.gain_nats:.2f} +- {trust.standard_error_nats:.2f} "
+        f"gain on the strips left out {trust.gain_nats:.2f} +- {trust.standard_error_nats:.2f} "
         f"nats, base {ensemble.choices.base}; test half: {verdict(ensemble, test)}"
     )
     sure = replace(ensemble, trust=SURE)

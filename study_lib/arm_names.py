@@ -75,7 +75,7 @@ def current_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     knows = str(row.get("knows", ""))
     if "its network was not trusted" in knows:
-        fallback, reason = "its base", NOT_TRUSTED
+        fallback, reason = "its base", NOT_TRUSTED_BEFORE
     elif "denoiser (none)" in knows:
         fallback, reason = str(found["label"]).removesuffix(" denoised"), NOT_DENOISED
     else:
@@ -87,6 +87,7 @@ def current_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 IS = " = "  # between an arm's label and what it fell back on
 NOT_TRUSTED = "the network did not make held-out counts likelier by more than two standard errors"
+NOT_TRUSTED_BEFORE = "the network did not make held-out counts likelier"  # by one error then
 NOT_DENOISED = "no denoiser made held-out counts likelier"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study_lib.arm_names import THINNING_NET_LABEL, algorithm_of
+from study_lib.arm_names import algorithm_of
 from study_lib.cli.designs import (
     AcceptDoubtful,
     BaseNpz,
@@ -189,7 +189,7 @@ def train_thinned(
     gridsize: Gridsize = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train the thinning network of each dose and view, by counts of the train split (phase E).
+    """Train the thinning network of each dose and view (phase E).
 
     It learns from photons that were kept from the solver, and improves the solver's object. A view
     whose files are missing is skipped and listed in skip_summary.json. A training that was
@@ -200,7 +200,12 @@ def train_thinned(
     from study_lib.phases.conditions import GivenPlaces, conditions_of
 
     study = design_of(phase_c_root)
-    places = GivenPlaces(dataset=phase_c_root, views=phase_d_root, train_thinned=artifact_root)
+    places = GivenPlaces(
+        dataset=phase_c_root,
+        views=phase_d_root,
+        train_thinned=artifact_root,
+        train_self_taught=artifact_root,
+    )
     chosen = conditions_of(study, places, dose=dose, view=view, gridsize=gridsize)
 
     from study_lib.phases import train_thinned as phase
@@ -213,20 +218,18 @@ def train_thinned(
     def say(found: Mapping[str, Any]) -> None:
         trust, scores = found["trust"], found["test"]
         print(
-            f"  base {found['base']}; held-out counts likelier by {trust['gain_nats']:.3g} +- "
-            f"{trust['standard_error_nats']:.2g} nats per pattern: "
-            f"{'trusted' if trust['given'] else 'not trusted, the base is kept'}"
+            f"  base {found['base']}; counts kept from the training likelier by "
+            f"{trust['gain_nats']:.3g} +- {trust['standard_error_nats']:.2g} nats per pattern: "
+            f"{'trusted' if trust['given'] else 'not trusted'} there"
         )
         print(
-            f"  test half, phase SSIM {scores['base']['phase_ssim']:.3f} (base) -> "
-            f"{scores['object']['phase_ssim']:.3f}, {found['training_cpu_s']:.0f} CPU s"
+            f"  test half, phase SSIM {scores['base']['phase_ssim']:.3f} (base), "
+            f"{scores['network']['phase_ssim']:.3f} (network), {found['training_cpu_s']:.0f} CPU s"
         )
 
     run = partial(phase.train_thinned, dry_run=dry_run)
     jobs = {
-        f"{one.training_label} {THINNING_NET_LABEL}, by the {teacher} split": partial(
-            run, one, taught_by=teacher
-        )
+        f"{one.training_label} {phase.LABELS[teacher]}": partial(run, one, taught_by=teacher)
         for one in conditions
         for teacher in taught_by
     }
@@ -553,6 +556,7 @@ def compare(
         views=phase_d_root,
         train=phase_e_root,
         train_thinned=phase_e_root,
+        train_self_taught=phase_e_root,
         reconstruct=phase_f_root,
         compare=artifact_root,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from study_lib.arm_names import SELF_TAUGHT
 from study_lib.cli.runs import CORES, Cores, Reports
 from study_lib.cli.runs import run as run_study
 from study_lib.design.test_bed import PRESET
@@ -14,8 +15,6 @@ from study_lib.errors import InputError
 
 if TYPE_CHECKING:
     from study_lib.design.models import StudyDesign
-
-ARM = "self-taught"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +41,7 @@ def science(
     ] = None,
     arm: Annotated[
         str, typer.Option(help="The arm that is held against all others, like solver-alternating.")
-    ] = ARM,
+    ] = SELF_TAUGHT,
     replicates: Annotated[
         int | None, typer.Option(min=1, help="Seeds; default: 3, and 5 of specimens kept back.")
     ] = None,

@@ -190,7 +190,7 @@ class ThinnedDesign(Frozen):
         ge=1, description="networks of other weights and order; their spread is shown"
     )
     sets: Annotated[int, at_most(1000, TIME_REASON)] = Field(
-        ge=1, description="thinnings of the train split that they learn from"
+        ge=1, description="thinnings of the patterns that they learn from"
     )
     steps: Epochs = Field(description="of each member")
     patterns_per_step: Patterns = Field(description="whose kept-back counts a step explains")
@@ -207,7 +207,7 @@ class ThinnedDesign(Frozen):
     )
     judged_share: Share = Field(description="photons left for choices, the rest judges them")
     validation_share: HeldBack = Field(
-        description="of the patterns, in a strip for each member that does not teach it; its trust"
+        description="of the patterns: a strip for each member that does not teach, but judges it"
     )
     widths: tuple[Width, Width, Width] = Field(description="channels of the network's three stages")
     residual_scale: Annotated[
@@ -223,7 +223,7 @@ class ThinnedDesign(Frozen):
         default=True, description="whether it learns from turned and mirrored objects too"
     )
     thinnings: Annotated[int, at_most(1000, TIME_REASON)] = Field(
-        ge=2, description="of a measurement, whose spread is shown"
+        ge=2, description="of a measurement, by which it is judged and whose spread is shown"
     )
     base_shown: bool = Field(
         default=False,

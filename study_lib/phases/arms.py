@@ -320,10 +320,6 @@ def _base(
     label: str, taught_by: str, condition: Condition, measurement: Measurement, hash_of: HashOf
 ) -> ArmResult:
     path, ensemble = _ensemble_of(condition, taught_by, hash_of, label)
-    if ensemble.choice_cpu_s is None:
-        raise MissingResultError(
-            f"{label}: {path} does not say what its choice cost; run `study train-thinned` again"
-        )
     started = time.process_time()
     object_ = base_of(ensemble, measurement)
     base = base_name(ensemble.choices.base)

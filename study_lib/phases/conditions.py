@@ -26,6 +26,7 @@ PHASES = {
     "overlap": "phase_d_views",
     "train": "phase_e_training",
     "train_thinned": "phase_e_training",
+    "train_self_taught": "phase_e_training",
     "reconstruct": "phase_f_iterative",
     "compare": "phase_g_comparison",
     "summary": "phase_h_summary",
@@ -50,8 +51,8 @@ SUMMARY_FIGURES = (
     "cost",
 )
 TRAINED_FILES = ("model.pt", "history.json", "history.csv", "test_patches.npz", "train.log")
-# Below the folder of a thinning network that the train split has taught: of the self-taught one.
-TAUGHT_BELOW = {"train": "", "test": "self_taught"}
+# The thinning network by the split that teaches it.
+TAUGHT_PHASE = {"train": "train_thinned", "test": "train_self_taught"}
 THINNED_FILES = ("ensemble.pt", "thinned.json", "history.csv", "train.log")
 RECONSTRUCTED = "reconstructions.json"
 MISSING_ARMS = "missing_arms.json"
@@ -64,6 +65,7 @@ MANIFESTS = {
     "overlap": "overlap_manifest.json",
     "train": "training_manifest.json",
     "train_thinned": "training_manifest.json",
+    "train_self_taught": "training_manifest.json",
     "reconstruct": "reconstruction_manifest.json",
     "compare": "comparison_manifest.json",
     "summary": "summary_manifest.json",
@@ -204,6 +206,7 @@ class Condition:
             "overlap": view,
             "train": view / f"gs{self.gridsize}",
             "train_thinned": view / "thinned",
+            "train_self_taught": view / "self_taught",
         }
         dose = self.design.dose_name(self.dose)
         return self.root(phase) / dose / below.get(phase, view / self.split)
@@ -287,7 +290,7 @@ class Condition:
 
 def taught_folder(condition: Condition, taught_by: str) -> Path:
     """Return where the thinning network lies that one split of a dose and view has taught."""
-    return condition.folder("train_thinned") / TAUGHT_BELOW[taught_by]
+    return condition.folder(TAUGHT_PHASE[taught_by])
 
 
 def condition_of(

@@ -235,7 +235,10 @@ def mixed_codes(run_folder: Path) -> list[str]:
     loaded of the packages that decide numbers: what `study resume` repeats a job for.
     """
     found: dict[str, Counter[str]] = {}
+    planned = _planned(run_folder)
     for path in sorted(run_folder.glob("jobs/*/done.json")):
+        if planned is not None and path.parent.name not in planned:
+            continue  # of a plan of before, which named its jobs otherwise
         record = read_json(path)
         code = record.get("code") if isinstance(record, dict) else None
         if not isinstance(code, dict) or not isinstance(code.get("packages"), dict):
@@ -254,6 +257,16 @@ def mixed_codes(run_folder: Path) -> list[str]:
         for notebook, codes in found.items()
         if len(codes) > 1
     ]
+
+
+def _planned(run_folder: Path) -> set[str] | None:
+    """Return the names of the jobs of a run's plan; None if it has none."""
+    path = run_folder / "plan.json"
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    jobs = content.get("jobs") if isinstance(content, dict) else None
+    return {job["name"] for job in jobs} if jobs else None
 
 
 def inventory(run_folder: Path) -> list[dict[str, Any]]:

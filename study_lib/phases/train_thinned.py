@@ -20,10 +20,12 @@ from study_lib.networks.thinned.ensemble import (
 )
 from study_lib.networks.thinned.training import DEVICE, ThinnedRecord
 from study_lib.networks.thinned.training import train_thinned as train_networks
-from study_lib.phases.conditions import TAUGHT_BELOW, Condition
+from study_lib.networks.thinned.trust import SURE
+from study_lib.phases.conditions import TAUGHT_PHASE, Condition
 from study_lib.phases.reconstruct import TAKEN
 from study_lib.phases.records import Computed, Work, computed_before, performed, work_of
 
+LABELS = {"train": THINNING_NET_LABEL, "test": SELF_TAUGHT_LABEL}  # by the split that teaches
 CHOICE = "thinned.json"
 HISTORY = "history.csv"
 LINES_PRINTED = 20
@@ -89,12 +91,12 @@ def train_thinned(
     ...
     train 8/8 loss ... times the base's
     >>> results["members"], sorted(results["trust"])
-    (2, ['gain_nats', 'given', 'standard_error_nats'])
+    (2, ['blocks', 'gain_nats', 'given', 'standard_error_nats'])
 
-    What is not trusted is not used; then the object is the base:
+    Scores of the test split, of the base and of the network as if it were trusted:
 
-    >>> results["trust"]["given"] or results["test"]["object"] == results["test"]["base"]
-    True
+    >>> sorted(results["test"])
+    ['base', 'network']
     """
     thinned = thinned_design_of(condition.design)
     teacher, test = (condition.of(split) for split in (taught_by, "test"))
@@ -103,8 +105,7 @@ def train_thinned(
     seed = condition.design.noise_seeds.training
     work = work_of(
         condition,
-        "train_thinned",
-        arm=TAUGHT_BELOW[taught_by],
+        TAUGHT_PHASE[teacher.split],
         parameters={
             "view": condition.view.name,
             "split": taught_by,
@@ -114,10 +115,9 @@ def train_thinned(
         seeds={"training": seed},
         inputs=list(dict.fromkeys((teacher.file, test.file))),
     )
-    label = SELF_TAUGHT_LABEL if taught_by == "test" else THINNING_NET_LABEL
     if dry_run:
         return work.parameters | {"dry_run": True}
-    with performed(work, "train.log", f"{condition.training_label} {label}"):
+    with performed(work, "train.log", f"{condition.training_label} {LABELS[taught_by]}"):
         work.report_device(str(DEVICE))
 
         def progress(what: str, done: int, total: int, loss: float) -> None:
@@ -129,9 +129,8 @@ def train_thinned(
 
         earlier = computed_before(
             condition,
-            "train_thinned",
+            TAUGHT_PHASE[taught_by],
             work.parameters,
-            arm=TAUGHT_BELOW[taught_by],
             splits=(teacher.split, test.split),
         )
         if earlier:
@@ -173,9 +172,12 @@ def _take(work: Work, earlier: Computed, measurement_sha256: str) -> None:
 def _results(
     ensemble: ThinnedEnsemble, records: list[ThinnedRecord], test: Condition
 ) -> dict[str, Any]:
-    """Return what the record keeps: choices with their evidence, trust, cost, and the test half."""
+    """Return what the record keeps: choices with their evidence, trust, cost, and the test half.
+
+    There, base and network both, as if it were trusted: the comparison decides that.
+    """
     trust = ensemble.trust
-    found = reconstruct_thinned(ensemble, test.measurement())
+    found = reconstruct_thinned(ensemble, test.measurement(), trust=SURE)
 
     def scores_of(object_: np.ndarray) -> dict[str, Any]:
         scores, _ = test.score(object_)
@@ -192,5 +194,5 @@ def _results(
         "validation_gain_nats": trust.gain_nats,
         "final_loss": records[-1].loss,
         "training_cpu_s": ensemble.training_cpu_s,
-        "test": {"base": scores_of(found.base), "object": scores_of(found.object_)},
+        "test": {"base": scores_of(found.base), "network": scores_of(found.object_)},
     }

@@ -244,6 +244,7 @@ def _jobs_of_view(
                 run_folder,
                 (*axes, "split"),
                 after=[overlap, *_of_split(split, "03_train_thinned", whole)],
+                folder=taught_folder(condition, split),
                 outputs=[taught_folder(condition, split) / name for name in THINNED_FILES],
             )
             for split in design.thinned.taught_by
@@ -291,8 +292,12 @@ def _job_of(
     *,
     after: Sequence[PlannedJob],
     outputs: Sequence[Path],
+    folder: Path | None = None,
 ) -> PlannedJob:
-    """Return the job of a notebook for a condition; ``axes`` are those that its name tells."""
+    """Return the job of a notebook for a condition; ``axes`` are those that its name tells.
+
+    Its folder is that of the condition in the notebook's phase, unless another is given.
+    """
     values = {"dose": condition.dose, "view": condition.view.name, "split": condition.split}
     labels = {**values, "dose": condition.design.dose_name(condition.dose)}
     suffix = () if run_folder == RUN else (run_folder.name,)
@@ -302,7 +307,7 @@ def _job_of(
         *(str(labels[axis]) for axis in axes),
         *suffix,
         after=after,
-        folder=condition.folder(notebook.partition("_")[2]),  # 03_train: a key of PHASES
+        folder=folder or condition.folder(notebook.partition("_")[2]),  # 03_train: a key of PHASES
         outputs=outputs,
         parameters={"run_folder": run_folder.as_posix()} | {axis: values[axis] for axis in axes},
     )

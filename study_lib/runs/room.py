@@ -19,7 +19,8 @@ JOB_DISK_BYTES = 1_000_000  # its executed notebook and page in the smallest pre
 
 def job_count(design: StudyDesign) -> int:
     """Return how many jobs :func:`study_lib.runs.plan.plan_jobs` makes, without making them."""
-    networks = (design.training is not None) + (design.thinned is not None)
+    thinned = 0 if design.thinned is None else len(design.thinned.taught_by)
+    networks = (design.training is not None) + thinned
     trained = min(design.trained_replicates or design.replicates, design.replicates)
     datasets = design.replicates * (len(design.doses) + design.is_measured)
     of_a_condition = design.replicates * (1 + 2 * len(SPLITS)) + trained * networks

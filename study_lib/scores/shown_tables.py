@@ -8,6 +8,8 @@ from typing import Any
 from study_lib.arm_names import (
     CHOSEN,
     PINN_LABEL,
+    SELF_TAUGHT_BASE_LABEL,
+    SELF_TAUGHT_LABEL,
     SOLVER_ALTERNATING_LABEL,
     THINNED_BASE_LABEL,
     THINNING_NET_LABEL,
@@ -94,9 +96,12 @@ ARM_NOTES = {
     "`study_table.csv` says.",
     THINNING_NET_LABEL: "The thinning network improves the solver's object. What it knows it "
     "learned from photons of the train split that the solver was not given, without any object.",
+    SELF_TAUGHT_LABEL: "The self-taught network is the same, taught by photons of the very "
+    "patterns that it is applied to.",
+    SELF_TAUGHT_BASE_LABEL: "The base of the self-taught network is chosen by these, too.",
     THINNED_BASE_LABEL: "The base of the thinning network is what it starts from: the solver's "
-    "object after steps of the solver and a denoiser in turn, or after a denoiser, as held-out "
-    "counts of the train split chose. Its training is that choice.",
+    "object after steps of the solver and a denoiser in turn, or after a denoiser, and a last "
+    "smoothing, as held-out counts of the train split chose. Its training is that choice.",
     SOLVER_ALTERNATING_LABEL: "Solver alternating takes up to 40 steps of the solver and a "
     "denoiser in turn, and a last smoothing; held-out counts of the train split chose denoiser, "
     "strength and epochs. Nothing is learned; its training is that choice.",
@@ -122,8 +127,8 @@ DENOISED_NOTE = (
 NOTES = (
     "Bold is the best of its group (photons, view). A number in brackets is no score: that object "
     "is no nearer to the truth than an empty one (featureless), or its place against the truth "
-    "could not be determined (uncertain). Where the arm is written A = B, held-out counts of the "
-    "train split refused what A adds, and the row is that of B: it is never the best, and no arm "
+    "could not be determined (uncertain). Where the arm is written A = B, held-out counts "
+    "refused what A adds, and the row is that of B: it is never the best, and no arm "
     "is charged the training of A (`refused_training_cpu_s` in the files).",
     "Overlap is the share of its area that a probe disc has in common with one of its nearest "
     "neighbours, the mean over neighbours and patterns (metric 2 of `02_overlap`), as measured on "
@@ -131,7 +136,8 @@ NOTES = (
     "every pattern. Times are processor seconds; training is not part of CPU [s]. "
     "All arms of a group used the same patterns, probe and mask. From view to view the number of "
     "patterns changes with the overlap, and the photons on the object with it; networks and "
-    "denoisers learn from the train split of the same view.",
+    "denoisers learn from the train split of the same view (a self-taught network from its own "
+    "patterns).",
     "Phase error / Wiener is the root mean square phase error over that of the best linear "
     "estimate from this view's photons that knows the mean spectrum of the true phase: below 1 is "
     "more than linear smoothing can do, and no bound. Phase error / photon limit is the same over "

@@ -12,7 +12,7 @@ doi:10.1109/GlobalSIP.2013.6737048. For phase retrieval of Poisson counts, with 
 Marchesini, arXiv:1611.01417. More, and what differs: docs/related_work.md.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -323,6 +323,7 @@ def losses_in_turn(
         }
         for family in families
     }
+    tries, _ = _tries(families)
     losses = {}
     for epochs in AFTER_EPOCHS:
         for family, each in running.items():
@@ -331,7 +332,7 @@ def losses_in_turn(
                 losses[family, epochs, strength] = loss = judge(next(found))
                 means[strength] = float(loss.mean())
                 if progress is not None:
-                    progress(len(losses), TRIES)
+                    progress(len(losses), tries)
             running[family] = {one: each[one] for one in _best_first(means)[: _left(len(each))]}
     return losses
 
@@ -346,11 +347,11 @@ def _left(count: int) -> int:
     return max(min(count, FEWEST_LEFT), (count + 1) // 2)
 
 
-def _tries() -> tuple[int, int]:
+def _tries(families: Iterable[str] = STRENGTHS_IN_TURN) -> tuple[int, int]:
     """Return how many alternations are judged, and the epochs that they take together."""
     judged = epochs = 0
-    for strengths in STRENGTHS_IN_TURN.values():
-        count, before = len(strengths), 0
+    for family in families:
+        count, before = len(STRENGTHS_IN_TURN[family]), 0
         for after in AFTER_EPOCHS:
             judged, epochs = judged + count, epochs + count * (after - before)
             count, before = _left(count), after

@@ -1,7 +1,5 @@
 """The arms of steps and a denoiser in turn, and of what the thinning network starts from."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from tiny_runs import moved
@@ -9,8 +7,7 @@ from tiny_runs import moved
 from study_lib.data.contract import load_object
 from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of, write_json
-from study_lib.networks.thinned.ensemble import ENSEMBLE, load_ensemble, save_ensemble
-from study_lib.phases.arms import ArmResult, MissingResultError, arms_of
+from study_lib.phases.arms import ArmResult, arms_of
 from study_lib.phases.compare import fresh_counts
 from study_lib.phases.conditions import Condition
 from study_lib.phases.reconstruct import (
@@ -103,15 +100,6 @@ def test_the_base_is_what_the_network_starts_from_and_costs_its_choice_alone(con
     scores, _ = condition.score(base.object_)
     assert results["test"]["base"]["phase_psnr_db"] == scores["phase_psnr_db"]
     assert 0 < base.training_cpu_s < network.training_cpu_s
-
-
-def test_an_ensemble_that_does_not_say_what_its_choice_cost_is_trained_again(condition, tmp_path):
-    elsewhere = moved(condition, train_thinned=tmp_path)
-    ensemble = load_ensemble(condition.folder("train_thinned") / ENSEMBLE)
-    older = replace(ensemble, choice_cpu_s=None)
-    save_ensemble(elsewhere.folder("train_thinned") / ENSEMBLE, older)
-    with pytest.raises(MissingResultError, match="train-thinned"):
-        result(elsewhere, "thinned-base")
 
 
 def test_alternating_without_the_solver_is_refused_by_name(tiny_design_with):

@@ -13,6 +13,7 @@ from study_lib.errors import InputError
 from study_lib.figures.runs import gains_over_arms
 from study_lib.files import read_json
 from study_lib.phases.arms import arms_of
+from study_lib.runs.plan import read_plan
 from study_lib.runs.results import write_results
 from study_lib.runs.science import read_science
 from study_lib.runs.science_tables import write_science
@@ -307,13 +308,15 @@ def test_the_command_runs_a_specimen_and_goes_on_with_what_is_done(
         "--set=training=null",
         "--set=views=[{name: baseline, gridsize: 1, target_overlap: null}]",
         "--set=doses=[1e4]",
+        "--set=thinned.self_taught=true",
+        "--set=thinned.base_shown=true",
     )
     words = ["science", "cells", "--preset", "smoke", *changes, *short]
-    words += ["--replicates", "1", "--arm", "solver-denoised", "--reports", tmp_path]
+    words += ["--replicates", "1", "--reports", tmp_path]
     found = study(*words)
     assert found.code == 0, found.err
-    assert "solver denoised against solver, phase PSNR:" in found.out
-    folder = tmp_path / "science_cells_solver-denoised"
+    assert "self-taught network against solver, phase PSNR:" in found.out
+    folder = tmp_path / "science_cells_self-taught"
     science = read_json(folder / "science.json")
     assert [one["specimen"] for one in science["runs"]] == ["cells"]
     (design,) = tmp_path.glob("*/design.json")
@@ -321,4 +324,18 @@ def test_the_command_runs_a_specimen_and_goes_on_with_what_is_done(
     assert {one["specimen"] for one in science["gains"]} == {"cells", "over specimens"}
     assert (folder / "science_summary.ipynb").is_file()
     again = study(*words, "--dry-run")
-    assert "0 of 8 jobs" in again.out
+    assert "0 of 9 jobs" in again.out
+    compared = {one["opponent"] for one in science["gains"]}
+    assert {"thinning-net", "thinned-base", "self-taught-base"} <= compared
+    (run,) = (path.parent for path in tmp_path.glob("*/design.json"))
+    jobs = read_json(run / "phase_e_training" / "training_manifest.json")["jobs"]
+    trained = {name: job["outputs"] for name, job in jobs.items()}
+    assert set(trained) == {f"dose_10000/baseline/{one}" for one in ("thinned", "self_taught")}
+    assert all("train.log" in "".join(outputs) for outputs in trained.values())
+    owner = {path: job.name for job in read_plan(run / "plan.json") for path in job.outputs}
+    for split, name in (("train", "thinned"), ("test", "self_taught")):
+        path = f"phase_e_training/dose_10000/baseline/{name}/ensemble.pt"
+        assert owner[path].endswith(f"__{split}")
+    # Another run with other scores takes both networks, each from its own folder.
+    more = study(*words, "--set=metrics.frc_threshold=0.4", "--dry-run")
+    assert "03_train_thinned: 2 taken from" in more.out, more.out

@@ -84,7 +84,7 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class ThinnedEnsemble:
-    """Everything learned from a train split.
+    """Everything learned from one measurement.
 
     ``seen_as`` changes every input before the networks see it; it is not part of a bundle.
     ``choice_cpu_s`` is the part of ``training_cpu_s`` that chose the base.
@@ -99,9 +99,9 @@ class ThinnedEnsemble:
     side_px: int
     half_precision: bool
     training_cpu_s: float
+    choice_cpu_s: float  # of these, before the network
     measurement_sha256: str = ""
     seen_as: Seen = as_it_is
-    choice_cpu_s: float | None = None  # before the network; None where it was not recorded
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,15 @@ def phase_std(
 # --- As a file that anyone can load, and that runs no code when loaded
 
 ENSEMBLE = "ensemble.pt"
-AS_THEY_ARE = ("seed", "side_px", "half_precision", "training_cpu_s", "measurement_sha256")
+RECIPE = 2  # what weights are made for; another number is another network
+AS_THEY_ARE = (
+    "seed",
+    "side_px",
+    "half_precision",
+    "training_cpu_s",
+    "choice_cpu_s",
+    "measurement_sha256",
+)
 
 
 def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
@@ -324,7 +332,7 @@ def save_ensemble(path: Path, ensemble: ThinnedEnsemble) -> None:
         "smoothing": asdict(ensemble.smoothing),
         "trust": asdict(ensemble.trust),
         "design": ensemble.design.model_dump(mode="json"),
-        "choice_cpu_s": ensemble.choice_cpu_s,
+        "recipe": RECIPE,
         **{name: getattr(ensemble, name) for name in AS_THEY_ARE},
     }
     with atomic_path(path) as temporary:
@@ -367,6 +375,11 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
     """
     missing = "no ensemble; run `study train-thinned` for this dose and view"
     with content_of(path, missing, "an ensemble") as content:
+        if content.get("recipe") != RECIPE:
+            raise InputError(
+                f"{path}: a thinning network of recipe {content.get('recipe', 1)}; this version "
+                f"reads {RECIPE}; run `study train-thinned` again"
+            )
         design = ThinnedDesign.model_validate_json(json.dumps(content["design"]))
         members = []
         for state in content["states"]:
@@ -388,6 +401,5 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
             smoothing=Smoothing(**content["smoothing"], tried=tried),
             trust=Trust(**content["trust"]),
             design=design,
-            choice_cpu_s=content.get("choice_cpu_s"),
             **{name: content[name] for name in AS_THEY_ARE},
         )

@@ -21,7 +21,7 @@ from study_lib.physics.forward import (
 from study_lib.physics.fourier import fourier, inverse_fourier
 from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge, masks_of
 from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
-from study_lib.solvers.alternating import EPOCHS, alternate, last_smoothing, losses_in_turn
+from study_lib.solvers.alternating import EPOCHS, Tried, alternate, last_smoothing, losses_in_turn
 from study_lib.solvers.denoising import (
     LIT_SHARE,
     NONE,
@@ -131,7 +131,7 @@ ALTERNATING_FAMILIES = ("total_variation", "non_local_means")
 BESIDE = (("non_local_means", 0.5), ("non_local_means", 2.0), ("total_variation", 2.0))
 ALTERNATING, LAST = "alternating ", ", then "  # in the names of candidates
 SLOW_SHARE = 0.25  # of the width of the probe, in the window in which a change counts as slow
-LEAST_LIT = 1e-3  # share of a window that is lit, below which nothing is known of it
+LEAST_LIT = 1e-3  # share of a window that is lit, below which less and less is changed
 MAPS = 4  # images beside the candidates: both parts of the gradient, light, noise
 
 
@@ -213,7 +213,8 @@ class ThinnedInput:
         """
         weighted = torch.stack([change.real * self.lit, change.imag * self.lit, self.lit])
         real, imag, weight = blurred(weighted, self.slow_px)
-        fast: Tensor = change - torch.complex(real, imag) / weight.clamp(min=LEAST_LIT)
+        known = weight / weight.clamp(min=LEAST_LIT)  # less than 1 in the dark
+        fast: Tensor = known * change - torch.complex(real, imag) / weight.clamp(min=LEAST_LIT)
         return fast
 
 
@@ -229,11 +230,16 @@ def blurred(images: Float[Tensor, "k y x"], width_px: float) -> Float[Tensor, "k
 
 
 def thinned_choices(
-    solved: Complex[np.ndarray, "oy ox"], measurement: Measurement, held_out: Measurement
+    solved: Complex[np.ndarray, "oy ox"],
+    measurement: Measurement,
+    held_out: Measurement,
+    *,
+    progress: Tried | None = None,
 ) -> ThinnedChoices:
     """Return denoiser, alternation and last smoothing by held-out counts.
 
-    As the arm ``solver-alternating`` does, with the two families whose steps cost least.
+    Nearly as for the arm ``solver-alternating``: with the two families whose steps cost least, and
+    always to the last epoch.
 
     Parameters
     ----------
@@ -241,11 +247,15 @@ def thinned_choices(
         The solver's object of `measurement`.
     measurement, held_out
         Two independent parts of the same counts.
+    progress
+        Called with how many alternations are done, and of how many.
     """
     lit = LitPart.of(measurement)
     after = choose_denoiser(solved, lit, held_out, DENOISED_BY)
     judge = likelihood_judge(held_out)
-    losses = losses_in_turn(solved, measurement, judge, lit, ALTERNATING_FAMILIES)
+    losses = losses_in_turn(
+        solved, measurement, judge, lit, ALTERNATING_FAMILIES, progress=progress
+    )
     object_ = after.applied(solved, lit)
     alternating = choose_by_held_out_counts(
         judge(object_),

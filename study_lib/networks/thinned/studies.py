@@ -19,12 +19,11 @@ from study_lib.networks.thinned.ensemble import (
 )
 from study_lib.networks.thinned.inputs import ALTERNATING, ThinnedInput
 from study_lib.networks.thinned.training import train_thinned
-from study_lib.networks.thinned.trust import Trust
+from study_lib.networks.thinned.trust import SURE
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, split_photons
 
 GRADIENT_MAPS, LIGHT_MAPS = (0, 1), (2, 3)
-SURE = Trust(gain_nats=1.0, standard_error_nats=0.0)
 Scores = Callable[[Complex[np.ndarray, "oy ox"]], Mapping[str, Any]]
 
 

@@ -25,6 +25,7 @@ from study_lib.networks.machine import (
     stop_requests,
 )
 from study_lib.networks.thinned.ensemble import (
+    RECIPE,
     Seen,
     Smoothing,
     ThinnedEnsemble,
@@ -330,7 +331,7 @@ class _Training:
                 checkpoints,
                 {
                     **design.model_dump(mode="json", exclude=set(ARMS_ALONE)),
-                    "left_out": "a strip for each member",
+                    "recipe": RECIPE,
                     "seed": seed,
                     "measurement": measurement_digest(measurement),
                 },
@@ -350,7 +351,9 @@ class _Training:
         solved = solve_measurement(
             part, progress=lambda done, count, loss: self._end_if_asked()
         ).object_
-        self.choices = thinned_choices(solved, part, held_out)
+        self.choices = thinned_choices(
+            solved, part, held_out, progress=lambda done, count: self._end_if_asked()
+        )
         choice_cpu_s = time.process_time() - self.started_s
         self.report_progress("choose", 1, 1, math.nan)
         self._end_if_asked()

@@ -129,4 +129,4 @@ def test_held_out_counts_refuse_what_a_network_invents(measurement, ensemble, mo
     middle = np.linalg.norm(measurement.positions_px - 16, axis=1)
     assert gains[middle < 6].max() < -1
     assert np.abs(gains[middle > 20]).max() < 1
-    assert not Trust.of(gains, measurement.positions_px, 8.0).given
+    assert not Trust.of(gains, measurement.positions_px, 4.0).given

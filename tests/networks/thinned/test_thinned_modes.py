@@ -52,7 +52,7 @@ def nats_at_truth(
     def shown_of(part: Measurement) -> ThinnedInput:
         seen.append(part)
         box = truth_of(measurement)
-        return ThinnedInput(box[None], box, box.real[None], 0, 0.0)
+        return ThinnedInput(box[None], box, box.real[None], torch.ones_like(box.real), 1.0, 0, 0.0)
 
     held_out = thinned_set(
         measurement,

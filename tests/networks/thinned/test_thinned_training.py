@@ -382,7 +382,7 @@ def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
     with torch.no_grad():
         network.output.bias[whole.shown.names.index("solver")] = 100
     spoiled = Trust.of(
-        gains_of([network], Smoothing(), [whole], scene, every), measurement.positions_px, 8.0
+        gains_of([network], Smoothing(), [whole], scene, every), measurement.positions_px, 4.0
     )
 
     assert same.mean() == pytest.approx(0, abs=1e-3)
