@@ -527,7 +527,7 @@ def test_a_measurement_judges_an_ensemble_by_photons_that_its_objects_do_not_hav
     spoiling = copy.deepcopy(trained[0].members)
     for member in spoiling:
         with torch.no_grad():
-            member.output.weight[-2:].normal_(std=2.0)
+            member.output.weight[-2:].normal_(std=30.0)
     ensemble = replace(trained[0], members=spoiling)
 
     judged = judged_anew(ensemble, measurement, np.random.default_rng(5))
