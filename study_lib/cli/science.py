@@ -1,13 +1,13 @@
 """The command of the test bed: every specimen, every arm, and what one gains over the others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study_lib.arm_names import SELF_TAUGHT
+from study_lib.arm_names import SELF_TAUGHT, THINNING_NET
 from study_lib.cli.runs import CORES, Cores, Reports
 from study_lib.cli.runs import run as run_study
 from study_lib.design.test_bed import PRESET
@@ -40,8 +40,12 @@ def science(
         typer.Option(help="Base data whose object is the specimen measured_star, simulated."),
     ] = None,
     arm: Annotated[
-        str, typer.Option(help="The arm that is held against all others, like solver-alternating.")
-    ] = SELF_TAUGHT,
+        str | None,
+        typer.Option(
+            help="The arm that is held against all others, like solver-alternating; default: "
+            "self-taught, or thinning-net in a design without it."
+        ),
+    ] = None,
     replicates: Annotated[
         int | None, typer.Option(min=1, help="Seeds; default: 3, and 5 of specimens kept back.")
     ] = None,
@@ -103,7 +107,8 @@ def science(
         )
         for name in chosen
     }
-    planned = {name: one.design_with(arm) for name, one in designs.items()}
+    planned = {name: one.design() for name, one in designs.items()}
+    arm = _arm_of_all(planned.values(), arm)
     if add:  # refused before the hours, if it has to be
         from study_lib.runs.science import require_addable
 
@@ -129,17 +134,13 @@ class _Planned:
     settings: list[str]
     replicates: int
 
-    def design_with(self, arm: str) -> "StudyDesign":
-        """Return the design, which must have an arm."""
+    def design(self) -> "StudyDesign":
+        """Return the design."""
         from study_lib.cli.designs import changes_of, feasible
-        from study_lib.phases.arms import arms_of
 
         simulated = self.base_npz is not None
         changes = changes_of(self.settings, replicates=self.replicates, simulated=simulated)
         design, _ = feasible(self.preset, self.base_npz, *changes)
-        arms = arms_of(design)
-        if arm not in arms:
-            raise InputError(f"--arm {arm}: the design has {', '.join(arms)}; choose one")
         return design
 
     def run(self, reports: Path, cores: int, *, dry_run: bool) -> None:
@@ -154,6 +155,18 @@ class _Planned:
             cores=cores,
             dry_run=dry_run,
         )
+
+
+def _arm_of_all(designs: Iterable["StudyDesign"], arm: str | None) -> str:
+    """Return the arm that is held against the others, which every design must have."""
+    from study_lib.phases.arms import arms_of
+
+    for design in designs:
+        arms = arms_of(design)
+        arm = arm or (SELF_TAUGHT if SELF_TAUGHT in arms else THINNING_NET)
+        if arm not in arms:
+            raise InputError(f"--arm {arm}: the design has {', '.join(arms)}; choose one")
+    return arm or THINNING_NET
 
 
 def _summarise(folders: dict[str, Path], earlier: Sequence[Path], arm: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from study_lib.arm_names import SELF_TAUGHT, plain_label
+from study_lib.arm_names import THINNING_NET, plain_label
 from study_lib.design.models import StudyDesign
 from study_lib.design.notebooks import deciding_part
 from study_lib.errors import InputError
@@ -164,7 +164,7 @@ def read_science(
     runs: Mapping[str, str | Path],
     *,
     earlier: Sequence[str | Path] = (),
-    arm: str = SELF_TAUGHT,
+    arm: str = THINNING_NET,
     split: str = "test",
 ) -> Science:
     """Return what the runs of the test bed show.
