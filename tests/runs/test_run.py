@@ -101,8 +101,9 @@ def test_progress_is_printed_while_jobs_run(smoke):
 
 
 def starts_of_kernels(run_folder: Path) -> int:
-    logs = run_folder.glob("jobs/*/events.jsonl")
-    return sum(path.read_text().count('"start kernel"') for path in logs)
+    return sum(
+        path.read_text().count('"start kernel"') for path in run_folder.rglob("events.jsonl")
+    )
 
 
 def test_a_second_call_starts_no_kernel(smoke):
