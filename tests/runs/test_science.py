@@ -1,6 +1,7 @@
 """The test bed: what one arm gains over the others in runs of several specimens."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -304,12 +305,13 @@ def test_the_command_runs_a_specimen_and_goes_on_with_what_is_done(
     study, tmp_path, sealed_settings
 ):
     changes = [f"--set={one}" for one in sealed_settings if not one.startswith("specimen")]
+    thinned = load_design("smoke").thinned.model_dump(mode="json")
+    thinned |= {"steps": 4, "self_taught": True, "base_shown": True}
     short = (
         "--set=training=null",
         "--set=views=[{name: baseline, gridsize: 1, target_overlap: null}]",
         "--set=doses=[1e4]",
-        "--set=thinned.self_taught=true",
-        "--set=thinned.base_shown=true",
+        f"--set=thinned={json.dumps(thinned)}",
     )
     words = ["science", "cells", "--preset", "smoke", *changes, *short]
     words += ["--replicates", "1", "--reports", tmp_path]
@@ -324,7 +326,7 @@ def test_the_command_runs_a_specimen_and_goes_on_with_what_is_done(
     assert {one["specimen"] for one in science["gains"]} == {"cells", "over specimens"}
     assert (folder / "science_summary.ipynb").is_file()
     again = study(*words, "--dry-run")
-    assert "0 of 9 jobs" in again.out
+    assert "0 of 10 jobs" in again.out
     compared = {one["opponent"] for one in science["gains"]}
     assert {"thinning-net", "thinned-base", "self-taught-base"} <= compared
     (run,) = (path.parent for path in tmp_path.glob("*/design.json"))
