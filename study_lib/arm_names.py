@@ -86,7 +86,7 @@ def current_row(row: Mapping[str, Any]) -> dict[str, Any]:
 # --- An arm of which held-out counts refused what it adds: it is then another object
 
 IS = " = "  # between an arm's label and what it fell back on
-NOT_TRUSTED = "the network did not make held-out counts likelier by more than two standard errors"
+NOT_TRUSTED = "the network did not make held-out counts likelier beyond chance"
 NOT_TRUSTED_BEFORE = "the network did not make held-out counts likelier"  # by one error then
 NOT_DENOISED = "no denoiser made held-out counts likelier"
 
