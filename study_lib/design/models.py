@@ -19,6 +19,7 @@ from study_lib.design.axes import (
     Doses,
     Point,
     Source,
+    SplitName,
     ViewDesign,
     dose_name,
 )
@@ -174,6 +175,11 @@ class StudyDesign(Frozen):
     )
     metrics: MetricsDesign
     split: SplitDesign = SplitDesign()
+    compare_train: bool = Field(
+        default=True,
+        exclude_if=lambda compared: compared,
+        description="score objects of the train split too, beside those of the test split",
+    )
     object_patches: bool = Field(
         default=False, description="write the true patches Y too: three times the disk space"
     )
@@ -460,6 +466,11 @@ class StudyDesign(Frozen):
         if self.dose_per in PER_AREA_M2 and self.pixel_m:
             per_pixel = dose * self.pixel_m**2 / PER_AREA_M2[self.dose_per]
         return per_pixel * lit_px / patterns
+
+    @property
+    def compared_splits(self) -> tuple[SplitName, ...]:
+        """The splits whose objects are scored."""
+        return SPLITS if self.compare_train else ("test",)
 
     @property
     def digest(self) -> str:

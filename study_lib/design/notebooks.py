@@ -276,6 +276,7 @@ OF_THE_WHOLE_RUN = (
     "points",
     "replicates",
     "trained_replicates",
+    "compare_train",
     "wanted",
     "flux_per_s",
     "material",

@@ -262,15 +262,17 @@ def _jobs_of_view(
         )
         if one.split == "train" and design.iterative.chooses:
             chosen.append(iterated)
-        compared = _job_of(
-            "05_compare",
-            one,
-            run_folder,
-            (*axes, "split"),
-            after=[*learned, *chosen, iterated],
-            outputs=[one.folder("compare") / name for name in COMPARED],
-        )
-        jobs += [iterated, compared]
+        jobs.append(iterated)
+        if one.split in design.compared_splits:
+            compared = _job_of(
+                "05_compare",
+                one,
+                run_folder,
+                (*axes, "split"),
+                after=[*learned, *chosen, iterated],
+                outputs=[one.folder("compare") / name for name in COMPARED],
+            )
+            jobs.append(compared)
     return jobs
 
 

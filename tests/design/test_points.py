@@ -118,6 +118,14 @@ def test_only_the_points_are_planned_and_each_dose_is_simulated_once():
     assert len(jobs) == job_count(design)
 
 
+def test_only_the_test_split_is_scored_where_the_design_says_so():
+    both, test_alone = (
+        {(job.notebook, job.parameters.get("split")) for job in plan_jobs(design)}
+        for design in (load_design("smoke"), load_design("smoke", ["compare_train=false"]))
+    )
+    assert both - test_alone == {("05_compare", "train")}, "its objects choose, so they are made"
+
+
 def test_what_is_no_point_of_a_design_is_no_condition_of_it():
     design = load_design("smoke", [TWO_DOSES, *THREE])
     run = Run(Path(), design)

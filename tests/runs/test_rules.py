@@ -48,8 +48,9 @@ def executions(folder, jobs, needs, **options):
             {"02_overlap": 3, "04_reconstruct": 2, "05_compare": 2},
         ),
         (POINTS, {"04_reconstruct": 2, "05_compare": 2}),
+        (["compare_train=false"], {"02_overlap": 3, "04_reconstruct": 2, "05_compare": 1}),
     ],
-    ids=["grid", "one replicate trains", "points"],
+    ids=["grid", "one replicate trains", "points", "test split alone"],
 )
 def test_snakemake_executes_each_job_once_after_what_it_needs(tmp_path, settings, jobs_of_a_kernel):
     jobs = plan_jobs(load_design("smoke", settings))
