@@ -84,9 +84,7 @@ class DataSteps:
         self, point: Complex[torch.Tensor, " pixel"], variation: float = 0.0
     ) -> Complex[torch.Tensor, " pixel"]:
         """Return the object one step below a point; `variation` photons are the cost of a jump."""
-        gradient = self.model.run(
-            point, self.probe, self.positions_px, self.background
-        ).object_gradient
+        gradient = self.model.object_gradient(point, self.probe, self.positions_px, self.background)
         if variation:
             gradient = gradient + variation * total_variation(point, self.model.box)[1]
         return point - STEP * object_step(

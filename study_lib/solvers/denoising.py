@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Complex, Float
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from study_lib.physics.likelihood import likelihood_judge
@@ -20,7 +20,7 @@ from study_lib.physics.measurement import Box, Measurement, box_of
 from study_lib.scores.scoring import light_of
 from study_lib.solvers.block_matching import by_similar_blocks
 
-SLOW_PX = 14.0  # standard deviation of the window in which a phase counts as slow
+SLOW_BOXES_PX = (27, 27, 29)  # odd, or they would shift; together a deviation of 14 px
 PATCH_PX, SEARCH_PX = 5, 6  # of non-local means
 TV_STEPS = 100
 LIT_SHARE = 0.05  # of the brightest pixel's light, from which on a pixel tells of the noise
@@ -52,9 +52,17 @@ FAMILIES: Mapping[str, Callable[[Parts, float], Parts]] = MappingProxyType(
 
 def slow_phasor(object_: Complex[np.ndarray, "y x"]) -> Complex[np.ndarray, "y x"]:
     """Return the phase of the smoothed object as numbers of modulus one."""
-    smooth = gaussian_filter(object_.real, SLOW_PX) + 1j * gaussian_filter(object_.imag, SLOW_PX)
-    phasor: np.ndarray = np.exp(1j * np.angle(smooth))
+    smooth = _smoothed(object_.real) + 1j * _smoothed(object_.imag)
+    modulus = np.abs(smooth)
+    phasor = np.divide(smooth, modulus, out=np.ones_like(smooth), where=modulus > 0)
     return phasor.astype(object_.dtype)
+
+
+def _smoothed(image: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+    """Return an image smoothed by three boxes: nearly a Gaussian, in a fifth of its time."""
+    for side_px in SLOW_BOXES_PX:
+        image = uniform_filter(image, side_px)
+    return image
 
 
 def noise_level(light: Float[np.ndarray, "y x"]) -> float:

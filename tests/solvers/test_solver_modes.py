@@ -146,6 +146,8 @@ def test_gradients_are_those_of_the_definition(objective, name, scan, specimen, 
     gradient = found.object_gradient if name == "object" else found.probe_gradient
     expected = 2 * float(torch.vdot(gradient.flatten(), change.flatten()).real)
     assert slope == pytest.approx(expected, rel=2e-5)
+    alone = model.object_gradient(at["object"], at["probe"], places, at["background"])
+    assert torch.equal(alone, found.object_gradient)
 
 
 @OBJECTIVES
