@@ -129,7 +129,7 @@ def star(arguments: argparse.Namespace) -> None:
     trust = ensemble.trust
     print(
         f"measured star, {len(train.scan_index)} + {len(test.scan_index)} patterns: "
-        f"gain on the strips left out {trust.gain_nats:.2f} +- {trust.standard_error_nats:.2f} "
+        f"gain on the patterns left out {trust.gain_nats:.2f} +- {trust.standard_error_nats:.2f} "
         f"nats, base {ensemble.choices.base}; test half: {verdict(ensemble, test)}"
     )
     sure = replace(ensemble, trust=SURE)

@@ -8,6 +8,9 @@ from study_lib.design.axes import dose_name, numbers_of, views_of_overlaps
 from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 
+# What the preset had, and has no more.
+SMOKE_OF_BEFORE = ("thinned.kept_positions=[1.0, 0.6]", "thinned.validation_share=0.15")
+
 
 @pytest.mark.parametrize(
     ("text", "numbers"),
@@ -85,7 +88,7 @@ def test_views_have_any_names_and_any_number():
 
 def test_what_is_not_set_is_not_written_so_that_designs_of_before_keep_their_hash():
     """The hash of the preset `smoke` as it was before doses per area and free views."""
-    design = load_design("smoke", ["thinned.kept_positions=[1.0, 0.6]"])
+    design = load_design("smoke", SMOKE_OF_BEFORE)
 
     assert design.digest == "0a348d93"
     assert not {"dose_per", "pixel_size_m"} & design.model_dump().keys()

@@ -312,7 +312,7 @@ def phase_std(
 # --- As a file that anyone can load, and that runs no code when loaded
 
 ENSEMBLE = "ensemble.pt"
-RECIPE = 2  # what weights are made for; another number is another network
+RECIPE = 3  # what weights are made for; another number is another network
 AS_THEY_ARE = (
     "seed",
     "side_px",

@@ -42,6 +42,7 @@ from study_lib.networks.thinned.inputs import (
 )
 from study_lib.networks.thinned.network import MixingNetwork, mixing_network
 from study_lib.networks.thinned.trust import Trust, width_px
+from study_lib.overlap.sampling import farthest_first
 from study_lib.physics.forward import corners_of
 from study_lib.physics.measurement import (
     Box,
@@ -233,7 +234,7 @@ class ThinnedRecord:
     """Some steps of one member.
 
     ``loss`` in nats per pattern is the mean over the steps; ``validation_gain_nats`` how much
-    likelier the counts of the member's strip are than under the base, per pattern.
+    likelier the counts of what the member left out are than under the base, per pattern.
     """
 
     member: int
@@ -321,7 +322,9 @@ class _Training:
         self.cpu_s_before = 0.0  # of a training that was interrupted
         self.box = box_of(measurement)
         self.half_precision = has_fast_bfloat16()
-        self.strips = strips_of(measurement.positions_px, design.validation_share, design.members)
+        self.left_out = left_out_of(
+            measurement.positions_px, design.validation_share, design.members
+        )
         self.records: list[ThinnedRecord] = []
         self.losses: list[float] = []  # since the last record
         self.finished: list[MixingNetwork] = []
@@ -417,16 +420,16 @@ class _Training:
             )
 
     def _trust(self, members: Mapping[int, MixingNetwork], smoothing: Smoothing) -> Trust:
-        """Return what each of some members is worth on its own strip, taken together."""
+        """Return what each of some members is worth on what it left out, taken together."""
         whole = [one for one in self.sets if one.is_whole]
-        strips = [self.strips[index] for index in members]
+        left_out = [self.left_out[index] for index in members]
         gains = [
-            gains_of([member], smoothing, whole, self.boxed, strip)
-            for member, strip in zip(members.values(), strips, strict=True)
+            gains_of([member], smoothing, whole, self.boxed, left)
+            for member, left in zip(members.values(), left_out, strict=True)
         ]
         return Trust.of(
             np.concatenate(gains),
-            self.measurement.positions_px[torch.cat(strips).numpy()],
+            self.measurement.positions_px[torch.cat(left_out).numpy()],
             width_px(self.measurement.probe),
         )
 
@@ -443,7 +446,7 @@ class _Training:
         design, started = self.design, time.perf_counter()
         index = len(self.finished)
         before = index * design.steps
-        learned = others_than(self.strips[index], len(self.measurement.positions_px))
+        learned = others_than(self.left_out[index], len(self.measurement.positions_px))
         while member.step < design.steps:
             if self.stop.made:
                 self._save(member)
@@ -504,26 +507,23 @@ class _Training:
         return member
 
 
-def strips_of(
+def left_out_of(
     positions_px: Float[np.ndarray, "scan 2"], share: float, members: int
-) -> list[Int[Tensor, " strip"]]:
-    """Return the patterns that give no counts to each member: strips across the longer side.
+) -> list[Int[Tensor, " left"]]:
+    """Return the patterns that teach nothing to each member: others for each, all over the scan.
 
-    Each has this share of all patterns, but no more than its part of them, about the middle of that
-    part.
+    Each has this share of all patterns, but no more than its part of them. Their counts are
+    independent of those that teach, wherever they lie; far from those, they would say what a member
+    is worth where it has learned nothing.
     """
-    along = positions_px[:, int(np.argmax(np.ptp(positions_px, axis=0)))]
-    parts = torch.from_numpy(np.argsort(along, kind="stable")).tensor_split(members)
-    strips = []
-    for part in parts:
-        count = min(max(2, round(share * len(along))), len(part) - (members == 1))
-        first = (len(part) - count) // 2
-        strips.append(part[first : first + count].sort().values)
-    return strips
+    scan = len(positions_px)
+    count = min(max(2, round(share * scan)), scan // members - (members == 1))
+    spread = torch.from_numpy(farthest_first(positions_px)[: members * count])
+    return [spread[index::members].sort().values for index in range(members)]
 
 
-def others_than(strip: Int[Tensor, " strip"], scan: int) -> Int[Tensor, " others"]:
-    """Return all patterns of a scan but those of a strip."""
+def others_than(left: Int[Tensor, " left"], scan: int) -> Int[Tensor, " others"]:
+    """Return all patterns of a scan but some."""
     kept = torch.ones(scan, dtype=torch.bool)
-    kept[strip] = False
+    kept[left] = False
     return kept.nonzero()[:, 0]

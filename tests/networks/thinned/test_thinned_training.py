@@ -31,7 +31,7 @@ from study_lib.networks.thinned.inputs import (
     thinned_set,
 )
 from study_lib.networks.thinned.network import FIRST_STEP
-from study_lib.networks.thinned.training import others_than, strips_of, train_thinned
+from study_lib.networks.thinned.training import left_out_of, others_than, train_thinned
 from study_lib.networks.thinned.trust import Trust
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import at_positions, box_of, split_photons
@@ -276,13 +276,13 @@ def test_a_stop_while_the_training_is_prepared_comes_at_once(
 def test_a_stop_in_the_first_epoch_of_the_solver_waits_for_no_choice(
     measurement, tmp_path, monkeypatch
 ):
-    strips = thinned_training.strips_of
+    left_out = thinned_training.left_out_of
 
     def ask(*given):
         signal.raise_signal(signal.SIGTERM)
-        return strips(*given)
+        return left_out(*given)
 
-    monkeypatch.setattr(thinned_training, "strips_of", ask)
+    monkeypatch.setattr(thinned_training, "left_out_of", ask)
     monkeypatch.setattr(thinned_training, "thinned_choices", lambda *given: pytest.fail("went on"))
 
     with pytest.raises(TrainingStopped, match="while the training was prepared"):
@@ -360,7 +360,7 @@ def test_without_trust_the_arm_is_its_base(measurement, trained):
 
 
 def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
-    """It goes back to the noisy object of the solver, which the held-out counts refuse."""
+    """It goes back to the worst of its candidates, which the held-out counts refuse."""
     from study_lib.networks.thinned.network import MixingNetwork
 
     box = box_of(measurement)
@@ -379,11 +379,14 @@ def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
     scene, every = BoxedScan.of(measurement, box), torch.arange(len(measurement.scan_index))
 
     same = gains_of([network], Smoothing(), [whole], scene, every)
-    with torch.no_grad():
-        network.output.bias[whole.shown.names.index("solver")] = 100
-    spoiled = Trust.of(
-        gains_of([network], Smoothing(), [whole], scene, every), measurement.positions_px, 4.0
-    )
+    gains = []
+    for index in range(len(whole.shown.candidates)):
+        with torch.no_grad():
+            network.output.bias.zero_()
+            network.output.bias[index] = 50
+        gains.append(gains_of([network], Smoothing(), [whole], scene, every))
+    worst = min(gains, key=np.mean)
+    spoiled = Trust.of(worst, measurement.positions_px, 4.0)
 
     assert same.mean() == pytest.approx(0, abs=1e-3)
     assert spoiled.gain_nats < -3 * spoiled.standard_error_nats
@@ -540,22 +543,30 @@ def test_a_measurement_judges_an_ensemble_by_photons_that_its_objects_do_not_hav
 
 
 @pytest.mark.parametrize(("scan", "members"), [(100, 3), (100, 1), (8, 3), (9, 4)])
-def test_every_member_leaves_out_a_strip_of_its_own(scan, members):
-    random = np.random.default_rng(1)
-    positions = random.uniform((0, 0), (20, 90), (scan, 2))
+def test_every_member_leaves_out_patterns_of_its_own(scan, members):
+    positions = np.random.default_rng(1).uniform((0, 0), (20, 90), (scan, 2))
 
-    strips = strips_of(positions, 0.15, members)
+    left_out = left_out_of(positions, 0.15, members)
 
-    assert len(strips) == members
-    together = torch.cat(strips)
+    assert len(left_out) == members
+    together = torch.cat(left_out)
     assert len(together) == len(set(together.tolist()))
-    for strip in strips:
-        others = others_than(strip, scan)
-        assert 0 < len(strip) == scan - len(others) < scan
-        assert set(strip.tolist()).isdisjoint(others.tolist())
-        along = positions[strip.numpy(), 1]  # nothing of the others lies in between
-        inside = (positions[:, 1] >= along.min()) & (positions[:, 1] <= along.max())
-        assert inside.sum() == len(strip)
+    for left in left_out:
+        others = others_than(left, scan)
+        assert 0 < len(left) == scan - len(others) < scan
+        assert set(left.tolist()).isdisjoint(others.tolist())
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+def test_what_a_member_leaves_out_lies_all_over_the_scan(members):
+    """In each quarter of it about a quarter, where a strip would be in one or two of them."""
+    positions = np.random.default_rng(2).uniform((0, 0), (60, 90), (400, 2))
+
+    for left in left_out_of(positions, 0.2, members):
+        quarter = (positions[left.numpy()] > (30, 45)) @ (1, 2)
+        shares = np.bincount(quarter, minlength=4) / len(left)
+        assert len(left) == 80
+        assert np.all((shares > 0.1) & (shares < 0.4))
 
 
 def test_the_mean_object_is_the_mean_over_members(measurement, choices):
