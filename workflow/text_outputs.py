@@ -1,4 +1,6 @@
-"""Leave the text of stored outputs in notebooks and take the pictures out; reports have those.
+"""Leave the text of stored outputs in notebooks; take pictures and times of execution out.
+
+Reports have the pictures; times would be a change of every cell, whatever changed.
 
 python workflow/text_outputs.py notebooks/*.ipynb
 """
@@ -14,6 +16,7 @@ def main() -> None:
     for name in sys.argv[1:]:
         notebook = nbformat.read(name, as_version=4)
         for cell in notebook.cells:
+            cell.metadata.pop("execution", None)
             for output in cell.get("outputs", []):
                 for kind in [kind for kind in output.get("data", {}) if kind.startswith("image/")]:
                     del output["data"][kind]
