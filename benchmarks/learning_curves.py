@@ -1,4 +1,4 @@
-"""Quality over processor seconds of training, for both networks, beside what learns nothing.
+"""Quality over processor seconds of training, for every network, beside what learns nothing.
 
     OMP_NUM_THREADS=1 python benchmarks/learning_curves.py --view sparse    # laptop, 1e4 photons
     OMP_NUM_THREADS=1 python benchmarks/learning_curves.py --preset smoke --shares .5 1   # a minute
@@ -32,12 +32,12 @@ from study_lib.phases.train_thinned import train_thinned
 from study_lib.runs.run import Run
 
 SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)
-NETWORKS = ("pinn", "thinning-net")
+NETWORKS = ("pinn", "thinning-net", "self-taught")
 SCORES = ("phase_psnr_db", "phase_ssim", "phase_ssim_centred")
 
 
 def design_with(share: float, arguments: argparse.Namespace) -> StudyDesign:
-    """Return the preset with a share of the steps of both networks."""
+    """Return the preset with a share of the steps of every network."""
     usual = load_design(arguments.preset)
     if usual.training is None or usual.thinned is None:
         sys.exit(f"preset {arguments.preset} trains only one network or none; choose another")
@@ -48,6 +48,7 @@ def design_with(share: float, arguments: argparse.Namespace) -> StudyDesign:
             f"training.epochs={max(1, round(share * usual.training.epochs))}",
             f"training.steps_min={round(share * usual.training.steps_min)}",
             f"thinned.steps={max(1, round(share * usual.thinned.steps))}",
+            "thinned.self_taught=true",
             "iterative.algorithms=[solver]",
             "iterative.alternating=true",
             *arguments.changes,
@@ -81,9 +82,11 @@ def lines(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield a line for each training, and one for what learns nothing."""
     for share in arguments.shares:
         with tempfile.TemporaryDirectory() as scratch:
-            condition = condition_in(Path(scratch), design_with(share, arguments), arguments)
+            design = design_with(share, arguments)
+            condition = condition_in(Path(scratch), design, arguments)
             train(condition)
-            train_thinned(condition)
+            for split in design.thinned.taught_by if design.thinned else ():
+                train_thinned(condition, taught_by=split)
             for arm in NETWORKS:
                 yield line(condition, arm, share)
             if share == arguments.shares[-1]:

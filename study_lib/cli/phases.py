@@ -561,12 +561,12 @@ def compare(
         compare=artifact_root,
     )
 
-    conditions = conditions_of(
-        design_of(phase_c_root), places, dose=dose, view=view, split=split, each_split=True
-    )
+    study = design_of(phase_c_root)
+    conditions = conditions_of(study, places, dose=dose, view=view, split=split, each_split=True)
     jobs = {
         f"dose={one.dose} view={one.view.name} split={one.split}": partial(compare_arms, one)
         for one in conditions
+        if split is not None or one.split in study.compared_splits
     }
     run_or_list(jobs, dry_run=dry_run)
 

@@ -207,7 +207,7 @@ class ThinnedDesign(Frozen):
     )
     judged_share: Share = Field(description="photons left for choices, the rest judges them")
     validation_share: HeldBack = Field(
-        description="of the patterns: others for each member, which do not teach, but judge it"
+        description="of the patterns that each member leaves out, to be judged by; no two the same"
     )
     widths: tuple[Width, Width, Width] = Field(description="channels of the network's three stages")
     residual_scale: Annotated[

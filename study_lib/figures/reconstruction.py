@@ -183,14 +183,14 @@ def likelihood_gains(choices: Mapping[str, Sequence[Mapping[str, Any]]], *, titl
 
 
 def validation_gains(history: Sequence[Mapping[str, float | int]], *, title: str) -> Figure:
-    """Show how much likelier each member makes the counts of its own strip than the base does."""
+    """Show how much likelier each member makes the counts that it left out than the base does."""
     figure, axis = plt.subplots(figsize=(1.8 * PANEL_IN, 1.2 * PANEL_IN), layout="constrained")
     for member in dict.fromkeys(row["member"] for row in history):
         rows = [row for row in history if row["member"] == member]
         names = ("step", "validation_gain_nats", "validation_error_nats")
         _draw_gains(axis, rows, names, f"member {member:.0f}")
     axis.axhline(0, color="gray", linestyle=":", label="base")
-    axis.set(xlabel="step", ylabel="gain on its strip\n[nats per pattern]", title=title)
+    axis.set(xlabel="step", ylabel="gain on what it left out\n[nats per pattern]", title=title)
     axis.legend(fontsize="small")
     return figure
 

@@ -49,7 +49,7 @@ def selection_order(
     if selection == "uniform":
         return shuffled
     # The shuffle decides which is first, and between equally far ones.
-    evenly: np.ndarray = shuffled[farthest_first(positions_px[shuffled])]
+    evenly: np.ndarray = shuffled[_farthest_first(positions_px[shuffled])]
     return evenly
 
 
@@ -171,7 +171,7 @@ def _require_neighbors(count: int, neighbor_count: int) -> None:
         )
 
 
-def farthest_first(positions_px: Float[np.ndarray, "scan 2"]) -> Int[np.ndarray, " scan"]:
+def _farthest_first(positions_px: Float[np.ndarray, "scan 2"]) -> Int[np.ndarray, " scan"]:
     """Return the positions from the first on, each the farthest from all before it.
 
     A new one can only come nearer to positions within the distance it had itself, so each step

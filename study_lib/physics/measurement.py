@@ -1,7 +1,7 @@
 """What an arm of the study may know: patterns, positions, probe, groups. Never the object.
 
 Held out are photons here (split_photons); pixels in solvers/solver, groups in
-networks/pinn/training, a strip of positions in networks/thinned/training; train and test halves in
+networks/pinn/training, positions in networks/thinned/training; train and test halves in
 phases/scene. A second draw from the truth (likelihood.FreshCounts) is called fresh.
 """
 

@@ -23,7 +23,8 @@ def job_count(design: StudyDesign) -> int:
     networks = (design.training is not None) + thinned
     trained = min(design.trained_replicates or design.replicates, design.replicates)
     datasets = design.replicates * (len(design.doses) + design.is_measured)
-    of_a_condition = design.replicates * (1 + 2 * len(SPLITS)) + trained * networks
+    objects = len(SPLITS) + len(design.compared_splits)
+    of_a_condition = design.replicates * (1 + objects) + trained * networks
     once = datasets + of_a_condition * design.condition_count
     return 2 + (1 + _levels(design)) * once
 

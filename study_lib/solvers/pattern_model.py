@@ -215,7 +215,7 @@ class PatternModel:
         steps: list[Tensor] = []
         distances = (positions_px - self.anchors_px).to(probe.real.dtype)
         value = judged = deviance = 0.0
-        for part, probes, patches, spectra, expected in self._explained(
+        for part, probes, patches, spectra, expected in self._chunks(
             object_, probe, positions_px, background
         ):
             judged += self._judge(expected, part) if len(self._held_out) else 0.0
@@ -263,9 +263,9 @@ class PatternModel:
         positions_px: Float[Tensor, "scan 2"],
         background: Float[Tensor, "n n"] | None = None,
     ) -> Complex[Tensor, " pixel"]:
-        """Return the object gradient of :meth:`run` alone: without logarithms, so in less time."""
+        """Return the object gradient of :meth:`run` alone, in less time: no objective is summed."""
         gradient = torch.zeros_like(object_)
-        for part, probes, _, spectra, expected in self._explained(
+        for part, probes, _, spectra, expected in self._chunks(
             object_, probe, positions_px, background
         ):
             waves = raw_inverse_fourier(spectra.mul_(self._slope(expected, part)))
@@ -273,14 +273,25 @@ class PatternModel:
             gradient.index_add_(0, self.indices(part), summed_over_modes(waves).flatten())
         return gradient
 
-    def _explained(
+    def _chunks(
         self,
         object_: Complex[Tensor, " pixel"],
         probe: Complex[Tensor, "*modes n n"],
         positions_px: Float[Tensor, "scan 2"],
         background: Float[Tensor, "n n"] | None,
-    ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
-        """Yield the probes, patches, spectra and expected counts of every chunk of patterns."""
+    ) -> Iterator[
+        tuple[
+            slice,
+            Complex[Tensor, "*modes part n n"],
+            Complex[Tensor, "part n n"],
+            Complex[Tensor, "*modes part n n"],
+            Float[Tensor, "part n n"],
+        ]
+    ]:
+        """Yield the patterns of every chunk, their probes, patches, spectra and expected counts.
+
+        Spectra and counts may be overwritten; probes are kept for the next pass.
+        """
         for part, probes in self.probes(probe, positions_px):
             patches = object_.index_select(0, self.indices(part)).view(probes.shape[-3:])
             spectra = raw_fourier(probes * patches)
@@ -323,7 +334,9 @@ class PatternModel:
         roots, scored = self.amplitudes[part], self.scored_in(part)
         if self.objective == "amplitude":
             expected.clamp_min_(DARKEST)
-            residual = self._slope(expected, part)
+            residual = _amplitude_slope(expected, roots)
+            if scored is not None:
+                residual *= scored
             return float(torch.dot(expected.mul_(residual).flatten(), residual.flatten())), residual
         terms, residual = _poisson(expected, roots, self.offset)
         if scored is not None:
@@ -332,10 +345,10 @@ class PatternModel:
         return float(terms.sum()), residual
 
     def _slope(self, expected: Float[Tensor, "part n n"], part: slice) -> Float[Tensor, "part n n"]:
-        """Return the objective's derivative in the expected counts."""
+        """Return the objective's derivative in the expected counts, which may be overwritten."""
         roots, scored = self.amplitudes[part], self.scored_in(part)
         if self.objective == "amplitude":
-            residual = expected.clamp_min(DARKEST).rsqrt_().mul_(roots).neg_().add_(1)
+            residual = _amplitude_slope(expected.clamp_min_(DARKEST), roots)
         else:
             counts, model = _with_offset(roots, self.offset), expected + self.offset
             residual = torch.sub(model, counts, out=counts).div_(model)
@@ -402,6 +415,13 @@ def _poisson(
     excess = excess.div_(counts.clamp_min(DARKEST)).clamp_min_(LEAST_EXCESS)
     deviance = excess.sub_(torch.log1p(excess)).mul_(counts)
     return deviance.addcmul_(expected, roots.sign().neg_().add_(1)), residual
+
+
+def _amplitude_slope(
+    expected: Float[Tensor, "*batch"], roots: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """Return the residual ``1 - sqrt(n / I)`` of every pixel; no I may be zero."""
+    return expected.rsqrt().mul_(roots).neg_().add_(1)
 
 
 def _with_offset(roots: Float[Tensor, "*batch"], offset: float) -> Float[Tensor, "*batch"]:

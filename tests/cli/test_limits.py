@@ -152,7 +152,10 @@ def test_a_text_longer_than_any_design_is_refused_before_it_takes_time(tmp_path,
     assert time.process_time() - started < 1
 
 
-@pytest.mark.parametrize("settings", [(), ("thinned=null",), ("replicates=3", "doses=[10, 1e4]")])
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("thinned=null",), ("replicates=3", "doses=[10, 1e4]"), ("compare_train=false",)],
+)
 def test_the_number_of_jobs_is_known_without_making_them(settings):
     design = load_design("smoke", settings)
 

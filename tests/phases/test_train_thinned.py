@@ -15,6 +15,7 @@ from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of, write_json
 from study_lib.networks.thinned.ensemble import (
     ENSEMBLE,
+    judged_anew,
     load_ensemble,
     reconstruct_thinned,
     save_ensemble,
@@ -34,6 +35,7 @@ from study_lib.phases.reconstruct import (
 )
 from study_lib.phases.train_thinned import thinned_design_of
 from study_lib.runs.run import Run
+from study_lib.seeding import generator
 from study_lib.solvers.denoising import LitPart
 
 pytestmark = pytest.mark.slow
@@ -92,7 +94,8 @@ def test_the_record_holds_every_choice_with_its_evidence(trained):
         assert len(tried) >= 5
         assert all(np.isfinite(one["gain_nats"]) for one in tried)
     trust = written["trust"]
-    assert trust["given"] == (trust["gain_nats"] > 2 * trust["standard_error_nats"])
+    given = trust.pop("given")
+    assert given == Trust(**trust).given
     assert set(written["test"]) == {"base", "network"}
     assert written["training_cpu_s"] > 0
     assert not (trained / "checkpoints").exists()
@@ -189,13 +192,17 @@ def test_the_arm_tells_its_object_and_how_far_off_it_is(condition, trained):
     own = result(condition, "thinning-net")
 
     ensemble = load_ensemble(trained / ENSEMBLE)
-    found = reconstruct_thinned(ensemble, condition.measurement())
+    measurement = condition.measurement()
+    trust = judged_anew(
+        ensemble, measurement, generator(ensemble.seed, "photon spread", "test")
+    ).trust
+    found = reconstruct_thinned(ensemble, measurement, trust=trust)
     np.testing.assert_array_equal(own.object_, found.object_)
     assert own.phase_std_rad.shape == own.object_.shape
     assert own.phase_std_rad.max() > 0
     assert own.training_cpu_s == ensemble.training_cpu_s
-    assert ("not trusted" in own.knows) == (not ensemble.trust.given)
-    assert bool(own.fallback) == bool(own.fallback_reason) == (not ensemble.trust.given)
+    assert ("not trusted" in own.knows) == (not trust.given)
+    assert bool(own.fallback) == bool(own.fallback_reason) == (not trust.given)
     again = result(condition, "thinning-net")
     np.testing.assert_array_equal(own.phase_std_rad, again.phase_std_rad)
 

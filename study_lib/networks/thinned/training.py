@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from study_lib.arm_names import THINNING_NET_LABEL
@@ -42,7 +43,6 @@ from study_lib.networks.thinned.inputs import (
 )
 from study_lib.networks.thinned.network import MixingNetwork, mixing_network
 from study_lib.networks.thinned.trust import Trust, width_px
-from study_lib.overlap.sampling import farthest_first
 from study_lib.physics.forward import corners_of
 from study_lib.physics.measurement import (
     Box,
@@ -323,7 +323,10 @@ class _Training:
         self.box = box_of(measurement)
         self.half_precision = has_fast_bfloat16()
         self.left_out = left_out_of(
-            measurement.positions_px, design.validation_share, design.members
+            measurement.positions_px,
+            design.validation_share,
+            design.members,
+            generator(seed, "thinned left out"),
         )
         self.records: list[ThinnedRecord] = []
         self.losses: list[float] = []  # since the last record
@@ -508,22 +511,37 @@ class _Training:
 
 
 def left_out_of(
-    positions_px: Float[np.ndarray, "scan 2"], share: float, members: int
+    positions_px: Float[np.ndarray, "scan 2"],
+    share: float,
+    members: int,
+    random: np.random.Generator,
 ) -> list[Int[Tensor, " left"]]:
-    """Return the patterns that teach nothing to each member: others for each, all over the scan.
+    """Return the patterns that each member does not learn from: no two the same, all over the scan.
 
-    Each has this share of all patterns, but no more than its part of them. Their counts are
-    independent of those that teach, wherever they lie; far from those, they would say what a member
-    is worth where it has learned nothing.
+    Of every few neighbouring patterns each member leaves one out, drawn by lot. Their counts are
+    independent of those that teach, though they lie between them: what they judge is an object of
+    this scan, not what a member is worth elsewhere.
+
+    Parameters
+    ----------
+    positions_px : (scan, 2)
+        Where the patterns were taken.
+    share
+        Of all patterns that each member leaves out; at most one part of `members`.
+    members
+        How many.
+    random
+        Draws which.
     """
     scan = len(positions_px)
     count = min(max(2, round(share * scan)), scan // members - (members == 1))
-    spread = torch.from_numpy(farthest_first(positions_px)[: members * count])
-    return [spread[index::members].sort().values for index in range(members)]
+    neighbours = np.array_split(cKDTree(positions_px, leafsize=1).indices, count)
+    drawn = [random.choice(few, members, replace=False) for few in neighbours]
+    return [torch.from_numpy(np.sort(one)) for one in np.array(drawn, dtype=np.int64).T]
 
 
 def others_than(left: Int[Tensor, " left"], scan: int) -> Int[Tensor, " others"]:
-    """Return all patterns of a scan but some."""
+    """Return the patterns of a scan that are not among these."""
     kept = torch.ones(scan, dtype=torch.bool)
     kept[left] = False
     return kept.nonzero()[:, 0]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from small_training import measurement_of, true_object
 
 from study_lib.design.methods import ThinnedDesign
@@ -16,6 +17,7 @@ from study_lib.networks.machine import TrainingStopped
 from study_lib.networks.thinned import training as thinned_training
 from study_lib.networks.thinned.ensemble import (
     Smoothing,
+    ThinnedEnsemble,
     gains_of,
     judged_anew,
     load_ensemble,
@@ -36,6 +38,7 @@ from study_lib.networks.thinned.trust import Trust
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import at_positions, box_of, split_photons
 from study_lib.scores.scoring import light_of
+from study_lib.seeding import generator
 from study_lib.solvers.solver import solve_measurement
 
 pytestmark = pytest.mark.slow
@@ -546,7 +549,7 @@ def test_a_measurement_judges_an_ensemble_by_photons_that_its_objects_do_not_hav
 def test_every_member_leaves_out_patterns_of_its_own(scan, members):
     positions = np.random.default_rng(1).uniform((0, 0), (20, 90), (scan, 2))
 
-    left_out = left_out_of(positions, 0.15, members)
+    left_out = left_out_of(positions, 0.15, members, np.random.default_rng(2))
 
     assert len(left_out) == members
     together = torch.cat(left_out)
@@ -559,14 +562,53 @@ def test_every_member_leaves_out_patterns_of_its_own(scan, members):
 
 @pytest.mark.parametrize("members", [1, 2, 3])
 def test_what_a_member_leaves_out_lies_all_over_the_scan(members):
-    """In each quarter of it about a quarter, where a strip would be in one or two of them."""
-    positions = np.random.default_rng(2).uniform((0, 0), (60, 90), (400, 2))
+    """No pattern is far from one; from a strip of a fifth some would be 35 px away or more."""
+    y, x = np.mgrid[0:60:3, 0:90:3]
+    positions = np.stack([y.ravel(), x.ravel()], axis=1).astype(float)
 
-    for left in left_out_of(positions, 0.2, members):
-        quarter = (positions[left.numpy()] > (30, 45)) @ (1, 2)
-        shares = np.bincount(quarter, minlength=4) / len(left)
-        assert len(left) == 80
-        assert np.all((shares > 0.1) & (shares < 0.4))
+    for left in left_out_of(positions, 0.2, members, np.random.default_rng(3)):
+        distances, _ = cKDTree(positions[left.numpy()]).query(positions)
+        assert len(left) == 120
+        assert distances.max() < 15
+
+
+def test_every_pattern_is_as_likely_to_be_left_out():
+    positions = np.random.default_rng(4).uniform((0, 0), (60, 90), (60, 2))
+    times = np.zeros(60)
+
+    for seed in range(400):
+        for left in left_out_of(positions, 0.25, 2, np.random.default_rng(seed)):
+            times[left.numpy()] += 1
+
+    assert times.sum() == 400 * 2 * 15
+    np.testing.assert_allclose(times, 200, atol=6 * np.sqrt(400 * 0.25))
+
+
+def test_a_member_learns_nothing_from_the_counts_that_it_leaves_out(measurement, monkeypatch):
+    """Ten times as many of them change no weight; of another pattern they do."""
+    alone = DESIGN.model_copy(update={"members": 1, "steps": 6})
+    (left,) = left_out_of(
+        measurement.positions_px,
+        alone.validation_share,
+        1,
+        generator(4, "thinned left out"),
+    )
+    others = others_than(left, len(measurement.scan_index))
+    own = thinned_training.thinned_set
+
+    def trained_with_more_counts_of(patterns: torch.Tensor) -> ThinnedEnsemble:
+        def brighter(*given, **named):
+            one = own(*given, **named)
+            counts = one.counts.clone()
+            counts[patterns] *= 10
+            return replace(one, counts=counts)
+
+        monkeypatch.setattr(thinned_training, "thinned_set", brighter)
+        return train_thinned(measurement, alone, seed=4)[0]
+
+    usual = trained_with_more_counts_of(left[:0])
+    assert same_weights(usual, trained_with_more_counts_of(left))
+    assert not same_weights(usual, trained_with_more_counts_of(others))
 
 
 def test_the_mean_object_is_the_mean_over_members(measurement, choices):
