@@ -105,6 +105,24 @@ def test_the_slow_phase_is_the_phase_without_its_detail():
     np.testing.assert_allclose(np.angle(phasor)[inner, inner], slow[inner, inner], atol=0.15)
 
 
+def test_a_phase_is_slow_beyond_fourteen_pixels():
+    """One turned pixel is spread by that standard deviation, along either axis, and not moved."""
+    object_ = np.ones((129, 129), complex)
+    object_[64, 64] = np.exp(1e-3j)
+
+    spread = np.angle(slow_phasor(object_)) / 1e-3
+
+    assert spread.sum() == pytest.approx(1, rel=1e-6)
+    for axis in (0, 1):
+        along, place = spread.sum(axis=axis), np.arange(129) - 64
+        assert (along * place).sum() == pytest.approx(0, abs=1e-6)
+        assert np.sqrt((along * place**2).sum()) == pytest.approx(14, abs=0.3)
+
+
+def test_where_nothing_is_transmitted_no_phase_is_taken_off():
+    np.testing.assert_array_equal(slow_phasor(np.zeros((20, 30), np.complex64)), 1)
+
+
 def test_the_noise_level_is_that_of_a_median_lit_pixel():
     light = np.zeros((20, 20), np.float32)
     light[5:15, 5:15] = 400
