@@ -1,7 +1,10 @@
 """Runs of a tiny study: with patterns, with views, with phases in folders of their own."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from study_lib.design.models import StudyDesign
 from study_lib.phases.conditions import PHASES, Condition, GivenPlaces
@@ -16,6 +19,12 @@ def only_run(reports: Path) -> Path:
     """Return the folder of the one run below a folder, where results of runs lie too."""
     (design,) = reports.glob("*/design.json")
     return design.parent
+
+
+def skip_after_midnight(run_folder: Path) -> None:
+    """Skip a test that calls `study run` again: on another day, that is another run."""
+    if not run_folder.name.startswith(f"{datetime.now(UTC):%Y-%m-%d}_"):
+        pytest.skip("midnight (UTC) has passed since the run began: `study run` would begin anew")
 
 
 def processes_of(run_folder: Path) -> set[tuple[str, ...]]:

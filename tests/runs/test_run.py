@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from tiny_runs import only_run
+from tiny_runs import only_run, skip_after_midnight
 
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
@@ -108,6 +108,7 @@ def starts_of_kernels(run_folder: Path) -> int:
 
 def test_a_second_call_starts_no_kernel(smoke):
     run_folder, _, _ = smoke
+    skip_after_midnight(run_folder)
     notebooks = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.ipynb")}
     started = starts_of_kernels(run_folder)
 
@@ -267,6 +268,7 @@ def test_a_file_changed_after_its_job_is_made_again(smoke):
 
 def test_dry_run_of_a_finished_run_lists_only_what_is_missing(smoke):
     run_folder, _, _ = smoke
+    skip_after_midnight(run_folder)
     model = next(run_folder.rglob("baseline/gs1/model.pt"))
     content = model.read_bytes()
     model.unlink()
