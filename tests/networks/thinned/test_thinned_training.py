@@ -599,7 +599,7 @@ def test_a_member_learns_nothing_from_the_counts_that_it_leaves_out(measurement,
     def trained_with_more_counts_of(patterns: torch.Tensor) -> ThinnedEnsemble:
         def brighter(*given, **named):
             one = own(*given, **named)
-            counts = one.counts.clone()
+            counts = one.counts.to(torch.int32, copy=True)
             counts[patterns] *= 10
             return replace(one, counts=counts)
 
