@@ -215,7 +215,7 @@ class PatternModel:
         steps: list[Tensor] = []
         distances = (positions_px - self.anchors_px).to(probe.real.dtype)
         value = judged = deviance = 0.0
-        for part, probes, patches, spectra, expected in self._chunks(
+        for part, indices, probes, patches, spectra, expected in self._chunks(
             object_, probe, positions_px, background
         ):
             judged += self._judge(expected, part) if len(self._held_out) else 0.0
@@ -226,7 +226,6 @@ class PatternModel:
             chunk_value, residual = self._residual(expected, part)
             value += chunk_value
             waves = raw_inverse_fourier(spectra * residual)
-            indices = self.indices(part)
             if probe_gradient is not None and light is not None and weight is not None:
                 probe_gradient += shift_adjoint(
                     waves * (patches * self._centring).conj(), distances[part]
@@ -265,12 +264,12 @@ class PatternModel:
     ) -> Complex[Tensor, " pixel"]:
         """Return the object gradient of :meth:`run` alone, in less time: no objective is summed."""
         gradient = torch.zeros_like(object_)
-        for part, probes, _, spectra, expected in self._chunks(
+        for part, indices, probes, _, spectra, expected in self._chunks(
             object_, probe, positions_px, background
         ):
             waves = raw_inverse_fourier(spectra.mul_(self._slope(expected, part)))
             waves *= probes.conj()
-            gradient.index_add_(0, self.indices(part), summed_over_modes(waves).flatten())
+            gradient.index_add_(0, indices, summed_over_modes(waves).flatten())
         return gradient
 
     def _chunks(
@@ -282,23 +281,25 @@ class PatternModel:
     ) -> Iterator[
         tuple[
             slice,
+            Int[Tensor, " many"],
             Complex[Tensor, "*modes part n n"],
             Complex[Tensor, "part n n"],
             Complex[Tensor, "*modes part n n"],
             Float[Tensor, "part n n"],
         ]
     ]:
-        """Yield the patterns of every chunk, their probes, patches, spectra and expected counts.
+        """Yield the patterns of every chunk, pixels, probes, patches, spectra and expected counts.
 
         Spectra and counts may be overwritten; probes are kept for the next pass.
         """
         for part, probes in self.probes(probe, positions_px):
-            patches = object_.index_select(0, self.indices(part)).view(probes.shape[-3:])
+            indices = self.indices(part)
+            patches = object_.index_select(0, indices).view(probes.shape[-3:])
             spectra = raw_fourier(probes * patches)
             expected = _power(spectra)
             if background is not None:
                 expected += background
-            yield part, probes, patches, spectra, expected
+            yield part, indices, probes, patches, spectra, expected
 
     def _times_scored(self) -> float | Float[Tensor, "n n"]:
         """Return in how many patterns each detector pixel is scored; at least 1."""
