@@ -17,7 +17,6 @@ printed beside the base's, as if it were trusted, with what the held-out counts 
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -93,7 +92,7 @@ def seeds_of(design: StudyDesign, dose: float, view: str, root: Path, *, seeds: 
     found = []
     for seed in range(seeds):
         ensemble, _ = train_thinned(measured, changed, seed=seed)
-        result = reconstruct_thinned(replace(ensemble, trust=SURE), test)
+        result = reconstruct_thinned(ensemble, test, trust=SURE)
         scores = [
             condition.score(object_)[0]["phase_ssim"] for object_ in (result.base, result.object_)
         ]

@@ -54,7 +54,7 @@ def halves(
 def line(name: str, ensemble: ThinnedEnsemble, test: Measurement, truth: np.ndarray) -> str:
     """Return scores of base and network, and what the tried measurement itself says."""
     crop, mask = scored_pixels(test, 0.1)
-    found = reconstruct_thinned(replace(ensemble, trust=SURE), test)
+    found = reconstruct_thinned(ensemble, test, trust=SURE)
     texts = []
     for object_ in (found.base, found.object_):
         limits = {"registration_limit_px": 3.0, "frc_threshold": 0.5}
@@ -132,10 +132,9 @@ def star(arguments: argparse.Namespace) -> None:
         f"gain on the patterns left out {trust.gain_nats:.2f} +- {trust.standard_error_nats:.2f} "
         f"nats, base {ensemble.choices.base}; test half: {verdict(ensemble, test)}"
     )
-    sure = replace(ensemble, trust=SURE)
     parts = split_photons(test, 0.5, np.random.default_rng(SEED))
     crop, mask = scored_pixels(test, 0.1)
-    found = [reconstruct_thinned(sure, part) for part in parts]
+    found = [reconstruct_thinned(ensemble, part, trust=SURE) for part in parts]
     for name, pair in {
         "base": [one.base for one in found],
         "network": [one.object_ for one in found],

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from skimage.measure import profile_line
 
 from study_lib.data.datasets import pattern_count
-from study_lib.design.axes import SPLITS
 from study_lib.errors import InputError
 from study_lib.figures import lessons, reconstruction
 from study_lib.phases.conditions import (
@@ -216,7 +215,7 @@ class Explorer:
         return {
             "dose": Choice(dose, options=design.doses),
             "view": Choice(view, options=tuple(one.name for one in design.views)),
-            "split": Choice(split, options=SPLITS),
+            "split": Choice(split, options=design.compared_splits),
         }
 
     def pattern_choice(self, index: int) -> dict[str, Choice]:

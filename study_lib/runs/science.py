@@ -234,7 +234,13 @@ def _rows_of_runs(runs: Mapping[str, str | Path], split: str) -> list[Row]:
     rows: list[Row] = []
     for specimen, folder in runs.items():
         run = read_run(Path(folder))
-        decided_by = settings_by_view(open_run(Path(folder)).design)
+        design = open_run(Path(folder)).design
+        decided_by = settings_by_view(design)
+        if split not in design.compared_splits:
+            raise InputError(
+                f"{folder}: its {split} split is not scored (compare_train: false); choose "
+                f"{' or '.join(design.compared_splits)}"
+            )
         rows += [
             {**row, "specimen": specimen, **run.origin, "decided_by": decided_by.get(row["view"])}
             for row in run.rows

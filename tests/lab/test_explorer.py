@@ -9,6 +9,7 @@ from study_lib.errors import InputError
 from study_lib.files import write_json, write_npz
 from study_lib.lab.explorer import Explorer, phase_along
 from study_lib.physics.measurement import Measurement
+from study_lib.runs.run import Run
 
 CONDITION = (10000.0, "baseline", "test")
 SHAPE = (12, 20)
@@ -44,6 +45,16 @@ def test_arms_of_a_run_from_before_they_were_renamed_have_the_names_of_today(exp
     assert found.phase_ssim == {"thinning-net": 0.987654}
     figure = explorer.objects(*CONDITION, arm="thinning-net")
     assert figure.get_suptitle().startswith("thinning network, baseline, test")
+
+
+@pytest.mark.parametrize(
+    ("compare_train", "offered"), [(True, ("train", "test")), (False, ("test",))]
+)
+def test_splits_that_are_not_scored_are_not_offered(tiny_run, compare_train, offered):
+    design = tiny_run.design.model_copy(update={"compare_train": compare_train})
+    explorer = Explorer(Run(tiny_run.folder, design))
+
+    assert explorer.choices(*CONDITION)["split"].options == offered
 
 
 def test_a_cut_through_a_plane_of_phase_is_a_line():

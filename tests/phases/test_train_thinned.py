@@ -15,6 +15,7 @@ from study_lib.errors import InputError
 from study_lib.files import read_json, sha256_of, write_json
 from study_lib.networks.thinned.ensemble import (
     ENSEMBLE,
+    base_of,
     judged_anew,
     load_ensemble,
     reconstruct_thinned,
@@ -221,9 +222,7 @@ def test_an_arm_whose_network_was_refused_says_what_it_is_and_by_which_numbers(
     assert own.fallback == f"its base ({base_name(ensemble.choices.base)})"
     assert base_name("alternating total_variation") == "TV"
     assert "(-0.25 +- 0.50 nats a pattern)" in own.fallback_reason
-    np.testing.assert_array_equal(
-        own.object_, reconstruct_thinned(refused, elsewhere.measurement()).base
-    )
+    np.testing.assert_array_equal(own.object_, base_of(refused, elsewhere.measurement()))
 
 
 @pytest.mark.parametrize("gain", [0.5, -0.5])

@@ -188,6 +188,13 @@ def test_rows_that_are_not_of_the_test_bed_are_refused(runs, tmp_path):
         read_science(runs, earlier=[tmp_path])
 
 
+def test_a_split_that_was_not_scored_is_refused_with_that_reason(tmp_path, rng):
+    run = made_run(tmp_path / "grains", rows_of([0], 0.5, rng), "compare_train=false")
+
+    with pytest.raises(InputError, match=r"train split is not scored .*; choose test"):
+        read_science({"grains": run}, split="train")
+
+
 def test_tables_of_another_split_are_refused(tmp_path, rng):
     run, tables = tables_of_seed(tmp_path, rows_of([0], 0.6, rng), 0)
     with pytest.raises(InputError, match="rows are of the split test, not train"):

@@ -160,7 +160,7 @@ def gains_of(
 
 
 def reconstruct_thinned(
-    ensemble: ThinnedEnsemble, measurement: Measurement, *, trust: Trust | None = None
+    ensemble: ThinnedEnsemble, measurement: Measurement, *, trust: Trust
 ) -> ThinnedResult:
     """Return the object that an ensemble makes of a measurement: the base, if it is not trusted.
 
@@ -171,8 +171,8 @@ def reconstruct_thinned(
     measurement
         Patterns, positions, probe.
     trust
-        What this measurement's own counts say of it, :func:`judged_anew`; default: what those said
-        from which it has learned.
+        What counts say of it that it has not learned from: ``judged_anew(...).trust`` of this
+        measurement, or ``ensemble.trust`` if it has learned from this one.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def reconstruct_thinned(
     shown = _shown(ensemble, measurement)
     base = shown.base_object.numpy()
     each: list[np.ndarray] = []
-    if (ensemble.trust if trust is None else trust).given:
+    if trust.given:
         each = _objects_of_members(ensemble, shown)
     mean, spread = base, np.zeros(base.shape, np.float32)
     if each:
@@ -365,11 +365,13 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
     >>> len(ensemble.members), ensemble.side_px
     (2, 16)
 
-    The object that it makes of patterns it has not learned from, in the frame of the positions:
+    The object that it makes of patterns it has not learned from, in the frame of the positions,
+    if their own counts trust it:
 
-    >>> from study_lib.networks.thinned.ensemble import reconstruct_thinned
+    >>> from study_lib.networks.thinned.ensemble import judged_anew, reconstruct_thinned
     >>> measurement = condition.measurement()
-    >>> found = reconstruct_thinned(ensemble, measurement)
+    >>> trust = judged_anew(ensemble, measurement, np.random.default_rng(1)).trust
+    >>> found = reconstruct_thinned(ensemble, measurement, trust=trust)
     >>> found.object_.shape == measurement.object_shape
     True
     """

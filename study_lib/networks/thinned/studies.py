@@ -107,14 +107,14 @@ def ablated(
     for done, (name, part) in enumerate(parts.items()):
         changed = design.model_copy(update=dict(part.changed))
         ensemble, _ = train_thinned(train, changed, seed=seed, seen_as=part.seen_as)
-        sure = replace(ensemble, trust=SURE)
-        found = reconstruct_thinned(sure, test)
+        found = reconstruct_thinned(ensemble, test, trust=SURE)
         if not rows:
             rows.append({"left out": "the network", "gain_nats": 0.0, **scores(found.base)})
         row = {"left out": name, "gain_nats": ensemble.trust.gain_nats}
         rows.append(row | dict(scores(found.object_)))
         if done == 0:
-            plain = reconstruct_thinned(replace(sure, smoothing=Smoothing()), test)
+            unsmoothed = replace(ensemble, smoothing=Smoothing())
+            plain = reconstruct_thinned(unsmoothed, test, trust=SURE)
             row = {"left out": "smoothing afterwards", "gain_nats": ensemble.trust.gain_nats}
             rows.append(row | dict(scores(plain.object_)))
     return rows
@@ -138,7 +138,7 @@ def local_gains(
         Chooses them.
     """
     part, held_out = split_photons(measurement, ensemble.design.judged_share, random)
-    found = reconstruct_thinned(replace(ensemble, trust=SURE), part)
+    found = reconstruct_thinned(ensemble, part, trust=SURE)
     judge = likelihood_judge(held_out)
     return judge(found.base) - judge(found.object_)
 

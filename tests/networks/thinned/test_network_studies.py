@@ -117,8 +117,8 @@ def test_held_out_counts_refuse_what_a_network_invents(measurement, ensemble, mo
     invented[12:20, 12:20] = 0.3
     honest = studies.reconstruct_thinned
 
-    def inventing(one, part):
-        found = honest(one, part)
+    def inventing(one, part, *, trust):
+        found = honest(one, part, trust=trust)
         truth = true_object()
         return type(found)(truth + invented, truth, found.members_rad)
 

@@ -19,6 +19,7 @@ from study_lib.networks.thinned.inputs import (
     thinned_set,
 )
 from study_lib.networks.thinned.training import train_thinned
+from study_lib.networks.thinned.trust import SURE
 from study_lib.physics.forward import patterns_expected
 from study_lib.physics.measurement import Measurement, box_of
 from study_lib.scores.scoring import light_of
@@ -154,7 +155,7 @@ def test_a_network_trained_with_modes_brings_the_object_nearer_to_the_truth():
     design = ThinnedDesign(**(smoke.model_dump() | {"steps": 4}))
 
     ensemble, _ = train_thinned(measurement, design, seed=1)
-    found = reconstruct_thinned(ensemble, measurement).object_
+    found = reconstruct_thinned(ensemble, measurement, trust=SURE).object_
 
     lit = light_of(measurement) > 1e-3 * light_of(measurement).max()
     overlap = np.vdot(found[lit], true_object()[lit])

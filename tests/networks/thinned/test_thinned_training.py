@@ -34,7 +34,7 @@ from study_lib.networks.thinned.inputs import (
 )
 from study_lib.networks.thinned.network import FIRST_STEP
 from study_lib.networks.thinned.training import left_out_of, others_than, train_thinned
-from study_lib.networks.thinned.trust import Trust
+from study_lib.networks.thinned.trust import SURE, Trust
 from study_lib.physics.forward import exit_waves, expected_counts
 from study_lib.physics.measurement import at_positions, box_of, split_photons
 from study_lib.scores.scoring import light_of
@@ -351,10 +351,11 @@ def replace_steps(steps: int) -> ThinnedDesign:
 
 def test_without_trust_the_arm_is_its_base(measurement, trained):
     ensemble, _ = trained
-    doubtful = replace(ensemble, trust=Trust(gain_nats=0.3, standard_error_nats=0.2))
-    sure = replace(ensemble, trust=Trust(gain_nats=0.5, standard_error_nats=0.2))
+    doubtful, sure = Trust(0.3, standard_error_nats=0.2), Trust(0.5, standard_error_nats=0.2)
 
-    kept, improved = (reconstruct_thinned(one, measurement) for one in (doubtful, sure))
+    kept, improved = (
+        reconstruct_thinned(ensemble, measurement, trust=trust) for trust in (doubtful, sure)
+    )
 
     np.testing.assert_array_equal(kept.object_, kept.base)
     assert not kept.members_rad.any()
@@ -397,7 +398,7 @@ def test_a_network_that_spoils_the_object_is_not_trusted(measurement, choices):
 
 
 def test_the_object_is_one_where_no_light_falls(measurement, trained):
-    found = reconstruct_thinned(trained[0], measurement)
+    found = reconstruct_thinned(trained[0], measurement, trust=SURE)
 
     outside = np.ones(measurement.object_shape, bool)
     outside[box_of(measurement)] = False
@@ -411,7 +412,7 @@ def test_patterns_of_another_size_are_refused(measurement, trained):
     other = replace(trained[0], side_px=64)
 
     with pytest.raises(InputError, match=r"of 16 pixels, but the thinning network .* on 64"):
-        reconstruct_thinned(other, measurement)
+        reconstruct_thinned(other, measurement, trust=SURE)
 
 
 def test_a_bundle_gives_the_same_object_again(measurement, trained, tmp_path):
@@ -426,8 +427,8 @@ def test_a_bundle_gives_the_same_object_again(measurement, trained, tmp_path):
         trained[0].design,
     )
     np.testing.assert_array_equal(
-        reconstruct_thinned(loaded, measurement).object_,
-        reconstruct_thinned(trained[0], measurement).object_,
+        reconstruct_thinned(loaded, measurement, trust=SURE).object_,
+        reconstruct_thinned(trained[0], measurement, trust=SURE).object_,
     )
 
 
@@ -442,14 +443,12 @@ def test_learned_steps_of_consistency_are_trained_kept_and_used(measurement, tmp
     assert lengths.shape == (2,)
     assert (lengths != FIRST_STEP).all()
     assert all(torch.isfinite(weight).all() for weight in ensemble.members[0].parameters())
-    trusted = Trust(gain_nats=0.5, standard_error_nats=0.2)
     with_steps, again = (
-        reconstruct_thinned(replace(one, trust=trusted), measurement).object_
-        for one in (ensemble, loaded)
+        reconstruct_thinned(one, measurement, trust=SURE).object_ for one in (ensemble, loaded)
     )
     np.testing.assert_array_equal(with_steps, again)
     ensemble.members[0].steps.lengths.data.zero_()
-    without = reconstruct_thinned(replace(ensemble, trust=trusted), measurement).object_
+    without = reconstruct_thinned(ensemble, measurement, trust=SURE).object_
     assert np.abs(with_steps - without).max() > 1e-4
 
 
@@ -495,6 +494,7 @@ def test_the_spread_over_thinnings_is_that_over_repeated_experiments():
         reconstruct_thinned(
             ensemble,
             replace(first, amplitudes=np.sqrt(random.poisson(rates)).astype(np.float32)),
+            trust=SURE,
         ).object_
         for _ in range(8)
     ]
@@ -508,12 +508,14 @@ def test_the_spread_over_thinnings_is_that_over_repeated_experiments():
 
 @pytest.mark.parametrize("of", ["network", "base"])
 def test_the_spread_over_thinnings_is_that_of_whole_results(measurement, trained, of):
-    gain = 1.0 if of == "network" else -1.0
-    ensemble = replace(trained[0], trust=Trust(gain_nats=gain, standard_error_nats=0.1))
+    ensemble = trained[0]
+    trust = SURE if of == "network" else Trust(-1.0, standard_error_nats=0.1)
     share, thinnings = np.mean(DESIGN.photon_shares), DESIGN.thinnings
     random = np.random.default_rng(5)
     objects = [
-        reconstruct_thinned(ensemble, split_photons(measurement, share, random)[0]).object_
+        reconstruct_thinned(
+            ensemble, split_photons(measurement, share, random)[0], trust=trust
+        ).object_
         for _ in range(thinnings)
     ]
 
@@ -539,9 +541,7 @@ def test_a_measurement_judges_an_ensemble_by_photons_that_its_objects_do_not_hav
     judged = judged_anew(ensemble, measurement, np.random.default_rng(5))
 
     assert judged.trust.gain_nats < -2 * judged.trust.standard_error_nats
-    found = reconstruct_thinned(
-        replace(ensemble, trust=Trust(1.0, 0.1)), measurement, trust=judged.trust
-    )
+    found = reconstruct_thinned(ensemble, measurement, trust=judged.trust)
     np.testing.assert_array_equal(found.object_, found.base)
 
 
