@@ -4,7 +4,7 @@
 # make quick  lint, types, order of imports and the tests that need no long computation, in under two minutes (CORES=2)
 # make lab     JupyterLab on this machine only, with a token
 # make peers   files we write, read by ptychodus and cdtools (installs 2 GB)
-# make peer-NAME   environments of benchmarks/peers.py: xptycho, phaser, ptyrad (1 to 2 GB each), ptylab (academic use only)
+# make peer-NAME   environments of benchmarks/peers.py: xptycho, phaser, ptyrad (1 to 2 GB each), ptylab (academic use only), bm3d (non-commercial use only, small)
 # make slurm-test   the study on a SLURM of its own on this machine (Debian; 4 MB)
 # make wheel-test   a wheel of the project, alone in a fresh environment, runs the study (installs 2 GB)
 # make crate-test   the RO-Crate of a run against Process Run Crate (RUN=reports/...; needs the network)
@@ -31,9 +31,10 @@ XPTYCHO := .venv-peer-xptycho
 PTYLAB := .venv-peer-ptylab
 PHASER := .venv-peer-phaser
 PTYRAD := .venv-peer-ptyrad
+BM3D := .venv-peer-bm3d
 RUN ?= $(lastword $(sort $(wildcard reports/*/ro-crate-metadata.json)))
 
-.PHONY: study science test quick lab peers peer-xptycho peer-ptylab peer-phaser peer-ptyrad slurm-test wheel-test crate-test browser notebooks clean
+.PHONY: study science test quick lab peers peer-xptycho peer-ptylab peer-phaser peer-ptyrad peer-bm3d slurm-test wheel-test crate-test browser notebooks clean
 
 study: $(STAMP)
 	@$(BIN)/study run --preset "$(PRESET)" --cores "$(CORES)" --reports "$(REPORTS)" $(if $(BASE),--base-npz "$(BASE)") $(if $(SIMULATED),--simulated)
@@ -67,6 +68,7 @@ peer-xptycho: $(XPTYCHO)/.installed
 peer-ptylab: $(PTYLAB)/.installed
 peer-phaser: $(PHASER)/.installed
 peer-ptyrad: $(PTYRAD)/.installed
+peer-bm3d: $(BM3D)/.installed
 
 # Debian's packages are unpacked into .slurm and .browser; nothing is installed, and no daemon stays.
 slurm-test: $(STAMP) .slurm/.unpacked
@@ -104,7 +106,8 @@ $(XPTYCHO)/.installed: PACKAGE := --constraint constraints.txt xptycho==0.1.0
 $(PTYLAB)/.installed: PACKAGE := ptylab==0.3.7
 $(PHASER)/.installed: PACKAGE := phaserEM[jax]==0.3.1
 $(PTYRAD)/.installed: PACKAGE := --constraint constraints.txt ptyrad==1.0.0
-$(PTYCHODUS)/.installed $(CDTOOLS)/.installed $(CRATE)/.installed $(XPTYCHO)/.installed $(PTYLAB)/.installed $(PHASER)/.installed $(PTYRAD)/.installed:
+$(BM3D)/.installed: PACKAGE := bm3d==4.0.3
+$(PTYCHODUS)/.installed $(CDTOOLS)/.installed $(CRATE)/.installed $(XPTYCHO)/.installed $(PTYLAB)/.installed $(PHASER)/.installed $(PTYRAD)/.installed $(BM3D)/.installed:
 	@echo "installing $(PACKAGE) into $(@D), some minutes ..."
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --progress-bar off --disable-pip-version-check $(PACKAGE)

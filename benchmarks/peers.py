@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/peers.py                      # peers that are installed
     OMP_NUM_THREADS=1 python benchmarks/peers.py --arms solver phaser --views sparse   # minutes
     OMP_NUM_THREADS=1 python benchmarks/peers.py --check              # the adapters alone: minutes
+    OMP_NUM_THREADS=1 python benchmarks/peers.py --arms bm3d --run reports/FOLDER   # its counts
 
 Each peer runs in an environment of its own (`make peer-NAME`), by the adapter of its name in
 ``benchmarks/peers``. Every arm gets the same counts, positions and probe, which stays as it is, and
@@ -37,19 +38,22 @@ import torch
 from study_lib.design.models import StudyDesign
 from study_lib.design.presets import load_design
 from study_lib.errors import StudyError
-from study_lib.phases.conditions import Condition
+from study_lib.phases.conditions import Condition, runs_within
 from study_lib.phases.dataset import generate
 from study_lib.phases.overlap import choose_view
 from study_lib.physics.forward import patterns_expected
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import Measurement, split_photons
-from study_lib.runs.run import Run
+from study_lib.runs.run import Run, open_run
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import SOLVER, run_algorithm
+from study_lib.solvers.denoising import LitPart, slow_phasor
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = {"xptycho": "PMACE", "ptylab": "PtyLab", "phaser": "phaser", "ptyrad": "PtyRAD"}
-BY_NAME_ALONE = ("ptylab",)  # its licence is for academic, non-commercial research only
+DENOISERS = {"bm3d": "BM3D of the solver's object"}
+NAMES = PEERS | DENOISERS
+BY_NAME_ALONE = ("ptylab", "bm3d")  # licensed for academic or non-commercial use only
 OURS: dict[str, list[dict[str, Any]]] = {
     # Every pattern at once: where it was tried, held-out counts of the train split were likelier
     # than with batches of 96 (docs/peers.md), and trying costs most of the time.
@@ -76,15 +80,17 @@ COLUMNS = (
     "dose",
     "view",
     "specimen",
+    "replicate",
     "phase_ssim",
+    "phase_ssim_centred",
     "phase_psnr_db",
     "cpu_s",
     "choosing_cpu_s",
     "settings",
 )
 HEAD = (
-    "| specimen | photons | view | arm | version | phase SSIM | phase PSNR [dB] | CPU s "
-    "| choosing, CPU s | settings chosen |"
+    "| specimen | seed | photons | view | arm | version | phase SSIM | centred "
+    "| phase PSNR [dB] | CPU s | choosing, CPU s | settings chosen |"
 )
 Row = dict[str, Any]
 
@@ -127,7 +133,7 @@ class Peer:
     Parameters
     ----------
     name
-        A key of ``PEERS``.
+        A key of ``NAMES``.
     scratch
         A folder for the arrays that go to and fro.
     """
@@ -151,7 +157,7 @@ class Peer:
     def arm(self) -> Arm:
         """Return the arm that this peer is."""
         return Arm(
-            PEERS[self.name],
+            NAMES[self.name],
             f"{self.name} {self._first['version']}",
             self._first["candidates"],
             self.reconstruct,
@@ -161,19 +167,23 @@ class Peer:
         self, measurement: Measurement, settings: dict[str, Any]
     ) -> tuple[np.ndarray, float]:
         """Return the peer's object (oy, ox) of a measurement and its processor seconds."""
-        given, found = (self._scratch / f"{self.name}_{end}" for end in ("given.npz", "found.npy"))
-        np.savez(
-            given,
+        return self.carry_out(
+            settings,
             amplitudes=measurement.amplitudes.astype(np.float32),
             positions_px=measurement.positions_px.astype(np.float64),
             probe=measurement.probe.astype(np.complex64),
             object_shape=np.array(measurement.object_shape),
         )
+
+    def carry_out(self, settings: dict[str, Any], **arrays: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the object that the peer makes of arrays, and its processor seconds."""
+        given, found = (self._scratch / f"{self.name}_{end}" for end in ("given.npz", "found.npy"))
+        np.savez(given, allow_pickle=False, **arrays)
         job = {"given": str(given), "settings": settings, "found": str(found)}
         print(json.dumps(job), file=_pipe(self._process.stdin), flush=True)
         answer = self._answer()
         if "error" in answer:
-            raise StudyError(f"{PEERS[self.name]} with {settings}: {answer['error']}")
+            raise StudyError(f"{NAMES[self.name]} with {settings}: {answer['error']}")
         return np.load(found), float(answer["cpu_s"])
 
     def close(self) -> None:
@@ -185,9 +195,38 @@ class Peer:
         line = _pipe(self._process.stdout).readline()
         if not line:
             log = (self._scratch / f"{self.name}.log").read_text()
-            raise StudyError(f"{PEERS[self.name]} ended without an answer:\n{log[-2000:]}")
+            raise StudyError(f"{NAMES[self.name]} ended without an answer:\n{log[-2000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+class PeerDenoiser(Peer):
+    """A package that denoises what the study's solver has reconstructed.
+
+    As the study's own denoisers: where light falls, without the slow phase, which would turn the
+    object around the complex plane.
+    """
+
+    def __init__(self, name: str, scratch: Path, design: StudyDesign) -> None:
+        super().__init__(name, scratch)
+        self._solver = own_arm(SOLVER, design)
+
+    def reconstruct(
+        self, measurement: Measurement, settings: dict[str, Any]
+    ) -> tuple[np.ndarray, float]:
+        """Return the denoised object (oy, ox) of a measurement; the solver's seconds are added."""
+        plain, solver_cpu_s = self._solver.reconstruct(measurement, {})
+        lit = LitPart.of(measurement)
+        found = plain.copy()
+        slow = slow_phasor(found[lit.box])
+        smooth, cpu_s = self.carry_out(
+            settings,
+            object_=found[lit.box] * slow.conj(),
+            noise=np.array(lit.noise),
+            object_shape=np.array(slow.shape),
+        )
+        found[lit.box] = smooth * slow
+        return found, solver_cpu_s + cpu_s
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:
@@ -219,6 +258,19 @@ def conditions_of(
             if view != "baseline":
                 choose_view(run.condition(dose, view))
             yield run.condition(dose, view, "test")
+
+
+def conditions_of_run(
+    folder: Path, doses: tuple[float, ...], views: tuple[str, ...]
+) -> Iterator[Condition]:
+    """Yield the conditions of a finished run and its replicates, test split, with their files."""
+    outer = open_run(folder)
+    for one in runs_within(outer.design):
+        run = Run(folder / one.folder, one.design)
+        for dose in sorted(set(doses) & set(one.design.doses)):
+            for view in (view.name for view in one.design.views_at(dose)):
+                if view in views and not one.field:
+                    yield run.condition(dose, view, "test")
 
 
 def at_whole_pixels(condition: Condition) -> Measurement:
@@ -307,7 +359,9 @@ def row_of(arm: Arm, condition: Condition, whole_pixels: bool) -> Row:
         condition.dose,
         condition.view.name,
         condition.design.specimen.kind,
+        condition.design.replicate,
         scores["phase_ssim"],
+        scores["phase_ssim_centred"],
         scores["phase_psnr_db"],
         cpu_s,
         choosing_s,
@@ -323,9 +377,12 @@ def text_of(settings: dict[str, Any]) -> str:
 
 def line_of(row: Row) -> str:
     """Return a row of the table, in markdown."""
+    ssim, centred, psnr_db = (
+        row[name] or 0 for name in ("phase_ssim", "phase_ssim_centred", "phase_psnr_db")
+    )
     return (
-        f"| {row['specimen']} | {row['dose']:.0e} | {row['view']} | {row['arm']} "
-        f"| {row['version']} | {row['phase_ssim'] or 0:.3f} | {row['phase_psnr_db'] or 0:.2f} "
+        f"| {row['specimen']} | {row['replicate']} | {row['dose']:.0e} | {row['view']} "
+        f"| {row['arm']} | {row['version']} | {ssim:.3f} | {centred:.3f} | {psnr_db:.2f} "
         f"| {row['cpu_s']:.1f} | {row['choosing_cpu_s']:.1f} | {row['settings']} |"
     )
 
@@ -340,10 +397,10 @@ def write(rows: list[Row], path: Path) -> None:
 
 def parsed() -> argparse.Namespace:
     """Return the options."""
-    names = [*OURS, *PEERS]
+    names = [*OURS, *NAMES]
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="Peers are installed one by one: make " + " ".join(f"peer-{peer}" for peer in PEERS),
+        epilog="Peers are installed one by one: make " + " ".join(f"peer-{peer}" for peer in NAMES),
     )
     default = [name for name in names if name not in BY_NAME_ALONE]
     parser.add_argument(
@@ -357,7 +414,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--views", nargs="+", default=VIEWS, choices=("baseline", "dense", "sparse")
     )
-    parser.add_argument("--specimens", nargs="+", default=SPECIMENS)
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--specimens", nargs="+", default=SPECIMENS)
+    chosen.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="the counts of a finished run, all its seeds"
+    )
     parser.add_argument(
         "--whole-pixels", action="store_true", help="counts as if measured at rounded positions"
     )
@@ -374,9 +435,10 @@ def started(
         if name in OURS:
             yield own_arm(name, design), None
         elif not python_of(name).is_file():
-            print(f"{PEERS[name]}: absent; make peer-{name}", flush=True)
+            print(f"{NAMES[name]}: absent; make peer-{name}", flush=True)
         else:
-            peer = Peer(name, scratch)
+            denoises = name in DENOISERS
+            peer = PeerDenoiser(name, scratch, design) if denoises else Peer(name, scratch)
             yield peer.arm(), peer
 
 
@@ -388,15 +450,20 @@ def main() -> int:
     began_s = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        conditions = [
-            condition
-            for specimen in options.specimens
-            for condition in conditions_of(
-                scratch / "data", specimen, tuple(options.doses), tuple(options.views)
-            )
-        ]
+        doses, views = tuple(options.doses), tuple(options.views)
+        if options.run:
+            conditions = list(conditions_of_run(options.run, doses, views))
+        else:
+            conditions = [
+                condition
+                for specimen in options.specimens
+                for condition in conditions_of(scratch / "data", specimen, doses, views)
+            ]
+        if not conditions:
+            print(f"no condition with doses {doses} and views {views}", file=sys.stderr)
+            return 2
         (checked,) = conditions_of(scratch / "check", "grains", (CHECK_DOSE,), ("baseline",))
-        arms = list(started(options.arms, checked.design, scratch))
+        arms = list(started(options.arms, conditions[0].design, scratch))
         right = [arm for arm, peer in arms if peer is None or check(arm, checked)]
         for condition in [] if options.check else conditions:
             for arm in right:

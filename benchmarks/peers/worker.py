@@ -4,7 +4,8 @@
 
 First it writes one line: the version and the candidates of the adapter ``NAME.py`` beside it. A job
 is a line of JSON: ``given``, a file with amplitudes (scan, n, n), positions_px (scan, 2), probe
-(n, n) and object_shape; ``settings``, one of the candidates; ``found``, where the object goes. The
+(n, n) and object_shape, or for what denoises with object_ (y, x), noise and object_shape;
+``settings``, one of the candidates; ``found``, where the object goes. The
 answer is a line with ``cpu_s``, the processor time of the reconstruction alone, or ``error``.
 """
 

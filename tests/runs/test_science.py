@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from study_lib.runs.results import write_results
 from study_lib.runs.science import read_science
 from study_lib.runs.science_tables import write_science
 
+SCRIPT = Path(__file__).parents[2] / "workflow" / "bed_table.py"
+BEGIN, END = "<!-- test bed: written by workflow/bed_table.py -->", "<!-- end of the test bed -->"
 SEEDS = 3
 BETTER_DB = {"grains": 0.6, "cells": -0.4}
 
@@ -186,6 +190,35 @@ def test_rows_that_are_not_of_the_test_bed_are_refused(runs, tmp_path):
     other.rename(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match="not of the test bed, see its column specimen"):
         read_science(runs, earlier=[tmp_path])
+
+
+def test_the_readme_has_the_table_of_the_tables_that_are_kept(tmp_path):
+    """With other numbers than theirs it is refused, and written anew."""
+    rows = [
+        row_of(arm, dose=1e3, replicate=seed, phase_psnr_db=psnr_db + seed, phase_ssim_centred=0.5)
+        for arm, psnr_db in {"solver-alternating": 29, "self-taught": 30.5}.items()
+        for seed in range(SEEDS)
+    ]
+    run = made_run(tmp_path / "run", rows, "doses=[1e3]")
+    science = read_science({"grains": run}, arm="self-taught")
+    write_science(science, tmp_path / "tables" / "science_grains")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"Before.\n{BEGIN}\n| old |\n{END}\nAfter.\n")
+    command = [sys.executable, SCRIPT, "--readme", readme, "--tables", tmp_path / "tables"]
+
+    stale = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
+    assert stale.returncode == 1
+    assert "other numbers than" in stale.stderr
+
+    subprocess.run(command, check=True)
+    subprocess.run([*command, "--check"], check=True)
+    text = readme.read_text()
+    assert text.startswith("Before.\n")
+    assert text.endswith(f"{END}\nAfter.\n")
+    assert "| old |" not in text
+    assert "| grains | 1e3 | dense | 3 |" in text
+    assert "| 30.0 ± 1.0 / 0.500 |" in text
+    assert "| 31.5 ± 1.0 / 0.500 | +1.50 |" in text
 
 
 def test_a_split_that_was_not_scored_is_refused_with_that_reason(tmp_path, rng):
