@@ -169,6 +169,7 @@ METADATA = "_metadata"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 METADATA_MAX_BYTES = 2**26
 SLAB_BYTES = 2**23
+LOCAL_HEADER_BYTES = 30  # of a member, before its name and its extra fields
 
 
 class NpzArchive:
@@ -199,6 +200,34 @@ class NpzArchive:
         array = flat.reshape(member.shape, order="F" if member.fortran else "C")
         native = member.dtype.newbyteorder("=")
         return np.ascontiguousarray(array, dtype=native).reshape(member.shape)
+
+    def mapped(self, name: str) -> np.ndarray:
+        """Return one array as it lies in the file, read piece by piece where it is looked at.
+
+        The file must stay as it is meanwhile; changes of the array stay in memory.
+
+        Raises
+        ------
+        InputError
+            If the member is compressed, in column-major or foreign byte order, or damaged.
+        """
+        member = self.members[name]
+        if member.info.compress_type != zipfile.ZIP_STORED:
+            raise refusal(
+                self.path, f"{name} is compressed", "write it with numpy.savez, or read it"
+            )
+        if member.fortran or not member.dtype.isnative:
+            found = f"{name} is in column-major or foreign byte order"
+            raise refusal(self.path, found, "write it in C order, or read it")
+        with self._data_of(member) as stream:
+            header_bytes = stream.tell()
+        with self.path.open("rb") as file:
+            file.seek(member.info.header_offset)
+            name_bytes, extra_bytes = struct.unpack("<26xHH", file.read(LOCAL_HEADER_BYTES))
+        start = member.info.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+        return np.memmap(
+            self.path, member.dtype, mode="c", offset=start + header_bytes, shape=member.shape
+        )
 
     def require_memory(self, names: Collection[str]) -> None:
         """Refuse to read members that together take more than this machine's memory.

@@ -264,7 +264,9 @@ def validate_splits(train: Path, test: Path) -> ContractReport:
     return ContractReport(tuple(check_splits(*parts)))
 
 
-def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_dataset(
+    path: Path, *, base: bool = False, mapped: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return arrays and metadata of a file that holds DATA-001, but for what converts exactly.
 
     The arrays have the types of the contract. ``Y`` and unknown members are not read, and of a
@@ -276,6 +278,8 @@ def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarra
         An NPZ file.
     base
         True for a base file.
+    mapped
+        True leaves the patterns in the file, from which they are read as they are needed.
 
     Returns
     -------
@@ -284,7 +288,7 @@ def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarra
     Raises
     ------
     InputError
-        One line per serious violation.
+        One line per serious violation; if patterns cannot stay in the file as they lie there.
 
     Examples
     --------
@@ -300,12 +304,27 @@ def load_dataset(path: Path, *, base: bool = False) -> tuple[dict[str, np.ndarra
     >>> metadata["domain"], arrays["diffraction"].shape
     ('amplitude', (150, 32, 32))
     """
+    if mapped:
+        return _mapped(path)
     wanted = [key for key in READ if not (base and key == "diffraction")]
     arrays, metadata = read_npz(path, only=wanted)
     _require_sound(path, check_arrays(arrays, metadata, base=base))
     faults = tuple(check_arithmetic(arrays["probeGuess"], arrays["objectGuess"]))
     _require_sound(path, ContractReport(faults))
     return _converted(arrays), metadata
+
+
+def _mapped(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return arrays and metadata of a file whose patterns stay there; it is checked in parts."""
+    require_valid(path)
+    arrays, metadata = read_npz(path, only=[key for key in READ if key != "diffraction"])
+    with open_npz(path) as archive:
+        patterns = archive.mapped("diffraction")
+    if patterns.dtype != KNOWN["diffraction"].dtype:
+        raise InputError(
+            f"{path}: diffraction is {patterns.dtype}; store float32, or read it whole"
+        )
+    return _converted(arrays) | {"diffraction": patterns}, metadata
 
 
 def load_object(path: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -20,6 +20,7 @@ from study_lib.errors import InputError
 from study_lib.files import write_npz
 from study_lib.physics.measurement import Measurement, photon_budget
 
+AT_ONCE = 256  # patterns
 LENGTHS = SPANS.keys() - {"wavelength_m"}  # as the energy is there
 
 
@@ -39,7 +40,7 @@ def pattern_count(path: Path) -> int:
         return member.shape[0]
 
 
-def load_measurement(path: Path) -> Measurement:
+def load_measurement(path: Path, *, mapped: bool = False) -> Measurement:
     """Return the measurement in a dataset file; the object in it is not handed on.
 
     Without ``groups`` in the file, every pattern is a group by itself (gridsize 1).
@@ -48,6 +49,10 @@ def load_measurement(path: Path) -> Measurement:
     ----------
     path
         An NPZ file that holds the contract DATA-001.
+    mapped
+        True leaves the patterns in the file: the solver reads them chunk by chunk, in every pass,
+        so that a scan may be larger than memory. They have to be uncompressed float32, as
+        ``numpy.savez`` and this project write them, and the file must not change meanwhile.
 
     Returns
     -------
@@ -58,7 +63,8 @@ def load_measurement(path: Path) -> Measurement:
     Raises
     ------
     InputError
-        If the file breaks the data contract, or its amplitudes carry no photon scale.
+        If the file breaks the data contract, or its amplitudes carry no photon scale; if patterns
+        cannot stay in the file, or have counts on bad pixels there.
 
     Examples
     --------
@@ -75,7 +81,7 @@ def load_measurement(path: Path) -> Measurement:
     >>> round(float(counts.sum()) / 150) == round(photons["test"]["photons_per_pattern_measured"])
     True
     """
-    arrays, metadata = load_dataset(path)
+    arrays, metadata = load_dataset(path, mapped=mapped)
     if metadata.get("photon_scale") == "none":
         raise InputError(
             f"{path}: its amplitudes are normalized, their squares are no photons; an arm needs "
@@ -85,7 +91,9 @@ def load_measurement(path: Path) -> Measurement:
     every = np.arange(count, dtype=np.int64)
     object_shape = arrays["objectGuess"].shape
     bad_pixels = arrays.get("bad_pixels")
-    if bad_pixels is not None:
+    if bad_pixels is not None and mapped:
+        _require_dark(path, arrays["diffraction"], bad_pixels)
+    elif bad_pixels is not None:
         arrays["diffraction"][..., bad_pixels] = 0
     return Measurement(
         amplitudes=arrays["diffraction"],
@@ -97,6 +105,18 @@ def load_measurement(path: Path) -> Measurement:
         bad_pixels=bad_pixels,
         background=arrays.get("background"),
     )
+
+
+def _require_dark(path: Path, patterns: np.ndarray, bad_pixels: np.ndarray) -> None:
+    """Refuse counts on bad pixels: in the file they cannot be set to zero."""
+    for start in range(0, len(patterns), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        bad = bad_pixels[part] if bad_pixels.ndim == 3 else bad_pixels
+        if (patterns[part] * bad).any():
+            raise InputError(
+                f"{path}: patterns have counts on bad pixels; set them to zero there, or read the "
+                "file whole"
+            )
 
 
 def read_dataset(path: Path) -> Acquisition:
