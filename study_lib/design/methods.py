@@ -223,7 +223,8 @@ class ThinnedDesign(Frozen):
         default=True, description="whether it learns from turned and mirrored objects too"
     )
     thinnings: Annotated[int, at_most(1000, TIME_REASON)] = Field(
-        ge=2, description="of a measurement, by which it is judged and whose spread is shown"
+        ge=2,
+        description="of a measurement, by which it is judged; and draws that its spread is from",
     )
     base_shown: bool = Field(
         default=False,

@@ -46,6 +46,7 @@ from study_lib.networks.thinned.ensemble import (
     reconstruct_thinned,
 )
 from study_lib.networks.thinned.inputs import ALTERNATING, LAST
+from study_lib.networks.thinned.spread import phase_spread
 from study_lib.phases.conditions import Condition, taught_folder
 from study_lib.phases.reconstruct import (
     ALTERNATION,
@@ -279,16 +280,13 @@ def _improved(
 ) -> ArmResult:
     path, ensemble = _ensemble_of(condition, taught_by, hash_of, label)
     started = time.process_time()
-    judged = judged_anew(
-        ensemble, measurement, generator(ensemble.seed, "photon spread", condition.split)
-    )
-    # Counts from which it has learned do not judge it here: those kept from its training did.
-    trust = ensemble.trust if taught_by == condition.split else judged.trust
-    if trust is ensemble.trust:
-        started = time.process_time()  # what is judged anew is charged
+    trust = ensemble.trust  # by counts that were kept from its training, if these have taught it
+    if taught_by != condition.split:
+        random = generator(ensemble.seed, "photon spread", condition.split)
+        trust = judged_anew(ensemble, measurement, random)
     found = reconstruct_thinned(ensemble, measurement, trust=trust)
     cpu_s = time.process_time() - started
-    photons_rad = judged.network_rad if trust.given else judged.base_rad
+    random = generator(ensemble.seed, "photons counted again", condition.split)
     base = "" if trust.given else "; its network was not trusted, this is its base"
     stated = f"{trust.gain_nats:+.2f} +- {trust.standard_error_nats:.2f} nats a pattern"
     return ArmResult(
@@ -299,7 +297,7 @@ def _improved(
         cpu_s=cpu_s,
         training_cpu_s=ensemble.training_cpu_s,
         sources=(path,),
-        phase_std_rad=np.hypot(found.members_rad, photons_rad),
+        phase_std_rad=phase_spread(ensemble, measurement, found, trust, random),
         learned_parameters=_parameters_of(ensemble.members if trust.given else ()),
         fallback="" if trust.given else f"its base ({base_name(ensemble.choices.base)})",
         fallback_reason="" if trust.given else f"{NOT_TRUSTED} ({stated})",

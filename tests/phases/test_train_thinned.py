@@ -194,9 +194,7 @@ def test_the_arm_tells_its_object_and_how_far_off_it_is(condition, trained):
 
     ensemble = load_ensemble(trained / ENSEMBLE)
     measurement = condition.measurement()
-    trust = judged_anew(
-        ensemble, measurement, generator(ensemble.seed, "photon spread", "test")
-    ).trust
+    trust = judged_anew(ensemble, measurement, generator(ensemble.seed, "photon spread", "test"))
     found = reconstruct_thinned(ensemble, measurement, trust=trust)
     np.testing.assert_array_equal(own.object_, found.object_)
     assert own.phase_std_rad.shape == own.object_.shape
@@ -235,10 +233,7 @@ def test_patterns_that_did_not_teach_judge_a_network_anew(
     save_ensemble(
         elsewhere.folder("train_thinned") / ENSEMBLE, replace(ensemble, trust=Trust(-gain, 0.1))
     )
-    judged = arms.judged_anew
-    monkeypatch.setattr(
-        arms, "judged_anew", lambda *given: replace(judged(*given), trust=Trust(gain, 0.1))
-    )
+    monkeypatch.setattr(arms, "judged_anew", lambda *given: Trust(gain, 0.1))
 
     own = result(elsewhere, "thinning-net")
 

@@ -171,7 +171,7 @@ def reconstruct_thinned(
     measurement
         Patterns, positions, probe.
     trust
-        What counts say of it that it has not learned from: ``judged_anew(...).trust`` of this
+        What counts say of it that it has not learned from: ``judged_anew(...)`` of this
         measurement, or ``ensemble.trust`` if it has learned from this one.
 
     Raises
@@ -205,28 +205,12 @@ def base_of(ensemble: ThinnedEnsemble, measurement: Measurement) -> Complex[np.n
     return base
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What thinnings of a measurement say of an ensemble.
-
-    ``trust`` is that of networks which have not learned from this measurement. ``network_rad`` and
-    ``base_rad`` (oy, ox) are the standard deviations of the phase over what the photons happened to
-    be, of the network's object and of its base.
-    """
-
-    trust: Trust
-    network_rad: Float[np.ndarray, "oy ox"]
-    base_rad: Float[np.ndarray, "oy ox"]
-
-
 def judged_anew(
     ensemble: ThinnedEnsemble, measurement: Measurement, random: np.random.Generator
-) -> Judged:
-    """Return what a measurement's own counts say of an ensemble, and what photons do to its object.
+) -> Trust:
+    """Return what a measurement's own counts say of an ensemble that has not learned from them.
 
-    Objects are made from a share of the photons, several times; the others judge them. An estimate
-    that is nearly linear in the counts, made from a share s of given photons, scatters by
-    ``(1 - s) / s`` of the variance that all of them leave in it.
+    Objects are made from a share of the photons, several times; the others judge them.
 
     Parameters
     ----------
@@ -236,7 +220,7 @@ def judged_anew(
         Draws the thinnings.
     """
     share = float(np.mean(ensemble.design.photon_shares))  # as it has learned
-    gains, of_network, of_base = [], [], []
+    gains = []
     for _ in range(ensemble.design.thinnings):
         part, held_out = split_photons(measurement, share, random)
         shown = _shown(ensemble, part)
@@ -246,15 +230,7 @@ def judged_anew(
         network, base = _pasted(part, (mean, 1.0), (shown.base_object.numpy(), 1.0))
         judge = likelihood_judge(held_out)
         gains.append(judge(base) - judge(network))
-        of_network.append(network)
-        of_base.append(base)
-    trust = Trust.of(np.mean(gains, axis=0), measurement.positions_px, width_px(measurement.probe))
-    lit, factor = light_of(measurement) > 0, np.float32((share / (1 - share)) ** 0.5)
-    spreads = [
-        factor * phase_std([np.where(lit, one, 0) for one in objects], np.mean(objects, axis=0))
-        for objects in (of_network, of_base)
-    ]
-    return Judged(trust, *spreads)
+    return Trust.of(np.mean(gains, axis=0), measurement.positions_px, width_px(measurement.probe))
 
 
 def _shown(ensemble: ThinnedEnsemble, measurement: Measurement) -> ThinnedInput:
@@ -370,7 +346,7 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
 
     >>> from study_lib.networks.thinned.ensemble import judged_anew, reconstruct_thinned
     >>> measurement = condition.measurement()
-    >>> trust = judged_anew(ensemble, measurement, np.random.default_rng(1)).trust
+    >>> trust = judged_anew(ensemble, measurement, np.random.default_rng(1))
     >>> found = reconstruct_thinned(ensemble, measurement, trust=trust)
     >>> found.object_.shape == measurement.object_shape
     True
