@@ -121,7 +121,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) $(CRATE) $(XPTYCHO) $(PTYLAB) $(PHASER) $(PTYRAD) .slurm .browser .wheel-test .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PTYCHODUS) $(CDTOOLS) $(CRATE) $(XPTYCHO) $(PTYLAB) $(PHASER) $(PTYRAD) $(BM3D) .slurm .browser .wheel-test .mypy_cache .ruff_cache .pytest_cache
 
 # Execute the notebooks in place at smoke size, so that their stored outputs are current.
 notebooks: $(STAMP)

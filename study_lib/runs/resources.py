@@ -141,9 +141,9 @@ def _work_s(
         if design.iterative.alternating:
             per_pattern_s += SOLVER_S_PER_PIXEL * ALTERNATION_EPOCHS
             applied_s += ALTERNATED_S_PER_PIXEL * object_px * ALTERNATION_EPOCHS
-        if design.thinned is not None:  # its object, those by which it is judged, and its base
-            networks = len(design.thinned.taught_by)
-            shown = networks * (1 + design.thinned.thinnings)
+        if design.thinned is not None:  # its object, those of its spread, and those that judge it
+            networks, thinnings = len(design.thinned.taught_by), design.thinned.thinnings
+            shown = networks * (1 + thinnings) + (thinnings if split == "test" else 0)
             applied_s += APPLIED_S_PER_PIXEL * design.thinned.members * shown * object_px
             inputs = shown + networks * design.thinned.base_shown
             epochs = inputs * IN_TURN_EPOCHS

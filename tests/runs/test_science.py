@@ -221,6 +221,11 @@ def test_the_readme_has_the_table_of_the_tables_that_are_kept(tmp_path):
     assert "| 31.5 ± 1.0 / 0.500 | +1.50 |" in text
 
 
+def test_the_numbers_of_the_readme_are_those_of_the_tables_that_are_kept():
+    found = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, check=False)
+    assert not found.returncode, found.stderr.decode()
+
+
 def test_a_split_that_was_not_scored_is_refused_with_that_reason(tmp_path, rng):
     run = made_run(tmp_path / "grains", rows_of([0], 0.5, rng), "compare_train=false")
 
