@@ -209,7 +209,8 @@ class NpzArchive:
         Raises
         ------
         InputError
-            If the member is compressed, in column-major or foreign byte order, or damaged.
+            If the member is compressed or in column-major or foreign byte order. The checksum is
+            not compared: who reads all of it by :meth:`slabs` has done that.
         """
         member = self.members[name]
         if member.info.compress_type != zipfile.ZIP_STORED:

@@ -279,7 +279,8 @@ def load_dataset(
     base
         True for a base file.
     mapped
-        True leaves the patterns in the file, from which they are read as they are needed.
+        True leaves the patterns in the file, from which they are read as they are needed; of a
+        base file there are none to leave.
 
     Returns
     -------
@@ -304,7 +305,7 @@ def load_dataset(
     >>> metadata["domain"], arrays["diffraction"].shape
     ('amplitude', (150, 32, 32))
     """
-    if mapped:
+    if mapped and not base:
         return _mapped(path)
     wanted = [key for key in READ if not (base and key == "diffraction")]
     arrays, metadata = read_npz(path, only=wanted)
@@ -315,16 +316,22 @@ def load_dataset(
 
 
 def _mapped(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return arrays and metadata of a file whose patterns stay there; it is checked in parts."""
-    require_valid(path)
-    arrays, metadata = read_npz(path, only=[key for key in READ if key != "diffraction"])
+    """Return arrays and metadata of a file whose patterns stay there; they are checked in parts."""
     with open_npz(path) as archive:
-        patterns = archive.mapped("diffraction")
-    if patterns.dtype != KNOWN["diffraction"].dtype:
-        raise InputError(
-            f"{path}: diffraction is {patterns.dtype}; store float32, or read it whole"
-        )
-    return _converted(arrays) | {"diffraction": patterns}, metadata
+        names = [key for key in READ if key in archive.members]
+        metadata = metadata_of(archive)
+        mapped = {}
+        if "diffraction" in names:
+            dtype = archive.members["diffraction"].dtype
+            if dtype.newbyteorder("=") != KNOWN["diffraction"].dtype:
+                raise InputError(f"{path}: diffraction is {dtype}; store float32, or read it whole")
+            mapped["diffraction"] = archive.mapped("diffraction")
+        summaries = {name: summary_of_entry(archive, name) for name in names}
+        _require_sound(path, ContractReport(tuple(_violations(summaries, metadata, base=False))))
+        arrays = {name: archive.read(name) for name in names if name not in mapped}
+    faults = tuple(check_arithmetic(arrays["probeGuess"], arrays["objectGuess"]))
+    _require_sound(path, ContractReport(faults))
+    return _converted(arrays) | mapped, metadata
 
 
 def load_object(path: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -50,9 +50,11 @@ def load_measurement(path: Path, *, mapped: bool = False) -> Measurement:
     path
         An NPZ file that holds the contract DATA-001.
     mapped
-        True leaves the patterns in the file: the solver reads them chunk by chunk, in every pass,
-        so that a scan may be larger than memory. They have to be uncompressed float32, as
-        ``numpy.savez`` and this project write them, and the file must not change meanwhile.
+        True leaves the patterns in the file: the solver on a processor reads them chunk by chunk,
+        in every pass, so that a scan may be larger than memory. Everything else that takes a
+        measurement makes copies as large as its patterns, and a mask of each pattern is read
+        whole. Patterns have to be uncompressed float32, as ``numpy.savez`` and this project write
+        them, and the file must not change meanwhile.
 
     Returns
     -------

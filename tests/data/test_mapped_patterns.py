@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from study_lib.data.contract import load_dataset
 from study_lib.data.datasets import load_measurement
 from study_lib.errors import InputError
 from study_lib.files import write_npz
@@ -17,6 +18,7 @@ from study_lib.physics.forward import patterns_expected
 from study_lib.solvers.solver import SolverSettings, model_of, solve_measurement
 
 SIDE_PX = 16
+METADATA = {"domain": "amplitude"}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def arrays(rng):
 
 @pytest.fixture
 def path(arrays, tmp_path):
-    write_npz(tmp_path / "scan.npz", arrays, {"domain": "amplitude"})
+    write_npz(tmp_path / "scan.npz", arrays, METADATA)
     return tmp_path / "scan.npz"
 
 
@@ -55,6 +57,36 @@ def test_what_is_changed_in_memory_is_not_changed_in_the_file(path):
     before = path.read_bytes()
     load_measurement(path, mapped=True).amplitudes[0] = 7
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one mask", "a mask of each pattern"])
+def test_patterns_that_are_dark_on_bad_pixels_stay_in_the_file(tmp_path, arrays, each):
+    bad = np.zeros(arrays["diffraction"].shape if each else (SIDE_PX, SIDE_PX), bool)
+    bad[..., 3:5, 8] = True
+    dark = np.where(bad, 0, arrays["diffraction"])
+    write_npz(tmp_path / "scan.npz", arrays | {"diffraction": dark, "bad_pixels": bad}, METADATA)
+    mapped = load_measurement(tmp_path / "scan.npz", mapped=True)
+    assert isinstance(mapped.amplitudes, np.memmap)
+    np.testing.assert_array_equal(mapped.bad_pixels, bad)
+
+
+def test_both_ways_take_a_file_whose_model_does_not_fit_its_patterns(tmp_path, arrays):
+    """That is for `study validate` to say."""
+    brighter = arrays | {"diffraction": 3 * arrays["diffraction"]}
+    write_npz(tmp_path / "scan.npz", brighter, METADATA)
+    whole, mapped = (load_measurement(tmp_path / "scan.npz", mapped=way) for way in (False, True))
+    np.testing.assert_array_equal(mapped.amplitudes, whole.amplitudes)
+
+
+def test_of_a_base_file_there_are_no_patterns_to_leave(tmp_path, arrays):
+    del arrays["diffraction"]
+    write_npz(tmp_path / "base.npz", arrays, METADATA)
+    found, _ = load_dataset(tmp_path / "base.npz", base=True, mapped=True)
+    assert "objectGuess" in found
+
+
+def no_patterns(path, arrays):
+    np.savez(path, **{key: array for key, array in arrays.items() if key != "diffraction"})
 
 
 def compressed(path, arrays):
@@ -92,6 +124,7 @@ def damaged(path, arrays):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
+        (no_patterns, "add the patterns|rename diff3d"),
         (compressed, "diffraction is compressed; write it with numpy.savez"),
         (column_major, "column-major or foreign byte order"),
         (other_byte_order, "column-major or foreign byte order"),
@@ -145,7 +178,7 @@ def test_memory_does_not_grow_by_the_patterns(path, arrays, tmp_path):
         for key, array in arrays.items()
         if key in ("diffraction", "ycoords", "xcoords")
     }
-    write_npz(tmp_path / "large.npz", arrays | many, {"domain": "amplitude"})
+    write_npz(tmp_path / "large.npz", arrays | many, METADATA)
     found = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), path, tmp_path / "large.npz"],
         capture_output=True,
