@@ -282,7 +282,7 @@ def _improved(
     started = time.process_time()
     trust = ensemble.trust  # by counts that were kept from its training, if these have taught it
     if taught_by != condition.split:
-        random = generator(ensemble.seed, "photon spread", condition.split)
+        random = generator(ensemble.seed, "photon spread", condition.split)  # named as ever
         trust = judged_anew(ensemble, measurement, random)
     found = reconstruct_thinned(ensemble, measurement, trust=trust)
     cpu_s = time.process_time() - started

@@ -21,6 +21,7 @@ from study_lib.networks.thinned.ensemble import (
     reconstruct_thinned,
     save_ensemble,
 )
+from study_lib.networks.thinned.spread import phase_spread
 from study_lib.networks.thinned.training import ThinnedRecord
 from study_lib.networks.thinned.trust import Trust
 from study_lib.phases import arms, records
@@ -197,8 +198,10 @@ def test_the_arm_tells_its_object_and_how_far_off_it_is(condition, trained):
     trust = judged_anew(ensemble, measurement, generator(ensemble.seed, "photon spread", "test"))
     found = reconstruct_thinned(ensemble, measurement, trust=trust)
     np.testing.assert_array_equal(own.object_, found.object_)
-    assert own.phase_std_rad.shape == own.object_.shape
-    assert own.phase_std_rad.max() > 0
+    random = generator(ensemble.seed, "photons counted again", "test")
+    stated_rad = phase_spread(ensemble, measurement, found, trust, random)
+    np.testing.assert_array_equal(own.phase_std_rad, stated_rad)
+    assert stated_rad.max() > 0
     assert own.training_cpu_s == ensemble.training_cpu_s
     assert ("not trusted" in own.knows) == (not trust.given)
     assert bool(own.fallback) == bool(own.fallback_reason) == (not trust.given)

@@ -1,9 +1,9 @@
-"""How wrong an ensemble's object may be: by photons counted again, and from member to member."""
+"""The error bar of an ensemble's phase: a parametric bootstrap, and the scatter of its members."""
 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter
 
 from study_lib.networks.thinned.ensemble import ThinnedEnsemble, ThinnedResult, reconstruct_thinned
@@ -14,7 +14,7 @@ from study_lib.scores.alignment import remove_ambiguities
 from study_lib.scores.scoring import light_of
 from study_lib.solvers.denoising import LIT_SHARE
 
-NEIGHBOURS_PX = 2.0  # a few draws tell a pixel's spread badly, those of its neighbours with it well
+NEIGHBOURS_PX = 2.0  # a few draws say little of one pixel, with those of its neighbours enough
 
 
 def redrawn(
@@ -55,8 +55,9 @@ def phase_spread(
 
     A parametric bootstrap: counts are drawn again from the object that was found, and what the
     ensemble makes of them is held against it, so that the bias of smoothing counts as well as the
-    scatter of the noise. The members' scatter is added, and squares are averaged over neighbours.
-    What the object itself lacks shows in none of these; nor does what the noise does to weights.
+    scatter of the noise. That bias is too small, for the object drawn from is smooth already.
+    Added is the scatter of the members' mean. Weights, trust, base and smoothing are as they are:
+    what other noise would make of these is in none of it. Squares are averaged over neighbours.
 
     Parameters
     ----------
@@ -78,21 +79,23 @@ def phase_spread(
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), sections 6.5 and 10.2
     """
     light = light_of(measurement)
-    weights = (light > LIT_SHARE * light.max()).astype(np.float64)
+    well_lit = light > LIT_SHARE * light.max()
     squares = np.zeros(light.shape)
     for _ in range(ensemble.design.thinnings):
         again = reconstruct_thinned(ensemble, redrawn(measurement, found, random), trust=trust)
-        aligned = remove_ambiguities(again.object_, found.object_, weights).object_
+        aligned = remove_ambiguities(again.object_, found.object_, well_lit.astype(float)).object_
         squares += np.angle(aligned * found.object_.conj()) ** 2
-    squares = squares / ensemble.design.thinnings + found.members_rad.astype(np.float64) ** 2
-    spread: np.ndarray = np.sqrt(_mean_of_neighbours(squares, light > 0)).astype(np.float32)
+    of_members = found.members_rad.astype(np.float64) ** 2 / len(ensemble.members)
+    variance = squares / ensemble.design.thinnings + of_members
+    variance = np.where(well_lit, _mean_of_neighbours(variance, well_lit), variance)
+    spread: np.ndarray = np.sqrt(np.where(light > 0, variance, 0)).astype(np.float32)
     return spread
 
 
 def _mean_of_neighbours(
-    values: Float[np.ndarray, "y x"], lit: np.ndarray
+    values: Float[np.ndarray, "y x"], chosen: Bool[np.ndarray, "y x"]
 ) -> Float[np.ndarray, "y x"]:
-    """Return the mean under a Gaussian window of what lies where light falls; zero elsewhere."""
-    share = gaussian_filter(lit.astype(float), NEIGHBOURS_PX)
-    mean = gaussian_filter(np.where(lit, values, 0), NEIGHBOURS_PX)
-    return np.divide(mean, share, out=np.zeros_like(mean), where=lit)
+    """Return the mean of the chosen pixels' values under a Gaussian window around each of them."""
+    share = gaussian_filter(chosen.astype(float), NEIGHBOURS_PX)
+    mean = gaussian_filter(np.where(chosen, values, 0), NEIGHBOURS_PX)
+    return np.divide(mean, share, out=np.zeros_like(mean), where=chosen)
