@@ -21,11 +21,12 @@ ARMS = {
     "lsqml-chosen": "LSQML chosen",
     "solver-denoised": "solver denoised",
     SOLVER_ALTERNATING: "solver alternating",
-    "self-taught-base": "base of the network",
+    "self-taught-base": "base of self-taught",
     THINNING_NET: "taught by the train split",
     SELF_TAUGHT: "self-taught",
 }
 DECIDES = "phase_psnr_db"
+ROUNDS_TO_NOTHING_DB = 0.05
 
 
 def published_bed(folder: Path) -> Science:
@@ -47,16 +48,17 @@ def lines_of(science: Science) -> Iterator[str]:
     means = {
         (one["specimen"], one["dose"], one["view"], one["arm"]): one for one in science.means()
     }
-    titles = [*ARMS.values(), "gain over solver alternating [dB]", "error / Wiener"]
+    titles = [*ARMS.values(), "gain over solver alternating [dB]"]
+    titles += ["phase error / Wiener", "that of its base"]
     yield "| specimen | photons | view | seeds | " + " | ".join(titles) + " |"
     yield "|" + "---|" * (4 + len(titles))
     for (specimen, dose, view), gain in gains.items():
         of_arms = [means.get((specimen, dose, view, arm)) for arm in ARMS]
         own = means[specimen, dose, view, SELF_TAUGHT]
-        over_wiener = own["phase_error_over_wiener"]
         cells = [specimen, f"{dose:.0e}".replace("e+0", "e"), view, f"{own['seeds']}"]
         cells += map(_scores, of_arms)
-        cells += [_gain(gain), "" if over_wiener is None else f"{over_wiener:.2f}"]
+        base = means.get((specimen, dose, view, "self-taught-base"))
+        cells += [_gain(gain), *(_over_wiener(mean) for mean in (own, base))]
         yield f"| {' | '.join(cells)} |"
     yield ""
     for line in science.origin_lines():
@@ -70,9 +72,16 @@ def _scores(mean: dict[str, Any] | None) -> str:
     if mean[DECIDES] is None:
         return "no score"
     spread = mean[f"{DECIDES}_std"]
-    psnr = f"{mean[DECIDES]:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
-    refused = f"; refused in {mean['refused']}" if mean["refused"] else ""
+    decimals = 1 if spread is None or spread >= ROUNDS_TO_NOTHING_DB else 2
+    psnr = f"{mean[DECIDES]:.{decimals}f}"
+    psnr += "" if spread is None else f" ± {spread:.{decimals}f}"
+    refused = f"; refused in {mean['refused']} of {mean['seeds']}" if mean["refused"] else ""
     return f"{psnr} / {mean['phase_ssim_centred']:.3f}{refused}"
+
+
+def _over_wiener(mean: dict[str, Any] | None) -> str:
+    value = None if mean is None else mean["phase_error_over_wiener"]
+    return "" if value is None else f"{value:.2f}"
 
 
 def _gain(gain: PairedGain) -> str:
