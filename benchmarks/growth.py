@@ -1,6 +1,6 @@
 """How time and memory grow with patterns and their size, for solver, LSQML, networks and limit.
 
-    OMP_NUM_THREADS=1 python benchmarks/growth.py --out growth.csv      # all: an hour or two
+    OMP_NUM_THREADS=1 python benchmarks/growth.py --out growth.csv      # all: hours
     OMP_NUM_THREADS=1 python benchmarks/growth.py --only solver --sides 128 --patterns 100000
 
 Scans are simulated (Poisson counts, 1e4 photons per pattern, a raster with jitter) and written in
@@ -30,10 +30,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from study_lib.data.datasets import load_measurement
+from study_lib.design.methods import ThinnedDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.machine import in_layout
 from study_lib.networks.pinn.bundle import History, TrainedNetwork, shape_of
-from study_lib.networks.pinn.config import Machine, training_config
+from study_lib.networks.pinn.config import Machine, TrainingConfig, training_config
 from study_lib.networks.pinn.inference import apply_network
 from study_lib.networks.pinn.training import train
 from study_lib.networks.registry import build_network
@@ -41,7 +42,7 @@ from study_lib.networks.thinned.ensemble import reconstruct_thinned
 from study_lib.networks.thinned.training import train_thinned
 from study_lib.networks.thinned.trust import SURE
 from study_lib.physics.forward import patterns_expected
-from study_lib.physics.measurement import Measurement
+from study_lib.physics.measurement import Measurement, at_positions
 from study_lib.scores.photon_limit import photon_limit
 from study_lib.scores.scoring import scored_pixels, scores_of
 from study_lib.solvers.algorithms import run_algorithm
@@ -50,6 +51,7 @@ from study_lib.solvers.solver import SolverSettings, solve_measurement
 DOSE = 1e4
 STEP_SHARE = 0.07  # of the side of a pattern, from position to position
 AT_ONCE = 500
+LEARNED_FROM = 1000  # patterns
 PASSES, EPOCHS, SOLVES = 3, 2, 2
 SAMPLED_S = 0.1
 SIDES = (64, 128, 256)
@@ -111,100 +113,116 @@ def truth_of(path: Path) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Processor seconds of one unit of work, and what else there is to say."""
+class Work:
+    """What is timed: it does ``units`` of work and returns what there is to say of them."""
 
-    cpu_s: float
-    remark: str = ""
-
-
-def _timed(work: Callable[[], Any], units: int = 1) -> Outcome:
-    started = time.process_time()
-    work()
-    return Outcome((time.process_time() - started) / units)
+    do: Callable[[], str]
+    units: int = 1
 
 
-def _solver(path: Path, measurement: Measurement, *, converge: bool) -> Outcome:
-    settings = SolverSettings() if converge else SolverSettings(epochs=PASSES, tolerance=0.0)
-    started = time.process_time()
-    found = solve_measurement(measurement, settings)
-    outcome = Outcome((time.process_time() - started) / len(found.losses))
-    if not converge:
-        return outcome
-    crop, mask = scored_pixels(measurement, 0.1)
-    limits = {"registration_limit_px": 3.0, "frc_threshold": 0.5}
-    scores, _ = scores_of(found.object_, truth_of(path), crop, mask, **limits)
-    remark = f"{found.stop} after {len(found.losses)} passes, {scores['phase_psnr_db']:.1f} dB"
-    return Outcome(outcome.cpu_s, remark)
+def _silent(do: Callable[[], Any]) -> Callable[[], str]:
+    """Return what does the same and has nothing to say."""
+
+    def done() -> str:
+        do()
+        return ""
+
+    return done
 
 
-def _lsqml(measurement: Measurement) -> Outcome:
+def _solver(path: Path, measurement: Measurement, ends: bool) -> Work:
+    """Return passes of the solver, or all that it takes."""
+    if not ends:
+        settings = SolverSettings(epochs=PASSES, tolerance=0.0)
+        return Work(_silent(lambda: solve_measurement(measurement, settings)), PASSES)
+
+    def to_the_end() -> str:
+        found = solve_measurement(measurement)
+        crop, mask = scored_pixels(measurement, 0.1)
+        limits = {"registration_limit_px": 3.0, "frc_threshold": 0.5}
+        scores, _ = scores_of(found.object_, truth_of(path), crop, mask, **limits)
+        return f"{found.stop} after {len(found.losses)} passes, {scores['phase_psnr_db']:.1f} dB"
+
+    return Work(to_the_end)
+
+
+def _lsqml(_: Path, measurement: Measurement, ends: bool) -> Work:
     design = load_design("fly64").iterative.model_copy(update={"epochs": EPOCHS})
-    return _timed(lambda: run_algorithm("LSQML", measurement, design, seed=1), EPOCHS)
+    return Work(_silent(lambda: run_algorithm("LSQML", measurement, design, seed=1)), EPOCHS)
 
 
-def _limit(path: Path, measurement: Measurement) -> Outcome:
+def _limit(path: Path, measurement: Measurement, ends: bool) -> Work:
     crop, mask = scored_pixels(measurement, 0.1)
     scored: np.ndarray = np.zeros(measurement.object_shape, bool)
     scored[crop] = mask
-    return _timed(
-        lambda: photon_limit(
-            object_=truth_of(path),
-            probe=measurement.probe,
-            positions_px=measurement.positions_px,
-            scored=scored,
-            crop=crop,
-            seed=1,
-            solves=SOLVES,
+    truth = truth_of(path)
+    return Work(
+        _silent(
+            lambda: photon_limit(
+                object_=truth,
+                probe=measurement.probe,
+                positions_px=measurement.positions_px,
+                scored=scored,
+                crop=crop,
+                seed=1,
+                solves=SOLVES,
+            )
         ),
         SOLVES,
     )
 
 
-def _pinn(measurement: Measurement, *, trains: bool) -> Outcome:
+def _config(measurement: Measurement) -> TrainingConfig:
     base = training_config(
         load_design("laptop"), "baseline", Machine(device="cpu", threads=1, compile=False)
     )
     changes = {"side_px": measurement.probe.shape[-1], "epochs": 1, "steps_min": 0}
-    config = type(base)(**(base.model_dump() | changes))
-    if trains:
-        return _timed(lambda: train(measurement, config))
+    return TrainingConfig(**(base.model_dump() | changes))
+
+
+def _pinn_training(_: Path, measurement: Measurement, ends: bool) -> Work:
+    return Work(_silent(lambda: train(measurement, _config(measurement))))
+
+
+def _pinn_inference(_: Path, measurement: Measurement, ends: bool) -> Work:
+    config = _config(measurement)
     network = in_layout(build_network(config.network, shape_of(config)), torch.channels_last)
     trained = TrainedNetwork(network.eval(), config, History((), 0.0, 0, stopped_early=False), 0.0)
-    return _timed(lambda: apply_network(trained, measurement, device="cpu"))
+    return Work(_silent(lambda: apply_network(trained, measurement, device="cpu")))
 
 
-def _thinning(measurement: Measurement, *, trains: bool) -> Outcome:
-    shortest = {"members": 1, "sets": 1, "steps": 2}
+def _shortest() -> ThinnedDesign:
     thinned = load_design("laptop").thinned
     if thinned is None:
         raise SystemExit("the preset laptop has no thinning network")
-    design = thinned.model_copy(update=shortest)
-    started = time.process_time()
-    ensemble, _ = train_thinned(measurement, design, seed=1)
-    trained = Outcome(time.process_time() - started, "choices, one thinning, two steps")
-    if trains:
-        return trained
-    return _timed(lambda: reconstruct_thinned(ensemble, measurement, trust=SURE))
+    return thinned.model_copy(update={"members": 1, "sets": 1, "steps": 2})
 
 
-MEASURED: dict[str, tuple[str, int, Callable[[Path, Measurement, bool], Outcome]]] = {
-    # name: unit, most patterns, how
-    "solver": ("pass", 10**9, lambda path, one, ends: _solver(path, one, converge=ends)),
-    "LSQML": ("epoch", 10**9, lambda _, one, ends: _lsqml(one)),
-    "photon limit": ("solve", 10**9, lambda path, one, ends: _limit(path, one)),
-    "pinn, training": ("epoch", 10_000, lambda _, one, ends: _pinn(one, trains=True)),
-    "pinn, inference": ("scan", 10**9, lambda _, one, ends: _pinn(one, trains=False)),
-    "thinning network, training": (
-        "start",
-        10_000,
-        lambda _, one, ends: _thinning(one, trains=True),
-    ),
-    "thinning network, inference": (
-        "scan",
-        10_000,
-        lambda _, one, ends: _thinning(one, trains=False),
-    ),
+def _thinning_training(_: Path, measurement: Measurement, ends: bool) -> Work:
+    def trained() -> str:
+        train_thinned(measurement, _shortest(), seed=1)
+        return "choices, one thinning, two steps"
+
+    return Work(trained)
+
+
+def _thinning_inference(path: Path, measurement: Measurement, ends: bool) -> Work:
+    """Return an ensemble's inference; it has learned from the first patterns of the scan."""
+    first = min(len(measurement.scan_index), LEARNED_FROM)
+    few = at_positions(measurement, np.arange(first))
+    ensemble, _ = train_thinned(few, _shortest(), seed=1)
+    return Work(_silent(lambda: reconstruct_thinned(ensemble, measurement, trust=SURE)))
+
+
+Prepared = Callable[[Path, Measurement, bool], Work]
+MEASURED: dict[str, tuple[str, int, Prepared]] = {  # name: unit, most patterns, what is timed
+    "solver": ("pass", 10**9, _solver),
+    "LSQML": ("epoch", 10**9, _lsqml),
+    "photon limit": ("solve", 10**9, _limit),
+    "pinn, training": ("epoch", 10_000, _pinn_training),
+    "pinn, inference": ("scan", 10**9, _pinn_inference),
+    "thinning network, training": ("start", 10_000, _thinning_training),
+    "thinning network, inference": ("scan", 10_000, _thinning_inference),
 }
 
 
@@ -242,14 +260,16 @@ class Peak:
 def measure(name: str, path: Path, *, converge: bool) -> dict[str, Any]:
     """Return what one entry takes, in this process."""
     torch.set_num_threads(1)
-    measurement = load_measurement(path, mapped=True)
+    work = MEASURED[name][2](path, load_measurement(path, mapped=True), converge)
     with Peak() as peak:
-        outcome = MEASURED[name][2](path, measurement, converge)
+        started = time.process_time()
+        remark = work.do()
+        cpu_s = (time.process_time() - started) / work.units
     return {
-        "cpu_s": outcome.cpu_s,
+        "cpu_s": cpu_s,
         "own_gib": peak.own,
         "with_file_gib": peak.whole,
-        "remark": outcome.remark,
+        "remark": remark,
     }
 
 
@@ -278,7 +298,7 @@ def entries(
                     "what": name,
                     "side_px": side,
                     "patterns": patterns,
-                    "unit": unit,
+                    "unit": "whole" if converge and name == "solver" else unit,
                     "ms_per_pattern": round(per_pattern_ms, 4),
                     "own_gib": round(found["own_gib"], 2),
                     "with_file_gib": round(found["with_file_gib"], 2),

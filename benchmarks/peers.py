@@ -43,7 +43,7 @@ from study_lib.phases.dataset import generate
 from study_lib.phases.overlap import choose_view
 from study_lib.physics.forward import patterns_expected
 from study_lib.physics.likelihood import likelihood_judge
-from study_lib.physics.measurement import Measurement, split_photons
+from study_lib.physics.measurement import Measurement, patterns_digest, split_photons
 from study_lib.runs.run import Run, open_run
 from study_lib.seeding import generator
 from study_lib.solvers.algorithms import SOLVER, run_algorithm
@@ -81,6 +81,8 @@ COLUMNS = (
     "view",
     "specimen",
     "replicate",
+    "run",
+    "patterns_sha256",
     "phase_ssim",
     "phase_ssim_centred",
     "phase_psnr_db",
@@ -261,15 +263,15 @@ def conditions_of(
 
 
 def conditions_of_run(
-    folder: Path, doses: tuple[float, ...], views: tuple[str, ...]
+    folder: Path, doses: list[float] | None, views: list[str] | None
 ) -> Iterator[Condition]:
     """Yield the conditions of a finished run and its replicates, test split, with their files."""
-    outer = open_run(folder)
-    for one in runs_within(outer.design):
+    for one in runs_within(open_run(folder).design):
         run = Run(folder / one.folder, one.design)
-        for dose in sorted(set(doses) & set(one.design.doses)):
+        for dose in one.design.doses:
             for view in (view.name for view in one.design.views_at(dose)):
-                if view in views and not one.field:
+                wanted = (doses is None or dose in doses) and (views is None or view in views)
+                if wanted and not one.field:
                     yield run.condition(dose, view, "test")
 
 
@@ -341,7 +343,7 @@ def chosen(
     return min(tried, key=lambda pair: pair[1])[0], total_s, tried
 
 
-def row_of(arm: Arm, condition: Condition, whole_pixels: bool) -> Row:
+def row_of(arm: Arm, condition: Condition, whole_pixels: bool, run: str) -> Row:
     """Return the row of an arm: settings chosen on the train split, scores of the test split."""
 
     def measured(split: str) -> Measurement:
@@ -351,7 +353,8 @@ def row_of(arm: Arm, condition: Condition, whole_pixels: bool) -> Row:
     settings, choosing_s, tried = chosen(arm, measured("train"), condition.design.seeds.iterative)
     for candidate, nats in tried:
         print(f"  {arm.name} {text_of(candidate)}: {nats:.2f} nats per pattern", flush=True)
-    object_, cpu_s = arm.reconstruct(measured("test"), settings)
+    test = measured("test")
+    object_, cpu_s = arm.reconstruct(test, settings)
     scores = condition.score(object_)[0]
     values = (
         arm.name,
@@ -360,6 +363,8 @@ def row_of(arm: Arm, condition: Condition, whole_pixels: bool) -> Row:
         condition.view.name,
         condition.design.specimen.kind,
         condition.design.replicate,
+        run,
+        patterns_digest(test),
         scores["phase_ssim"],
         scores["phase_ssim_centred"],
         scores["phase_psnr_db"],
@@ -406,14 +411,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--arms",
         nargs="+",
-        default=default,
         choices=names,
-        help=f"default: all but {' and '.join(BY_NAME_ALONE)}, whose licence each user has to read",
+        help=f"default: all but {' and '.join(BY_NAME_ALONE)}, whose licence each user has to "
+        "read; of a run the peers alone, for it has our own arms",
     )
-    parser.add_argument("--doses", nargs="+", type=float, default=DOSES)
-    parser.add_argument(
-        "--views", nargs="+", default=VIEWS, choices=("baseline", "dense", "sparse")
-    )
+    parser.add_argument("--doses", nargs="+", type=float, help="default: 1e3 and 1e4, or a run's")
+    parser.add_argument("--views", nargs="+", help="default: baseline and sparse, or a run's")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--specimens", nargs="+", default=SPECIMENS)
     chosen.add_argument(
@@ -424,7 +427,11 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="only the adapters' own check")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the table as CSV")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.arms = options.arms or [one for one in default if not (options.run and one in OURS)]
+    if options.run and set(options.arms) & set(OURS):
+        parser.error(f"--run has {' and '.join(OURS)} in its own tables, with its seeds")
+    return options
 
 
 def started(
@@ -447,12 +454,13 @@ def main() -> int:
     options = parsed()
     torch.set_num_threads(1)
     rows: list[Row] = []
+    run = options.run.resolve().name if options.run else ""
     began_s = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        doses, views = tuple(options.doses), tuple(options.views)
+        doses, views = tuple(options.doses or DOSES), tuple(options.views or VIEWS)
         if options.run:
-            conditions = list(conditions_of_run(options.run, doses, views))
+            conditions = list(conditions_of_run(options.run, options.doses, options.views))
         else:
             conditions = [
                 condition
@@ -468,7 +476,7 @@ def main() -> int:
         for condition in [] if options.check else conditions:
             for arm in right:
                 try:
-                    rows.append(row_of(arm, condition, options.whole_pixels))
+                    rows.append(row_of(arm, condition, options.whole_pixels, run))
                 except StudyError as error:
                     print(f"  no row: {error}", flush=True)
                     continue
