@@ -346,7 +346,7 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
 
     >>> from study_lib.networks.thinned.ensemble import judged_anew, reconstruct_thinned
     >>> measurement = condition.measurement()
-    >>> trust = judged_anew(ensemble, measurement, np.random.default_rng(1))
+    >>> trust = judged_anew(ensemble, measurement, study.generator(42, "thinnings"))
     >>> found = reconstruct_thinned(ensemble, measurement, trust=trust)
     >>> found.object_.shape == measurement.object_shape
     True
