@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from study_lib.design.methods import ThinnedDesign
 from study_lib.design.presets import load_design
 from study_lib.networks.pinn.bundle import TrainedNetwork
 from study_lib.networks.pinn.config import TrainingConfig
@@ -27,6 +28,21 @@ SETTINGS = load_design("smoke").training.model_dump() | {
     "threads": 1,
     "compile": False,
 }
+SMALL_THINNED = ThinnedDesign(
+    members=2,
+    sets=2,
+    steps=12,
+    patterns_per_step=16,
+    learning_rate=2e-3,
+    weight_decay=0.01,
+    gradient_clip_norm=100.0,
+    photon_shares=(0.5, 0.9),
+    kept_positions=(1.0, 0.6),
+    judged_share=0.8,
+    validation_share=0.15,
+    widths=(6, 8, 10),
+    thinnings=3,
+)
 
 
 def true_object() -> np.ndarray:

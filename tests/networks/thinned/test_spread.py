@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_training import measurement_of, true_object
+from small_training import SMALL_THINNED, measurement_of, true_object
 
-from study_lib.design.methods import ThinnedDesign
 from study_lib.networks.thinned.ensemble import ThinnedResult, reconstruct_thinned
 from study_lib.networks.thinned.spread import phase_spread, redrawn
 from study_lib.networks.thinned.training import train_thinned
@@ -17,21 +16,7 @@ from study_lib.scores.alignment import remove_ambiguities
 from study_lib.scores.scoring import light_of
 
 REFUSED = Trust(gain_nats=-1.0, standard_error_nats=0.1)
-DESIGN = ThinnedDesign(
-    members=2,
-    sets=2,
-    steps=12,
-    patterns_per_step=16,
-    learning_rate=2e-3,
-    weight_decay=0.01,
-    gradient_clip_norm=100.0,
-    photon_shares=(0.5, 0.9),
-    kept_positions=(1.0,),
-    judged_share=0.8,
-    validation_share=0.3,
-    widths=(6, 8, 10),
-    thinnings=4,
-)
+DESIGN = SMALL_THINNED.model_copy(update={"validation_share": 0.3, "thinnings": 4})
 
 
 @pytest.fixture(scope="module")

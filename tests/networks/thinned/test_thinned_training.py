@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
-from small_training import measurement_of, true_object
+from small_training import SMALL_THINNED, measurement_of, true_object
 
 from study_lib.design.methods import ThinnedDesign
 from study_lib.errors import InputError
@@ -42,21 +42,7 @@ from study_lib.solvers.solver import solve_measurement
 
 pytestmark = pytest.mark.slow
 
-DESIGN = ThinnedDesign(
-    members=2,
-    sets=2,
-    steps=12,
-    patterns_per_step=16,
-    learning_rate=2e-3,
-    weight_decay=0.01,
-    gradient_clip_norm=100.0,
-    photon_shares=(0.5, 0.9),
-    kept_positions=(1.0, 0.6),
-    judged_share=0.8,
-    validation_share=0.15,
-    widths=(6, 8, 10),
-    thinnings=3,
-)
+DESIGN = SMALL_THINNED
 
 
 @pytest.fixture(scope="module")
