@@ -1,6 +1,7 @@
 """What a process asks of the system: its end with its parent, its files when it is installed."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,18 @@ from study_lib.system import use_threads
 use_threads(1)
 import torch
 print(torch.get_num_threads())
+"""
+
+FAULTS = """
+import resource
+import numpy as np
+from study_lib.system import keep_freed_memory
+keep_freed_memory()
+def faults_of_an_array():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(3_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults_of_an_array(), faults_of_an_array())
 """
 
 
@@ -49,6 +62,16 @@ def test_an_orphan_ends_at_once():
 def test_threads_of_a_job_hold_whatever_its_environment_says():
     """On a cluster a job may start with an empty environment, or with one of a whole node."""
     assert python(COUNT, **dict.fromkeys(THREADS, "2")).stdout == "1\n"
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="asks the allocator of glibc")
+def test_an_array_is_made_of_the_memory_of_a_freed_one():
+    """24 MB: 5,860 pages of 4 KiB, or 12 huge ones, the first time, and none the second."""
+    result = python(FAULTS)
+    first, second = map(int, result.stdout.split())
+
+    assert first >= 12
+    assert second <= 2
 
 
 @pytest.mark.parametrize(

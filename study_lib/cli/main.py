@@ -15,6 +15,7 @@ from study_lib.system import (
     end_on_terminate,
     end_with_parent,
     ignore_settings_here,
+    keep_freed_memory,
     use_private_folders,
     use_threads,
 )
@@ -103,6 +104,7 @@ def main() -> None:
     use_private_folders()
     ignore_settings_here()
     end_on_terminate()
+    keep_freed_memory()
     # jsonschema compiles a grammar of web addresses when it finds this package, for some seconds in
     # every job and report; notebooks are checked without it.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how Python marks "not to be imported"

@@ -61,7 +61,7 @@ KERNEL = "study"
 # keeps the working folder off its path.
 KERNEL_MODULE = "ipykernel_launcher"
 # matplotlib reads a file of settings from the folder in which it is imported: not from a run's.
-BEGIN = "import matplotlib"
+BEGIN = "import matplotlib; from study_lib.system import keep_freed_memory; keep_freed_memory()"
 FRESH = "get_ipython().reset(new_session=True); __import__('os').chdir({folder!r})"
 START_S = 120.0
 ANSWER_S = 30.0

@@ -23,7 +23,7 @@ from study_lib.runs.forecast import derived_matrix
 from study_lib.runs.job import read_record
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.run import DESIGN_FILE, open_run
-from study_lib.system import LIBRARY, THREADS, private_cache
+from study_lib.system import LIBRARY, THREADS, keep_freed_memory, private_cache
 
 RUNS_MAX = 3
 JOBS_MIN = 12
@@ -72,6 +72,7 @@ def measured_factor(precision: Literal["float32", "bfloat16", "auto"]) -> float:
     from study_lib.networks.machine import device_of, half_precision_on
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as in a job
     chosen = "bfloat16" if half_precision_on(device_of("cpu"), precision) else "float32"
     waves = torch.randn(64, 64, 64, dtype=torch.complex64)
     images = torch.randn(8, 32, 64, 64).to(getattr(torch, chosen))
