@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from study_lib.networks.thinned.trust import width_px
 from study_lib.physics.forward import (
@@ -219,14 +219,22 @@ class ThinnedInput:
 
 
 def blurred(images: Float[Tensor, "k y x"], width_px: float) -> Float[Tensor, "k y x"]:
-    """Return images under a Gaussian window of this standard deviation, zero beyond them."""
-    reach = math.ceil(3 * width_px)
-    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype)
-    window = torch.exp(-0.5 * (offsets / width_px) ** 2)
-    window = (window / window.sum()).reshape(1, 1, -1, 1)
-    columns = nn.functional.conv2d(images[:, None], window, padding=(reach, 0))
-    both: Tensor = nn.functional.conv2d(columns, window.mT, padding=(0, reach))
-    return both[:, 0]
+    """Return images under a Gaussian window of this standard deviation, zero beyond them.
+
+    Two products of matrices: a convolution's gradient takes ten times as long.
+    """
+    rows, columns = (_window_matrix(length, width_px, images) for length in images.shape[-2:])
+    return rows @ images @ columns
+
+
+def _window_matrix(length: int, width_px: float, like: Tensor) -> Float[Tensor, "n n"]:
+    """Return what blurs a line of pixels: the window about each, up to three widths away."""
+    reach_px = math.ceil(3 * width_px)
+    places = torch.arange(-reach_px, length + reach_px, device=like.device, dtype=torch.float64)
+    distances = places[reach_px : reach_px + length, None] - places
+    window = torch.exp(-0.5 * (distances / width_px) ** 2) * (distances.abs() <= reach_px)
+    within = (window / window.sum(dim=1, keepdim=True))[:, reach_px : reach_px + length]
+    return within.to(like.dtype)
 
 
 def thinned_choices(
