@@ -226,6 +226,12 @@ class ThinnedDesign(Frozen):
         ge=2,
         description="of a measurement, by which it is judged; and draws that its spread is from",
     )
+    epochs_in_turn: Annotated[int, at_most(1000, TIME_REASON)] = Field(
+        ge=1,
+        default=40,
+        exclude_if=lambda epochs: epochs == 40,
+        description="of the solver's steps and a denoiser in turn, among what it is shown",
+    )
     base_shown: bool = Field(
         default=False,
         exclude_if=lambda base_shown: not base_shown,

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from study_lib.arm_names import algorithm_of
 from study_lib.design.axes import SPLITS
+from study_lib.design.methods import ThinnedDesign
 from study_lib.design.models import StudyDesign
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
@@ -34,9 +35,10 @@ LIMIT_S_PER_PIXEL = 6.0e-7  # of one solve
 APPLIED_S_PER_PIXEL = 1.2e-5  # of an object pixel that a member improves
 THINNING_S_PER_PIXEL = 3.0e-7  # of one thinning: the solver, and the gradient at its object
 DENOISED_S_PER_PIXEL = 1.2e-5  # of an object pixel, for the objects that are denoised once
-IN_TURN_EPOCHS = 80  # of one thinning: two families, 40 each
+FAMILIES_IN_TURN = 2  # of one thinning
 IN_TURN_S_PER_PIXEL = 4.0e-7  # of an object pixel that is denoised in turn by the cheaper families
-CHOICE_EPOCHS = 330  # of these two families, before a network
+# Alternations of these two families, and after how many epochs no more of them go on.
+CHOSEN_IN_TURN = ((15, 10), (8, 20), (5, math.inf))
 CHOICE_DENOISED = 6  # times as much denoised once for the choices as for a thinning
 SHOWN_S_PER_PIXEL = 5.2e-8  # of a pattern that a step explains
 CONVOLVED_S_PER_PIXEL = 1.3e-8  # of an object pixel, a step and a channel of the three stages
@@ -104,20 +106,8 @@ def _work_s(
         return each_s * pixels * positions * BESIDE_SPLITS
     patterns = sizes[str(view), str(split)][0] if view else 0
     if job.notebook == "03_train_thinned" and design.thinned is not None:
-        thinned = design.thinned
-        steps = thinned.members * thinned.steps
-        shown = steps * min(thinned.patterns_per_step, patterns)
-        inputs = thinned.sets + 1  # one to choose the last smoothing; another is scored at the end
-        thinned_patterns = inputs * patterns + sizes[str(view), "test"][0]
-        input_s = THINNING_S_PER_PIXEL + IN_TURN_EPOCHS * SOLVER_S_PER_PIXEL
-        choice_s = CHOICE_EPOCHS * SOLVER_S_PER_PIXEL * patterns
-        epochs = (inputs + 1) * IN_TURN_EPOCHS + CHOICE_EPOCHS
-        denoised_s = DENOISED_S_PER_PIXEL * (inputs + 1 + CHOICE_DENOISED)
-        return (
-            pixels * (input_s * thinned_patterns + choice_s + SHOWN_S_PER_PIXEL * shown)
-            + object_px * (denoised_s + IN_TURN_S_PER_PIXEL * epochs)
-            + CONVOLVED_S_PER_PIXEL * object_px * steps * sum(thinned.widths)
-        )
+        tested = sizes[str(view), "test"][0]
+        return _thinned_s(design.thinned, patterns, tested, pixels, object_px)
     if job.notebook == "04_reconstruct":
         iterative = design.iterative
         per_pattern_s = sum(
@@ -146,12 +136,44 @@ def _work_s(
             shown = networks * (1 + thinnings) + (thinnings if split == "test" else 0)
             applied_s += APPLIED_S_PER_PIXEL * design.thinned.members * shown * object_px
             inputs = shown + networks * design.thinned.base_shown
-            epochs = inputs * IN_TURN_EPOCHS
+            epochs = inputs * FAMILIES_IN_TURN * design.thinned.epochs_in_turn
             per_pattern_s += inputs * THINNING_S_PER_PIXEL + epochs * SOLVER_S_PER_PIXEL
             denoised_s = inputs * DENOISED_S_PER_PIXEL + epochs * IN_TURN_S_PER_PIXEL
             applied_s += denoised_s * object_px
         return per_pattern_s * pixels * patterns + applied_s
     return 0.0
+
+
+def _thinned_s(
+    thinned: ThinnedDesign, patterns: int, tested: int, pixels: int, object_px: int
+) -> float:
+    """Return what the training of a thinning network takes, and its object of the test split.
+
+    ``patterns`` teach it and ``tested`` are of the test split, each of so many ``pixels``.
+    """
+    steps = thinned.members * thinned.steps
+    shown = steps * min(thinned.patterns_per_step, patterns)
+    inputs = thinned.sets + 1  # one to choose the last smoothing; another is scored at the end
+    in_turn = FAMILIES_IN_TURN * thinned.epochs_in_turn
+    input_s = THINNING_S_PER_PIXEL + in_turn * SOLVER_S_PER_PIXEL
+    chosen = choice_epochs(thinned.epochs_in_turn)
+    choice_s = chosen * SOLVER_S_PER_PIXEL * patterns
+    epochs = (inputs + 1) * in_turn + chosen
+    denoised_s = DENOISED_S_PER_PIXEL * (inputs + 1 + CHOICE_DENOISED)
+    return (
+        pixels * (input_s * (inputs * patterns + tested) + choice_s + SHOWN_S_PER_PIXEL * shown)
+        + object_px * (denoised_s + IN_TURN_S_PER_PIXEL * epochs)
+        + CONVOLVED_S_PER_PIXEL * object_px * steps * sum(thinned.widths)
+    )
+
+
+def choice_epochs(longest: int) -> int:
+    """Return the epochs in which the thinning network's alternation of so many is chosen."""
+    taken = before = 0
+    for alternations, until in CHOSEN_IN_TURN:
+        after = int(min(until, longest))
+        taken, before = taken + alternations * (after - before), after
+    return taken
 
 
 # --- What each job of a plan asks a cluster for: threads, memory, minutes, GPUs

@@ -160,7 +160,7 @@ def alternations(
 
 # --- Which family, strength and number of epochs, and the last smoothing
 
-AFTER_EPOCHS = (10, 20, EPOCHS)
+HALVED_AFTER = (10, 20)  # epochs
 STRENGTHS_IN_TURN: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "total_variation": (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8),
@@ -294,6 +294,7 @@ def losses_in_turn(
     lit: LitPart,
     families: Collection[str] = tuple(STRENGTHS_IN_TURN),
     *,
+    epochs: int = EPOCHS,
     progress: Tried | None = None,
 ) -> dict[tuple[str, int, float], Float[np.ndarray, " scan"]]:
     """Return the losses of held-out counts by family, number of epochs and strength.
@@ -310,24 +311,26 @@ def losses_in_turn(
         What the measurement lights.
     families
         Of ``STRENGTHS_IN_TURN``, those to try.
+    epochs
+        Of the longest alternations.
     progress
         As for :func:`choose_alternation`.
     """
-    steps = DataSteps.of(measurement)
+    steps, after_epochs = DataSteps.of(measurement), _compared_after(epochs)
     running = {
         family: {
-            one: alternations(steps, solved, family, one, lit, AFTER_EPOCHS)
+            one: alternations(steps, solved, family, one, lit, after_epochs)
             for one in STRENGTHS_IN_TURN[family]
         }
         for family in families
     }
-    tries, _ = _tries(families)
+    tries, _ = tries_of(families, epochs)
     losses = {}
-    for epochs in AFTER_EPOCHS:
+    for done in after_epochs:
         for family, each in running.items():
             means = {}
             for strength, found in each.items():
-                losses[family, epochs, strength] = loss = judge(next(found))
+                losses[family, done, strength] = loss = judge(next(found))
                 means[strength] = float(loss.mean())
                 if progress is not None:
                     progress(len(losses), tries)
@@ -345,18 +348,29 @@ def _left(count: int) -> int:
     return max(min(count, FEWEST_LEFT), (count + 1) // 2)
 
 
-def _tries(families: Iterable[str] = STRENGTHS_IN_TURN) -> tuple[int, int]:
-    """Return how many alternations are judged, and the epochs that they take together."""
-    judged = epochs = 0
+def _compared_after(epochs: int) -> tuple[int, ...]:
+    """Return after which epochs alternations of so many are compared."""
+    return (*(early for early in HALVED_AFTER if early < epochs), epochs)
+
+
+def tries_of(families: Iterable[str] = STRENGTHS_IN_TURN, epochs: int = EPOCHS) -> tuple[int, int]:
+    """Return how many alternations are judged, and the epochs that they take together.
+
+    Parameters
+    ----------
+    families, epochs
+        As for :func:`losses_in_turn`.
+    """
+    judged = taken = 0
     for family in families:
         count, before = len(STRENGTHS_IN_TURN[family]), 0
-        for after in AFTER_EPOCHS:
-            judged, epochs = judged + count, epochs + count * (after - before)
+        for after in _compared_after(epochs):
+            judged, taken = judged + count, taken + count * (after - before)
             count, before = _left(count), after
-    return judged, epochs
+    return judged, taken
 
 
-TRIES, EPOCHS_TRIED = _tries()
+TRIES, EPOCHS_TRIED = tries_of()
 
 
 def last_smoothing(

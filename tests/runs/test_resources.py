@@ -8,12 +8,15 @@ import pytest
 from study_lib.design.axes import SPLITS
 from study_lib.design.presets import load_design
 from study_lib.errors import InputError
+from study_lib.networks.thinned.inputs import ALTERNATING_FAMILIES
 from study_lib.runs.plan import plan_jobs
 from study_lib.runs.resources import (
     ALTERNATION_EPOCHS,
     EPOCHS_OF_CHOICE,
+    FAMILIES_IN_TURN,
     NOTEBOOK_S,
     JobResources,
+    choice_epochs,
     expected_mb,
     job_costs,
     read_resources,
@@ -21,7 +24,7 @@ from study_lib.runs.resources import (
     write_resources,
 )
 from study_lib.runs.rules import RESOURCES_FILE
-from study_lib.solvers.alternating import AFTER_EPOCHS, EPOCHS_TRIED
+from study_lib.solvers.alternating import EPOCHS, EPOCHS_TRIED, tries_of
 
 OBJECT_PX = 307 * 234  # of the preset laptop
 # Largest kernel [MiB] and longest time [s] of each kind of job in a run of the preset laptop with
@@ -166,4 +169,7 @@ def test_wrong_resources_are_refused_by_name_with_the_remedy(tmp_path, content, 
 def test_the_forecast_of_alternations_counts_those_that_are_tried():
     """The forecast answers without torch, so that it has the numbers of its own."""
     assert EPOCHS_TRIED == EPOCHS_OF_CHOICE
-    assert AFTER_EPOCHS[-1] == ALTERNATION_EPOCHS
+    assert EPOCHS == ALTERNATION_EPOCHS
+    assert len(ALTERNATING_FAMILIES) == FAMILIES_IN_TURN
+    for longest in (4, 10, 15, 20, 30, 40, 60):
+        assert choice_epochs(longest) == tries_of(ALTERNATING_FAMILIES, longest)[1]

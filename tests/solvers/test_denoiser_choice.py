@@ -5,11 +5,16 @@ import pytest
 from scipy.stats import poisson
 from small_training import measurement_of, true_object
 
-from study_lib.networks.thinned.inputs import thinned_choices, thinned_input
+from study_lib.networks.thinned.inputs import (
+    ALTERNATING_FAMILIES,
+    thinned_choices,
+    thinned_input,
+)
 from study_lib.physics.forward import exit_waves, expected_counts, illumination
 from study_lib.physics.likelihood import likelihood_judge
 from study_lib.physics.measurement import box_of, split_photons
 from study_lib.scores.scoring import light_of
+from study_lib.solvers.alternating import DataSteps, tries_of
 from study_lib.solvers.denoising import (
     NONE,
     DenoiserChoice,
@@ -149,10 +154,31 @@ def test_the_light_of_a_scan_is_summed_once_for_a_choice_and_once_for_an_input(m
 
     monkeypatch.setattr("study_lib.scores.scoring.illumination", counted)
 
-    choices = thinned_choices(solved, part, held_out)
+    choices = thinned_choices(solved, part, held_out, epochs=20)
     assert len(passes) == 1
     thinned_input(part, choices, box_of(part), solved)
     assert len(passes) == 2
+
+
+def test_an_input_takes_as_many_steps_as_its_alternations_were_chosen_with(monkeypatch):
+    measurement = measurement_of(photons=1e3)
+    part, held_out = split_photons(measurement, 0.8, np.random.default_rng(4))
+    solved = solve_measurement(part).object_
+    steps = []
+    step = DataSteps.after
+
+    def counted(of, point, variation=0.0):
+        steps.append(variation)
+        return step(of, point, variation)
+
+    monkeypatch.setattr(DataSteps, "after", counted)
+    choices = thinned_choices(solved, part, held_out, epochs=12)
+    chosen = len(steps)
+    thinned_input(part, choices, box_of(part), solved)
+
+    applied = 0 if choices.alternating.family == NONE else 12  # to choose the last smoothing of it
+    assert chosen == tries_of(ALTERNATING_FAMILIES, 12)[1] + applied
+    assert len(steps) == chosen + 12 * len(choices.alternating.of_family)
 
 
 def test_what_no_pattern_lights_is_left_alone():

@@ -370,12 +370,13 @@ def load_ensemble(path: Path) -> ThinnedEnsemble:
             member.load_state_dict(state)
             members.append(member.requires_grad_(False).eval())
         choices = {
-            name: DenoiserChoice.from_record(choice) for name, choice in content["choices"].items()
+            name: DenoiserChoice.from_record(content["choices"][name])
+            for name in ("after", "alternating", "last")
         }
         tried = tuple(Candidate(**candidate) for candidate in content["smoothing"].pop("tried"))
         return ThinnedEnsemble(
             members=tuple(members),
-            choices=ThinnedChoices(**choices),
+            choices=ThinnedChoices(**choices, epochs=design.epochs_in_turn),
             smoothing=Smoothing(**content["smoothing"], tried=tried),
             trust=Trust(**content["trust"]),
             design=design,

@@ -21,7 +21,7 @@ from study_lib.physics.forward import (
 from study_lib.physics.fourier import fourier, inverse_fourier
 from study_lib.physics.likelihood import deviance_by_pattern, likelihood_judge, masks_of
 from study_lib.physics.measurement import Box, Measurement, at_positions, split_photons
-from study_lib.solvers.alternating import EPOCHS, Tried, alternate, last_smoothing, losses_in_turn
+from study_lib.solvers.alternating import Tried, alternate, last_smoothing, losses_in_turn
 from study_lib.solvers.denoising import (
     LIT_SHARE,
     NONE,
@@ -140,12 +140,13 @@ class ThinnedChoices:
     """What held-out counts chose before the network: denoiser, alternation and a last smoothing.
 
     ``alternating`` was judged against the solver's object denoised as ``after`` says, ``last``
-    against the better of both.
+    against the better of both. An alternation has ``epochs``.
     """
 
     after: DenoiserChoice
     alternating: DenoiserChoice
     last: DenoiserChoice
+    epochs: int
 
     @property
     def before_last(self) -> str:
@@ -242,6 +243,7 @@ def thinned_choices(
     measurement: Measurement,
     held_out: Measurement,
     *,
+    epochs: int,
     progress: Tried | None = None,
 ) -> ThinnedChoices:
     """Return denoiser, alternation and last smoothing by held-out counts.
@@ -255,6 +257,8 @@ def thinned_choices(
         The solver's object of `measurement`.
     measurement, held_out
         Two independent parts of the same counts.
+    epochs
+        Of an alternation.
     progress
         Called with how many alternations are done, and of how many.
     """
@@ -262,23 +266,25 @@ def thinned_choices(
     after = choose_denoiser(solved, lit, held_out, DENOISED_BY)
     judge = likelihood_judge(held_out)
     losses = losses_in_turn(
-        solved, measurement, judge, lit, ALTERNATING_FAMILIES, progress=progress
+        solved, measurement, judge, lit, ALTERNATING_FAMILIES, epochs=epochs, progress=progress
     )
     object_ = after.applied(solved, lit)
     alternating = choose_by_held_out_counts(
         judge(object_),
         {
             (family, strength): loss
-            for (family, epochs, strength), loss in losses.items()
-            if epochs == EPOCHS
+            for (family, done, strength), loss in losses.items()
+            if done == epochs
         },
     )
     if alternating.family != NONE:
-        object_ = alternate(measurement, solved, alternating.family, alternating.strength, lit)
+        object_ = alternate(
+            measurement, solved, alternating.family, alternating.strength, lit, epochs=epochs
+        )
     last = last_smoothing(
         lambda family, strength: judge(denoised_where_lit(object_, lit, family, strength))
     )
-    return ThinnedChoices(after, alternating, last)
+    return ThinnedChoices(after, alternating, last, epochs)
 
 
 def thinned_input(
@@ -317,7 +323,7 @@ def thinned_input(
             inside, family, factor * of_family[family], lit.noise
         )
     for family, strength in of_alternating.items():
-        whole = alternate(measurement, solved, family, strength, lit)
+        whole = alternate(measurement, solved, family, strength, lit, epochs=choices.epochs)
         images[f"{ALTERNATING}{family}"] = whole[box]
     if choices.last.family != NONE:
         images[choices.base] = denoised(

@@ -358,7 +358,11 @@ class _Training:
             part, progress=lambda done, count, loss: self._end_if_asked()
         ).object_
         self.choices = thinned_choices(
-            solved, part, held_out, progress=lambda done, count: self._end_if_asked()
+            solved,
+            part,
+            held_out,
+            epochs=design.epochs_in_turn,
+            progress=lambda done, count: self._end_if_asked(),
         )
         choice_cpu_s = time.process_time() - self.started_s
         self.report_progress("choose", 1, 1, math.nan)

@@ -53,7 +53,7 @@ def measurement():
 @pytest.fixture(scope="module")
 def choices(measurement):
     part, held_out = split_photons(measurement, 0.8, np.random.default_rng(1))
-    return thinned_choices(solve_measurement(part).object_, part, held_out)
+    return thinned_choices(solve_measurement(part).object_, part, held_out, epochs=40)
 
 
 def shown_by(choices, box):
