@@ -7,11 +7,14 @@ import importlib
 import io
 import itertools
 import operator
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 import study_lib
@@ -188,3 +191,20 @@ def test_the_examples_print_what_they_say(documented, request, tmp_path, monkeyp
 
     assert result.attempted == len(documented.examples)
     assert result.failed == 0, said.getvalue()
+
+
+def test_the_python_of_the_readme_shows_the_object_of_a_finished_run(finished_run, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+    shown = []
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(plt.gcf()))
+
+    place = r'"reports/[^"]+"'
+    assert len(re.findall(place, code)) == 1
+    exec(re.sub(place, repr(str(finished_run.folder)), code), {})
+
+    (image,) = shown[0].axes[0].get_images()
+    plt.close(shown[0])
+    expected = finished_run.condition(DOSE, VIEW).measurement().object_shape
+    assert image.get_array().shape == expected
+    assert np.ptp(image.get_array()) > 0.5  # radians: an object, not a uniform start

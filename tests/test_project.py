@@ -533,6 +533,35 @@ def test_every_test_that_the_documents_name_exists():
     assert missing == []
 
 
+def anchors_of(text: str) -> set[str]:
+    """Return what links may point to in a document, as repositories' pages make it of headings."""
+    headings = re.findall(r"^#+ +(.*)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_links_of_the_documents_lead_to_files_and_headings_that_exist():
+    links = [
+        (path, place, anchor)
+        for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+        for place, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text("utf-8")
+        )
+    ]
+    broken = []
+    for path, place, anchor in links:
+        target = (path.parent / place).resolve() if place else path
+        has_anchor = not anchor or anchor in anchors_of(target.read_text("utf-8"))
+        if not (target.exists() and has_anchor):
+            broken.append(f"{path.name}: {place}#{anchor}")
+
+    assert len(links) > 60
+    assert broken == []
+
+
+def test_the_readme_is_read_in_a_few_minutes():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
 def commands_of(group: click.Group, before: str = "") -> dict[str, set[str]]:
     """Return the options of each command by its words."""
     found = {}

@@ -1,7 +1,7 @@
-"""Write the table of the test bed into the README, from the tables that are kept in the project.
+"""Write the table of the test bed into docs/results.md, from the tables that are kept in the project.
 
 python workflow/bed_table.py            # after new tables in reports/published
-python workflow/bed_table.py --check    # exit code 1 if the README has other numbers
+python workflow/bed_table.py --check    # exit code 1 if the page has other numbers
 """
 
 import argparse
@@ -103,19 +103,19 @@ def with_table(text: str, lines: Iterator[str]) -> str:
 
 
 def main() -> None:
-    """Write the README, or say whether it is as it would be written."""
+    """Write the page, or say whether it is as it would be written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
     parser.add_argument("--tables", type=Path, default=ROOT / "reports" / "published")
     options = parser.parse_args()
-    text = options.readme.read_text(encoding="utf-8")
+    text = options.page.read_text(encoding="utf-8")
     wanted = with_table(text, lines_of(published_bed(options.tables)))
     if not options.check:
-        options.readme.write_text(wanted, encoding="utf-8")
+        options.page.write_text(wanted, encoding="utf-8")
     elif wanted != text:
         sys.exit(
-            f"{options.readme}: other numbers than {options.tables}; run workflow/bed_table.py"
+            f"{options.page}: other numbers than {options.tables}; run workflow/bed_table.py"
         )
 
 

@@ -192,7 +192,7 @@ def test_rows_that_are_not_of_the_test_bed_are_refused(runs, tmp_path):
         read_science(runs, earlier=[tmp_path])
 
 
-def test_the_readme_has_the_table_of_the_tables_that_are_kept(tmp_path):
+def test_the_page_of_results_has_the_table_of_the_tables_that_are_kept(tmp_path):
     """With other numbers than theirs it is refused, and written anew."""
     rows = [
         row_of(arm, dose=1e3, replicate=seed, phase_psnr_db=psnr_db + seed, phase_ssim_centred=0.5)
@@ -202,9 +202,9 @@ def test_the_readme_has_the_table_of_the_tables_that_are_kept(tmp_path):
     run = made_run(tmp_path / "run", rows, "doses=[1e3]")
     science = read_science({"grains": run}, arm="self-taught")
     write_science(science, tmp_path / "tables" / "science_grains")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"Before.\n{BEGIN}\n| old |\n{END}\nAfter.\n")
-    command = [sys.executable, SCRIPT, "--readme", readme, "--tables", tmp_path / "tables"]
+    page = tmp_path / "results.md"
+    page.write_text(f"Before.\n{BEGIN}\n| old |\n{END}\nAfter.\n")
+    command = [sys.executable, SCRIPT, "--page", page, "--tables", tmp_path / "tables"]
 
     stale = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
     assert stale.returncode == 1
@@ -212,7 +212,7 @@ def test_the_readme_has_the_table_of_the_tables_that_are_kept(tmp_path):
 
     subprocess.run(command, check=True)
     subprocess.run([*command, "--check"], check=True)
-    text = readme.read_text()
+    text = page.read_text()
     assert text.startswith("Before.\n")
     assert text.endswith(f"{END}\nAfter.\n")
     assert "| old |" not in text
@@ -221,7 +221,7 @@ def test_the_readme_has_the_table_of_the_tables_that_are_kept(tmp_path):
     assert "| 31.5 ± 1.0 / 0.500 | +1.50 |" in text
 
 
-def test_the_numbers_of_the_readme_are_those_of_the_tables_that_are_kept():
+def test_the_numbers_of_the_page_of_results_are_those_of_the_tables_that_are_kept():
     found = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, check=False)
     assert not found.returncode, found.stderr.decode()
 
