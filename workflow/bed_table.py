@@ -1,4 +1,4 @@
-"""Write the table of the test bed into docs/results.md, from the tables that are kept in the project.
+"""Write the table of the test bed into docs/results.md, from the tables kept in the project.
 
 python workflow/bed_table.py            # after new tables in reports/published
 python workflow/bed_table.py --check    # exit code 1 if the page has other numbers
@@ -114,9 +114,7 @@ def main() -> None:
     if not options.check:
         options.page.write_text(wanted, encoding="utf-8")
     elif wanted != text:
-        sys.exit(
-            f"{options.page}: other numbers than {options.tables}; run workflow/bed_table.py"
-        )
+        sys.exit(f"{options.page}: other numbers than {options.tables}; run workflow/bed_table.py")
 
 
 if __name__ == "__main__":

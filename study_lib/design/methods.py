@@ -74,12 +74,19 @@ class IterativeDesign(Frozen):
         exclude_if=lambda positions: positions == "given",
         description="refine: found too, near the given ones, by every algorithm that can",
     )
-    epochs: Epochs = Field(description="of pty-chi's")
+    epochs: Epochs = Field(description="of pty-chi's, at most")
     batch_size: Patterns = Field(description="patterns per update of pty-chi's")
     noise_model: Literal["gaussian", "poisson"] = Field(
         description="of LSQML; others: gaussian, that is squared differences of amplitudes"
     )
     momentum: float = Field(ge=0, lt=1, description="gain of LSQML's acceleration; 0: none")
+    tolerance: float = Field(
+        ge=0,
+        le=1,
+        default=0.0,
+        exclude_if=lambda tolerance: tolerance == 0,
+        description="relative fall of LSQML's loss per epoch that is no progress; 0: all epochs",
+    )
     solver: SolverDesign
     denoised: bool = Field(
         default=False,

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from study_lib.arm_names import algorithm_of
 from study_lib.design.axes import SPLITS
-from study_lib.design.methods import ThinnedDesign
+from study_lib.design.methods import IterativeDesign, ThinnedDesign
 from study_lib.design.models import StudyDesign
 from study_lib.design.settings import Frozen, describe_faults
 from study_lib.errors import InputError
@@ -26,6 +26,7 @@ STEP_S = 0.018  # of a training step, whatever its size
 GROUP_S_PER_PIXEL = 8.3e-7
 PATTERN_S_PER_PIXEL = 7.5e-8
 ENGINE_S_PER_PIXEL = 1.3e-7  # LSQML of pty-chi
+CONVERGED_SHARE = 0.5  # of its epochs, where it stops by itself: about 40 of 100, or 80 if sparse
 SOLVER_S_PER_PIXEL = 1.9e-8
 CHOICE_S_PER_PIXEL = 8.0e-5  # of an object pixel, for the choice of a denoiser
 ALTERNATED_S_PER_PIXEL = 1.4e-6  # of an object pixel that is denoised once, in turn with a step
@@ -111,10 +112,7 @@ def _work_s(
     if job.notebook == "04_reconstruct":
         iterative = design.iterative
         per_pattern_s = sum(
-            SOLVER_S_PER_PIXEL * iterative.solver.epochs
-            if algorithm_of(name) == "solver"
-            else ENGINE_S_PER_PIXEL * iterative.epochs
-            for name in iterative.algorithms
+            _epochs_s(iterative, algorithm_of(name)) for name in iterative.algorithms
         )
         choice_s = 0.0
         if iterative.chooses and split == "train":  # once more, on a share of the photons
@@ -142,6 +140,15 @@ def _work_s(
             applied_s += denoised_s * object_px
         return per_pattern_s * pixels * patterns + applied_s
     return 0.0
+
+
+def _epochs_s(iterative: IterativeDesign, engine: str) -> float:
+    """Return what an algorithm takes for a detector pixel of a pattern."""
+    if engine == "solver":
+        return SOLVER_S_PER_PIXEL * iterative.solver.epochs
+    converges = engine == "LSQML" and iterative.tolerance > 0
+    share = CONVERGED_SHARE if converges else 1.0
+    return ENGINE_S_PER_PIXEL * share * iterative.epochs
 
 
 def _thinned_s(

@@ -111,10 +111,11 @@ def run_algorithm(
             seed=seed,
             refine_probe=refine_probe,
             refine_positions=refine_positions,
+            tolerance=design.tolerance if lsqml else 0.0,
             progress=progress,
         )
         cpu_s, wall_s = found.cpu_s, found.wall_s
-        stop, options = "epochs used up", found.options
+        stop, options = found.stop, found.options
     placed = replace(measurement, positions_px=found.positions_px)
     residuals = pattern_residuals(placed, found.object_, found.probe)
     remarks = (*found.remarks, *_doubts(residuals, measurement))

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,32 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def small() -> Scene:
     return scene_of((64, 61), patterns=30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("photons", [1e3, 1e5])
+def test_where_lsqml_stops_by_itself_the_epochs_left_would_change_less_than_the_noise(photons):
+    scene = scene_of((96, 100), patterns=160)
+    counts = np.random.default_rng(7).poisson(scene.amplitudes**2 * photons / 1e7)
+    whole = arguments(
+        replace(
+            scene,
+            amplitudes=np.sqrt(counts).astype(np.float32),
+            probe=scene.probe * np.float32(np.sqrt(photons / 1e7)),
+        ),
+        epochs=150,
+        batch_size=1000,
+        momentum=0.5,
+    )
+
+    stopped, full = run_ptychi(**whole, tolerance=1e-4), run_ptychi(**whole)
+
+    assert (stopped.stop, full.stop) == ("converged", "epochs used up")
+    assert len(stopped.losses) < 130
+    np.testing.assert_allclose(stopped.losses, full.losses[: len(stopped.losses)], rtol=1e-3)
+    truth, lit = scene.object_[scene.lit], scene.lit
+    change, noise = stopped.object_[lit] - full.object_[lit], full.object_[lit] - truth
+    assert np.abs(change).std() < 0.25 * np.abs(noise).std()
 
 
 @pytest.mark.slow
