@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/solver.py            # against LSQML, N = 64: ten minutes
     OMP_NUM_THREADS=1 python benchmarks/solver.py --tune     # how the defaults were chosen
     OMP_NUM_THREADS=1 python benchmarks/solver.py --best     # the best options of LSQML instead
+    OMP_NUM_THREADS=1 python benchmarks/solver.py --loops    # compiled loops against torch: seconds
     OMP_NUM_THREADS=1 python benchmarks/solver.py --large    # N = 128, 10,304 patterns: minutes
 
 LSQML has 100 epochs in batches of 96, as in preset fly64, or what ``--best`` chooses. Patterns,
@@ -14,8 +15,10 @@ Machines are noisy: ratios of one run say more than seconds.
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -33,8 +36,11 @@ from study_lib.scores.alignment import align
 from study_lib.scores.metrics import score
 from study_lib.scores.scoring import scored_pixels
 from study_lib.seeding import generator
+from study_lib.solvers import pattern_model
 from study_lib.solvers import ptychi as ptychi_engine
-from study_lib.solvers.solver import SolverResult, SolverSettings, solve_measurement
+from study_lib.solvers.pattern_model import OBJECTIVES
+from study_lib.solvers.solver import SolverResult, SolverSettings, model_of, solve_measurement
+from study_lib.system import keep_freed_memory
 
 SETTINGS = ("scan.rows=16", "scan.columns=32")  # 512 patterns per split
 HIDDEN_SHARE = 0.05
@@ -314,19 +320,65 @@ def large() -> None:
             del part, measurement
 
 
+def loops(pairs: int = 25) -> None:
+    """Print what a pass takes by compiled loops and by torch alone, in turn, in one process."""
+    design = load_design("laptop", SETTINGS)
+    measurement, _ = measured(design, 1e4, "test")
+    floor = transforms_ms(design.patch_size_px) * len(measurement.scan_index)
+    for objective in OBJECTIVES:
+        model, probe, positions = model_of(
+            measurement.amplitudes,
+            measurement.positions_px,
+            measurement.probe,
+            None,
+            SolverSettings(objective=objective),
+        )
+        object_ = torch.ones(model.box[0] * model.box[1], dtype=torch.complex64)
+        for name, one_pass in (("pass", model.run), ("gradient alone", model.object_gradient)):
+            taken_ms = np.array(
+                [
+                    [
+                        _pass_ms(one_pass, object_, probe, positions, looped=looped)
+                        for looped in (1, 0)
+                    ]
+                    for _ in range(pairs + 1)
+                ][1:]  # the first compiles
+            )
+            ratios = taken_ms[:, 1] / taken_ms[:, 0]
+            by_loops, by_torch = np.median(taken_ms, axis=0) / floor
+            print(
+                f"{objective}, {name}: {by_loops:.1f} x the two transforms by loops, "
+                f"{by_torch:.1f} x by torch; {np.median(ratios):.2f} times as fast "
+                f"({ratios.min():.2f} to {ratios.max():.2f} in {pairs} pairs)"
+            )
+
+
+def _pass_ms(one_pass: Callable[..., object], *at: torch.Tensor, looped: bool) -> float:
+    with patch.object(pattern_model, "can_loop", lambda object_: bool(looped)):
+        started = time.process_time()
+        one_pass(*at)
+        return 1e3 * (time.process_time() - started)
+
+
 def main() -> None:
     """Print one block per dose."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tune", action="store_true", help="choose the defaults of the solver")
     parser.add_argument("--best", action="store_true", help="choose the options of LSQML first")
     parser.add_argument("--best-epochs", type=int, default=30, help="LSQML epochs per choice")
+    parser.add_argument(
+        "--loops", action="store_true", help="a pass by compiled loops and by torch"
+    )
     parser.add_argument("--large", action="store_true", help="memory and time at full size")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as jobs do
     if arguments.tune:
         tune()
     elif arguments.large:
         large()
+    elif arguments.loops:
+        loops()
     else:
         against_lsqml(best_lsqml(arguments.best_epochs) if arguments.best else {})
 

@@ -38,6 +38,7 @@ def use_private_folders() -> None:
         "IPYTHONDIR": "ipython",
         "JUPYTER_RUNTIME_DIR": "jupyter",
         "JUPYTER_CONFIG_DIR": "jupyter_config",
+        "NUMBA_CACHE_DIR": "numba",
     }
     for name, folder in folders.items():
         os.environ.setdefault(name, str(cache / folder))

@@ -206,6 +206,10 @@ class PatternModel:
         refine_background: bool = False,
     ) -> Pass:
         """Return the objective at an object (flattened box) and its gradients."""
+        refines = refine_probe or refine_positions or refine_background
+        if can_loop(object_) and not (refines or len(self._held_out)):
+            value, found = self._looped(object_, probe, positions_px, background, with_value=True)
+            return Pass(value / self.scored_pixels, held_out=None, object_gradient=found)
         gradient = torch.zeros_like(object_)
         light = torch.zeros_like(object_.real) if refine_probe else None
         probe_gradient = torch.zeros_like(probe) if refine_probe else None
@@ -263,6 +267,8 @@ class PatternModel:
         background: Float[Tensor, "n n"] | None = None,
     ) -> Complex[Tensor, " pixel"]:
         """Return the object gradient of :meth:`run` alone, in less time: no objective is summed."""
+        if can_loop(object_):
+            return self._looped(object_, probe, positions_px, background, with_value=False)[1]
         gradient = torch.zeros_like(object_)
         for part, indices, probes, _, spectra, expected in self._chunks(
             object_, probe, positions_px, background
@@ -271,6 +277,37 @@ class PatternModel:
             waves *= probes.conj()
             gradient.index_add_(0, indices, summed_over_modes(waves).flatten())
         return gradient
+
+    def _looped(
+        self,
+        object_: Complex[Tensor, " pixel"],
+        probe: Complex[Tensor, "*modes n n"],
+        positions_px: Float[Tensor, "scan 2"],
+        background: Float[Tensor, "n n"] | None,
+        *,
+        with_value: bool,
+    ) -> tuple[float, Complex[Tensor, " pixel"]]:
+        """Return the sum of the objective and the object gradient, by compiled loops."""
+        from study_lib.solvers import compiled
+
+        gradient, value = torch.zeros_like(object_), 0.0
+        for part, probes in self.probes(probe, positions_px):
+            corners, width = self._corner_index[part], self.box[1]
+            spectra = raw_fourier(compiled.exit_waves(object_, probes, corners, width))
+            value += compiled.scale_by_residual(
+                spectra,
+                self.amplitudes[part],
+                self.scored_in(part),
+                background,
+                is_poisson=self.objective == "poisson",
+                offset=self.offset,
+                darkest=DARKEST,
+                with_value=with_value,
+                least_excess=LEAST_EXCESS,
+            )
+            waves = raw_inverse_fourier(spectra)
+            compiled.add_back(gradient, probes, corners, width, waves)
+        return value, gradient
 
     def _chunks(
         self,
@@ -402,6 +439,11 @@ class PatternModel:
         else:
             terms = _poisson(model, roots, self.offset)[0]
         return float((terms if self._judged is None else terms * self._judged[part]).sum())
+
+
+def can_loop(object_: Complex[Tensor, " pixel"]) -> bool:
+    """Return whether compiled loops take an object: on a processor, in single precision."""
+    return object_.device.type == "cpu" and object_.dtype == torch.complex64
 
 
 def _poisson(
