@@ -48,7 +48,8 @@ def _poisson_residual(model: Array, roots: Array, offset: float, residual: Array
         counts = roots[x] * roots[x]
         if counts > 0:
             counts += offset
-        residual[x] = np.float32(1) - counts / (model[x] + offset)
+        expected = model[x] + offset
+        residual[x] = (expected - counts) / expected  # not 1 - counts / expected: rounding
 
 
 @compiled
@@ -77,9 +78,11 @@ def _deviance(model: Array, roots: Array, logs: Array, offset: float) -> np.floa
     for x in range(len(model)):
         counts = roots[x] * roots[x]
         excess = model[x]
-        if counts > 0:
-            excess -= counts
+        if (
+            counts > 0
+        ):  # from the very sums that the logarithm is of: rounding is then of the excess
             counts += offset
+            excess = (model[x] + offset) - counts
         total += excess + counts * logs[x]
     return total
 
@@ -92,9 +95,11 @@ def _masked_deviance(
     for x in range(len(model)):
         counts = roots[x] * roots[x]
         excess = model[x]
-        if counts > 0:
-            excess -= counts
+        if (
+            counts > 0
+        ):  # from the very sums that the logarithm is of: rounding is then of the excess
             counts += offset
+            excess = (model[x] + offset) - counts
         total += good[x] * (excess + counts * logs[x])
     return total
 

@@ -94,6 +94,32 @@ def test_value_and_gradient_are_those_of_the_definition(rng, places, objective, 
         assert (gradient - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_rounding_is_that_of_the_excess_and_not_of_the_counts(rng, masked):
+    """1e5 photons on every pixel, a model off by a thousandth of that: half the square is left."""
+    roots = np.sqrt(rng.uniform(0.8e5, 1.2e5, (3, SIDE, SIDE))).astype(np.float32)
+    moduli = (roots * np.sqrt(1 + 1e-3 * rng.standard_normal(roots.shape))).astype(np.float32)
+    counts, model = (one.astype(np.float64) ** 2 for one in (roots, moduli))
+    excess, smaller = model - counts, counts + OFFSET
+    terms = excess - smaller * np.log1p(excess / smaller)
+    waves = torch.complex(torch.from_numpy(moduli), torch.zeros(3, SIDE, SIDE))
+
+    found = compiled.scale_by_residual(
+        waves,
+        torch.from_numpy(roots),
+        torch.ones(SIDE, SIDE) if masked else None,
+        None,
+        is_poisson=True,
+        offset=OFFSET,
+        darkest=1e-12,
+        with_value=True,
+        least_excess=-1 + 2**-23,
+    )
+
+    assert found == pytest.approx(terms.sum(), rel=1e-2)
+    np.testing.assert_allclose(waves.real, moduli * excess / (model + OFFSET), atol=1e-3)
+
+
 def test_where_a_model_predicts_next_to_nothing_the_value_stays_finite():
     """Pixels with and without counts; without any, the whole expectation counts."""
     spectra = torch.full((1, 4, 4), 1e-12, dtype=torch.complex64)
