@@ -354,7 +354,7 @@ def loops(pairs: int = 25) -> None:
 
 
 def _pass_ms(one_pass: Callable[..., object], *at: torch.Tensor, looped: bool) -> float:
-    with patch.object(pattern_model, "can_loop", lambda object_: bool(looped)):
+    with patch.object(pattern_model, "can_loop", lambda object_, patterns: bool(looped)):
         started = time.process_time()
         one_pass(*at)
         return 1e3 * (time.process_time() - started)

@@ -37,6 +37,7 @@ DARKEST = 1e-12  # photons per pixel; a modulus below its root has no phase
 LONGEST_STEP_PX = 0.05  # of a position in one epoch: the object has to follow
 POSITION_DAMPING = 1e-2  # share of the curvature along both axes
 SMALLEST_CURVATURE = 1e-30
+LOOPED_FROM = 2**18  # counts of a scan; fewer are passed over before numba is loaded
 LEAST_EXCESS = -1 + 2**-23  # where counts are many and the model next to nothing: a finite deviance
 
 
@@ -207,7 +208,7 @@ class PatternModel:
     ) -> Pass:
         """Return the objective at an object (flattened box) and its gradients."""
         refines = refine_probe or refine_positions or refine_background
-        if can_loop(object_) and not (refines or len(self._held_out)):
+        if can_loop(object_, self.amplitudes) and not (refines or len(self._held_out)):
             value, found = self._looped(object_, probe, positions_px, background, with_value=True)
             return Pass(value / self.scored_pixels, held_out=None, object_gradient=found)
         gradient = torch.zeros_like(object_)
@@ -267,7 +268,7 @@ class PatternModel:
         background: Float[Tensor, "n n"] | None = None,
     ) -> Complex[Tensor, " pixel"]:
         """Return the object gradient of :meth:`run` alone, in less time: no objective is summed."""
-        if can_loop(object_):
+        if can_loop(object_, self.amplitudes):
             return self._looped(object_, probe, positions_px, background, with_value=False)[1]
         gradient = torch.zeros_like(object_)
         for part, indices, probes, _, spectra, expected in self._chunks(
@@ -441,9 +442,10 @@ class PatternModel:
         return float((terms if self._judged is None else terms * self._judged[part]).sum())
 
 
-def can_loop(object_: Complex[Tensor, " pixel"]) -> bool:
-    """Return whether compiled loops take an object: on a processor, in single precision."""
-    return object_.device.type == "cpu" and object_.dtype == torch.complex64
+def can_loop(object_: Complex[Tensor, " pixel"], patterns: Float[Tensor, "scan n n"]) -> bool:
+    """Return whether compiled loops pay: on a processor, in single precision, for many counts."""
+    is_plain = object_.device.type == "cpu" and object_.dtype == torch.complex64
+    return is_plain and patterns.numel() >= LOOPED_FROM
 
 
 def _poisson(

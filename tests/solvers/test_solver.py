@@ -203,9 +203,14 @@ def test_slow_phases_take_longer_steps_and_nothing_else_does():
 # --- what it finds
 
 
+@pytest.mark.parametrize("looped_from", [0, 2**40])
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["amplitude", "poisson"])
-def test_noise_free_patterns_give_the_object_back(scan, specimen, objective):
+def test_noise_free_patterns_give_the_object_back(
+    scan, specimen, monkeypatch, objective, looped_from
+):
+    """By torch alone, and by compiled loops."""
+    monkeypatch.setattr("study_lib.solvers.pattern_model.LOOPED_FROM", looped_from)
     settings = SolverSettings(
         epochs=800, objective=objective, tolerance=0.0, momentum=0.99, damping=0.01
     )
