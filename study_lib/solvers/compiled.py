@@ -15,7 +15,6 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 Array = np.ndarray  # of single precision, flat or by pattern
-NOTHING = np.zeros((0, 0), np.float32)  # no mask, no background
 
 
 def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,31 +72,13 @@ def _multiply_wave(wave: Array, factors: Array) -> None:
 
 
 @compiled
-def _deviance(model: Array, roots: Array, logs: Array, offset: float) -> np.float32:
+def _deviance(model: Array, roots: Array, logs: Array, offset: float, good: Array) -> np.float32:
     total = np.float32(0)
     for x in range(len(model)):
         counts = roots[x] * roots[x]
         excess = model[x]
-        if (
-            counts > 0
-        ):  # from the very sums that the logarithm is of: rounding is then of the excess
-            counts += offset
-            excess = (model[x] + offset) - counts
-        total += excess + counts * logs[x]
-    return total
-
-
-@compiled
-def _masked_deviance(
-    model: Array, roots: Array, logs: Array, offset: float, good: Array
-) -> np.float32:
-    total = np.float32(0)
-    for x in range(len(model)):
-        counts = roots[x] * roots[x]
-        excess = model[x]
-        if (
-            counts > 0
-        ):  # from the very sums that the logarithm is of: rounding is then of the excess
+        if counts > 0:
+            # From the very sums that the logarithm is of: rounding is then of the excess.
             counts += offset
             excess = (model[x] + offset) - counts
         total += good[x] * (excess + counts * logs[x])
@@ -158,18 +139,14 @@ def _scale(
     residual: Array,
 ) -> None:
     for pattern in range(len(roots)):
-        if len(background):
-            model[pattern] = background[0]
-        else:
-            model[pattern] = 0
+        model[pattern] = background
         for mode in range(len(spectra)):
             _add_power(spectra[mode, pattern], model[pattern])
         if is_poisson:
             _poisson_residual(model[pattern], roots[pattern], offset, residual[pattern])
         else:
             _amplitude_residual(model[pattern], roots[pattern], darkest, residual[pattern])
-        if len(good):
-            _multiply(residual[pattern], good[pattern if len(good) > 1 else 0])
+        _multiply(residual[pattern], good[pattern if len(good) > 1 else 0])
         for mode in range(len(spectra)):
             _multiply_wave(spectra[mode, pattern], residual[pattern])
 
@@ -186,13 +163,11 @@ def _sum(
 ) -> float:
     total = 0.0
     for pattern in range(len(roots)):
-        if not is_poisson:
-            total += _squares(model[pattern], residual[pattern])
-        elif len(good):
+        if is_poisson:
             own = good[pattern if len(good) > 1 else 0]
-            total += _masked_deviance(model[pattern], roots[pattern], logs[pattern], offset, own)
+            total += _deviance(model[pattern], roots[pattern], logs[pattern], offset, own)
         else:
-            total += _deviance(model[pattern], roots[pattern], logs[pattern], offset)
+            total += _squares(model[pattern], residual[pattern])
     return total
 
 
@@ -264,11 +239,11 @@ def scale_by_residual(
     patterns, pixels = len(roots), roots[0].numel()
     flat = roots.numpy().reshape(patterns, pixels)
     model, residual = (np.empty((patterns, pixels), np.float32) for _ in range(2))
-    good = dark = NOTHING
+    good, dark = np.ones((1, pixels), np.float32), np.zeros(pixels, np.float32)
     if scored is not None:
         good = scored.numpy().astype(np.float32).reshape(-1, pixels)
     if background is not None:
-        dark = background.numpy().astype(np.float32).reshape(1, pixels)
+        dark = background.numpy().astype(np.float32).reshape(pixels)
     waves = _reals(spectra).reshape(-1, patterns, 2 * pixels)
     numbers = np.float32(offset), np.float32(darkest), is_poisson
     _scale(waves, flat, good, dark, *numbers, model, residual)
@@ -282,7 +257,7 @@ def scale_by_residual(
 
 def _reals(values: Complex[Tensor, "*any"]) -> Float[np.ndarray, " reals"]:
     """Return complex numbers as real ones, two in turn, in the same memory."""
-    return torch.view_as_real(values.contiguous()).numpy().reshape(-1)
+    return torch.view_as_real(values).view(-1).numpy()  # an error, and no copy, if they lie apart
 
 
 def _lines(waves: Complex[Tensor, "*modes part n n"]) -> Float[np.ndarray, "modes part n reals"]:
