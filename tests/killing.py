@@ -40,10 +40,32 @@ def working_in(folder: Path) -> list[str]:
     return found
 
 
-def children_of(process_id: int) -> list[int]:
-    """Return the children of a process, on Linux."""
-    children = Path(f"/proc/{process_id}/task/{process_id}/children")
-    return [int(word) for word in children.read_text().split()]
+def engine_of(process_id: int) -> int:
+    """Return the process of Snakemake that a run has started, on Linux."""
+    children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    (engine,) = (child for child in children if "snakemake" in words_of(child))
+    return int(engine)
+
+
+def words_of(process_id: int | str) -> str:
+    """Return the command line of a process, on Linux; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{process_id}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def has_ended(process_id: int, seconds: float = SURVIVAL_S) -> bool:
+    """Return whether a process is gone within some seconds, or waits for its parent to notice."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z" or time.monotonic() >= deadline:
+            return state == "Z"
+        time.sleep(0.05)
 
 
 def left_after(folder: Path, seconds: float = SURVIVAL_S) -> list[str]:

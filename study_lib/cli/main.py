@@ -49,7 +49,8 @@ def notebook(
     """Execute one notebook with checked parameters (paths relative to this folder)."""
     from study_lib.design.notebooks import parameters_of
     from study_lib.design.presets import parse_assignments
-    from study_lib.runs.notebook import SharedKernel, execute_notebook
+    from study_lib.runs.kernels import SharedKernel
+    from study_lib.runs.notebook import execute_notebook
     from study_lib.runs.run import require_condition
 
     values = parse_assignments(parameter or [])

@@ -171,7 +171,8 @@ def _arm_of_all(designs: Iterable["StudyDesign"], arm: str | None) -> str:
 
 def _summarise(folders: dict[str, Path], earlier: Sequence[Path], arm: str, folder: Path) -> None:
     """Write the tables and the notebook of the test bed, and print its sentences."""
-    from study_lib.runs.notebook import SharedKernel, execute_notebook
+    from study_lib.runs.kernels import SharedKernel
+    from study_lib.runs.notebook import execute_notebook
     from study_lib.runs.science import read_science
     from study_lib.runs.science_tables import write_science
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +26,7 @@ from study_lib.runs.job import (
     this_process,
     writer_of,
 )
+from study_lib.runs.kernel_forks import kernels_forked
 from study_lib.runs.plan import PlannedJob, write_plan
 from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, running_jobs
 from study_lib.runs.resources import read_resources
@@ -39,6 +41,7 @@ WAIT_S = 2.0
 STOP_S = 5.0  # that an engine on this machine is given; its jobs end with it
 CANCEL_S = 300.0  # that one on a cluster is given, whose scheduler may be slow to answer
 RETRIES = 1
+FORKED_FROM = 3  # jobs: with fewer, kernels start sooner by themselves
 SILENT_END = "ended without saying why; it was killed, or ran out of memory or time"
 TAG = "STUDY_RUN_TAG"
 # Snakemake would outlive `study run` if that were killed. Asked to terminate, it waits for its
@@ -107,7 +110,11 @@ def run_plan(
         _write_rules(run_folder, jobs, is_array=is_array)
         states = States(run_folder)
         log_path = run_folder / LOG_FILE
-        with open_to_append(log_path) as log:
+        environment = _environment() | {TAG: run_tag(run_folder)}
+        with (
+            open_to_append(log_path) as log,
+            _kernels_of(run_folder, jobs, environment, log, on_cluster=bool(profile)) as kernels,
+        ):
             process = subprocess.Popen(
                 [
                     *_command(run_folder, cores, profile, len(jobs) if is_array else None),
@@ -116,7 +123,7 @@ def run_plan(
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment() | {TAG: run_tag(run_folder)},
+                env=environment | kernels,
             )
             try:
                 _report_until_end(process, run_folder, jobs, states, say)
@@ -202,6 +209,21 @@ def _command(
 def _environment() -> dict[str, str]:
     """Return the environment of the engine: one thread per job, and no code of the run's folder."""
     return os.environ | dict.fromkeys(THREADS, "1") | own_code_only()
+
+
+def _kernels_of(
+    run_folder: Path,
+    jobs: Sequence[PlannedJob],
+    environment: dict[str, str],
+    log: TextIO,
+    *,
+    on_cluster: bool,
+) -> AbstractContextManager[dict[str, str]]:
+    """Have kernels forked where several are needed and run on this machine."""
+    needed = sum(not (run_folder / job.done).is_file() for job in jobs)
+    if on_cluster or needed < FORKED_FROM:
+        return nullcontext({})
+    return kernels_forked(environment, log)
 
 
 @contextmanager

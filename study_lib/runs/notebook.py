@@ -1,11 +1,6 @@
-"""Execute one notebook, whole or not at all: its kernel, its job, its outputs."""
+"""Execute one notebook, whole or not at all: its job, its outputs."""
 
-import ast
-import importlib.util
-import os
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,9 +10,6 @@ from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
@@ -40,6 +32,7 @@ from study_lib.runs.job import (
     only_writer,
     read_record,
 )
+from study_lib.runs.kernels import SharedKernel
 from study_lib.runs.plan import (
     NOTEBOOK_FOLDER,
     PlannedJob,
@@ -50,168 +43,7 @@ from study_lib.runs.plan import (
 from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import open_run
 from study_lib.runs.staleness import code_of, require_same_code
-from study_lib.system import end_on_terminate, end_with_parent, own_code_only
-
-# --- Kernels: on sockets in a private folder, one notebook after the other
-
-SOCKET_PATH_MAX = 60  # of the folder for temporary files; a socket's whole path may have 107 bytes
-SHORT_FOLDER = Path("/tmp")  # noqa: S108  # a private folder is made in it
-KERNEL = "study"
-# This interpreter and no other, whatever kernels a hub or a user has installed under any name; -P
-# keeps the working folder off its path.
-KERNEL_MODULE = "ipykernel_launcher"
-# matplotlib reads a file of settings from the folder in which it is imported: not from a run's.
-BEGIN = "import matplotlib; from study_lib.system import keep_freed_memory; keep_freed_memory()"
-FRESH = "get_ipython().reset(new_session=True); __import__('os').chdir({folder!r})"
-START_S = 120.0
-ANSWER_S = 30.0
-
-
-class SocketKernelManager(AsyncKernelManager):
-    """Kernel of this interpreter; its channels are sockets in a private folder.
-
-    There are no ports, so no two jobs can clash.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._sockets = tempfile.TemporaryDirectory(prefix="study-", dir=_place_of_sockets())
-        self.transport = "ipc"
-        self.ip = f"{self._sockets.name}/k"
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """How the kernel is started, not looked up on any path."""
-        command = [sys.executable, "-P", "-m", KERNEL_MODULE, "-f", "{connection_file}"]
-        return KernelSpec(argv=command, display_name=KERNEL, language="python")
-
-    @property
-    def private_folder(self) -> str:
-        """An own folder, gone with the kernel."""
-        return self._sockets.name
-
-    async def cleanup_resources(  # type: ignore[override]  # its own base is typed as not async
-        self, restart: bool = False
-    ) -> None:
-        """Remove the sockets after the kernel."""
-        await super().cleanup_resources(restart)
-        if not restart:
-            self._sockets.cleanup()
-
-
-class SharedKernel:
-    """One kernel for several notebooks in turn, so that what they import is imported once.
-
-    Names, history and counters of a notebook are gone before the next one; what the library's
-    modules remember is not. A kernel that died is replaced by a new one.
-    """
-
-    def __init__(self) -> None:
-        self._manager: SocketKernelManager | None = None
-
-    def __enter__(self) -> "SharedKernel":
-        """Start nothing yet: the first notebook does."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the kernel."""
-        self._end()
-
-    def manager(self, folder: Path) -> SocketKernelManager:
-        """Return the manager of a kernel without any names that works in a folder.
-
-        The kernel begins in a folder of its own, and only then goes to the one given: nothing that
-        lies there is read while it starts.
-
-        Raises
-        ------
-        InputError
-            If ipykernel is not installed.
-        StudyError
-            If the kernel does not start.
-        """
-        fresh = FRESH.format(folder=str(folder))
-        if self._manager is None or _ask(self._manager, fresh) is None:
-            self._end()
-            self._manager = _started_kernel()
-            _ask(self._manager, fresh)
-        return self._manager
-
-    def peak_memory_mib(self) -> float:
-        """Return the largest resident size that the kernel has had, over all its notebooks."""
-        return float(self._value_of("peak_memory_mib()") or 0.0)
-
-    def versions(self) -> dict[str, str]:
-        """Return the versions of the packages that the kernel has loaded."""
-        return dict(self._value_of("loaded_versions()") or {})
-
-    def _value_of(self, call: str) -> Any:
-        """Return what a function of ``records`` returns in the kernel; none without an answer."""
-        if self._manager is None:
-            return None
-        asked = f"__import__('study_lib.phases.records').phases.records.{call}"
-        reply = _ask(self._manager, "", {"value": asked})
-        answer = (reply or {}).get("user_expressions", {}).get("value", {})
-        is_answer = answer.get("status") == "ok"
-        return ast.literal_eval(answer["data"]["text/plain"]) if is_answer else None
-
-    def _end(self) -> None:
-        if self._manager is not None and self._manager.has_kernel:
-            run_sync(self._manager.shutdown_kernel)(now=True)
-        self._manager = None
-
-
-def _started_kernel() -> SocketKernelManager:
-    """Return the manager of a kernel that is ready."""
-    if importlib.util.find_spec(KERNEL_MODULE) is None:
-        raise InputError(
-            f"no package {KERNEL_MODULE} in {sys.prefix}; install ipykernel, or let `make study` "
-            "install everything"
-        )
-    manager = SocketKernelManager(kernel_name=KERNEL)
-    run_sync(manager.start_kernel)(cwd=manager.private_folder, env=os.environ | own_code_only())
-    client = manager.client()
-    client.start_channels()
-    try:
-        run_sync(client.wait_for_ready)(timeout=START_S)
-    except RuntimeError as error:
-        run_sync(manager.shutdown_kernel)(now=True)
-        raise StudyError(
-            f"the kernel did not start ({error}); is the machine short of memory?"
-        ) from None
-    finally:
-        client.stop_channels()
-    _ask(manager, BEGIN)
-    return manager
-
-
-def _place_of_sockets() -> Path:
-    """Return the folder for temporary files, or another where its path leaves sockets no room."""
-    usual = Path(tempfile.gettempdir())
-    return usual if len(os.fsencode(usual)) <= SOCKET_PATH_MAX else SHORT_FOLDER
-
-
-def _ask(
-    manager: SocketKernelManager,
-    code: str,
-    expressions: dict[str, str] | None = None,
-) -> dict[str, Any] | None:
-    """Return a kernel's reply to some code; none if it does not live or does not answer."""
-    if not (manager.has_kernel and run_sync(manager.is_alive)()):
-        return None
-    client = manager.client()
-    client.start_channels()
-    try:
-        reply = run_sync(client.execute_interactive)(
-            code, silent=True, user_expressions=expressions or {}, timeout=ANSWER_S
-        )
-    except (TimeoutError, RuntimeError):  # ended, or busy: both count as no answer
-        return None
-    finally:
-        client.stop_channels()
-    content: dict[str, Any] = reply["content"]
-    return content if content["status"] == "ok" else None
-
+from study_lib.system import end_on_terminate, end_with_parent
 
 # --- Outputs: a flood is cut, and the notebook says so
 #

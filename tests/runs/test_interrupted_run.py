@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import children_of, command, done_jobs, left_after
+from killing import command, done_jobs, engine_of, left_after
 from tiny_runs import only_run
 
 from study_lib.runs.digest import digest_of_run
@@ -94,8 +94,7 @@ def test_five_kills_change_no_result_lose_no_job_and_leave_no_process(
         wait_for_work(process, run_folder, finished_jobs=number // 2)
         time.sleep(random.uniform(0, 5))
         if number == 1:
-            (engine,) = children_of(process.pid)
-            os.kill(engine, signal.SIGKILL)
+            os.kill(engine_of(process.pid), signal.SIGKILL)
             process.communicate(timeout=60)
             assert process.returncode == 1
         else:

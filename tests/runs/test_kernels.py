@@ -9,7 +9,7 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from study_lib.runs.notebook import SharedKernel
+from study_lib.runs.kernels import SharedKernel
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 from filelock import FileLock
-from killing import children_of, command, left_after, working_in
+from killing import command, engine_of, left_after, words_of, working_in
 
 from study_lib.design.presets import load_design
 from study_lib.errors import DiskFullError, InputError, StudyError
@@ -23,7 +23,8 @@ from study_lib.runs import notebook as runner
 from study_lib.runs.engine import run_plan
 from study_lib.runs.evidence import faults_of_run
 from study_lib.runs.job import BEGUN, STATES_FILE, check_evidence, note_state
-from study_lib.runs.notebook import SharedKernel, execute_notebook, run_jobs
+from study_lib.runs.kernels import SharedKernel
+from study_lib.runs.notebook import execute_notebook, run_jobs
 from study_lib.runs.plan import METRICS, PlannedJob, plan_content, plan_jobs
 from study_lib.runs.progress import LOCK_FILE, last_event
 from study_lib.runs.rules import PLAN_FILE
@@ -260,13 +261,14 @@ def test_an_engine_that_does_not_end_when_asked_is_ended_with_its_jobs(run, tmp_
 
 @pytest.fixture
 def begun_run(tmp_path):
-    """A `study run` whose first job has begun, and its folder."""
+    """A `study run` whose first job has begun, in a kernel that was forked, and its folder."""
     process = command("run", "--preset", "smoke", cwd=tmp_path)
     deadline = time.monotonic() + 120
-    while not (begun := list(tmp_path.glob("reports/*/jobs/*/running.json"))):
+    while not any("kernel_forks" in words_of(number) for number in working_in(tmp_path)):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no job began"
         time.sleep(0.1)
+    begun = list(tmp_path.glob("reports/*/jobs/*/running.json"))
     yield process, begun[0].parents[2]
     process.kill()
     process.communicate()
@@ -299,9 +301,8 @@ def test_nothing_outlives_a_killed_run(begun_run, tmp_path, number, code):
 @on_linux
 def test_a_killed_engine_fails_its_run(begun_run, tmp_path):
     process, _ = begun_run
-    (engine_id,) = children_of(process.pid)
 
-    os.kill(engine_id, signal.SIGKILL)
+    os.kill(engine_of(process.pid), signal.SIGKILL)
     _, error = process.communicate(timeout=60)
 
     assert process.returncode == 1

@@ -18,7 +18,8 @@ from study_lib.errors import StudyError
 from study_lib.files import read_json, write_json
 from study_lib.runs.engine import run_plan
 from study_lib.runs.evidence import exposed_values
-from study_lib.runs.notebook import KEPT_BYTES, KEPT_MESSAGES, SharedKernel, run_jobs
+from study_lib.runs.kernels import SharedKernel
+from study_lib.runs.notebook import KEPT_BYTES, KEPT_MESSAGES, run_jobs
 from study_lib.runs.plan import PlannedJob, plan_content, plan_jobs
 from study_lib.runs.rules import PLAN_FILE
 from study_lib.runs.run import create_run
@@ -260,7 +261,7 @@ def test_a_truth_value_is_no_number(tmp_path, study):
 def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
     """A job of a run has failed then; a single notebook was a wrong call."""
     folder, job = job_that_runs("1")
-    monkeypatch.setattr("study_lib.runs.notebook.KERNEL_MODULE", "no_such_kernel")
+    monkeypatch.setattr("study_lib.runs.kernels.KERNEL_MODULE", "no_such_kernel")
     words = ("-p", "run_folder=r", "-p", "preset=smoke", "-p", "base_npz=null")
 
     for code, called in (

@@ -1,0 +1,275 @@
+"""Kernels forked from one process that has loaded what all of them load.
+
+A kernel that starts by itself spends seconds on loading torch, scipy and matplotlib, longer than
+most jobs of a small design compute. So ``study run`` starts one process that loads them once
+(:func:`kernels_forked`), and a job on this machine has it fork its kernel (:func:`forked_kernel`).
+Of this library nothing is shared: each kernel loads it, as it may have been changed since the run
+began. Where no such process answers, a kernel starts by itself.
+"""
+
+import gc
+import json
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from socket import AF_UNIX, socket
+from typing import Any, TextIO, cast
+
+from study_lib.system import PARENT, THREADS, end_with_parent
+
+KERNEL_MODULE = "ipykernel_launcher"
+SERVER = "STUDY_KERNEL_SERVER"  # the variable that holds the path of its socket
+SOCKET_PATH_MAX = 60  # of the folder for temporary files; a socket's whole path may have 107 bytes
+SHORT_FOLDER = Path("/tmp")  # noqa: S108  # a private folder is made in it
+# What nearly every job loads, and nothing that starts a thread, as pandas does: a fork has one.
+LOADED = (
+    "hdf5plugin",
+    "jaxtyping",
+    "pydantic",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.spatial",
+    "scipy.special",
+    "scipy.stats",
+    "skimage",
+    "torch",
+    "matplotlib.figure",
+    "matplotlib.pyplot",
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+)
+FIGURES = "module://matplotlib_inline.backend_inline"  # what ipykernel sets before matplotlib loads
+REQUESTS_MAX = 128  # that wait while the server still loads
+ANSWER_S = 120.0
+POLL_S = 0.1
+
+
+def place_of_sockets() -> Path:
+    """Return the folder for temporary files, or another where its path leaves sockets no room."""
+    usual = Path(tempfile.gettempdir())
+    return usual if len(os.fsencode(usual)) <= SOCKET_PATH_MAX else SHORT_FOLDER
+
+
+# --- In the process of the run
+
+
+@contextmanager
+def kernels_forked(environment: Mapping[str, str], log: TextIO) -> Iterator[dict[str, str]]:
+    """Have kernels forked while the block runs; yields the variable that says where.
+
+    ``environment`` is that of the jobs, in which libraries have one thread, and ``log`` takes what
+    kernels say outside of their notebooks. Only Linux ends a process together with its parent:
+    elsewhere nothing is started.
+    """
+    if sys.platform != "linux":
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="study-", dir=place_of_sockets()) as folder:
+        path = str(Path(folder, "forks"))
+        with socket(AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(REQUESTS_MAX)
+            server = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(listener.fileno())],
+                pass_fds=[listener.fileno()],
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the run, which then ends the server
+            )
+        try:
+            yield {SERVER: path}
+        finally:
+            server.kill()
+            server.wait()
+
+
+# --- In the process of a job
+
+
+class ForkedKernel:
+    """A kernel that another process has forked: what jupyter_client asks of a ``Popen``.
+
+    If this object's process ends, however it ends, the server ends the kernel.
+    """
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, connection: Connection, process_id: int) -> None:
+        self._connection = connection
+        self.pid = process_id
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the kernel runs."""
+        if self.returncode is None and self._connection.poll():
+            try:
+                self.returncode = int(self._connection.recv_bytes())
+            except (EOFError, OSError):  # the server has ended, and its kernels with it
+                self.returncode = -signal.SIGKILL
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code, when there is one."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired(KERNEL_MODULE, timeout or 0.0)
+            time.sleep(POLL_S)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the kernel, if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask the kernel to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the kernel."""
+        self.send_signal(signal.SIGKILL)
+
+
+def forked_kernel(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: str
+) -> ForkedKernel | None:
+    """Return a kernel forked by the server of this run; None without one that answers.
+
+    A job of more than one thread gets none: the server's libraries have been loaded for one.
+    """
+    path = os.environ.get(SERVER)
+    if path is None or any(os.environ.get(name) != "1" for name in THREADS):
+        return None
+    request = {"arguments": list(arguments), "environment": dict(environment), "folder": folder}
+    try:
+        with socket(AF_UNIX) as caller:
+            caller.connect(path)
+            connection = Connection(caller.detach())
+        connection.send_bytes(json.dumps(request).encode())
+        if connection.poll(ANSWER_S):
+            return ForkedKernel(connection, int(connection.recv_bytes()))
+    except (OSError, EOFError):  # it has ended, or would have had more than one thread
+        pass
+    return None
+
+
+# --- In the process that is forked
+
+
+def _load() -> None:
+    """Load what kernels load, as a kernel would."""
+    os.environ.setdefault("MPLBACKEND", FIGURES)
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # ipykernel reads it when it is loaded
+    for name in LOADED:
+        import_module(name)
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads > 1:
+        sys.exit(f"kernels are not forked, each starts by itself: {threads} threads are running")
+    gc.collect()
+    gc.freeze()  # what is shared stays shared: no collection writes to it
+
+
+class _Server:
+    """Forks a kernel for each request, ends it with its job, and reports its exit code."""
+
+    def __init__(self, listener: socket) -> None:
+        self._listener = listener
+        self._callers: set[Connection] = set()
+        self._jobs: dict[int, Connection] = {}  # by the number of the kernel's process
+        self._ended, self._wake = os.pipe()  # a byte for each kernel that ends
+        for end in (self._ended, self._wake):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake)
+
+    def request(self) -> dict[str, Any]:
+        """Return a request, in the process that was forked for it; the server never returns."""
+        while True:
+            for ready in wait([self._listener, self._ended, *self._callers, *self._jobs.values()]):
+                if ready is self._listener:
+                    self._callers.add(Connection(self._listener.accept()[0].detach()))
+                elif ready == self._ended:
+                    self._report_ends()
+                elif ready in self._callers:
+                    caller = ready
+                    self._callers.remove(caller)
+                    with suppress(EOFError, OSError):  # the job has ended meanwhile
+                        request = json.loads(caller.recv_bytes())
+                        if self._forks(caller):
+                            return dict(request)
+                else:
+                    self._end_kernel_of(cast(Connection, ready))
+
+    def _forks(self, job: Connection) -> bool:
+        """Fork; return whether this is the process of the kernel."""
+        server = os.getpid()
+        number = os.fork()
+        if number:
+            self._jobs[number] = job
+            return False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        os.environ[PARENT] = str(server)
+        end_with_parent(signal.SIGKILL)
+        job.send_bytes(str(os.getpid()).encode())
+        for connection in (job, *self._callers, *self._jobs.values()):
+            connection.close()
+        self._listener.close()
+        os.close(self._ended)
+        os.close(self._wake)
+        return True
+
+    def _end_kernel_of(self, job: Connection) -> None:
+        """End the kernel of a job that has ended: a job says nothing after its request."""
+        (number,) = (number for number, one in self._jobs.items() if one is job)
+        del self._jobs[number]
+        job.close()
+        with suppress(ProcessLookupError):
+            os.killpg(number, signal.SIGKILL)
+
+    def _report_ends(self) -> None:
+        """Say to the jobs of kernels that have ended with which code."""
+        with suppress(BlockingIOError):
+            os.read(self._ended, 4096)
+        with suppress(ChildProcessError):  # none is left
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                job = self._jobs.pop(ended[0], None)
+                if job is not None:
+                    with suppress(OSError):
+                        job.send_bytes(str(os.waitstatus_to_exitcode(ended[1])).encode())
+                    job.close()
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Run the kernel that was asked for, in this process."""
+    gc.unfreeze()
+    random.seed()
+    sys.modules["numpy"].random.seed()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "study_lib"]:
+        del sys.modules[name]
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    sys.argv = [KERNEL_MODULE, *request["arguments"]]
+    runpy.run_module(KERNEL_MODULE, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    end_with_parent(signal.SIGKILL)
+    _load()
+    _become(_Server(socket(fileno=int(sys.argv[1]))).request())

@@ -1,0 +1,166 @@
+"""Forked kernels: the same as those that start by themselves, and they end with their job."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from killing import has_ended
+from nbclient.exceptions import DeadKernelError
+from test_kernels import printed
+
+from study_lib.runs.kernel_forks import kernels_forked
+from study_lib.runs.kernels import SharedKernel
+from study_lib.system import THREADS, own_code_only
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone"),
+]
+
+PARENT_AND_PID = "import os; print(os.getppid(), os.getpid())"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """The process that forks kernels, for this process as if it were a job."""
+    for name in THREADS:
+        monkeypatch.setenv(name, "1")
+    with (
+        (tmp_path / "engine.log").open("w") as log,
+        kernels_forked(os.environ | own_code_only(), log) as variables,
+    ):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield variables
+
+
+def parent_and_pid(kernel, tmp_path):
+    numbers, _ = printed(kernel, tmp_path, PARENT_AND_PID)
+    return [int(number) for number in numbers]
+
+
+LEARN = """
+import torch
+torch.manual_seed(3)
+layers = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.GELU(), torch.nn.Conv2d(8, 1, 3))
+steps = torch.optim.Adam(layers.parameters(), 1e-2)
+images = torch.randn(4, 1, 32, 32)
+for _ in range(20):
+    steps.zero_grad()
+    loss = torch.fft.fft2(layers(images)).abs().square().mean()
+    loss.backward()
+    steps.step()
+print(torch.get_num_threads(), loss.item().hex())
+"""
+MODULES = "import sys; print(*(name for name in sys.modules if name.startswith('study_lib')))"
+FIGURE = "import matplotlib.pyplot as plt; plt.plot([0, 1]); plt.show(); print('drawn')"
+
+
+def test_a_forked_kernel_computes_what_one_that_starts_by_itself_does(
+    server, tmp_path, monkeypatch
+):
+    """It has none of this library from before, for its code may have been changed since."""
+    cells = (LEARN, MODULES)
+    with SharedKernel() as kernel:
+        forked, _ = printed(kernel, tmp_path, *cells)
+        assert parent_and_pid(kernel, tmp_path)[0] != os.getpid()
+    for name in server:
+        monkeypatch.delenv(name)
+    with SharedKernel() as kernel:
+        by_itself, _ = printed(kernel, tmp_path, *cells)
+        assert parent_and_pid(kernel, tmp_path)[0] == os.getpid()
+
+    assert forked == by_itself
+    assert forked[0] == "1"
+
+
+def test_two_kernels_at_once_differ_in_what_chance_gives_them(server, tmp_path):
+    chance = "import random, numpy; print(random.random(), numpy.random.random())"
+    with SharedKernel() as one, SharedKernel() as other:
+        (parent, first), (same, second) = (parent_and_pid(each, tmp_path) for each in (one, other))
+        drawn = [printed(each, tmp_path, chance)[0] for each in (one, other)]
+
+    assert parent == same
+    assert first != second
+    assert not set(drawn[0]) & set(drawn[1])
+    assert has_ended(first)
+    assert has_ended(second)
+
+
+def test_a_forked_kernel_that_died_is_noticed_and_replaced(server, tmp_path):
+    with SharedKernel() as kernel:
+        _, first = parent_and_pid(kernel, tmp_path)
+        with pytest.raises(DeadKernelError):
+            printed(kernel, tmp_path, "import os; os._exit(3)")
+        _, second = parent_and_pid(kernel, tmp_path)
+
+    assert first != second
+
+
+JOB = """
+import sys, time
+from pathlib import Path
+from study_lib.runs.kernels import SharedKernel
+with SharedKernel() as kernel:
+    manager = kernel.manager(Path.cwd())
+    print(manager.provisioner.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_kernel_ends_with_its_job(server, tmp_path):
+    """However the job ends; another's kernel goes on."""
+    with SharedKernel() as kernel:
+        _, other = parent_and_pid(kernel, tmp_path)
+        job = subprocess.Popen(
+            [sys.executable, "-c", JOB], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+        number = int(job.stdout.readline())
+        assert not has_ended(number, seconds=0)
+
+        job.kill()
+        job.communicate()
+
+        assert has_ended(number)
+        assert parent_and_pid(kernel, tmp_path)[1] == other
+
+
+def test_without_its_server_a_kernel_ends_and_the_next_starts_by_itself(server, tmp_path):
+    with SharedKernel() as kernel:
+        parent, number = parent_and_pid(kernel, tmp_path)
+        os.kill(parent, signal.SIGKILL)
+        assert has_ended(number)
+
+        assert parent_and_pid(kernel, tmp_path)[0] == os.getpid()
+
+
+def test_a_job_with_two_threads_starts_its_kernel_by_itself(server, tmp_path, monkeypatch):
+    """The libraries that the server has loaded read how many they may have when they are loaded."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with SharedKernel() as kernel:
+        assert parent_and_pid(kernel, tmp_path)[0] == os.getpid()
+
+
+STARTS_A_THREAD = """
+import threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+"""
+
+
+def test_a_server_that_has_threads_forks_nothing(tmp_path, monkeypatch):
+    """A fork would have one of them, and locks that the others hold for ever."""
+    for name in THREADS:
+        monkeypatch.setenv(name, "1")
+    (tmp_path / "jaxtyping.py").write_text(STARTS_A_THREAD)
+    log = tmp_path / "engine.log"
+    environment = os.environ | own_code_only()
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
+    with log.open("w") as file, kernels_forked(environment, file) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with SharedKernel() as kernel:
+            assert parent_and_pid(kernel, tmp_path)[0] == os.getpid()
+
+    assert "kernels are not forked, each starts by itself: 2 threads are running" in log.read_text()
