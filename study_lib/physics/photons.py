@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.spatial import cKDTree
 
 from study_lib.physics.measurement import counts_of, split_counts
 from study_lib.seeding import generator
@@ -394,6 +393,8 @@ def _closest_pairs(
     """
     if len(positions_px) < 2:
         return np.empty((0, 2), np.int64), np.empty(0, bool)
+    from scipy.spatial import cKDTree  # noqa: PLC0415  # slow, and every command loads this module
+
     distances, neighbours = map(np.asarray, cKDTree(positions_px).query(positions_px, k=2))
     # Of frames at one place the tree may name the frame itself second.
     own = np.arange(len(positions_px))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtr, stdtrit
 
 from study_lib.scores.metrics import METRICS
 from study_lib.scores.study_table import Row, grouped
@@ -184,7 +184,7 @@ def _gain(
     if mean is None or len(values) < fewest or arm_failed or np.ptp(values) == 0:
         return found
     width = _half_width(values, ALPHA)
-    p_value = 2 * float(student_t.sf(abs(mean) / _error(values), len(values) - 1))
+    p_value = 2 * float(stdtr(len(values) - 1, -abs(mean) / _error(values)))
     return replace(found, low=mean - width, high=mean + width, p_value=p_value)
 
 
@@ -193,7 +193,7 @@ def _error(values: Sequence[float]) -> float:
 
 
 def _half_width(values: Sequence[float], alpha: float) -> float:
-    return float(student_t.isf(alpha / 2, len(values) - 1)) * _error(values)
+    return float(stdtrit(len(values) - 1, 1 - alpha / 2)) * _error(values)
 
 
 def corrected(gains: Sequence[PairedGain]) -> list[PairedGain]:

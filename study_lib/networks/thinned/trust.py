@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from study_lib.physics.probe import probe_diameter_px
 
@@ -95,7 +95,7 @@ def errors_needed(blocks: int | None) -> float:
         return LEAST_ERRORS
     if blocks < 2:
         return float("inf")
-    return max(LEAST_ERRORS, float(student.ppf(CONFIDENCE, blocks - 1)))
+    return max(LEAST_ERRORS, float(stdtrit(blocks - 1, CONFIDENCE)))
 
 
 def width_px(probe: Complex[np.ndarray, "*modes n n"]) -> float:
