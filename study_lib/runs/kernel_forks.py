@@ -23,6 +23,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from socket import AF_UNIX, socket
+from types import ModuleType
 from typing import Any, TextIO, cast
 
 from study_lib.system import PARENT, THREADS, end_with_parent
@@ -31,10 +32,12 @@ KERNEL_MODULE = "ipykernel_launcher"
 SERVER = "STUDY_KERNEL_SERVER"  # the variable that holds the path of its socket
 SOCKET_PATH_MAX = 60  # of the folder for temporary files; a socket's whole path may have 107 bytes
 SHORT_FOLDER = Path("/tmp")  # noqa: S108  # a private folder is made in it
-# What nearly every job loads, and nothing that starts a thread, as pandas does: a fork has one.
+# What takes long to load of what jobs load; but not pty-chi, which changes what it finds.
 LOADED = (
     "hdf5plugin",
     "jaxtyping",
+    "numba",
+    "pandas",
     "pydantic",
     "scipy.ndimage",
     "scipy.optimize",
@@ -42,12 +45,15 @@ LOADED = (
     "scipy.special",
     "scipy.stats",
     "skimage",
+    "sklearn.cluster",
     "torch",
     "matplotlib.figure",
     "matplotlib.pyplot",
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
 )
+# pandas loads pyarrow, whose allocator would start a thread: a fork has one thread only.
+NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 FIGURES = "module://matplotlib_inline.backend_inline"  # what ipykernel sets before matplotlib loads
 REQUESTS_MAX = 128  # that wait while the server still loads
 ANSWER_S = 120.0
@@ -83,7 +89,7 @@ def kernels_forked(environment: Mapping[str, str], log: TextIO) -> Iterator[dict
                 [sys.executable, "-P", "-m", __name__, str(listener.fileno())],
                 pass_fds=[listener.fileno()],
                 cwd=folder,
-                env=dict(environment),
+                env={**environment, **NO_THREAD},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -170,17 +176,22 @@ def forked_kernel(
 # --- In the process that is forked
 
 
-def _load() -> None:
-    """Load what kernels load, as a kernel would."""
+def _load() -> ModuleType:
+    """Load what kernels load, as a kernel would; returns what has to be kept for it."""
     os.environ.setdefault("MPLBACKEND", FIGURES)
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # ipykernel reads it when it is loaded
     for name in LOADED:
-        import_module(name)
+        with suppress(ImportError):  # a kernel that needs it will say so
+            import_module(name)
+    ptychi = import_module("study_lib.solvers.ptychi")  # holds on to the operators' schemas
+    with suppress(ImportError, RuntimeError, OSError):
+        ptychi.import_torchvision()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         sys.exit(f"kernels are not forked, each starts by itself: {threads} threads are running")
     gc.collect()
     gc.freeze()  # what is shared stays shared: no collection writes to it
+    return ptychi
 
 
 class _Server:
@@ -271,5 +282,5 @@ def _become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     end_with_parent(signal.SIGKILL)
-    _load()
+    kept = _load()
     _become(_Server(socket(fileno=int(sys.argv[1]))).request())

@@ -153,7 +153,7 @@ def test_a_server_that_has_threads_forks_nothing(tmp_path, monkeypatch):
     """A fork would have one of them, and locks that the others hold for ever."""
     for name in THREADS:
         monkeypatch.setenv(name, "1")
-    (tmp_path / "jaxtyping.py").write_text(STARTS_A_THREAD)
+    (tmp_path / "hdf5plugin.py").write_text(STARTS_A_THREAD)
     log = tmp_path / "engine.log"
     environment = os.environ | own_code_only()
     environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
