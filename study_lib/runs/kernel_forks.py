@@ -212,26 +212,37 @@ class _Server:
         while True:
             for ready in wait([self._listener, self._ended, *self._callers, *self._jobs.values()]):
                 if ready is self._listener:
-                    self._callers.add(Connection(self._listener.accept()[0].detach()))
+                    with suppress(OSError):  # the job has ended meanwhile
+                        self._callers.add(Connection(self._listener.accept()[0].detach()))
                 elif ready == self._ended:
                     self._report_ends()
                 elif ready in self._callers:
-                    caller = ready
-                    self._callers.remove(caller)
-                    with suppress(EOFError, OSError):  # the job has ended meanwhile
-                        request = json.loads(caller.recv_bytes())
-                        if self._forks(caller):
-                            return dict(request)
+                    request = self._answered(ready)
+                    if request is not None:
+                        return request
                 else:
                     self._end_kernel_of(cast(Connection, ready))
 
-    def _forks(self, job: Connection) -> bool:
-        """Fork; return whether this is the process of the kernel."""
-        server = os.getpid()
-        number = os.fork()
+    def _answered(self, caller: Connection) -> dict[str, Any] | None:
+        """Fork for what a caller asks; returns it in the process of the kernel alone."""
+        self._callers.remove(caller)
+        try:
+            request = json.loads(caller.recv_bytes())
+            server, number = os.getpid(), os.fork()
+        except (EOFError, OSError):  # the job has ended, or is answered by silence: no room
+            caller.close()
+            return None
         if number:
-            self._jobs[number] = job
-            return False
+            self._jobs[number] = caller
+            return None
+        try:
+            self._begin_alone(server, caller)
+        except OSError:  # the job has ended meanwhile
+            os._exit(1)
+        return dict(request)
+
+    def _begin_alone(self, server: int, job: Connection) -> None:
+        """Leave what is the server's: its session, signals and connections."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
@@ -243,15 +254,14 @@ class _Server:
         self._listener.close()
         os.close(self._ended)
         os.close(self._wake)
-        return True
 
     def _end_kernel_of(self, job: Connection) -> None:
         """End the kernel of a job that has ended: a job says nothing after its request."""
-        (number,) = (number for number, one in self._jobs.items() if one is job)
-        del self._jobs[number]
-        job.close()
-        with suppress(ProcessLookupError):
-            os.killpg(number, signal.SIGKILL)
+        for number in [number for number, one in self._jobs.items() if one is job]:
+            del self._jobs[number]
+            job.close()
+            with suppress(ProcessLookupError):
+                os.killpg(number, signal.SIGKILL)
 
     def _report_ends(self) -> None:
         """Say to the jobs of kernels that have ended with which code."""

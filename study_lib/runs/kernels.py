@@ -43,6 +43,11 @@ class ForkingProvisioner(LocalProvisioner):
         self.cwd = folder
         return self.connection_info
 
+    async def send_signal(self, signum: int) -> None:
+        """Send a signal to the kernel and what it has started; none to one that has ended."""
+        if await self.poll() is None:
+            await super().send_signal(signum)
+
 
 class SocketKernelManager(AsyncKernelManager):
     """Kernel of this interpreter; its channels are sockets in a private folder.

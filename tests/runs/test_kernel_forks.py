@@ -1,16 +1,19 @@
 """Forked kernels: the same as those that start by themselves, and they end with their job."""
 
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+from socket import AF_UNIX, socket
 
 import pytest
 from killing import has_ended
 from nbclient.exceptions import DeadKernelError
 from test_kernels import printed
 
-from study_lib.runs.kernel_forks import kernels_forked
+from study_lib.runs.kernel_forks import forked_kernel, kernels_forked
 from study_lib.runs.kernels import SharedKernel
 from study_lib.system import THREADS, own_code_only
 
@@ -97,6 +100,32 @@ def test_a_forked_kernel_that_died_is_noticed_and_replaced(server, tmp_path):
         _, second = parent_and_pid(kernel, tmp_path)
 
     assert first != second
+
+
+def test_kernels_that_end_at_any_moment_leave_the_server_as_it_was(server, tmp_path):
+    """By themselves, by a signal, with their jobs, or with both before the server looks."""
+    environment, place = dict(os.environ), str(tmp_path)
+    with SharedKernel() as kernel:
+        parent, number = parent_and_pid(kernel, tmp_path)
+        brief = forked_kernel(["--version"], environment, place)
+        long = [forked_kernel(["-f", f"{place}/{n}.json"], environment, place) for n in range(4)]
+        numbers = [one.pid for one in (brief, *long)]
+        request = json.dumps({"arguments": ["--version"], "environment": {}, "folder": place})
+        with socket(AF_UNIX) as slow_caller:
+            slow_caller.connect(*server.values())
+            slow_caller.sendall(struct.pack("!i", len(request)))  # the server waits for the rest
+            for one in long[:2]:
+                one.kill()
+            assert all(has_ended(one.pid) for one in long[:2])
+            kept = long[1]
+            del long, one  # the connections of the others are closed
+            slow_caller.sendall(request.encode())
+
+            assert (brief.wait(60.0), kept.wait(60.0)) == (0, -signal.SIGKILL)
+            assert all(has_ended(one) for one in numbers)
+            assert parent_and_pid(kernel, tmp_path) == [parent, number]
+    with SharedKernel() as kernel:
+        assert parent_and_pid(kernel, tmp_path)[0] == parent
 
 
 JOB = """
