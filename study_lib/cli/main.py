@@ -4,10 +4,12 @@ import errno
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from study_lib import __version__
 from study_lib.cli import files, phases, results, runs, science
 from study_lib.errors import DISK_FULL, StudyError
 from study_lib.system import (
@@ -23,9 +25,37 @@ from study_lib.system import (
 WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 WRONG_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
+# Under which words `study --help` lists the commands.
+GROUPS = {
+    "A study": ("run", "plan", "resume", "status", "open", "answer", "report"),
+    "Results": ("verify", "publish", "compare-runs", "history", "digest", "clean", "mlflow-export"),
+    "Data": ("import", "export", "simulate", "example", "validate"),
+    "One phase of a design": (
+        *("design", "generate", "overlap", "train", "train-thinned", "reconstruct", "compare"),
+        "summarize",
+    ),
+    "Test bed, notebooks": ("science", "notebook", "params"),
+}
+
+
+class GroupedCommands(TyperGroup):
+    """Commands whose help lists them in groups, each with the whole first line of its own."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the groups."""
+        for title, names in GROUPS.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, (one.help or "").split("\n\n")[0]) for name, one in found if one]
+            with formatter.section(title):
+                formatter.write_dl([(name, " ".join(text.split())) for name, text in rows])
+
+
 app = typer.Typer(
     name="study",
-    help="Dose and overlap study of ptychography: networks and iterations on the same patterns.",
+    cls=GroupedCommands,
+    help="Dose and overlap study of ptychography: networks and iterations on the same patterns.\n\n"
+    "Example: study run --preset smoke, then study open",
+    epilog="study COMMAND --help says more, with an example.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -35,6 +65,23 @@ results.register(app)
 files.register(app)
 phases.register(app)
 science.register(app)
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        print(f"study {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def of_all_commands(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take what stands before the command."""
 
 
 @app.command()

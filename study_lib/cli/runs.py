@@ -1,4 +1,4 @@
-"""Commands on whole runs: plan, run, resume, status, report, answer, verify, publish, clean."""
+"""Commands on whole runs: plan, run, resume, status, open, answer, verify, publish, clean."""
 
 import math
 import os
@@ -72,6 +72,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (run, plan, resume, status, report, answer, verify, publish, digest, clean):
         app.command()(command)
+    app.command("open")(open_report)
     parameters = typer.Typer(help="Parameters of every notebook as files for papermill.")
     parameters.callback()(lambda: None)
     parameters.command("write")(write_parameters)
@@ -290,6 +291,20 @@ def report(
         print(f"the seal of before, {former}, does not hold any more")
 
 
+def open_report(folder: RunFolder = None) -> None:
+    """Open the report of a run in the browser; without a browser, its place is printed.
+
+    Example: study open
+    """
+    import webbrowser
+
+    page = (folder or _newest()) / "index.html"
+    if not page.is_file():
+        raise InputError(f"{page} does not exist; `study report {page.parent}` writes it")
+    print(page)
+    webbrowser.open(page.resolve().as_uri())
+
+
 def answer(folder: RunFolder = None, wanted: WantedQuality = None) -> None:
     """Print what a run answers: photons saved, least dose for a wanted quality, best overlap.
 
@@ -305,7 +320,7 @@ def answer(folder: RunFolder = None, wanted: WantedQuality = None) -> None:
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run below reports/.")],
+    folder: RunFolder = None,
     seal: Annotated[
         str | None, typer.Option(help="The SHA-256 that was printed when the run ended.")
     ] = None,
@@ -322,6 +337,7 @@ def verify(
 
     if seal is not None and not re.fullmatch("[0-9a-fA-F]{64}", seal):
         raise InputError(f"--seal {seal}: not a SHA-256; give all of its 64 hexadecimal digits")
+    folder = folder or _newest()
     faults = faults_of_run(folder, seal)
     if not faults:
         from study_lib.phases.summary import differing_numbers
