@@ -35,6 +35,11 @@ def modules_of(library: Path) -> list[Path]:
 
 MODULES = modules_of(ROOT / "study_lib")
 PACKAGES = sorted((ROOT / "study_lib").glob("*/__init__.py"))
+DOCUMENTS = [
+    *(ROOT / "README.md", ROOT / "CHANGELOG.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / ".github").glob("*.md")),
+]
 NOTEBOOK_PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [
@@ -423,6 +428,32 @@ def test_conda_users_get_the_same_installation():
         assert not python.specifier.contains(f"3.{minor}") or oldest.contains(f"3.{minor}")
 
 
+def test_every_python_that_is_admitted_is_named_and_checked_where_the_project_is_hosted():
+    admitted = SpecifierSet(PROJECT["requires-python"])
+    versions = [f"3.{minor}" for minor in range(8, 20) if admitted.contains(f"3.{minor}")]
+    hosted = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8"))
+    job = hosted["jobs"]["tests"]
+    named = "Programming Language :: Python :: "
+
+    assert job["strategy"]["matrix"]["python"] == versions
+    assert job["steps"][-1] == {"run": "bash .ci/run"}
+    assert [one for one in PROJECT["classifiers"] if one.startswith(f"{named}3.")] == [
+        f"{named}{version}" for version in versions
+    ]
+
+
+def test_forms_of_the_hosted_project_ask_in_fields_with_names():
+    forms = list((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    for path in forms:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stem != "config":
+            assert {"name", "description", "body"} <= form.keys()
+            names = [field["id"] for field in form["body"]]
+            assert len(names) == len(set(names)) > 0
+            assert all(field["attributes"]["label"] for field in form["body"])
+    assert len(forms) > 2
+
+
 def test_make_installs_what_is_pinned():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -542,7 +573,7 @@ def anchors_of(text: str) -> set[str]:
 def test_links_of_the_documents_lead_to_files_and_headings_that_exist():
     links = [
         (path, place, anchor)
-        for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+        for path in DOCUMENTS
         for place, anchor in re.findall(
             r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text("utf-8")
         )
@@ -586,8 +617,7 @@ def calls_in(text: str) -> list[str]:
 
 def test_commands_and_options_that_the_documents_name_exist():
     known = commands_of(typer.main.get_command(app))
-    documents = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
-    calls = [(path.name, code) for path in documents for code in calls_in(path.read_text("utf-8"))]
+    calls = [(path.name, code) for path in DOCUMENTS for code in calls_in(path.read_text("utf-8"))]
 
     wrong = []
     for document, code in calls:
