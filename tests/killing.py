@@ -6,6 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+from study_lib.runs.cluster import run_tag
+from study_lib.runs.engine import TAG
+
 SURVIVAL_S = 5.0  # what is promised: no process of a killed run lives longer
 
 
@@ -28,14 +31,17 @@ def command(*words: str, cwd: Path, stdout: int = subprocess.DEVNULL) -> subproc
 
 
 def working_in(folder: Path) -> list[str]:
-    """Return the processes whose working folder lies below a folder."""
+    """Return the processes of the runs below a folder, by their working folder or the run's tag."""
+    runs = [design.parent for design in folder.rglob("design.json")]
+    tags = {f"{TAG}={run_tag(run)}".encode() for run in runs}
     found = []
     for entry in Path("/proc").iterdir():
         try:
             place = str((entry / "cwd").readlink()) if entry.name.isdigit() else ""
+            variables = (entry / "environ").read_bytes().split(b"\0") if place else ()
         except OSError:  # it has ended meanwhile, or is not ours
             continue
-        if place.startswith(str(folder)):
+        if place.startswith(str(folder)) or tags.intersection(variables):
             found.append(entry.name)
     return found
 

@@ -81,7 +81,7 @@ def of_all_commands(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Take what stands before the command."""
+    """Options of `study` itself."""
 
 
 @app.command()

@@ -292,17 +292,22 @@ def report(
 
 
 def open_report(folder: RunFolder = None) -> None:
-    """Open the report of a run in the browser; without a browser, its place is printed.
+    """Open the report of a run in the browser, and print where it lies.
 
     Example: study open
     """
     import webbrowser
 
-    page = (folder or _newest()) / "index.html"
+    from study_lib.files import require_no_link_out
+
+    folder = folder or _newest()
+    require_no_link_out(folder)
+    page = folder / "index.html"
     if not page.is_file():
         raise InputError(f"{page} does not exist; `study report {page.parent}` writes it")
     print(page)
-    webbrowser.open(page.resolve().as_uri())
+    if not webbrowser.open(page.resolve().as_uri()):
+        print("study: no browser was found; open the page by hand", file=sys.stderr)
 
 
 def answer(folder: RunFolder = None, wanted: WantedQuality = None) -> None:

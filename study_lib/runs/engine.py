@@ -26,12 +26,12 @@ from study_lib.runs.job import (
     this_process,
     writer_of,
 )
-from study_lib.runs.kernel_forks import kernels_forked
+from study_lib.runs.kernel_forks import SERVER, kernels_forked
 from study_lib.runs.plan import PlannedJob, write_plan
 from study_lib.runs.progress import ENGINE_FILE, LOCK_FILE, running_jobs
 from study_lib.runs.resources import read_resources
 from study_lib.runs.rules import PLAN_FILE, RULES_FILE, rules_of
-from study_lib.system import PROJECT, THREADS, own_code_only
+from study_lib.system import PARENT, PROJECT, THREADS, own_code_only
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 LOG_FILE = "engine.log"
@@ -208,7 +208,8 @@ def _command(
 
 def _environment() -> dict[str, str]:
     """Return the environment of the engine: one thread per job, and no code of the run's folder."""
-    return os.environ | dict.fromkeys(THREADS, "1") | own_code_only()
+    inherited = {name: value for name, value in os.environ.items() if name != SERVER}
+    return inherited | dict.fromkeys(THREADS, "1") | own_code_only() | {PARENT: str(os.getpid())}
 
 
 def _kernels_of(
@@ -220,7 +221,8 @@ def _kernels_of(
     on_cluster: bool,
 ) -> AbstractContextManager[dict[str, str]]:
     """Have kernels forked where several are needed and run on this machine."""
-    needed = sum(not (run_folder / job.done).is_file() for job in jobs)
+    threads = {name: need.threads for name, need in read_resources(run_folder, jobs).items()}
+    needed = sum(threads[job.name] == 1 and not (run_folder / job.done).is_file() for job in jobs)
     if on_cluster or needed < FORKED_FROM:
         return nullcontext({})
     return kernels_forked(environment, log)

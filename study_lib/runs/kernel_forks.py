@@ -3,26 +3,27 @@
 A kernel that starts by itself spends seconds on loading torch, scipy and matplotlib, longer than
 most jobs of a small design compute. So ``study run`` starts one process that loads them once
 (:func:`kernels_forked`), and a job on this machine has it fork its kernel (:func:`forked_kernel`).
-Of this library nothing is shared: each kernel loads it, as it may have been changed since the run
-began. Where no such process answers, a kernel starts by itself.
+A kernel loads this library anew, as it may have been changed since the run began. Where no such
+process answers, a kernel starts by itself.
 """
 
 import gc
 import json
 import os
-import random
 import runpy
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from socket import AF_UNIX, socket
+from socket import AF_UNIX, SO_RCVTIMEO, SOL_SOCKET, socket
 from types import ModuleType
 from typing import Any, TextIO, cast
 
@@ -31,8 +32,9 @@ from study_lib.system import PARENT, THREADS, end_with_parent
 KERNEL_MODULE = "ipykernel_launcher"
 SERVER = "STUDY_KERNEL_SERVER"  # the variable that holds the path of its socket
 SOCKET_PATH_MAX = 60  # of the folder for temporary files; a socket's whole path may have 107 bytes
+BEGUN, ENDED = b"begun", b"ended"  # before the number of a process, and its exit code
 SHORT_FOLDER = Path("/tmp")  # noqa: S108  # a private folder is made in it
-# What takes long to load of what jobs load; but not pty-chi, which changes what it finds.
+# Slow imports that jobs share. Not pty-chi: it changes global settings when it is imported.
 LOADED = (
     "hdf5plugin",
     "jaxtyping",
@@ -56,6 +58,8 @@ LOADED = (
 NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 FIGURES = "module://matplotlib_inline.backend_inline"  # what ipykernel sets before matplotlib loads
 REQUESTS_MAX = 128  # that wait while the server still loads
+REQUEST_BYTES_MAX = 2**22
+REQUEST_S = 10  # for a caller to send it
 ANSWER_S = 120.0
 POLL_S = 0.1
 
@@ -73,9 +77,9 @@ def place_of_sockets() -> Path:
 def kernels_forked(environment: Mapping[str, str], log: TextIO) -> Iterator[dict[str, str]]:
     """Have kernels forked while the block runs; yields the variable that says where.
 
-    ``environment`` is that of the jobs, in which libraries have one thread, and ``log`` takes what
-    kernels say outside of their notebooks. Only Linux ends a process together with its parent:
-    elsewhere nothing is started.
+    ``environment`` is that of the engine: libraries have one thread, and the parent is named.
+    ``log`` takes what kernels say outside of their notebooks. Only Linux ends a process together
+    with its parent: elsewhere nothing is started.
     """
     if sys.platform != "linux":
         yield {}
@@ -122,7 +126,8 @@ class ForkedKernel:
         """Return the exit code, negative for a signal; None while the kernel runs."""
         if self.returncode is None and self._connection.poll():
             try:
-                self.returncode = int(self._connection.recv_bytes())
+                _, code = self._connection.recv_bytes().split()
+                self.returncode = int(code)
             except (EOFError, OSError):  # the server has ended, and its kernels with it
                 self.returncode = -signal.SIGKILL
         return self.returncode
@@ -167,19 +172,30 @@ def forked_kernel(
             connection = Connection(caller.detach())
         connection.send_bytes(json.dumps(request).encode())
         if connection.poll(ANSWER_S):
-            return ForkedKernel(connection, int(connection.recv_bytes()))
+            what, number = connection.recv_bytes().split()
+            if what == BEGUN:
+                return ForkedKernel(connection, int(number))
     except (OSError, EOFError):  # it has ended, or would have had more than one thread
         pass
     return None
 
 
-# --- In the process that is forked
+# --- In the server, and in its forks
 
 
-def _load() -> ModuleType:
-    """Load what kernels load, as a kernel would; returns what has to be kept for it."""
-    os.environ.setdefault("MPLBACKEND", FIGURES)
+@dataclass(frozen=True)
+class _Loaded:
+    """What loading has left: variables that libraries have set, and a module to hold on to."""
+
+    variables: dict[str, str]
+    kept: ModuleType
+
+
+def _load() -> _Loaded:
+    """Load what kernels load, as a kernel would."""
+    os.environ["MPLBACKEND"] = os.environ.get("MPLBACKEND") or FIGURES
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # ipykernel reads it when it is loaded
+    before = dict(os.environ)
     for name in LOADED:
         with suppress(ImportError):  # a kernel that needs it will say so
             import_module(name)
@@ -191,7 +207,8 @@ def _load() -> ModuleType:
         sys.exit(f"kernels are not forked, each starts by itself: {threads} threads are running")
     gc.collect()
     gc.freeze()  # what is shared stays shared: no collection writes to it
-    return ptychi
+    set_by_them = {name: one for name, one in os.environ.items() if before.get(name) != one}
+    return _Loaded(set_by_them, ptychi)
 
 
 class _Server:
@@ -212,8 +229,7 @@ class _Server:
         while True:
             for ready in wait([self._listener, self._ended, *self._callers, *self._jobs.values()]):
                 if ready is self._listener:
-                    with suppress(OSError):  # the job has ended meanwhile
-                        self._callers.add(Connection(self._listener.accept()[0].detach()))
+                    self._accept()
                 elif ready == self._ended:
                     self._report_ends()
                 elif ready in self._callers:
@@ -223,21 +239,28 @@ class _Server:
                 else:
                     self._end_kernel_of(cast(Connection, ready))
 
+    def _accept(self) -> None:
+        """Take a caller, who has some seconds to say what is asked for."""
+        with suppress(OSError):  # the job has ended meanwhile
+            caller, _ = self._listener.accept()
+            caller.setsockopt(SOL_SOCKET, SO_RCVTIMEO, struct.pack("ll", REQUEST_S, 0))
+            self._callers.add(Connection(caller.detach()))
+
     def _answered(self, caller: Connection) -> dict[str, Any] | None:
         """Fork for what a caller asks; returns it in the process of the kernel alone."""
         self._callers.remove(caller)
         try:
-            request = json.loads(caller.recv_bytes())
+            request = json.loads(caller.recv_bytes(REQUEST_BYTES_MAX))
             server, number = os.getpid(), os.fork()
-        except (EOFError, OSError):  # the job has ended, or is answered by silence: no room
-            caller.close()
+        except (EOFError, OSError, ValueError, MemoryError):
+            caller.close()  # which says no, to a job that still lives
             return None
         if number:
             self._jobs[number] = caller
             return None
         try:
             self._begin_alone(server, caller)
-        except OSError:  # the job has ended meanwhile
+        except BaseException:  # as that the job has ended: no second server goes on
             os._exit(1)
         return dict(request)
 
@@ -248,7 +271,7 @@ class _Server:
         os.setsid()
         os.environ[PARENT] = str(server)
         end_with_parent(signal.SIGKILL)
-        job.send_bytes(str(os.getpid()).encode())
+        job.send_bytes(b"%s %d" % (BEGUN, os.getpid()))
         for connection in (job, *self._callers, *self._jobs.values()):
             connection.close()
         self._listener.close()
@@ -264,27 +287,33 @@ class _Server:
                 os.killpg(number, signal.SIGKILL)
 
     def _report_ends(self) -> None:
-        """Say to the jobs of kernels that have ended with which code."""
+        """Say to the jobs of kernels that have ended with which code; end what these had started.
+
+        A kernel's number is free for another process only after that.
+        """
         with suppress(BlockingIOError):
             os.read(self._ended, 4096)
         with suppress(ChildProcessError):  # none is left
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                job = self._jobs.pop(ended[0], None)
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                number = ended.si_pid
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(number, signal.SIGKILL)
+                _, status = os.waitpid(number, 0)
+                job = self._jobs.pop(number, None)
                 if job is not None:
                     with suppress(OSError):
-                        job.send_bytes(str(os.waitstatus_to_exitcode(ended[1])).encode())
+                        job.send_bytes(b"%s %d" % (ENDED, os.waitstatus_to_exitcode(status)))
                     job.close()
 
 
-def _become(request: dict[str, Any]) -> None:
+def _become(request: dict[str, Any], set_by_libraries: dict[str, str]) -> None:
     """Run the kernel that was asked for, in this process."""
-    gc.unfreeze()
-    random.seed()
     sys.modules["numpy"].random.seed()
     for name in [name for name in sys.modules if name.partition(".")[0] == "study_lib"]:
         del sys.modules[name]
     os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ.update({**set_by_libraries, **request["environment"]})
+    tempfile.tempdir = None  # looked up again
     os.chdir(request["folder"])
     sys.argv = [KERNEL_MODULE, *request["arguments"]]
     runpy.run_module(KERNEL_MODULE, run_name="__main__", alter_sys=True)
@@ -292,5 +321,5 @@ def _become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     end_with_parent(signal.SIGKILL)
-    kept = _load()
-    _become(_Server(socket(fileno=int(sys.argv[1]))).request())
+    loaded = _load()
+    _become(_Server(socket(fileno=int(sys.argv[1]))).request(), loaded.variables)

@@ -15,7 +15,12 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import run_sync
 
 from study_lib.errors import InputError, StudyError
-from study_lib.runs.kernel_forks import KERNEL_MODULE, forked_kernel, place_of_sockets
+from study_lib.runs.kernel_forks import (
+    KERNEL_MODULE,
+    ForkedKernel,
+    forked_kernel,
+    place_of_sockets,
+)
 from study_lib.system import own_code_only
 
 KERNEL = "study"
@@ -44,8 +49,9 @@ class ForkingProvisioner(LocalProvisioner):
         return self.connection_info
 
     async def send_signal(self, signum: int) -> None:
-        """Send a signal to the kernel and what it has started; none to one that has ended."""
-        if await self.poll() is None:
+        """Send a signal to the kernel and what it has started; its server ends what is left."""
+        is_gone = isinstance(self.process, ForkedKernel) and self.process.poll() is not None
+        if not is_gone:
             await super().send_signal(signum)
 
 

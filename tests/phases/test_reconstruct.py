@@ -324,7 +324,7 @@ def test_an_interrupted_command_says_so_and_ends_with_130(reconstruct, monkeypat
 
 
 @pytest.mark.parametrize("broken", ["ptychi", "torchvision"])
-def test_without_pty_chi_the_solver_still_runs_and_the_remedy_is_told(
+def test_without_pty_chi_the_solver_still_runs_and_the_remedy_is_named(
     broken, reconstruct, monkeypatch, tmp_path
 ):
     """It is absent, or what it needs does not load, and no schema would mend that."""

@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from socket import AF_UNIX, socket
 
 import pytest
@@ -15,7 +16,7 @@ from test_kernels import printed
 
 from study_lib.runs.kernel_forks import forked_kernel, kernels_forked
 from study_lib.runs.kernels import SharedKernel
-from study_lib.system import THREADS, own_code_only
+from study_lib.system import INTERRUPTED, PARENT, THREADS, own_code_only
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +33,7 @@ def server(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "1")
     with (
         (tmp_path / "engine.log").open("w") as log,
-        kernels_forked(os.environ | own_code_only(), log) as variables,
+        kernels_forked(os.environ | own_code_only() | {PARENT: str(os.getpid())}, log) as variables,
     ):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -58,14 +59,22 @@ for _ in range(20):
 print(torch.get_num_threads(), loss.item().hex())
 """
 MODULES = "import sys; print(*(name for name in sys.modules if name.startswith('study_lib')))"
-FIGURE = "import matplotlib.pyplot as plt; plt.plot([0, 1]); plt.show(); print('drawn')"
+FIGURE = """
+import hashlib
+import matplotlib.pyplot as plt
+from IPython.utils.capture import capture_output
+with capture_output() as shown:
+    plt.plot([0, 1])
+    plt.show()
+print(hashlib.sha256(shown.outputs[0].data["image/png"].encode()).hexdigest())
+"""
 
 
 def test_a_forked_kernel_computes_what_one_that_starts_by_itself_does(
     server, tmp_path, monkeypatch
 ):
     """It has none of this library from before, for its code may have been changed since."""
-    cells = (LEARN, MODULES)
+    cells = (LEARN, FIGURE, MODULES)
     with SharedKernel() as kernel:
         forked, _ = printed(kernel, tmp_path, *cells)
         assert parent_and_pid(kernel, tmp_path)[0] != os.getpid()
@@ -77,10 +86,11 @@ def test_a_forked_kernel_computes_what_one_that_starts_by_itself_does(
 
     assert forked == by_itself
     assert forked[0] == "1"
+    assert len(forked[2]) == 64, "of a picture"
 
 
 def test_two_kernels_at_once_differ_in_what_chance_gives_them(server, tmp_path):
-    chance = "import random, numpy; print(random.random(), numpy.random.random())"
+    chance = "import numpy; print(numpy.random.random())"
     with SharedKernel() as one, SharedKernel() as other:
         (parent, first), (same, second) = (parent_and_pid(each, tmp_path) for each in (one, other))
         drawn = [printed(each, tmp_path, chance)[0] for each in (one, other)]
@@ -90,6 +100,50 @@ def test_two_kernels_at_once_differ_in_what_chance_gives_them(server, tmp_path):
     assert not set(drawn[0]) & set(drawn[1])
     assert has_ended(first)
     assert has_ended(second)
+
+
+def test_a_kernel_that_ends_takes_with_it_what_it_has_started(server, tmp_path):
+    start = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid)"
+    with SharedKernel() as kernel:
+        (child,), _ = printed(kernel, tmp_path, start)
+        assert not has_ended(int(child), seconds=0)
+        with pytest.raises(DeadKernelError):
+            printed(kernel, tmp_path, "import os; os._exit(3)")
+
+        assert has_ended(int(child))
+
+
+@pytest.mark.parametrize("text", [b"no JSON", b"{}", b"x" * 2**23], ids=["text", "empty", "long"])
+def test_a_request_that_is_none_ends_no_kernel(text, server, tmp_path):
+    with SharedKernel() as kernel:
+        before = parent_and_pid(kernel, tmp_path)
+        with socket(AF_UNIX) as caller:
+            caller.connect(*server.values())
+            caller.settimeout(30)
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused before its end
+                caller.sendall(struct.pack("!i", len(text)) + text)
+                while caller.recv(100):
+                    pass
+
+        assert parent_and_pid(kernel, tmp_path) == before
+
+
+def test_a_server_ends_with_its_run_even_if_that_ended_while_it_started(tmp_path):
+    """As a run that is killed at once: then it asks too late to be ended with it."""
+    path, folder = tmp_path / "socket", str(tmp_path)
+    gone = {PARENT: str(os.getpid() + 1)}  # another than its parent
+    with socket(AF_UNIX) as listener:
+        listener.bind(str(path))
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "study_lib.runs.kernel_forks", str(listener.fileno())],
+            env=os.environ | own_code_only() | gone,
+            pass_fds=[listener.fileno()],
+            cwd=folder,
+            check=False,
+            timeout=60,
+        )
+
+    assert ended.returncode == INTERRUPTED
 
 
 def test_a_forked_kernel_that_died_is_noticed_and_replaced(server, tmp_path):

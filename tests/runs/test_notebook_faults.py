@@ -258,7 +258,7 @@ def test_a_truth_value_is_no_number(tmp_path, study):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_kernel_the_remedy_is_told(job_that_runs, monkeypatch, study):
+def test_without_a_kernel_the_remedy_is_named(job_that_runs, monkeypatch, study):
     """A job of a run has failed then; a single notebook was a wrong call."""
     folder, job = job_that_runs("1")
     monkeypatch.setattr("study_lib.runs.kernels.KERNEL_MODULE", "no_such_kernel")
