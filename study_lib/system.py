@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 LIBRARY = Path(__file__).resolve().parent
 # Notebooks, parameters and workflow lie beside the library in a checkout, and in it in a wheel.
@@ -59,8 +60,13 @@ def own_code_only() -> dict[str, str]:
 def ignore_settings_here() -> None:
     """Have matplotlib not read a file of settings that lies in the working folder."""
     if Path("matplotlibrc").is_file():
-        with chdir(LIBRARY):
-            importlib.import_module("matplotlib")
+        imported_apart("matplotlib")
+
+
+def imported_apart(name: str) -> ModuleType:
+    """Return a package that reads settings from the working folder when it is imported: not now."""
+    with chdir(LIBRARY):
+        return importlib.import_module(name)
 
 
 def private_cache() -> Path:

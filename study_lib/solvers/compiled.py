@@ -5,14 +5,21 @@ first called, in a second or two, and keeps them for later processes.
 """
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
+
+from study_lib.system import imported_apart
+
+# The working folder may be a run from somebody else, and numba looks for settings in it: when it is
+# imported, and before each compilation.
+numba = imported_apart("numba")
+numba.core.config._config_fname = os.devnull
 
 Array = np.ndarray  # of single precision, flat or by pattern
 

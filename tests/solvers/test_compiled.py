@@ -1,5 +1,9 @@
 """The solver's compiled loops: an adjoint pair, and objective and gradient by definition."""
 
+import os
+import subprocess
+import sys
+
 import numba
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import torch
 from study_lib.physics.forward import patterns_expected
 from study_lib.solvers import compiled, pattern_model
 from study_lib.solvers.pattern_model import OBJECTIVES, PatternModel, can_loop
+from study_lib.system import own_code_only
 
 SIDE, SHAPE, OFFSET = 16, (40, 37), 0.05
 
@@ -160,3 +165,26 @@ def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
         return total
 
     assert compiled.compiled(twice)(np.array([1.0, 2.0])) == 6.0
+
+
+LOOKS_FOR_SETTINGS = "from numba.core import config; config.reload_config(); print(config.DISABLE_JIT)"
+
+
+def test_settings_of_numba_in_the_working_folder_are_not_read(tmp_path):
+    """Loops would be other machine code in a folder from somebody else."""
+    (tmp_path / ".numba_config.yaml").write_text("disable_jit: 1\n")
+    ours = f"import study_lib.solvers.compiled; {LOOKS_FOR_SETTINGS}"
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | own_code_only(),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for code in (LOOKS_FOR_SETTINGS, ours)
+    ]
+
+    assert found[0] == "1", "numba reads them by itself"
+    assert found[1] == "0"
