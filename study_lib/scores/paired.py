@@ -193,7 +193,7 @@ def _error(values: Sequence[float]) -> float:
 
 
 def _half_width(values: Sequence[float], alpha: float) -> float:
-    return float(stdtrit(len(values) - 1, 1 - alpha / 2)) * _error(values)
+    return -float(stdtrit(len(values) - 1, alpha / 2)) * _error(values)
 
 
 def corrected(gains: Sequence[PairedGain]) -> list[PairedGain]:
