@@ -167,7 +167,9 @@ def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
     assert compiled.compiled(twice)(np.array([1.0, 2.0])) == 6.0
 
 
-LOOKS_FOR_SETTINGS = "from numba.core import config; config.reload_config(); print(config.DISABLE_JIT)"
+LOOKS_FOR_SETTINGS = (
+    "from numba.core import config; config.reload_config(); print(config.DISABLE_JIT)"
+)
 
 
 def test_settings_of_numba_in_the_working_folder_are_not_read(tmp_path):
