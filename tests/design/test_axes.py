@@ -9,7 +9,10 @@ from study_lib.design.presets import load_design, parse_design
 from study_lib.errors import InputError
 
 # What the preset had, and has no more.
-SMOKE_OF_BEFORE = ("thinned.kept_positions=[1.0, 0.6]", "thinned.validation_share=0.15")
+SMOKE_OF_BEFORE = (
+    *("thinned.kept_positions=[1.0, 0.6]", "thinned.validation_share=0.15"),
+    "thinned.epochs_in_turn=40",
+)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,10 @@ def design():
 
 
 def test_designs_without_lists_keep_their_digest_and_those_with_them_survive_json(design):
-    before = ["thinned.kept_positions=[1.0, 0.6]", "thinned.validation_share=0.15"]
+    before = [
+        *("thinned.kept_positions=[1.0, 0.6]", "thinned.validation_share=0.15"),
+        "thinned.epochs_in_turn=40",
+    ]
     digests = [
         load_design("smoke", [*before, *settings]).digest  # as the preset had them
         for settings in ([], ["mismatch.position_error_px=1.5"], ["replicates=2"])
