@@ -61,6 +61,19 @@ def words_of(process_id: int | str) -> str:
         return ""
 
 
+def forked_kernels_in(folder: Path) -> list[str]:
+    """Return the kernels that work below a folder and were forked: their command is the server's."""
+    found = []
+    for number in working_in(folder):
+        try:
+            place = str(Path(f"/proc/{number}/cwd").readlink())
+        except OSError:  # it has ended meanwhile
+            continue
+        if place.startswith(str(folder)) and "kernel_forks" in words_of(number):
+            found.append(number)
+    return found
+
+
 def has_ended(process_id: int, seconds: float = SURVIVAL_S) -> bool:
     """Return whether a process is gone within some seconds, or waits for its parent to notice."""
     deadline = time.monotonic() + seconds

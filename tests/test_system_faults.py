@@ -154,7 +154,7 @@ NOTEBOOK = "notebook 00_design {place}/a.ipynb -p preset=smoke -p base_npz=null 
             f"reconstruct {PHASES} --split test --artifact-root {{place}}/F",
             "study_lib.phases.reconstruct.run_algorithm",
         ),
-        (NOTEBOOK, "study_lib.runs.notebook.AsyncKernelManager.start_kernel"),
+        (NOTEBOOK, "study_lib.runs.kernels.AsyncKernelManager.start_kernel"),
         ("params write --folder {place}/p", "study_lib.phases.scene.scene_of"),
     ],
 )

@@ -75,7 +75,7 @@ def _print_version(asked: bool) -> bool:
 
 
 @app.callback()
-def of_all_commands(
+def _of_all_commands(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),

@@ -283,7 +283,7 @@ class _Server:
         for number in [number for number, one in self._jobs.items() if one is job]:
             del self._jobs[number]
             job.close()
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # it has ended by itself
                 os.killpg(number, signal.SIGKILL)
 
     def _report_ends(self) -> None:
@@ -291,17 +291,17 @@ class _Server:
 
         A kernel's number is free for another process only after that.
         """
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError):  # read already, for another kernel
             os.read(self._ended, 4096)
         with suppress(ChildProcessError):  # none is left
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 number = ended.si_pid
-                with suppress(ProcessLookupError, PermissionError):
+                with suppress(ProcessLookupError, PermissionError):  # nothing else is left of it
                     os.killpg(number, signal.SIGKILL)
                 _, status = os.waitpid(number, 0)
                 job = self._jobs.pop(number, None)
                 if job is not None:
-                    with suppress(OSError):
+                    with suppress(OSError):  # the job has ended, too
                         job.send_bytes(b"%s %d" % (ENDED, os.waitstatus_to_exitcode(status)))
                     job.close()
 

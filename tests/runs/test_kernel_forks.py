@@ -123,7 +123,7 @@ def test_a_request_that_is_none_ends_no_kernel(text, server, tmp_path):
             with suppress(BrokenPipeError, ConnectionResetError):  # refused before its end
                 caller.sendall(struct.pack("!i", len(text)) + text)
                 while caller.recv(100):
-                    pass
+                    continue
 
         assert parent_and_pid(kernel, tmp_path) == before
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 from filelock import FileLock
-from killing import command, engine_of, left_after, words_of, working_in
+from killing import command, engine_of, forked_kernels_in, left_after, working_in
 
 from study_lib.design.presets import load_design
 from study_lib.errors import DiskFullError, InputError, StudyError
@@ -265,7 +265,7 @@ def begun_run(tmp_path):
     """A `study run` whose first job has begun, in a kernel that was forked, and its folder."""
     process = command("run", "--preset", "smoke", cwd=tmp_path)
     deadline = time.monotonic() + 120
-    while not any("kernel_forks" in words_of(number) for number in working_in(tmp_path)):
+    while not forked_kernels_in(tmp_path):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no job began"
         time.sleep(0.1)
