@@ -62,7 +62,7 @@ def words_of(process_id: int | str) -> str:
 
 
 def forked_kernels_in(folder: Path) -> list[str]:
-    """Return the kernels that work below a folder and were forked: their command is the server's."""
+    """Return the forked kernels that work below a folder: their command is that of the server."""
     found = []
     for number in working_in(folder):
         try:
