@@ -200,7 +200,7 @@ def _load() -> _Loaded:
         with suppress(ImportError):  # a kernel that needs it will say so
             import_module(name)
     ptychi = import_module("study_lib.solvers.ptychi")  # holds on to the operators' schemas
-    with suppress(ImportError, RuntimeError, OSError):
+    with suppress(ImportError, RuntimeError, OSError):  # a job that needs pty-chi says why
         ptychi.import_torchvision()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
